@@ -1,0 +1,223 @@
+"""The four assets of an entity (export, documents, embeddings, vectors) as one streaming op, and its job.
+
+One op, because batches stream through all four at once. Every spec is skippable: the op yields events for
+just the partitions and assets it handled, whether it runs for one partition, a range, or any set of them.
+"""
+
+# Without `from __future__ import annotations`: Dagster reads the annotations of `context` and `config` as objects.
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
+
+from vecsync_dagster.assets.events import Event, asset_key, events_of, worth_an_event
+from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections
+from vecsync_dagster.checks import check_specs, evaluation
+from vecsync_dagster.config.models import Config, QdrantStore
+from vecsync_dagster.errors import Transient
+from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
+from vecsync_dagster.sync.metrics import run_metrics, write_metrics
+
+__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job"]
+
+EMBEDDED_POOL = "vecsync_embedded_store"
+MAX_RETRIES = 2
+RETRY_SECONDS = 30.0
+
+_DESCRIPTIONS: dict[Stage, str] = {
+    "export": "Records of a tenant as the source gave them, kept as a Parquet snapshot",
+    "documents": "Valid records, rendered and hashed for the collection; rejected ones are listed",
+    "embeddings": "Vectors of the texts that are new or changed, each text paid for once",
+    "vectors": "Points of the tenant in the vector store, equal to the source",
+}
+
+
+class SyncRun(dg.Config):
+    """What a run can be told in the launchpad."""
+
+    mode: Literal["full", "incremental", "configured"] = Field(
+        default="configured", description="full sees removals; configured: as vecsync.yaml says"
+    )
+    partitions: list[str] | None = Field(
+        default=None,
+        description="partition keys (collection|tenant) for a run that is started without one; none: all there are",
+    )
+    allow_removals: bool = Field(default=False, description="remove even what the removal guard would stop")
+
+    def options(self, stages: tuple[Stage, ...] = STAGES) -> SyncOptions:
+        mode = None if self.mode == "configured" else self.mode
+        return SyncOptions(mode=mode, allow_removals=self.allow_removals, stages=stages)
+
+
+def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
+    entity = settings.entities[name]
+    upstream = [dg.AssetKey([entity.source, *entity.table.split(".")]), *(asset_key(name, stage) for stage in STAGES)]
+    specs = [
+        dg.AssetSpec(
+            asset_key(name, stage),
+            deps=[before],
+            description=_DESCRIPTIONS[stage],
+            group_name=name,
+            skippable=True,
+            kinds=_kinds(settings, name, stage),
+        )
+        for stage, before in zip(STAGES, upstream, strict=False)
+    ]
+
+    @dg.multi_asset(
+        name=f"{name}_sync",
+        specs=specs,
+        check_specs=check_specs(name),
+        can_subset=True,
+        partitions_def=partitions_of(name, entity),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=_pool(settings),
+    )
+    def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
+        stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
+        explicit = context.has_partition_key or context.has_partition_key_range
+        keys = list(context.partition_keys) if explicit else config.partitions
+        with Workspace(settings) as workspace:
+            run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
+            if not stages:  # only checks were asked for
+                yield from run.verify(name, keys, {key.name for key in context.selected_asset_check_keys})
+                return
+            yield from run.sync(name, keys)
+            run.finish()
+
+    return entity_sync
+
+
+def build_entity_job(name: str) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        f"{name}_job",
+        selection=dg.AssetSelection.groups(name),
+        description=f"Sync {name}: a partition, a range, or (started without one) every tenant",
+    )
+
+
+def build_all_job(settings: Config) -> dg.JobDefinition:
+    """One run over all entities. A job cannot hold assets of different partitions, so this one is an op that
+    yields their events."""
+
+    @dg.op(name="all_sync", pool=_pool(settings), out=dg.Out(dg.Nothing))
+    def all_sync(context: dg.OpExecutionContext, config: SyncRun) -> Iterator[Event]:
+        with Workspace(settings) as workspace:
+            run = _Run(context, workspace, config.options(), show_unchanged=False)
+            for name in settings.entities:
+                keys = config.partitions
+                collections = settings.entities[name].collections
+                own = None if keys is None else [key for key in keys if key.partition("|")[0] in collections]
+                yield from run.sync(name, own)
+            run.finish()
+
+    @dg.job(name="sync_all_job", description="Sync every tenant of every entity in one run")
+    def sync_all_job() -> None:
+        all_sync()
+
+    return sync_all_job
+
+
+class _Run:
+    """One op's run: syncs selections one after the other, yields their events, fails at the end."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
+        workspace: Workspace,
+        options: SyncOptions,
+        *,
+        show_unchanged: bool,
+    ) -> None:
+        self._context = context
+        self._workspace = workspace
+        self._options = options
+        self._show_unchanged = show_unchanged
+        self._started_at = datetime.now(UTC)
+        self._results: list[PartitionResult] = []
+
+    def sync(self, entity: str, keys: Sequence[str] | None) -> Iterator[Event]:
+        instance = self._context.instance
+        vectors = asset_key(entity, "vectors")
+        materialized = frozenset(instance.get_materialized_partitions(vectors))
+        for selection in self._selections(entity, keys):
+            for result in self._workspace.sync(selection, self._options):
+                self._results.append(result)
+                if worth_an_event(result, frozenset() if self._show_unchanged else materialized):
+                    yield from events_of(self._workspace, result, self._options.stages)
+                    self._log(result)
+
+    def verify(self, entity: str, keys: Sequence[str] | None, wanted: set[str]) -> Iterator[Event]:
+        """Checks alone, of the partitions as they are now: nothing is synced."""
+        for selection in self._selections(entity, keys):
+            for collection, checks in self._workspace.verify(selection):
+                for check in checks:
+                    if check.name in wanted:
+                        yield evaluation(entity, collection, selection.tenant, check)
+
+    def finish(self) -> None:
+        """Raises dagster.Failure that names the partitions that failed (the others stay materialized), or
+        dagster.RetryRequested where trying again may help."""
+        metrics = run_metrics(self._results, started_at=self._started_at, ended_at=datetime.now(UTC))
+        write_metrics(self._workspace.config.state_folder, metrics)
+        quiet = sum(1 for result in self._results if result.outcome == "success" and not result.figures.touched)
+        tags = {"vecsync/partitions": str(len(self._results)), "vecsync/unchanged": str(quiet)}
+        self._context.instance.add_run_tags(self._context.run.run_id, tags)
+        self._context.log.info("%d partitions, %d of them unchanged", len(self._results), quiet)
+        failed = [result for result in self._results if result.outcome == "failed"]
+        if not failed:
+            return
+        failure = dg.Failure(
+            description=f"{len(failed)} of {len(self._results)} partitions failed: {_named(failed)}",
+            metadata={"failed": [f"{result.collection}|{result.tenant}" for result in failed]},
+            allow_retries=False,
+        )
+        if any(isinstance(result.error, Transient) for result in failed):
+            # Running again costs little: what was done is found unchanged.
+            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from failure
+        raise failure
+
+    def _selections(self, entity: str, keys: Sequence[str] | None) -> list[Selection]:
+        if keys is not None:
+            return selections(entity, keys)
+        found = list(self._workspace.select([entity]))
+        add_tenants(self._context.instance, entity, [selection.tenant for selection in found])
+        return found
+
+    def _log(self, result: PartitionResult) -> None:
+        figures = result.figures
+        self._context.log.info(
+            "%s of %s: %d fetched, %d upserted, %d payloads, %d removed, %d embedded, %.1f s",
+            result.collection,
+            result.tenant,
+            figures.fetched,
+            figures.upserted,
+            figures.payload_only,
+            figures.removed,
+            figures.embedded,
+            figures.seconds,
+        )
+        if not result.semantic:
+            self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
+
+
+def _named(failed: Sequence[PartitionResult]) -> str:
+    named = [f"{r.collection}|{r.tenant} ({r.error.code}: {r.error})" for r in failed[:5] if r.error]
+    return "; ".join(named) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")
+
+
+def _pool(config: Config) -> str | None:
+    """An embedded store belongs to one process at a time: runs that need it queue for a pool of one."""
+    embedded = any(isinstance(store, QdrantStore) and store.path is not None for store in config.stores.values())
+    return EMBEDDED_POOL if embedded else None
+
+
+def _kinds(config: Config, name: str, stage: Stage) -> set[str]:
+    entity = config.entities[name]
+    if stage == "export":
+        return {config.sources[entity.source].type}
+    return {config.stores[c.store].type for c in entity.collections.values()} if stage == "vectors" else set()

@@ -1,0 +1,62 @@
+"""`vecsync`: the commands, what they share, and exit codes.
+
+0 done, 1 failed (an error, a partition or a check), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.check import check
+from vecsync_dagster.cli.demo import demo
+from vecsync_dagster.cli.export import export, tenants
+from vecsync_dagster.cli.migrate import migrate
+from vecsync_dagster.cli.options import ConfigOption
+from vecsync_dagster.cli.reconcile import reconcile
+from vecsync_dagster.cli.search import search
+from vecsync_dagster.cli.signals import interruptible
+from vecsync_dagster.cli.status import status
+from vecsync_dagster.cli.sync import sync
+from vecsync_dagster.cli.ui import ui
+from vecsync_dagster.errors import VecsyncError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vecsync",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _vecsync(config: ConfigOption = None) -> None:
+    """Keeps vector stores exactly in sync with the databases you already run.
+
+    New here? `vecsync demo` makes a small example, syncs it and searches it.
+    """
+
+
+for _command in (demo, sync, status, search, check, reconcile, migrate, export, tenants, ui):
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit. `arguments` None: those of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter must not end a sync.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        with output.log_to_stderr(), interruptible():
+            app(arguments, prog_name="vecsync")
+    except VecsyncError as error:
+        output.error(error.code, str(error))
+        sys.exit(1)

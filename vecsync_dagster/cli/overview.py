@@ -1,0 +1,174 @@
+"""What `vecsync status` says, read from the ledger alone (REQUIREMENTS M8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vecsync_dagster.documents import document_id
+from vecsync_dagster.ledger.base import Ledger, PartitionTotals, Run
+from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync import Workspace
+
+__all__ = ["Counts", "Overview", "PartitionState", "ScopeState", "overview"]
+
+_RUNS = 10_000  # how far back last runs are looked for
+_DUE = 1000
+
+Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Documents by status; `unseen`: those that no run has seen for the days asked for."""
+
+    documents: int = 0
+    synced: int = 0
+    pending: int = 0
+    stale: int = 0
+    failed: int = 0
+    unseen: int = 0
+
+    def add(self, other: Counts) -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def cells(self) -> tuple[int, ...]:
+        return (self.documents, self.synced, self.pending, self.stale, self.failed, self.unseen)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One tenant of one collection. `last_sync`: end of the last run that succeeded. `outcome`, `error` and
+    `rejected` are the last run's. Retries: failed documents that will be tried again, and when the first is due."""
+
+    entity: str
+    collection: str
+    tenant: str
+    counts: Counts
+    last_sync: datetime | None
+    last_written: datetime | None
+    outcome: str | None
+    error: str | None
+    rejected: int
+    waiting_retries: int
+    next_retry: datetime | None
+
+    @property
+    def retries(self) -> str:
+        if not self.waiting_retries or self.next_retry is None:
+            return ""
+        due = "due" if self.next_retry <= datetime.now(UTC) else f"from {self.next_retry:%H:%M:%S}Z"
+        return f"{self.waiting_retries} {due}"
+
+
+@dataclass(slots=True)
+class ScopeState:
+    """All partitions of one scope of a collection together."""
+
+    entity: str
+    collection: str
+    scope: str
+    tenants: int = 0
+    counts: Counts = field(default_factory=Counts)
+    last_sync: datetime | None = None
+
+    def add(self, partition: PartitionState) -> None:
+        self.tenants += partition.tenant != GLOBAL
+        self.counts.add(partition.counts)
+        dates = [date for date in (self.last_sync, partition.last_sync) if date is not None]
+        self.last_sync = max(dates, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    days: int
+    spaces: Mapping[str, str | None]
+    scopes: Sequence[ScopeState]
+    partitions: Sequence[PartitionState]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, days: int) -> Overview:
+    """The state of every partition that the ledger knows, or of those of one entity and tenant."""
+    ledger = workspace.ledger
+    totals = {
+        (t.entity, t.collection, t.tenant): t
+        for t in ledger.totals(datetime.now(UTC) - timedelta(days=days))
+        if entity in (None, t.entity) and tenant in (None, t.tenant)
+    }
+    last, succeeded = _last_runs(ledger.runs(entity, tenant, limit=_RUNS))
+    partitions = [
+        _partition(workspace, key, totals.get(key), last.get(key), succeeded.get(key))
+        for key in sorted({*totals, *last}, key=_order)
+    ]
+    names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
+    spaces = {name: str(space) if (space := ledger.space_of(name)) else None for name in names}
+    return Overview(days, spaces, _scopes(partitions), partitions)
+
+
+def _order(key: Key) -> tuple[str, str, bool, str]:
+    """By entity and collection, global before the tenants."""
+    entity, collection, tenant = key
+    return entity, collection, tenant != GLOBAL, tenant
+
+
+def _last_runs(runs: Iterable[Run]) -> tuple[dict[Key, Run], dict[Key, Run]]:
+    """The last run of each partition, and the last one that succeeded; runs come newest first."""
+    last: dict[Key, Run] = {}
+    succeeded: dict[Key, Run] = {}
+    for run in runs:
+        key = (run.entity, run.collection, run.tenant)
+        last.setdefault(key, run)
+        if run.outcome == "success":
+            succeeded.setdefault(key, run)
+    return last, succeeded
+
+
+def _partition(
+    workspace: Workspace, key: Key, totals: PartitionTotals | None, last: Run | None, succeeded: Run | None
+) -> PartitionState:
+    counts = Counts()
+    if totals is not None:
+        counts = Counts(totals.documents, unseen=totals.unseen_since, **totals.by_status)
+    waiting, next_retry = _retries(workspace, key) if counts.failed else (0, None)
+    return PartitionState(
+        *key,
+        counts=counts,
+        last_sync=succeeded.ended_at if succeeded else None,
+        last_written=totals.last_synced_at if totals else None,
+        outcome=last.outcome if last else None,
+        error=last.error if last else None,
+        rejected=int(last.figures.get("invalid", 0)) if last else 0,
+        waiting_retries=waiting,
+        next_retry=next_retry,
+    )
+
+
+def _retries(workspace: Workspace, key: Key) -> tuple[int, datetime | None]:
+    """How many failed documents wait for their next attempt (at most `_DUE` are counted), and the first one's time."""
+    entity, collection, tenant = key
+    ledger: Ledger = workspace.ledger
+    configured = workspace.config.entities.get(entity)
+    if configured is None:
+        return 0, None
+    now = datetime.now(UTC)
+    waiting = ledger.due(entity, collection, tenant, datetime.max.replace(tzinfo=UTC), _DUE)
+    ids = [document_id(tenant, configured.type or entity, db_id) for db_id in waiting]
+    rows = ledger.rows(entity, collection, ids, now).values()
+    return len(waiting), min((r.next_attempt_at for r in rows if r.next_attempt_at is not None), default=None)
+
+
+def _scopes(partitions: Iterable[PartitionState]) -> list[ScopeState]:
+    scopes: dict[tuple[str, str], ScopeState] = {}
+    for partition in partitions:
+        scope = "global" if partition.tenant == GLOBAL else "tenant"
+        state = scopes.setdefault(
+            (partition.collection, scope), ScopeState(partition.entity, partition.collection, scope)
+        )
+        state.add(partition)
+    return list(scopes.values())

@@ -1,0 +1,150 @@
+"""What `vecsync check` tries, part by part. One part that fails keeps nobody from trying the next."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vecsync_dagster.embedding import EmbeddingProvider, build_chain
+from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
+from vecsync_dagster.sources.base import Source
+from vecsync_dagster.sync import Workspace, check_tenant
+
+__all__ = ["Probe", "probe_all"]
+
+State = Literal["OK", "WARN", "FAIL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    part: str
+    state: State
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def probe_all(workspace: Workspace) -> Iterator[Probe]:
+    """Every part of a configuration that is valid in itself."""
+    yield Probe("configuration", "OK", f"{len(workspace.config.entities)} entities, in {workspace.config.folder}")
+    yield from _state_folder(workspace)
+    yield from _ledger(workspace)
+    for entity in workspace.config.entities:
+        yield from _source(workspace, entity)
+    yield from _providers(workspace)
+    yield from _stores(workspace)
+    yield from _spaces(workspace)
+
+
+def _failed(part: str, error: VecsyncError, state: State = "FAIL") -> Probe:
+    return Probe(part, state, f"{error.code}: {error}")
+
+
+def _state_folder(workspace: Workspace) -> Iterator[Probe]:
+    folder = workspace.config.state_folder
+    if not folder.exists():
+        parent = next(place for place in folder.parents if place.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            yield Probe("state folder", "OK", f"{folder} will be made by the first sync")
+        else:
+            yield Probe("state folder", "FAIL", f"{folder}: {parent} is not writable")
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            yield Probe("state folder", "OK", f"{folder} is writable")
+    except OSError as error:
+        yield Probe("state folder", "FAIL", f"{folder}: {error.strerror}")
+
+
+def _ledger(workspace: Workspace) -> Iterator[Probe]:
+    try:
+        yield Probe("ledger", "OK", workspace.ledger.check())
+    except VecsyncError as error:
+        yield _failed("ledger", error)
+
+
+def _source(workspace: Workspace, entity: str) -> Iterator[Probe]:
+    """Its own check also finds fields of templates, payload, required and types that no record has."""
+    part = f"source of {entity}"
+    try:
+        source = workspace.source(entity)
+        yield Probe(part, "OK", source.check())
+        yield from _tenants(workspace, entity, source)
+    except VecsyncError as error:
+        yield _failed(part, error)
+
+
+def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Probe]:
+    part = f"tenants of {entity}"
+    nobody = source.unassigned()
+    if nobody:
+        yield Probe(part, "WARN", f"records with neither a tenant nor the global flag, which nobody can find: {nobody}")
+    if workspace.reserved_tenant(entity):
+        yield Probe(part, "WARN", "a tenant is called `global`, the name of what everybody may see: it is not synced")
+    wrong = [key for key in source.tenants() if not _can_be_partition(key)]
+    if wrong:
+        yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
+
+
+def _can_be_partition(tenant: str) -> bool:
+    try:
+        check_tenant(tenant)
+    except InvalidTenant:
+        return False
+    return True
+
+
+def _providers(workspace: Workspace) -> Iterator[Probe]:
+    """One that is not available is a warning while another one is there to take its place."""
+    try:
+        chain = build_chain(workspace.config.embedding)
+    except VecsyncError as error:
+        yield _failed("embedding", error)
+        return
+    probes = [_provider(number, provider) for number, provider in enumerate(chain, 1)]
+    usable = any(probe.state == "OK" for probe in probes) or any(not provider.semantic for provider in chain)
+    yield from probes
+    for provider in chain:
+        provider.close()
+    if not usable:
+        yield Probe("embedding", "FAIL", "no provider of embedding.chain can be used")
+
+
+def _provider(number: int, provider: EmbeddingProvider) -> Probe:
+    part = f"embedding {number}: {provider.name}"
+    try:
+        reason = provider.unavailable_because()
+        if reason is not None:
+            return Probe(part, "WARN", f"not available: {reason}")
+        message = provider.check()
+    except VecsyncError as error:
+        return _failed(part, error)
+    if not provider.semantic:
+        return Probe(part, "WARN", f"{message}; these vectors are NOT semantic")
+    return Probe(part, "OK", message)
+
+
+def _stores(workspace: Workspace) -> Iterator[Probe]:
+    for name in workspace.config.stores:
+        try:
+            yield Probe(f"store {name}", "OK", workspace.store(name).check())
+        except StoreLocked as error:
+            yield _failed(f"store {name}", error, "WARN")  # somebody uses it: it works
+        except VecsyncError as error:
+            yield _failed(f"store {name}", error)
+
+
+def _spaces(workspace: Workspace) -> Iterator[Probe]:
+    """Collections whose model the chain does not have any more could be neither synced nor searched."""
+    for name, entity in workspace.config.entities.items():
+        for collection in entity.collections:
+            try:
+                if workspace.ledger.space_of(collection) is not None:
+                    space = workspace.embedders.of(name, collection, pin=False).provider.space
+                    yield Probe(f"collection {collection}", "OK", f"vectors of {space}")
+            except VecsyncError as error:
+                yield _failed(f"collection {collection}", error)

@@ -1,0 +1,84 @@
+"""`vecsync reconcile`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.tables import Column, print_table
+
+if TYPE_CHECKING:
+    from vecsync_dagster.cli.comparing import Comparison
+
+__all__ = ["reconcile"]
+
+
+def reconcile(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    entity: EntityOption = None,
+    collection: CollectionOption = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs, then compare once more.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the store with the ledger, point by point, in both directions.
+
+    missing: a point is not there. orphan: the ledger knows nothing of it. stale_hash: its payload is not what
+    was written. wrong_tenant: it lies under another tenant. Mending takes records from the source, and vectors
+    from the cache where they are there. Exit code 1 if differences remain.
+    """
+    settings = read_config(ctx, config)
+    from vecsync_dagster.cli.comparing import compare_all, repair_all
+    from vecsync_dagster.sync import Workspace
+
+    with Workspace(settings, read_only=not repair) as workspace:
+        found = compare_all(workspace, entity, collection)
+        mended = repair_all(workspace, found) if repair else {}
+        remaining = compare_all(workspace, entity, collection) if mended else found
+    if as_json:
+        output.print_json(
+            {
+                "command": "reconcile",
+                "found": [one.as_dict() for one in found],
+                "mended": {name: figures.as_dict() for name, figures in mended.items()},
+                "remaining": [one.as_dict() for one in remaining],
+            }
+        )
+    else:
+        _show(found)
+        for name, figures in mended.items():
+            written = figures.upserted + figures.payload_only
+            output.stdout().print(f"{name}: mended: {written} written again, {figures.removed} removed")
+        if mended:
+            output.stdout().print("\nAfter mending:")
+            _show(remaining)
+    raise typer.Exit(1 if any(one.total for one in remaining) else 0)
+
+
+def _show(comparisons: list[Comparison]) -> None:
+    out = output.stdout()
+    rows = [
+        (one.collection, tenant, kind, count)
+        for one in comparisons
+        for (tenant, kind), count in sorted(one.counts.items())
+    ]
+    if rows:
+        columns = (
+            Column("collection"),
+            Column("tenant", shrink=True),
+            Column("difference"),
+            Column("points", number=True),
+        )
+        print_table(out, columns, rows)
+    for one in comparisons:
+        if not one.synced:
+            out.print(f"{one.collection}: never synced")
+        elif not one.total:
+            out.print(f"{one.collection}: {one.points:,} points, no difference")
+        else:
+            out.print(f"\n{one.collection}: the first {len(one.examples)} of {one.total:,}:")
+            for example in one.examples:
+                out.print(f"  {example.kind} {example.document_id or example.point_id}", soft_wrap=True)

@@ -1,0 +1,136 @@
+"""What a sync did, for people: the table, what failed, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.running import Outcome
+from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.sync import CheckOutcome, Figures, PartitionResult
+from vecsync_dagster.sync.metrics import total_figures
+
+__all__ = ["relative", "show_outcome"]
+
+_PARTITION = (Column("entity"), Column("tenant", shrink=True), Column("collection"))
+_COUNTS = (
+    Column("fetched", number=True),
+    Column("new", number=True),
+    Column("changed", number=True, optional=True),
+    Column("payload", number=True, optional=True),
+    Column("retry", number=True, optional=True),
+    Column("same", number=True),
+    Column("removed", number=True, optional=True),
+    Column("invalid", number=True, optional=True),
+    Column("failed", number=True, optional=True),
+)
+_DONE = (Column("embedded", number=True), Column("cached", number=True, optional=True), Column("sec", number=True))
+_PLANNED = (
+    Column("to embed", number=True),
+    Column("cached", number=True, optional=True),
+    Column("tokens", number=True),
+    Column("US$", number=True),
+)
+
+
+def show_outcome(
+    config: Config, outcome: Outcome, *, dry_run: bool = False, labels: Mapping[str, str] | None = None
+) -> None:
+    """Print the table to stdout, and what is wrong to stderr. `labels` are shown in place of tenants."""
+    if outcome.results:
+        _show_table(outcome, dry_run=dry_run, labels=labels or {})
+    if dry_run:
+        output.stdout().print("\nDry run: nothing was written, embedded or removed.")
+    elif outcome.nothing_changed:
+        checked = output.number_of(len(outcome.results), "partition")
+        output.stdout().print(f"\nNothing changed: {checked} checked in {outcome.seconds:.2f} s.")
+    _show_invalid(config, outcome, dry_run=dry_run)
+    _show_failed_documents(outcome)
+    _warn_of_hash_vectors(outcome.results)
+    _show_failures(outcome, dry_run=dry_run)
+    if outcome.interrupted:
+        output.warn("interrupted: what was confirmed is kept; the next run goes on from there")
+
+
+def relative(path: Path) -> str:
+    """The path as somebody in the current folder would write it, if that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def _show_table(outcome: Outcome, *, dry_run: bool, labels: Mapping[str, str]) -> None:
+    rows = [
+        (r.entity, labels.get(r.tenant, r.tenant), r.collection, *_counts(r.figures), *_work(r.figures, dry_run))
+        for r in outcome.results
+    ]
+    total = total_figures(outcome.results, outcome.seconds)
+    footer = ("total", output.number_of(len(rows), "partition"), "", *_counts(total), *_work(total, dry_run))
+    columns = (*_PARTITION, *_COUNTS, *(_PLANNED if dry_run else _DONE))
+    print_table(output.stdout(), columns, rows, total=footer)
+
+
+def _counts(f: Figures) -> tuple[int, ...]:
+    return (f.fetched, f.new, f.changed, f.payload_only, f.retry, f.unchanged, f.removed, f.invalid, f.failed)
+
+
+def _work(f: Figures, dry_run: bool) -> tuple[str | int | float, ...]:
+    return (
+        (f.embedded, f.cache_hits, f.tokens, f"{f.price_usd:.4f}") if dry_run else (f.embedded, f.cache_hits, f.seconds)
+    )
+
+
+def _show_invalid(config: Config, outcome: Outcome, *, dry_run: bool) -> None:
+    invalid = sum(result.figures.invalid for result in outcome.results)
+    if invalid == 0:
+        return
+    if dry_run:
+        output.stdout().print(f"To be rejected: {output.number_of(invalid, 'record')}.")
+    else:
+        file = relative(config.state_folder / "invalid_records.jsonl")
+        output.stdout().print(
+            f"Rejected: {output.number_of(invalid, 'record')}; {file} says which and why.", soft_wrap=True
+        )
+
+
+def _show_failed_documents(outcome: Outcome) -> None:
+    failed = sum(result.figures.failed for result in outcome.results)
+    if failed:
+        documents = output.number_of(failed, "document")
+        output.warn(f"{documents} failed; the next runs try again, and `vecsync status` says when")
+
+
+def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:
+    collections = dict.fromkeys(result.collection for result in results if not result.semantic)
+    if collections:
+        names = ", ".join(collections)
+        output.stderr().print(
+            f"WARNING: {names}: the vectors are hashes of words and NOT semantic. They find equal words only. "
+            "Put a real provider first in embedding.chain, and use a new collection name.",
+            style="bold red",
+            soft_wrap=True,
+        )
+
+
+def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
+    lines = []
+    for problem in outcome.problems:
+        where = " of ".join(name for name in (problem.entity, problem.tenant) if name is not None)
+        lines.append(f"{where or 'after the sync'}: {problem.error.code}: {problem.error}")
+    for result in outcome.results:
+        where = f"{result.collection} of {result.tenant}"
+        if result.error is not None:
+            lines.append(f"{where}: {result.error.code}: {result.error}")
+        lines += [
+            f"{where}: check {check.name}: {check.message}" for check in result.checks if _counts_as_failed(check)
+        ]
+        if dry_run and result.figures.removals_blocked:
+            blocked = result.figures.removals_blocked
+            lines.append(f"{where}: the removal guard would keep {blocked} documents; see --allow-removals")
+    for line in lines:
+        output.stderr().print(f"failed: {line}", style="red", soft_wrap=True)
+
+
+def _counts_as_failed(check: CheckOutcome) -> bool:
+    return not check.passed and not check.warning

@@ -1,0 +1,71 @@
+"""`vecsync search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
+from vecsync_dagster.cli.tables import Column, print_table
+
+if TYPE_CHECKING:
+    from vecsync_dagster.cli.searching import Answer
+
+__all__ = ["search", "show_hits"]
+
+_COLUMNS = (Column("score", number=True), Column("whose", shrink=True), Column("document"), Column("name"))
+
+
+def search(
+    ctx: typer.Context,
+    text: Annotated[str, typer.Argument(help="What to look for, in any language the model knows.")],
+    tenant: Annotated[
+        str,
+        typer.Option(metavar="ID", help="Who asks: a tenant sees its own and the global records; `global` only those."),
+    ],
+    config: ConfigOption = None,
+    collection: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where to look; may be left out if there is only one.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many documents.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a collection by meaning, as one tenant.
+
+    There is no search over all tenants: --tenant is required. While a sync has the embedded store open, this
+    waits for it a while (stores.*.lock_timeout_s), then says who has it.
+    """
+    if not text.strip():
+        raise typer.BadParameter("the text is empty", param_hint="TEXT")
+    settings = read_config(ctx, config)
+    from vecsync_dagster.cli.searching import find, only_collection
+    from vecsync_dagster.sync import Workspace, check_tenant
+
+    check_tenant(tenant)
+    with Workspace(settings, read_only=True) as workspace:
+        place = collection or only_collection(workspace)
+        answer = find(workspace, text, tenant=tenant, collection=place, limit=limit)
+    if not answer.known:
+        output.note(f"{tenant} has no documents of its own in {place}: only global ones can be found")
+    if as_json:
+        output.print_json(asdict(answer))
+        return
+    if answer.hits:
+        show_hits(answer)
+    else:
+        output.stdout().print("nothing found")
+
+
+def show_hits(answer: Answer, *, labels: Mapping[str, str] | None = None) -> None:
+    """Print the documents as a table. `labels` are shown in place of tenants."""
+    names = labels or {}
+    rows = [
+        (f"{hit.score:.3f}", names.get(hit.tenant, hit.tenant) if hit.tenant else hit.scope, hit.document_id, hit.name)
+        for hit in answer.hits
+    ]
+    print_table(output.stdout(), _COLUMNS, rows)

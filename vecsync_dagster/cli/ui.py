@@ -1,0 +1,79 @@
+"""`vecsync ui`: Dagster's webserver and daemon over the same configuration and state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import ConfigOption, config_path
+from vecsync_dagster.cli.signals import INTERRUPTED, handled
+from vecsync_dagster.errors import ConfigError
+
+__all__ = ["ui"]
+
+
+def ui(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the web page.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address to listen on; the page has no login.")] = "127.0.0.1",
+) -> None:
+    """Open Dagster's UI on the same state: assets, partitions, runs, checks, schedules.
+
+    Runs the webserver and the daemon (which runs schedules and sensors) until Ctrl-C.
+    """
+    file = config_path(ctx, config).resolve()
+    from vecsync_dagster.assets.recording import dagster_home
+    from vecsync_dagster.config.loading import load_config
+
+    settings = load_config(file)
+    _require_free(host, port)
+    home = dagster_home(settings)
+    output.note(f"Dagster's UI: http://{host}:{port} (it takes a few seconds to start; Ctrl-C ends it)")
+    raise typer.Exit(_run(_command(host, port), _environment(file, Path(home))))
+
+
+def _command(host: str, port: int) -> list[str]:
+    return [sys.executable, "-m", "dagster", "dev", "-m", "vecsync_dagster.definitions", "-h", host, "-p", str(port)]
+
+
+def _environment(config: Path, home: Path) -> dict[str, str]:
+    return {**os.environ, "DAGSTER_HOME": str(home), "VECSYNC_CONFIG": str(config)}
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises ConfigError if nobody could listen there: Dagster would say so late, among much else."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do; without it a port that was just left would look taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another one with --port or --host", port=port
+        ) from error
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run until it ends. It has its own session, so that a signal reaches it once: through us."""
+    asked = False
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:  # noqa: S603 (our own words)
+
+        def pass_on(number: int, _frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
+            process.send_signal(number)
+
+        with handled(pass_on, signal.SIGINT, signal.SIGTERM):
+            code = process.wait()
+    return INTERRUPTED if asked else min(abs(code), 1)

@@ -1,0 +1,102 @@
+"""What is synced: entities, their collections and the templates of their texts."""
+
+from __future__ import annotations
+
+import string
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from vecsync_dagster.config.values import CollectionName, Duration, Model, Name, Text
+from vecsync_dagster.stores.base import RESERVED_KEYS
+
+__all__ = ["CollectionConfig", "EntityConfig", "FieldType", "Tenancy"]
+
+FieldType = Literal["number", "integer", "boolean", "string", "datetime"]
+
+
+class Tenancy(Model):
+    """Whose a row is: `column` holds the tenant's id, `global_flag` says that everybody may see it."""
+
+    column: Text
+    global_flag: Text | None = None
+
+
+class CollectionConfig(Model):
+    """`text`: a template or a list of parts ("Features: {functionality}."); a part all of whose fields
+    are empty is left out. `payload`: fields copied as they are."""
+
+    text: str | tuple[str, ...]
+    payload: tuple[str, ...] = ()
+    store: Name = "main"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The fields the text is made of, each once, in order."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in _fields(part)))
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _quoted(cls, text: Any) -> Any:
+        parts = text if isinstance(text, (list, tuple)) else [text]
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError('a template stands in quotes, like "{name} {unit}"; or it is a list of such parts')
+        return text
+
+    @field_validator("text")
+    @classmethod
+    def _template(cls, text: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not [name for part in ((text,) if isinstance(text, str) else text) for name in _fields(part)]:
+            raise ValueError("the template names no field; write one as {name}")
+        return text
+
+    @field_validator("payload")
+    @classmethod
+    def _payload(cls, payload: tuple[str, ...]) -> tuple[str, ...]:
+        taken = RESERVED_KEYS.intersection(payload)
+        if taken:
+            raise ValueError(f"{', '.join(sorted(taken))}: vecsync writes these payload keys itself")
+        return payload
+
+
+class EntityConfig(Model):
+    """One kind of record: where it comes from, how it is checked, and the collections it feeds."""
+
+    source: Name
+    table: Text
+    id: Text = "id"
+    type: Name | None = None
+    tenancy: Tenancy | None = None
+    updated_at: Text | None = None
+    deleted_at: Text | None = None
+    overlap: Duration = timedelta(minutes=10)
+    required: tuple[str, ...] = ()
+    types: dict[str, FieldType] = Field(default_factory=dict)
+    collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field of a record the configuration speaks of, each once."""
+        names = [self.id, *self.required, *self.types]
+        for collection in self.collections.values():
+            names += [*collection.text_fields, *collection.payload]
+        return tuple(dict.fromkeys(names))
+
+
+def _fields(template: str) -> list[str]:
+    """The fields a template names. Raises ValueError for what is no template."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"not a template: {error}; write a field as {{name}}, a brace as {{{{ }}}}") from error
+    names = [name for _, name, _, _ in parsed if name is not None]
+    # Digits alone are positions to str.format, whatever the record has.
+    plain = all(name.replace("_", "a").isalnum() and not name.isdigit() for name in names)
+    if not plain or any(spec or conversion for _, _, spec, conversion in parsed):
+        raise ValueError("a template holds fields like {name} only, without formats, numbers or indexes")
+    return names

@@ -1,0 +1,187 @@
+"""vecsync.yaml as typed, frozen models. Unknown keys are refused; defaults are what most users want.
+
+What belongs here: the whole file, how it is synced, and what can be checked from the file alone. Its parts
+are `entities.py` and `services.py`; reading it and writing messages for people are `loading.py` and `messages.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from vecsync_dagster.config.entities import CollectionConfig, EntityConfig, FieldType, Tenancy
+from vecsync_dagster.config.services import (
+    BundledProvider,
+    EmbeddingConfig,
+    HashProvider,
+    LedgerConfig,
+    OpenAIProvider,
+    PostgresSource,
+    ProviderConfig,
+    QdrantStore,
+    SentenceTransformersProvider,
+    SourceConfig,
+    SqliteSource,
+    StoreConfig,
+)
+from vecsync_dagster.config.values import Duration, EnvRef, Model, Name, Text, resolve
+
+__all__ = [
+    "BundledProvider",
+    "CollectionConfig",
+    "Config",
+    "EmbeddingConfig",
+    "EntityConfig",
+    "EnvRef",
+    "FieldType",
+    "HashProvider",
+    "LedgerConfig",
+    "Misplaced",
+    "OpenAIProvider",
+    "PostgresSource",
+    "ProviderConfig",
+    "QdrantStore",
+    "RemovalGuard",
+    "RetryConfig",
+    "ScheduleConfig",
+    "SentenceTransformersProvider",
+    "SourceConfig",
+    "SqliteSource",
+    "StoreConfig",
+    "SyncConfig",
+    "Tenancy",
+    "resolve",
+]
+
+
+class RemovalGuard(Model):
+    """A full run that would remove more than `share` of a partition, and more than `min_documents`,
+    removes nothing."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    min_documents: Annotated[int, Field(ge=0)] = 50
+
+
+class RetryConfig(Model):
+    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries (T6)."""
+
+    max_retries: Annotated[int, Field(ge=0)] = 5
+    base: Duration = timedelta(seconds=5)
+    multiplier: Annotated[float, Field(ge=1, le=100)] = 2.0
+    cap: Duration = timedelta(seconds=300)
+
+
+class SyncConfig(Model):
+    """`verify` is what the checks on `vectors` compare after a run: `identity` reads every point of the
+    partition back, `counts` only counts; `auto` is identity after a full run and counts after an
+    incremental one."""
+
+    mode: Literal["full", "incremental"] = "incremental"
+    page: Annotated[int, Field(ge=1, le=10_000)] = 500
+    batch: Annotated[int, Field(ge=1, le=2_000)] = 200
+    delete_batch: Annotated[int, Field(ge=1, le=2_000)] = 500
+    parallel: Annotated[int, Field(ge=1, le=10)] = 3
+    skip_invalid: bool = True
+    verify: Literal["auto", "identity", "counts"] = "auto"
+    removal_guard: RemovalGuard = RemovalGuard()
+    retry: RetryConfig = RetryConfig()
+
+
+class ScheduleConfig(Model):
+    cron: str = "0 3 * * *"
+    timezone: str = "UTC"
+    enabled: bool = True
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        from dagster._utils.schedules import is_valid_cron_schedule
+
+        if not is_valid_cron_schedule(cron):
+            raise ValueError("not a cron schedule of five fields, like 0 3 * * *")
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones
+            raise ValueError("not a time zone; write one like Europe/Prague") from error
+        return timezone
+
+
+class Config(Model):
+    """The whole file. `state` is the folder of ledger, snapshots and run history."""
+
+    sources: Annotated[dict[Name, SourceConfig], Field(min_length=1)]
+    entities: Annotated[dict[Name, EntityConfig], Field(min_length=1)]
+    stores: dict[Name, StoreConfig] = Field(
+        default_factory=lambda: {"main": QdrantStore(type="qdrant", path=".vecsync/qdrant")}, min_length=1
+    )
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    sync: SyncConfig = SyncConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    state: Text = ".vecsync"
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """The configuration file's folder: relative paths start here."""
+        return self._folder
+
+    def path(self, relative: str) -> Path:
+        return (self._folder / Path(relative).expanduser()).resolve()
+
+    @property
+    def state_folder(self) -> Path:
+        return self.path(self.state)
+
+    def with_folder(self, folder: Path) -> Config:
+        config = self.model_copy()
+        config._folder = folder.resolve()
+        return config
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_empty(cls, data: Any) -> Any:
+        if data is None:
+            raise ValueError("the file is empty; it needs sources and entities")
+        return data
+
+    @model_validator(mode="after")
+    def _references(self) -> Config:
+        owner: dict[str, str] = {}
+        for entity_name, entity in self.entities.items():
+            at = ("entities", entity_name)
+            if entity.source not in self.sources:
+                raise Misplaced((*at, "source"), _unknown("source", entity.source, self.sources))
+            for name, collection in entity.collections.items():
+                here = (*at, "collections", name)
+                if collection.store not in self.stores:
+                    raise Misplaced((*here, "store"), _unknown("store", collection.store, self.stores))
+                if name in owner:
+                    raise Misplaced(
+                        here, f"{owner[name]} has a collection of this name; a collection belongs to one entity"
+                    )
+                owner[name] = entity_name
+        return self
+
+
+class Misplaced(ValueError):
+    """A value that is wrong only beside the rest of the file; `path` leads to it."""
+
+    def __init__(self, path: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    return f"there is no {what} {name!r}; valid is {', '.join(known)}"

@@ -1,0 +1,71 @@
+"""What all parts of the configuration are made of: frozen models, names, and values that stand in the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from vecsync_dagster.errors import ConfigError
+
+__all__ = ["CollectionName", "Duration", "EnvRef", "EnvText", "Model", "Name", "Prefix", "Text", "resolve"]
+
+
+class Model(BaseModel):
+    """Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
+        raise ValueError("a name begins with a letter and has letters, digits and _ only, 64 at most")
+    return name
+
+
+def _collection_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError("a collection's name begins with a letter and has letters, digits, _ and - only, 64 at most")
+    return name
+
+
+def _variable(name: str) -> str:
+    # A secret pasted here by mistake would be repeated in the message that the variable is not set.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("not the name of an environment variable")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""Names of entities, sources, stores: they become Dagster names, which allow no more than this."""
+
+CollectionName = Annotated[str, AfterValidator(_collection_name)]
+Text = Annotated[str, Field(min_length=1)]
+Duration = Annotated[timedelta, Field(ge=timedelta(0))]
+# A prefix's last blank belongs to it: "query: ".
+Prefix = Annotated[str, StringConstraints(strip_whitespace=False)]
+
+
+class EnvRef(Model):
+    """`{env: NAME}`: a value that stands in the environment and is read when it is used."""
+
+    env: Annotated[str, AfterValidator(_variable)]
+
+    def get(self) -> str | None:
+        return os.environ.get(self.env) or None
+
+
+EnvText = Annotated[EnvRef | str, Field(union_mode="left_to_right")]
+
+
+def resolve(value: EnvRef | str, key: str) -> str:
+    """The text itself. Raises ConfigError, with the key and the variable's name, if it is not set."""
+    if isinstance(value, str):
+        return value
+    text = value.get()
+    if text is None:
+        raise ConfigError(f"{key}: the environment variable {value.env} is not set", key=key, env=value.env)
+    return text

@@ -1,0 +1,5 @@
+"""Record -> document: validation, text, payload, hashes."""
+
+from vecsync_dagster.documents.builder import Document, DocumentBatch, DocumentBuilder, Rejection, document_id
+
+__all__ = ["Document", "DocumentBatch", "DocumentBuilder", "Rejection", "document_id"]

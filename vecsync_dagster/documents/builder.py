@@ -1,0 +1,143 @@
+"""Records to documents: one batch of records becomes, for each collection, documents and rejections."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vecsync_dagster.config.models import CollectionConfig, EntityConfig
+from vecsync_dagster.documents.columns import CleanBatch, Cleaner, Problem
+from vecsync_dagster.documents.hashing import content_hasher, payload_hash, point_id
+from vecsync_dagster.documents.render import Template, is_empty
+from vecsync_dagster.stores.base import CONTENT_HASH, GLOBAL, PAYLOAD_HASH
+
+__all__ = ["Document", "DocumentBatch", "DocumentBuilder", "Rejection", "document_id"]
+
+
+# Not frozen: a frozen one of eight fields takes longer to make than both of its hashes.
+@dataclass(slots=True)
+class Document:
+    """A record rendered for one collection. `payload` is complete: reserved keys and both hashes."""
+
+    document_id: str
+    db_id: str
+    entity: str
+    payload: dict[str, Any]
+    content_hash: str
+    payload_hash: str
+    _values: tuple[Any, ...] = dataclasses.field(repr=False)
+    _template: Template = dataclasses.field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """Rendered when asked for: most documents of most runs are unchanged and need none."""
+        return self._template.render(dict(zip(self._template.fields, self._values, strict=True)))
+
+    @property
+    def point_id(self) -> str:
+        return point_id(self.entity, self.document_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that became no document. `error` names the field, not its value; `record` is the record
+    itself, for invalid_records.jsonl only."""
+
+    db_id: str | None
+    document_id: str | None
+    code: str
+    field: str | None
+    error: str
+    record: dict[str, Any] = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentBatch:
+    documents: list[Document]
+    rejections: list[Rejection]
+
+
+def document_id(tenant: str, kind: str, db_id: str) -> str:
+    """`<scope>-<type>-<db id>` (REQUIREMENTS M1): `global-material-5`, `tenant-work-<uuid>`."""
+    return f"{'global' if tenant == GLOBAL else 'tenant'}-{kind}-{db_id}"
+
+
+class DocumentBuilder:
+    """Documents of one entity for one tenant."""
+
+    def __init__(self, entity_name: str, entity: EntityConfig, tenant: str, collections: Sequence[str]) -> None:
+        kind = entity.type or entity_name
+        self._cleaner = Cleaner(entity_name, entity)
+        self._collections = {
+            name: _Collection(entity.collections[name], _metadata(entity_name, kind, tenant)) for name in collections
+        }
+
+    def build(self, records: pa.RecordBatch) -> dict[str, DocumentBatch]:
+        """For each collection its documents and rejections; together as many as there are records.
+
+        Raises ConfigError if the configuration names a field that the records do not have.
+        """
+        if not records.num_columns:  # tombstones alone need no columns
+            return {name: DocumentBatch([], []) for name in self._collections}
+        batch = self._cleaner.clean(records)
+        return {name: collection.build(batch) for name, collection in self._collections.items()}
+
+
+def _metadata(entity_name: str, kind: str, tenant: str) -> dict[str, Any]:
+    """What every document's payload begins with; `id` and `dbId` are the document's own."""
+    is_global = tenant == GLOBAL
+    return {
+        "id": document_id(tenant, kind, ""),
+        "entity": entity_name,
+        "type": kind,
+        "dbId": "",
+        "tenantId": None if is_global else tenant,
+        "scope": "global" if is_global else "tenant",
+        "isGlobal": is_global,
+    }
+
+
+class _Collection:
+    """What is the same for all documents of one collection and tenant."""
+
+    def __init__(self, config: CollectionConfig, metadata: dict[str, Any]) -> None:
+        self._template = Template(config.parts)
+        self._payload_fields = config.payload
+        self._hash = content_hasher(config.parts)
+        self._metadata = metadata
+        self._prefix: str = metadata["id"]
+        fields = ", ".join(self._template.fields)
+        self._no_text = Problem(self._template.fields[0], f"the text is empty: none of {fields} has a value")
+
+    def build(self, batch: CleanBatch) -> DocumentBatch:
+        built = DocumentBatch([], [])
+        rows = zip(batch.ids, batch.rows(self._template.fields), batch.rows(self._payload_fields), strict=True)
+        for row, (db_id, texts, payload) in enumerate(rows):
+            problem = batch.problems.get(row)
+            if problem is None and all(map(is_empty, texts)):
+                problem = self._no_text
+            if problem is None and db_id is not None:
+                built.documents.append(self._document(db_id, texts, payload))
+            elif problem is not None:
+                built.rejections.append(self._rejection(db_id, problem, batch.record(row)))
+        return built
+
+    def _document(self, db_id: str, texts: tuple[Any, ...], values: tuple[Any, ...]) -> Document:
+        identity = self._prefix + db_id
+        payload = self._metadata.copy()
+        payload["id"] = identity
+        payload["dbId"] = db_id
+        payload.update(zip(self._payload_fields, values, strict=True))
+        content = self._hash(texts)
+        hashed = payload_hash(payload)
+        payload[CONTENT_HASH] = content
+        payload[PAYLOAD_HASH] = hashed
+        return Document(identity, db_id, payload["entity"], payload, content, hashed, texts, self._template)
+
+    def _rejection(self, db_id: str | None, problem: Problem, record: dict[str, Any]) -> Rejection:
+        identity = None if db_id is None else self._prefix + db_id
+        return Rejection(db_id, identity, "VALIDATION_ERROR", problem.field, problem.reason, record)

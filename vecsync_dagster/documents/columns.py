@@ -1,0 +1,152 @@
+"""A batch of records, column by column: cleaned values, and for each refused record the first reason why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.documents.render import is_empty
+from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
+from vecsync_dagster.errors import ConfigError
+
+__all__ = ["CleanBatch", "Cleaner", "Problem"]
+
+Convert = Callable[[Any], Any]
+
+
+class Problem(NamedTuple):
+    """Why a record is refused: the field, and a sentence that names it but not its value."""
+
+    field: str
+    reason: str
+
+
+@dataclass(slots=True)
+class CleanBatch:
+    """`ids[row]` is None for a record without a usable id; `values[field][row]` is None where the field is
+    empty or refused; `problems[row]` is the first thing wrong with the record."""
+
+    ids: list[str | None]
+    values: dict[str, list[Any]]
+    problems: dict[int, Problem]
+    _given: dict[str, list[Any]]
+    _json: set[str]
+    _records: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def rows(self, fields: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+        """Of each record the values of these fields."""
+        return zip(*[self.values[name] for name in fields], strict=True) if fields else repeat((), len(self.ids))
+
+    def record(self, row: int) -> dict[str, Any]:
+        """What the source gave; always the same object for one row."""
+        if row not in self._records:
+            self._records[row] = {
+                name: _shown(values[row]) if name in self._json else values[row] for name, values in self._given.items()
+            }
+        return self._records[row]
+
+
+class Cleaner:
+    """Cleans the fields that an entity's configuration speaks of."""
+
+    def __init__(self, entity_name: str, entity: EntityConfig) -> None:
+        self._entity_name = entity_name
+        self._id = entity.id
+        self._required = entity.required
+        self._converters = {
+            name: _of_field(CONVERTERS[entity.types[name]] if name in entity.types else clean_any)
+            for name in entity.fields
+        }
+
+    def clean(self, records: pa.RecordBatch) -> CleanBatch:
+        """Raises ConfigError if the configuration names a field that the records do not have."""
+        self._check(records.schema.names)
+        in_json = {f.name for f in records.schema if (f.metadata or {}).get(b"vecsync") == b"json"}
+        given: dict[str, list[Any]] = {name: records.column(name).to_pylist() for name in self._converters}
+        problems: dict[int, Problem] = {}
+
+        def column(name: str, convert: Convert, label: str) -> list[Any]:
+            convert = _from_json(convert) if name in in_json else convert
+            return _converted(
+                given[name], convert, lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}"))
+            )
+
+        ids = column(self._id, identity, "the id")
+        values = {name: column(name, convert, name) for name, convert in self._converters.items()}
+        for name in self._required:
+            for row, value in enumerate(values[name]):
+                if is_empty(value):
+                    problems.setdefault(row, Problem(name, f"{name} is required and is empty"))
+        return CleanBatch(ids, values, problems, given, in_json)
+
+    def _check(self, names: Sequence[str]) -> None:
+        missing = [name for name in self._converters if name not in names]
+        if missing:
+            raise ConfigError(
+                f"entities.{self._entity_name}: the records have no field {', '.join(missing)}; "
+                f"they have: {', '.join(names)}",
+                entity=self._entity_name,
+                missing=missing,
+            )
+
+
+def _of_field(convert: Convert) -> Convert:
+    """Any value of a field -> what a document holds; empty text is no value."""
+    typed = convert is not clean_any
+
+    def converted(value: Any) -> Any:
+        if value.__class__ is str:
+            value = clean(value)
+            return (convert(value) if typed else value) if value else None
+        return None if value is None else convert(value)
+
+    return converted
+
+
+def _converted(values: list[Any], convert: Convert, refused: Callable[[int, BadValue], object]) -> list[Any]:
+    """The whole column at once; where it has bad values, one by one."""
+    try:
+        return list(map(convert, values))
+    except BadValue:
+        pass
+    done: list[Any] = []
+    for row, value in enumerate(values):
+        try:
+            done.append(convert(value))
+        except BadValue as error:
+            done.append(None)
+            refused(row, error)
+    return done
+
+
+def _from_json(convert: Convert) -> Convert:
+    return lambda text: convert(None if text is None else _parsed(text))
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        # Takes NaN and lone surrogates too, which databases let pass: NaN is refused later by its own name.
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadValue("is not valid JSON") from None
+
+
+def _shown(text: str | None) -> Any:
+    """JSON as what it means; as it stands where it is none that could be written again."""
+    try:
+        value = None if text is None else orjson.loads(text)
+        clean_any(value)
+    except (orjson.JSONDecodeError, BadValue):
+        return text
+    return value

@@ -1,0 +1,69 @@
+"""Hashes that say whether a document's text or payload changed. Equal in every process and on every machine.
+
+Content hash and payload hash: the first 16 hex digits of SHA-256 (REQUIREMENTS T2). For the content hash
+strings are trimmed and lower-cased, and arrays in any order are equal; for the payload hash arrays are that
+are the whole value of a field.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from vecsync_dagster.stores.base import CONTENT_HASH, PAYLOAD_HASH
+
+__all__ = ["attempt_hash", "content_hasher", "payload_hash", "point_id"]
+
+_NAMESPACE = uuid.UUID("6f1d3ec2-5d0b-5f0e-9a3c-0c2b1a7e4d58")
+_LENGTH = 16
+
+
+class content_hasher:  # noqa: N801 (used as a function)
+    """Hash of a document's text fields under one template.
+
+    The template is part of the hash: another template is another text.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._template = orjson.dumps(list(parts))
+
+    def __call__(self, values: Iterable[Any]) -> str:
+        normal = [value.strip().lower() if value.__class__ is str else _normal(value) for value in values]
+        return sha256(self._template + orjson.dumps(normal, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
+
+
+def payload_hash(payload: Mapping[str, Any]) -> str:
+    """Hash of a payload as the store keeps it, but for the two hashes that stand in it themselves."""
+    if CONTENT_HASH in payload or PAYLOAD_HASH in payload:
+        payload = {key: value for key, value in payload.items() if key not in (CONTENT_HASH, PAYLOAD_HASH)}
+    if list in map(type, payload.values()):
+        payload = {key: _unordered(value) if isinstance(value, list) else value for key, value in payload.items()}
+    return sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
+
+
+def attempt_hash(content_hash: str, payload_hash_: str) -> str:
+    """What an attempt tried to write: both hashes in one."""
+    return content_hash + payload_hash_
+
+
+def point_id(entity: str, document_id: str) -> str:
+    """UUIDv5 of (entity, document id): never of a process's own `hash()` (fault 10)."""
+    return str(uuid.uuid5(_NAMESPACE, f"{entity}/{document_id}"))
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.strip().lower()
+    if isinstance(value, list):
+        return _unordered([_normal(item) for item in value])
+    if isinstance(value, dict):
+        return {key: _normal(item) for key, item in value.items()}
+    return value
+
+
+def _unordered(values: list[Any]) -> list[Any]:
+    return sorted(values, key=lambda value: orjson.dumps(value, option=orjson.OPT_SORT_KEYS))

@@ -1,0 +1,109 @@
+"""The protocol of an embedding provider: text -> vector, in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecsync_dagster.space import Space
+
+__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "Prepared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A text as the model will get it: its prefix in front, cut to the model's limit.
+
+    `tokens` is what the provider will count (an exact count where its tokenizer is at hand, else an
+    estimate); `truncated` says that something was cut off. The same input gives the same output in
+    every process: the embedding cache is keyed by `text`.
+    """
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """`vectors`: float32, shape (number of texts, dimensions), in the order of the texts.
+
+    `tokens`: as billed where the provider says so, else the sum of the prepared tokens.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: int
+    api_calls: int
+
+
+@runtime_checkable
+class EmbeddingProvider(Protocol):
+    """Contract (vecsync_dagster_tests/embedding/provider_contract.py runs it over every implementation):
+
+    - `space` is known without embedding anything, and does not change.
+    - The same text gives the same vector in every process and every batch (within 1e-3 cosine for
+      models whose arithmetic depends on the batch).
+    - Vectors are finite and of the space's size, one for each text; anything else that a remote
+      answers is an EmbeddingUnavailable (nonsense once may be sense the next time), never written.
+    - `embed_documents` does its own batching, rate limiting and retries, and raises Embedding* errors.
+      An error about one text is `EmbeddingRejected`; the caller then isolates the text by halving.
+    - Methods may be called from several threads.
+    """
+
+    name: str
+    """The `provider:` of the configuration."""
+
+    semantic: bool
+    """False for hash vectors, which only find equal texts."""
+
+    price_per_million_tokens: float
+    """US dollars; 0.0 for local models."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The model's limit for one text, prefix included."""
+        ...
+
+    @property
+    def space(self) -> Space:
+        """`space.provider` is the provider's `name`. A model that has to be loaded before its size is known
+        is loaded here; EmbeddingMisconfigured where that fails."""
+        ...
+
+    def unavailable_because(self) -> str | None:
+        """None if this provider can be used now, else the reason: a missing key or package, a model that
+        cannot be loaded. Cheap: no network call."""
+        ...
+
+    def prepare(self, text: str) -> Prepared:
+        """The document text as the model will get it (deterministic truncation, prefix)."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        """Embed texts that `prepare` returned (they carry their prefix already)."""
+        ...
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Embed one raw search text (the query prefix is added here); shape (dimensions,)."""
+        ...
+
+    def check(self) -> str:
+        """Try it for real with one short text. Returns one line for people; raises an Embedding* error."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class EmbedsInParts(Protocol):
+    """What a provider offers besides if it answers one call with several paid requests."""
+
+    def embed_parts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Embedded]]:
+        """As `embed_documents`, but each part (the positions of its texts, their vectors) comes as soon as it
+        is received, so that the caller keeps what was paid for although another part fails. All parts are
+        tried before the error of a failed one is raised."""
+        ...

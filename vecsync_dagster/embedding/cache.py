@@ -1,0 +1,172 @@
+"""The embedder of the sync: each distinct text is paid for once, across texts, threads and runs.
+
+The cache learns of a vector before anybody else does, so that a failure later on costs nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, Prepared
+from vecsync_dagster.errors import EmbeddingRejected, VecsyncError
+from vecsync_dagster.space import Space
+
+__all__ = ["EmbeddedTexts", "Embedder", "Outcome", "Plan", "VectorCache"]
+
+Outcome = NDArray[np.float32] | VecsyncError
+"""What became of a text: its vector, shape (dimensions,), or the error that is about this text alone."""
+
+
+class VectorCache(Protocol):
+    """Where vectors are kept between runs, by space and SHA-256 of the prepared text. The ledger is one."""
+
+    def vectors(self, space: Space, hashes: Sequence[str], /) -> Mapping[str, NDArray[np.float32]]: ...
+
+    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTexts:
+    """`outcomes` in the order of the texts. cache_hits + cache_misses = number of texts.
+
+    `cache_misses`: distinct texts this call had to embed; `embedded`: those that got a vector (the others
+    were rejected). `tokens` and `api_calls` are what this call paid for; `truncated`: texts that were cut.
+    """
+
+    outcomes: list[Outcome]
+    cache_hits: int
+    cache_misses: int
+    embedded: int
+    tokens: int
+    api_calls: int
+    truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `embed` would do: `to_embed` distinct texts without a vector, their tokens, the price in US dollars."""
+
+    texts: int
+    to_embed: int
+    tokens: int
+    price: float
+
+
+@dataclass(slots=True)
+class _Call:
+    """The state of one call of `embed`; outcomes by the hash of the prepared text."""
+
+    space: Space
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    misses: int = 0
+    embedded: int = 0
+    tokens: int = 0
+    api_calls: int = 0
+
+
+class Embedder:
+    """Embeds texts in the space of one provider, through a cache. May be used by several threads at once."""
+
+    def __init__(self, provider: EmbeddingProvider, cache: VectorCache) -> None:
+        self.provider = provider
+        self.cache = cache
+        self._lock = threading.Lock()
+        self._in_flight: dict[str, threading.Event] = {}
+
+    def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
+        """Vectors of raw texts. A text the provider refuses gets its EmbeddingRejected as outcome.
+
+        Raises EmbeddingMisconfigured and Transient errors for the whole call; what was received before is kept.
+        """
+        prepared = [self.provider.prepare(text) for text in texts]
+        hashes = [_hash(one) for one in prepared]
+        wanted = {key: one.text for key, one in zip(hashes, prepared, strict=True)}
+        call = _Call(self.provider.space)
+        while pending := [key for key in wanted if key not in call.outcomes]:
+            with self._claim(pending) as (mine, others):
+                call.outcomes.update(self.cache.vectors(call.space, mine) if mine else {})
+                self._embed_missing({key: wanted[key] for key in mine if key not in call.outcomes}, call)
+            # Our own claims are released before we wait: two calls that share texts never wait for each other.
+            for other in others:
+                other.wait()
+        return EmbeddedTexts(
+            outcomes=[call.outcomes[key] for key in hashes],
+            cache_hits=len(texts) - call.misses,
+            cache_misses=call.misses,
+            embedded=call.embedded,
+            tokens=call.tokens,
+            api_calls=call.api_calls,
+            truncated=sum(one.truncated for one in prepared),
+        )
+
+    def plan(self, texts: Sequence[str]) -> Plan:
+        """What `embed` would pay for; the provider's model is not called."""
+        prepared = {_hash(one): one for one in map(self.provider.prepare, texts)}
+        cached = self.cache.vectors(self.provider.space, list(prepared)) if prepared else {}
+        missing = [one for key, one in prepared.items() if key not in cached]
+        tokens = sum(one.tokens for one in missing)
+        price = tokens * self.provider.price_per_million_tokens / 1_000_000
+        return Plan(texts=len(texts), to_embed=len(missing), tokens=tokens, price=price)
+
+    @contextmanager
+    def _claim(self, keys: Sequence[str]) -> Iterator[tuple[list[str], set[threading.Event]]]:
+        """The keys that are ours to embed now, and what to wait for before looking at the others again.
+
+        The claim comes before the look into the cache: whoever held it before us has filled the cache already.
+        """
+        done = threading.Event()
+        with self._lock:
+            others = {self._in_flight[key] for key in keys if key in self._in_flight}
+            mine = [key for key in keys if key not in self._in_flight]
+            self._in_flight.update(dict.fromkeys(mine, done))
+        try:
+            yield mine, others
+        finally:
+            with self._lock:
+                for key in mine:
+                    del self._in_flight[key]
+            done.set()
+
+    def _embed_missing(self, texts: Mapping[str, str], call: _Call) -> None:
+        """Embed and keep; a refused group is halved until the refused texts stand alone."""
+        call.misses += len(texts)
+        groups = [list(texts)] if texts else []
+        while groups:
+            group = groups.pop()
+            try:
+                for positions, part in self._parts([texts[key] for key in group]):
+                    self._keep([group[position] for position in positions], part, call)
+            except EmbeddingRejected as error:
+                call.api_calls += 1
+                left = [key for key in group if key not in call.outcomes]
+                if len(left) == 1:
+                    call.outcomes[left[0]] = error
+                    continue
+                middle = len(left) // 2
+                groups += [half for half in (left[middle:], left[:middle]) if half]
+
+    def _parts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Embedded]]:
+        if isinstance(self.provider, EmbedsInParts):
+            yield from self.provider.embed_parts(texts)
+        else:
+            yield range(len(texts)), self.provider.embed_documents(texts)
+
+    def _keep(self, keys: Sequence[str], part: Embedded, call: _Call) -> None:
+        vectors = dict(zip(keys, part.vectors, strict=True))
+        self.cache.keep_vectors(call.space, vectors)
+        call.outcomes.update(vectors)
+        call.embedded += len(vectors)
+        call.tokens += part.tokens
+        call.api_calls += part.api_calls
+
+
+def _hash(prepared: Prepared) -> str:
+    return hashlib.sha256(prepared.text.encode()).hexdigest()

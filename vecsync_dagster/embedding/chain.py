@@ -1,0 +1,90 @@
+"""Which provider of the chain a collection uses: the first that can, or the one it is pinned to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from vecsync_dagster.embedding.base import EmbeddingProvider
+from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingUnavailable, SpaceMismatch
+from vecsync_dagster.space import Space
+
+__all__ = ["choose"]
+
+_log = logging.getLogger(__name__)
+
+
+def choose(chain: Sequence[EmbeddingProvider], pinned: Space | None, collection: str) -> EmbeddingProvider:
+    """The provider for `collection`. A collection that is pinned to a space never gets another one's vectors.
+
+    Without a pin: the first provider that is available; EmbeddingMisconfigured, with each one's reason, if
+    none is. With a pin: the provider of that space; SpaceMismatch if the chain has none, EmbeddingUnavailable
+    if it cannot be used now (its package, key or model may come back).
+    """
+    provider = _first_available(chain, collection) if pinned is None else _of_space(chain, pinned, collection)
+    if not provider.semantic:
+        _log.warning(
+            "collection %s: the vectors of provider %s are NOT semantic: they only find equal words",
+            collection,
+            provider.name,
+        )
+    return provider
+
+
+def _first_available(chain: Sequence[EmbeddingProvider], collection: str) -> EmbeddingProvider:
+    reasons: list[str] = []
+    for provider in chain:
+        reason = provider.unavailable_because()
+        if reason is None:
+            if reasons:
+                _log.warning("collection %s: falls back to provider %s: %s", collection, provider.name, _join(reasons))
+            return provider
+        reasons.append(f"{provider.name}: {reason}")
+    raise EmbeddingMisconfigured(
+        f"collection {collection}: no provider of the embedding chain can be used: {_join(reasons)}",
+        collection=collection,
+        reasons=tuple(reasons),
+    )
+
+
+def _of_space(chain: Sequence[EmbeddingProvider], pinned: Space, collection: str) -> EmbeddingProvider:
+    # Another provider's model is not loaded just to learn that its space is another one.
+    for provider in chain:
+        if provider.name == pinned.provider and _space(provider) == pinned:
+            return _if_available(provider, pinned, collection)
+    for provider in chain:
+        # A model that cannot be loaded may be the one: its space is not known until it can be.
+        if provider.name == pinned.provider and _space(provider) is None:
+            return _if_available(provider, pinned, collection)
+    spaces = tuple(str(_space(provider) or f"{provider.name} (cannot be loaded)") for provider in chain)
+    raise SpaceMismatch(
+        f"collection {collection} holds vectors of {pinned}, but the embedding chain has: {', '.join(spaces)}; "
+        "put that provider back into the chain, or use a new collection name",
+        collection=collection,
+        pinned=str(pinned),
+        spaces=spaces,
+    )
+
+
+def _space(provider: EmbeddingProvider) -> Space | None:
+    """None where the space is not known because the model cannot be loaded; `unavailable_because` says why."""
+    try:
+        return provider.space
+    except EmbeddingMisconfigured:
+        return None
+
+
+def _if_available(provider: EmbeddingProvider, pinned: Space, collection: str) -> EmbeddingProvider:
+    reason = provider.unavailable_because()
+    if reason is None:
+        return provider
+    raise EmbeddingUnavailable(
+        f"collection {collection} holds vectors of {pinned}, whose provider cannot be used now: {reason}",
+        collection=collection,
+        pinned=str(pinned),
+        reason=reason,
+    )
+
+
+def _join(reasons: Sequence[str]) -> str:
+    return "; ".join(reasons)

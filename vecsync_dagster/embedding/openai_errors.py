@@ -1,0 +1,101 @@
+"""Errors of OpenAI's client as ours, and how long to wait before another attempt.
+
+Decided by type, status and the answer's `code`, `type` and `param`; never by its message, which may also
+repeat the text or the key and is therefore not part of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
+
+from openai import APIError, APIStatusError, APITimeoutError
+
+from vecsync_dagster.errors import (
+    EmbeddingMisconfigured,
+    EmbeddingRateLimited,
+    EmbeddingRejected,
+    EmbeddingTimeout,
+    EmbeddingUnavailable,
+    Transient,
+    VecsyncError,
+)
+
+__all__ = ["mapped", "retry_after", "retry_wait"]
+
+LONGEST_RETRY_AFTER_S = 60.0
+"""A server that asks for more is not waited for here: the ledger's own retry comes back later."""
+
+_NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_ABOUT_TEXTS = frozenset({400, 413, 422})
+_SETTINGS = frozenset({"model", "dimensions", "encoding_format"})
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def mapped(error: APIError, model: str) -> VecsyncError:
+    """The error of ours that says the same."""
+    if isinstance(error, APIStatusError):
+        return _of_status(error, model)
+    kind = type(error).__name__
+    if isinstance(error, APITimeoutError):
+        return EmbeddingTimeout(f"openai {model}: no answer in time", model=model)
+    return EmbeddingUnavailable(f"openai {model}: {kind}", model=model)
+
+
+def _of_status(error: APIStatusError, model: str) -> VecsyncError:
+    status = error.status_code
+    code = _plain(error.code) or _plain(error.type)
+    message = f"openai {model}: status {status}" + (f" {code}" if code else "")
+    fields: dict[str, object] = {"model": model, "status": status, "request_id": _plain(error.request_id)}
+    wait = retry_after(error.response.headers)
+    no_credit = {error.code, error.type} & _NO_CREDIT
+    if status == 429 and not no_credit:
+        return EmbeddingRateLimited(message, retry_after_s=wait, **fields)
+    if status == 408:
+        return EmbeddingTimeout(message, retry_after_s=wait, **fields)
+    if status == 409 or status >= 500:
+        return EmbeddingUnavailable(message, retry_after_s=wait, **fields)
+    if status in _ABOUT_TEXTS and error.param not in _SETTINGS:
+        return EmbeddingRejected(message, **fields)
+    return EmbeddingMisconfigured(message, **fields)
+
+
+def _plain(value: object) -> str | None:
+    """A server's code or id, unless it is anything but one."""
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks us to wait: `retry-after-ms`, else `retry-after` (seconds or a date)."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if isfinite(number) and number >= 0 else None
+
+
+def retry_wait(error: Exception) -> bool | float:
+    """For stamina: whether to try again, and after how many seconds where the server said so."""
+    if not isinstance(error, Transient):
+        return False
+    if error.retry_after_s is None:
+        return True
+    return error.retry_after_s if error.retry_after_s <= LONGEST_RETRY_AFTER_S else False

@@ -1,0 +1,153 @@
+"""One request for embeddings: sent within the limits, tried again, checked, its errors mapped to ours."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+import anyio
+import httpx2
+import numpy as np
+import stamina
+from aiolimiter import AsyncLimiter
+from anyio.from_thread import start_blocking_portal
+from numpy.typing import NDArray
+from openai import APIError, APIStatusError, AsyncOpenAI, omit
+from pydantic import BaseModel, ConfigDict
+
+from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
+from vecsync_dagster.embedding.base import Embedded
+from vecsync_dagster.embedding.openai_errors import mapped, retry_wait
+from vecsync_dagster.embedding.vectors import check_vectors
+from vecsync_dagster.errors import EmbeddingUnavailable
+
+__all__ = ["Remote"]
+
+_CONNECT_TIMEOUT_S = 5.0
+_FIRST_WAIT_S = 2.0
+_LONGEST_WAIT_S = 60.0
+
+
+class Remote:
+    """The event loop, in a thread of its own, in which the client and its limits live."""
+
+    def __init__(self, config: OpenAIConfig, key: str, base_url: str, dimensions: int) -> None:
+        self._config = config
+        self._dimensions = dimensions
+        self._client = AsyncOpenAI(
+            api_key=key,
+            base_url=base_url,
+            max_retries=0,
+            timeout=httpx2.Timeout(config.timeout_s, connect=min(_CONNECT_TIMEOUT_S, config.timeout_s)),
+        )
+        self._slots = anyio.CapacityLimiter(config.parallel_requests)
+        self._rate = AsyncLimiter(config.requests_per_minute, 60)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._under_way: set[Future[Embedded]] = set()
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal(name="vecsync-openai"))
+        # Without this a process that forgets to close hangs at its end: the loop's thread is gone by the time
+        # the portal is collected, and the portal waits for it.
+        atexit.register(self.close)
+
+    def embed(self, texts: Sequence[str], tokens: int) -> Future[Embedded]:
+        """Sends one request as soon as there is a slot; the future holds the vectors or an Embedding* error.
+
+        It is cancelled if `close` comes first; afterwards EmbeddingUnavailable is raised here.
+        """
+        with self._lock:
+            if self._closed:
+                raise EmbeddingUnavailable(f"openai {self._config.model}: closed", model=self._config.model)
+            future = self._portal.start_task_soon(self._embed, list(texts), tokens)
+            self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def close(self) -> None:
+        """Ends the loop and cancels the requests that are under way."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        # Before the client closes: otherwise they would go on to their next attempt with a closed client.
+        for future in list(self._under_way):
+            future.cancel()
+        self._portal.call(self._client.close)
+        self._stack.close()
+
+    async def _embed(self, texts: list[str], tokens: int) -> Embedded:
+        async with self._slots:
+            async for attempt in stamina.retry_context(
+                on=retry_wait,
+                attempts=self._config.attempts,
+                timeout=None,
+                wait_initial=_FIRST_WAIT_S,
+                wait_max=_LONGEST_WAIT_S,
+            ):
+                with attempt:
+                    vectors, billed = self._read(await self._send(texts), len(texts))
+                    return Embedded(vectors, tokens if billed is None else billed, attempt.num)
+        raise AssertionError("stamina returns or raises")
+
+    async def _send(self, texts: list[str]) -> bytes:
+        async with self._rate:
+            try:
+                response = await self._client.embeddings.with_raw_response.create(
+                    input=texts,
+                    model=self._config.model,
+                    dimensions=self._config.dimensions or omit,
+                    encoding_format="base64",
+                )
+            except APIStatusError as error:
+                # Not chained: a server's message may repeat the text or a part of the key.
+                raise mapped(error, self._config.model) from None
+            except APIError as error:
+                raise mapped(error, self._config.model) from error
+        return response.content
+
+    def _read(self, body: bytes, texts: int) -> tuple[NDArray[np.float32], int | None]:
+        """Vectors in the order of the texts, and the tokens billed where the server says so."""
+        try:
+            answer = _Answer.model_validate_json(body)
+            items = sorted(answer.data, key=lambda item: item.index)
+            rows = [item.vector() for item in items]
+        except ValueError as error:
+            raise EmbeddingUnavailable(
+                f"openai {self._config.model}: the answer does not hold embeddings ({len(body)} bytes)",
+                model=self._config.model,
+            ) from error
+        if [item.index for item in items] != list(range(texts)) or len({len(row) for row in rows}) != 1:
+            raise EmbeddingUnavailable(
+                f"openai {self._config.model}: {len(rows)} vectors for {texts} texts, or of several sizes",
+                model=self._config.model,
+            )
+        billed = None if answer.usage is None else answer.usage.prompt_tokens
+        return check_vectors(np.stack(rows), texts, self._dimensions, f"openai {self._config.model}"), billed
+
+
+class _Item(BaseModel):
+    index: int
+    embedding: str | list[float]
+
+    def vector(self) -> NDArray[np.float32]:
+        """Raises ValueError if the text is not base64 of floats."""
+        if isinstance(self.embedding, str):
+            return np.frombuffer(base64.b64decode(self.embedding, validate=True), "<f4")
+        return np.array(self.embedding, np.float32)
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    data: list[_Item]
+    usage: _Usage | None = None

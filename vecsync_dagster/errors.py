@@ -1,0 +1,194 @@
+"""The tree of errors. The type decides: `Transient` may be retried, `Terminal` may not.
+
+    VecsyncError                    code, fields
+    ├── Transient                   worth another attempt; may carry retry_after_s
+    │   ├── EmbeddingTimeout        EMBEDDING_TIMEOUT
+    │   ├── EmbeddingRateLimited    EMBEDDING_RATE_LIMIT
+    │   ├── EmbeddingUnavailable    EMBEDDING_UNAVAILABLE
+    │   ├── StoreTimeout            <STORE>_TIMEOUT          (QDRANT_TIMEOUT ...)
+    │   ├── StoreRateLimited        <STORE>_RATE_LIMIT
+    │   ├── StoreUnavailable        <STORE>_UNAVAILABLE
+    │   ├── StoreLocked             <STORE>_LOCKED           another process holds the embedded store
+    │   ├── SourceUnavailable       SOURCE_UNAVAILABLE
+    │   ├── LedgerUnavailable       LEDGER_UNAVAILABLE
+    │   └── PartitionBusy           PARTITION_BUSY           another run holds this partition
+    ├── Terminal                    the same call would fail again
+    │   ├── ConfigError             CONFIG_ERROR
+    │   ├── SourceRejected          SOURCE_ERROR             wrong table, column, credentials ...
+    │   ├── InvalidTenant           INVALID_TENANT
+    │   ├── ValidationFailed        VALIDATION_ERROR         bad records where skip_invalid is false
+    │   ├── EmbeddingRejected       EMBEDDING_REJECTED       the provider refuses this text
+    │   ├── EmbeddingMisconfigured  EMBEDDING_MISCONFIGURED  key, model, quota, package
+    │   ├── SpaceMismatch           SPACE_MISMATCH           another model's vectors for this collection
+    │   ├── StoreRejected           <STORE>_REJECTED
+    │   ├── LedgerRejected          LEDGER_ERROR
+    │   └── OutputUnwritable        OUTPUT_UNWRITABLE        folder not writable, disk full
+    └── Interrupted                 INTERRUPTED              SIGINT / SIGTERM asked the run to end
+
+Messages carry names, ids and counts; never document text, never a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ConfigError",
+    "EmbeddingMisconfigured",
+    "EmbeddingRateLimited",
+    "EmbeddingRejected",
+    "EmbeddingTimeout",
+    "EmbeddingUnavailable",
+    "Interrupted",
+    "InvalidTenant",
+    "LedgerRejected",
+    "LedgerUnavailable",
+    "OutputUnwritable",
+    "PartitionBusy",
+    "SourceRejected",
+    "SourceUnavailable",
+    "SpaceMismatch",
+    "StoreLocked",
+    "StoreRateLimited",
+    "StoreRejected",
+    "StoreTimeout",
+    "StoreUnavailable",
+    "Terminal",
+    "Transient",
+    "ValidationFailed",
+    "VecsyncError",
+]
+
+MAX_MESSAGE = 1000  # REQUIREMENTS T3: last_error is at most 1000 characters
+
+
+class VecsyncError(Exception):
+    """Base of every error this package raises.
+
+    `code` is what the ledger stores; `fields` are the facts the message was built from.
+    """
+
+    default_code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(self, message: str, **fields: object) -> None:
+        super().__init__(message[:MAX_MESSAGE])
+        self.fields = fields
+
+    @property
+    def code(self) -> str:
+        return self.default_code
+
+
+class Transient(VecsyncError):
+    """The same call may succeed later."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **fields: object) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **fields)
+        self.retry_after_s = retry_after_s
+
+
+class Terminal(VecsyncError):
+    """The same call would fail again: somebody has to change something first."""
+
+
+class Interrupted(VecsyncError):
+    """A signal asked the run to end; what was confirmed is in the ledger."""
+
+    default_code = "INTERRUPTED"
+
+
+class ConfigError(Terminal):
+    default_code = "CONFIG_ERROR"
+
+
+class SourceRejected(Terminal):
+    default_code = "SOURCE_ERROR"
+
+
+class InvalidTenant(Terminal):
+    default_code = "INVALID_TENANT"
+
+
+class ValidationFailed(Terminal):
+    default_code = "VALIDATION_ERROR"
+
+
+class EmbeddingRejected(Terminal):
+    """The provider refuses a text. `index` is its position in the call, where the provider said so."""
+
+    default_code = "EMBEDDING_REJECTED"
+
+
+class EmbeddingMisconfigured(Terminal):
+    default_code = "EMBEDDING_MISCONFIGURED"
+
+
+class SpaceMismatch(Terminal):
+    default_code = "SPACE_MISMATCH"
+
+
+class LedgerRejected(Terminal):
+    default_code = "LEDGER_ERROR"
+
+
+class OutputUnwritable(Terminal):
+    default_code = "OUTPUT_UNWRITABLE"
+
+
+class SourceUnavailable(Transient):
+    default_code = "SOURCE_UNAVAILABLE"
+
+
+class LedgerUnavailable(Transient):
+    default_code = "LEDGER_UNAVAILABLE"
+
+
+class PartitionBusy(Transient):
+    default_code = "PARTITION_BUSY"
+
+
+class EmbeddingTimeout(Transient):
+    default_code = "EMBEDDING_TIMEOUT"
+
+
+class EmbeddingRateLimited(Transient):
+    default_code = "EMBEDDING_RATE_LIMIT"
+
+
+class EmbeddingUnavailable(Transient):
+    default_code = "EMBEDDING_UNAVAILABLE"
+
+
+class _OfStore(VecsyncError):
+    """A store's error: the code starts with the store's service name (`QDRANT`, `MIXEDBREAD`)."""
+
+    suffix: ClassVar[str]
+
+    def __init__(self, message: str, *, service: str, **fields: object) -> None:
+        super().__init__(message, **fields)
+        self.service = service
+        self.fields = {**self.fields, "service": service}
+
+    @property
+    def code(self) -> str:
+        return f"{self.service}_{self.suffix}"
+
+
+class StoreTimeout(_OfStore, Transient):
+    suffix = "TIMEOUT"
+
+
+class StoreRateLimited(_OfStore, Transient):
+    suffix = "RATE_LIMIT"
+
+
+class StoreUnavailable(_OfStore, Transient):
+    suffix = "UNAVAILABLE"
+
+
+class StoreLocked(_OfStore, Transient):
+    suffix = "LOCKED"
+
+
+class StoreRejected(_OfStore, Terminal):
+    suffix = "REJECTED"

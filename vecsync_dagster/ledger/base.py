@@ -1,0 +1,271 @@
+"""The protocol of the ledger: what the store is known to hold, one row a document and collection.
+
+The ledger learns of a write only after the store confirmed it. Times are UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecsync_dagster.sources.base import Cursor
+from vecsync_dagster.space import Space
+
+__all__ = [
+    "Confirmed",
+    "Failed",
+    "Ledger",
+    "LedgerPoint",
+    "LedgerRow",
+    "PartitionTotals",
+    "Rejected",
+    "Run",
+    "Status",
+]
+
+Status = Literal["pending", "synced", "stale", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """What `changes.decide` needs to know of a document. Hashes are those the store confirmed
+    (None: it never held the document); `attempt_hash` is that of the last attempt that failed."""
+
+    document_id: str
+    tenant: str
+    space: str
+    status: Status
+    content_hash: str | None
+    payload_hash: str | None
+    attempt_hash: str | None
+    retry_count: int
+    next_attempt_at: datetime | None
+    seen: bool
+    """Whether this run has seen the document already (last_seen_at is the run's own start)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A write the store confirmed. `vector_written` raises vector_version by one."""
+
+    document_id: str
+    db_id: str
+    point_id: str
+    content_hash: str
+    payload_hash: str
+    vector_written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that failed. The confirmed hashes of the row stay as they are (fault 7)."""
+
+    document_id: str
+    db_id: str
+    point_id: str
+    attempt_hash: str
+    error_code: str
+    error: str
+    retry_count: int
+    next_attempt_at: datetime | None
+    """None: permanent, until reset or until the document changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPoint:
+    """A row as reconciliation sees it: a point the store should hold (content_hash is not None)."""
+
+    point_id: str
+    document_id: str
+    db_id: str
+    tenant: str
+    content_hash: str
+    payload_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that did not become a document. No field's value in here, only names and ids.
+    `collection` None: rejected for all collections of its entity."""
+
+    db_id: str | None
+    code: str
+    field: str | None
+    error: str
+    collection: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One sync of one partition: a row of `sync_run`. `figures` as sync.figures.Figures.as_dict()."""
+
+    run_id: str
+    entity: str
+    collection: str
+    tenant: str
+    mode: str
+    outcome: str  # success | failed | interrupted
+    started_at: datetime
+    ended_at: datetime
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTotals:
+    """Counts and dates of one partition for `status` (M8)."""
+
+    entity: str
+    collection: str
+    tenant: str
+    documents: int
+    by_status: Mapping[str, int]
+    last_synced_at: datetime | None
+    last_seen_at: datetime | None
+    unseen_since: int
+    """Documents whose last_seen_at is older than the date asked for."""
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """Contract (vecsync_dagster_tests/ledger/ledger_contract.py runs it over every implementation):
+
+    - Every statement is bounded by entity and collection, and by tenant wherever a tenant is given.
+    - No statement grows with the number of rows: lists are sent in chunks (fault 5).
+    - Each writing call is one transaction: all of it or nothing.
+    - Methods may be called from several threads; no transaction stays open between calls
+      (iterators read in chunks by key).
+    """
+
+    # -- space -------------------------------------------------------------------------------------
+    def space_of(self, collection: str) -> Space | None:
+        """The space the collection was pinned to at its first sync."""
+        ...
+
+    def pin_space(self, entity: str, collection: str, space: Space) -> Space:
+        """Pin `space` unless one is pinned already; returns the one that holds. Safe when raced."""
+        ...
+
+    def hold(self, entity: str, tenant: str) -> AbstractContextManager[None]:
+        """Exclusive right to sync this entity and tenant, over all processes that share the ledger.
+
+        Entering raises PartitionBusy, without waiting, where another run has it; a killed process loses it.
+        """
+        ...
+
+    # -- documents ---------------------------------------------------------------------------------
+    def rows(self, entity: str, collection: str, ids: Sequence[str], started_at: datetime) -> dict[str, LedgerRow]:
+        """Rows of those document ids, whatever their tenant (a moved document is found here)."""
+        ...
+
+    def confirm(
+        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
+    ) -> None:
+        """Status synced, hashes stored, retry_count 0, error gone, last_seen_at = seen_at, last_synced_at = now."""
+        ...
+
+    def touch(self, entity: str, collection: str, tenant: str, ids: Sequence[str], seen_at: datetime) -> None:
+        """last_seen_at = seen_at (never earlier than it was) for rows of this tenant that were seen and need
+        nothing. Rows that were `stale` become `synced` again."""
+        ...
+
+    def mark_stale(
+        self, entity: str, collection: str, tenant: str, ids: Sequence[str], code: str, error: str, seen_at: datetime
+    ) -> int:
+        """The records are there but are rejected now: keep the rows of this tenant as seen, status `stale`.
+        Returns how many there were."""
+        ...
+
+    def fail(
+        self, entity: str, collection: str, tenant: str, space: Space, failures: Sequence[Failed], seen_at: datetime
+    ) -> None:
+        """Status failed; a row that does not exist is made with null hashes."""
+        ...
+
+    def unseen(
+        self, entity: str, collection: str, tenant: str, before: datetime, chunk: int = 500
+    ) -> Iterator[list[tuple[str, str]]]:
+        """(document id, point id) of rows of the partition with last_seen_at < before, in chunks.
+        The caller may forget each chunk before it asks for the next."""
+        ...
+
+    def count_unseen(self, entity: str, collection: str, tenant: str, before: datetime) -> int: ...
+
+    def forget(self, entity: str, collection: str, tenant: str, ids: Sequence[str]) -> None:
+        """Delete those rows of the partition: after the store confirmed the removal."""
+        ...
+
+    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[str]:
+        """db ids of failed rows whose next attempt is due, oldest attempt first."""
+        ...
+
+    def run_start(self, entity: str, collection: str, tenant: str) -> datetime:
+        """A start time for a run of this partition: now, but always later than every last_seen_at in it
+        (a clock that goes backwards must not make seen rows look unseen, nor the reverse)."""
+        ...
+
+    # -- partitions --------------------------------------------------------------------------------
+    def tenants(self, entity: str, collection: str | None = None) -> list[str]:
+        """Every tenant the ledger has rows of (a vanished tenant is found here: fault 4)."""
+        ...
+
+    def count(self, entity: str, collection: str, tenant: str) -> int:
+        """Rows that the store should hold a point of (content_hash is not null)."""
+        ...
+
+    def count_all(self, entity: str, collection: str, tenant: str) -> int:
+        """Every row of the partition, also those never stored (rejected or failed at their first attempt)."""
+        ...
+
+    def points(
+        self, entity: str, collection: str, tenant: str | None = None, chunk: int = 1000
+    ) -> Iterator[list[LedgerPoint]]:
+        """Rows the store should hold, ordered by point id (bytewise), of one partition or all."""
+        ...
+
+    def totals(self, unseen_before: datetime) -> list[PartitionTotals]:
+        """All partitions, by grouped queries."""
+        ...
+
+    # -- incremental -------------------------------------------------------------------------------
+    def watermark(self, entity: str, collection: str, tenant: str) -> Cursor | None: ...
+
+    def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor) -> None: ...
+
+    def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
+        """Forget the watermark of a partition that is gone (its rows are forgotten already)."""
+        ...
+
+    # -- runs --------------------------------------------------------------------------------------
+    def record_run(self, run: Run) -> None: ...
+
+    def runs(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[Run]:
+        """Newest first."""
+        ...
+
+    def reject(self, run_id: str, entity: str, tenant: str, rejected: Sequence[Rejected], at: datetime) -> None: ...
+
+    def rejected(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Newest first, as plain dictionaries of the table's columns."""
+        ...
+
+    # -- embedding cache ---------------------------------------------------------------------------
+    def vectors(self, space: Space, text_hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The cached ones of those texts (hash: SHA-256 hex of the prepared text)."""
+        ...
+
+    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Committed before the vectors are written anywhere: a text is paid for once."""
+        ...
+
+    def check(self) -> str:
+        """Try the connection and the schema's version. Raises LedgerUnavailable / LedgerRejected."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,52 @@
+"""`SqlLedger`: the ledger on SQLite and on PostgreSQL, put together from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Self
+
+from vecsync_dagster.ledger import migrate
+from vecsync_dagster.ledger.database import Database
+from vecsync_dagster.ledger.documents import Documents
+from vecsync_dagster.ledger.holds import Holds
+from vecsync_dagster.ledger.part import utc_now
+from vecsync_dagster.ledger.partitions import Partitions
+from vecsync_dagster.ledger.runs import Runs
+from vecsync_dagster.ledger.vectors import Vectors
+
+__all__ = ["SqlLedger"]
+
+
+class SqlLedger(Documents, Partitions, Vectors, Runs, Holds):
+    """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+        """A ledger of a database whose schema is known to be right; see `open`."""
+        super().__init__(database, clock)
+
+    @classmethod
+    def open(cls, url: str, *, auto_migrate: bool = True, clock: Callable[[], datetime] = utc_now) -> Self:
+        """Open the ledger at `url` (sqlite:///file, sqlite:// in memory, postgresql://...).
+
+        A schema that is behind, or not there yet, is migrated; without `auto_migrate` it is refused.
+
+        Raises ConfigError for a URL of something else; LedgerRejected for a schema that is newer than
+        this package, or behind and not to be migrated; LedgerUnavailable, OutputUnwritable.
+        """
+        database = Database(url)
+        try:
+            if auto_migrate and migrate.pending(database.engine):
+                migrate.upgrade(database.engine)
+            migrate.require_head(database.engine)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, clock=clock)
+
+    def check(self) -> str:
+        migrate.require_head(self.database.engine)
+        return f"ledger {self.database.name}: version {migrate.head()}"
+
+    def close(self) -> None:
+        self.database.close()

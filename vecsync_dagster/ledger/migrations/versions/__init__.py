@@ -1,0 +1,1 @@
+"""One file a version, each with `upgrade` and `downgrade` written out by hand."""

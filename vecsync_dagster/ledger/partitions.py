@@ -1,0 +1,172 @@
+"""Partitions as a whole: what they hold, what was not seen, what is due, how far they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Final, get_args
+
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, literal, select, tuple_
+
+from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, Status
+from vecsync_dagster.ledger.part import Insert, LedgerPart, insert_into
+from vecsync_dagster.ledger.tables import index_state, watermark
+from vecsync_dagster.sources.base import Cursor
+
+__all__ = ["Partitions"]
+
+_T: Final = index_state.c
+_W: Final = watermark.c
+_HELD: Final = _T.content_hash.is_not(None)
+_STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+AnyRow = Row[*tuple[Any, ...]]
+_TICK: Final = timedelta(microseconds=1)
+
+
+class Partitions(LedgerPart):
+    """See `base.Ledger` for what each method promises."""
+
+    def unseen(
+        self, entity: str, collection: str, tenant: str, before: datetime, chunk: int = 500
+    ) -> Iterator[list[tuple[str, str]]]:
+        query = select(_T.last_seen_at, _T.document_id, _T.point_id).where(
+            _in(entity, collection, tenant), _T.last_seen_at < before
+        )
+        for rows in self._by_key(query, (_T.last_seen_at, _T.document_id), chunk):
+            yield [(row[1], row[2]) for row in rows]
+
+    def count_unseen(self, entity: str, collection: str, tenant: str, before: datetime) -> int:
+        return self._count(_in(entity, collection, tenant), _T.last_seen_at < before)
+
+    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[str]:
+        query = (
+            select(_T.db_id)
+            .where(_in(entity, collection, tenant), _T.status == "failed", _T.next_attempt_at <= now)
+            .order_by(_T.last_attempt_at, _T.document_id)
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return list(connection.scalars(query))
+
+    def run_start(self, entity: str, collection: str, tenant: str) -> datetime:
+        query = (
+            select(_T.last_seen_at)
+            .where(_in(entity, collection, tenant))
+            .order_by(_T.last_seen_at.desc())  # the end of an index, where max() might read all of it
+            .limit(1)
+        )
+        with self.database.read() as connection:
+            last = connection.scalar(query)
+        now = self._now()
+        return now if last is None else max(now, last + _TICK)
+
+    def tenants(self, entity: str, collection: str | None = None) -> list[str]:
+        query = select(_T.tenant_id).distinct().where(_T.entity == entity).order_by(_T.tenant_id)
+        if collection is not None:
+            query = query.where(_T.collection == collection)
+        with self.database.read() as connection:
+            return list(connection.scalars(query))
+
+    def count(self, entity: str, collection: str, tenant: str) -> int:
+        return self._count(_in(entity, collection, tenant), _HELD)
+
+    def count_all(self, entity: str, collection: str, tenant: str) -> int:
+        return self._count(_in(entity, collection, tenant))
+
+    def points(
+        self, entity: str, collection: str, tenant: str | None = None, chunk: int = 1000
+    ) -> Iterator[list[LedgerPoint]]:
+        query = select(_T.point_id, _T.document_id, _T.db_id, _T.tenant_id, _T.content_hash, _T.payload_hash).where(
+            _in(entity, collection, tenant), _HELD
+        )
+        for rows in self._by_key(query, (_T.point_id, _T.document_id), chunk):
+            yield [LedgerPoint(*row) for row in rows]
+
+    def totals(self, unseen_before: datetime) -> list[PartitionTotals]:
+        partition = (_T.entity, _T.collection, _T.tenant_id)
+        query = (
+            select(
+                *partition,
+                func.count(),
+                func.max(_T.last_synced_at),
+                func.max(_T.last_seen_at),
+                func.count().filter(_T.last_seen_at < unseen_before),
+                *(func.count().filter(_T.status == status) for status in _STATUSES),
+            )
+            .group_by(*partition)
+            .order_by(*partition)
+        )
+        with self.database.read() as connection:
+            return [_totals(row) for row in connection.execute(query)]
+
+    def watermark(self, entity: str, collection: str, tenant: str) -> Cursor | None:
+        query = select(_W.cursor_value, _W.cursor_id).where(_watermark_of(entity, collection, tenant))
+        with self.database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else Cursor(*row)
+
+    def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor) -> None:
+        values = {
+            "entity": entity,
+            "collection": collection,
+            "tenant_id": tenant,
+            "cursor_value": cursor.value,
+            "cursor_id": cursor.id,
+            "updated_at": self._now(),
+        }
+        with self.database.write() as connection:
+            connection.execute(_set_watermark(self.database.dialect), values)
+
+    def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
+        with self.database.write() as connection:
+            connection.execute(delete(watermark).where(_watermark_of(entity, collection, tenant)))
+
+    def _count(self, *conditions: ColumnElement[bool]) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(index_state).where(*conditions)).scalar_one()
+
+    def _by_key(
+        self, query: Select[*tuple[Any, ...]], key: Sequence[Column[Any]], chunk: int
+    ) -> Iterator[Sequence[AnyRow]]:
+        """The rows of `query`, whose first columns are `key`, in that order; each chunk is read on its own."""
+        page = query.order_by(*key).limit(chunk)
+        while True:
+            with self.database.read() as connection:
+                rows = connection.execute(page).all()
+            if rows:
+                yield rows
+            if len(rows) < chunk:
+                return
+            last = (literal(value, column.type) for value, column in zip(rows[-1], key, strict=False))
+            page = query.where(tuple_(*key) > tuple_(*last)).order_by(*key).limit(chunk)
+
+
+def _in(entity: str, collection: str, tenant: str | None) -> ColumnElement[bool]:
+    place = and_(_T.entity == entity, _T.collection == collection)
+    return place if tenant is None else and_(place, _T.tenant_id == tenant)
+
+
+def _watermark_of(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
+    return and_(_W.entity == entity, _W.collection == collection, _W.tenant_id == tenant)
+
+
+def _totals(row: AnyRow) -> PartitionTotals:
+    entity, collection, tenant, documents, last_synced_at, last_seen_at, unseen, *by_status = row
+    return PartitionTotals(
+        entity=entity,
+        collection=collection,
+        tenant=tenant,
+        documents=documents,
+        by_status=dict(zip(_STATUSES, by_status, strict=True)),
+        last_synced_at=last_synced_at,
+        last_seen_at=last_seen_at,
+        unseen_since=unseen,
+    )
+
+
+@cache
+def _set_watermark(dialect: str) -> Insert:
+    insert = insert_into(watermark, dialect)
+    values = {name: insert.excluded[name] for name in ("cursor_value", "cursor_id", "updated_at")}
+    return insert.on_conflict_do_update(index_elements=[_W.entity, _W.collection, _W.tenant_id], set_=values)

@@ -1,0 +1,107 @@
+"""What happened: one row a run and partition, and the records that were rejected on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Table, insert, select
+
+from vecsync_dagster.ledger.base import Rejected, Run
+from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
+from vecsync_dagster.ledger.tables import invalid_record, sync_run
+
+__all__ = ["Runs"]
+
+_R: Final = sync_run.c
+_I: Final = invalid_record.c
+
+
+class Runs(LedgerPart):
+    """See `base.Ledger` for what each method promises."""
+
+    def record_run(self, run: Run) -> None:
+        """A run of the same id and partition is replaced: writing it twice changes nothing."""
+        values = {
+            "run_id": run.run_id,
+            "entity": run.entity,
+            "collection": run.collection,
+            "tenant_id": run.tenant,
+            "mode": run.mode,
+            "outcome": run.outcome,
+            "started_at": run.started_at,
+            "ended_at": run.ended_at,
+            "figures": dict(run.figures),
+            "error": None if run.error is None else clean(run.error),
+        }
+        with self.database.write() as connection:
+            connection.execute(_record(self.database.dialect), values)
+
+    def runs(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[Run]:
+        query = (
+            select(sync_run)
+            .where(*_among(sync_run, entity, tenant))
+            .order_by(_R.started_at.desc(), _R.run_id, _R.entity, _R.collection, _R.tenant_id)
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    def reject(self, run_id: str, entity: str, tenant: str, rejected: Sequence[Rejected], at: datetime) -> None:
+        common = {"run_id": run_id, "entity": entity, "tenant_id": tenant, "rejected_at": at}
+        rows = [common | _rejection(one) for one in rejected]
+        if not rows:
+            return
+        with self.database.write() as connection:
+            for some in chunks(rows):
+                connection.execute(insert(invalid_record), some)
+
+    def rejected(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        query = (
+            select(invalid_record)
+            .where(*_among(invalid_record, entity, tenant))
+            .order_by(_I.rejected_at.desc(), _I.id.desc())
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _among(table: Table, entity: str | None, tenant: str | None) -> list[ColumnElement[bool]]:
+    wanted = {"entity": entity, "tenant_id": tenant}
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+
+
+def _run(row: Row[*tuple[Any, ...]]) -> Run:
+    return Run(
+        run_id=row.run_id,
+        entity=row.entity,
+        collection=row.collection,
+        tenant=row.tenant_id,
+        mode=row.mode,
+        outcome=row.outcome,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        figures=row.figures,
+        error=row.error,
+    )
+
+
+def _rejection(rejected: Rejected) -> dict[str, Any]:
+    return {
+        "collection": rejected.collection,
+        "db_id": rejected.db_id,
+        "code": rejected.code,
+        "field": rejected.field,
+        "error": clean(rejected.error),
+    }
+
+
+@cache
+def _record(dialect: str) -> Insert:
+    statement = insert_into(sync_run, dialect)
+    key = sync_run.primary_key.columns
+    values = {column.name: statement.excluded[column.name] for column in sync_run.columns if not column.primary_key}
+    return statement.on_conflict_do_update(index_elements=list(key), set_=values)

@@ -1,0 +1,181 @@
+"""The tables of the ledger, as SQLAlchemy Core describes them on SQLite and on PostgreSQL.
+
+What belongs here: columns, keys, indexes and the type of a time. How a database comes to have them is
+written out by hand in `migrations/`; a test holds the two together.
+
+Wherever a column is called `tenant_id` it holds the partition key: a tenant's id, or the text `global`.
+
+`watermark` is keyed by collection too: a run may select one collection of an entity, and the others must
+not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
+many. `invalid_record` holds names and ids, never a record's values.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+__all__ = [
+    "Moment",
+    "collection_space",
+    "embedding_cache",
+    "index_state",
+    "invalid_record",
+    "metadata",
+    "sync_run",
+    "watermark",
+]
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC datetime with microseconds: timestamptz on PostgreSQL, ISO text on SQLite.
+
+    The text always has six decimals and the zone +00:00, so that it sorts as the times do. A time without
+    a zone is refused.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return _iso(value) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return moment.astimezone(UTC)
+
+
+# All rows of a batch carry the same few times.
+@lru_cache(maxsize=64)
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+metadata = MetaData()
+
+# Keys sort bytewise on both databases: reconciliation merges them with a store's own order, and an index
+# must not depend on the version of the server's locales.
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+index_state = Table(
+    "index_state",
+    metadata,
+    Column("collection", _Key, primary_key=True),
+    Column("document_id", _Key, primary_key=True),
+    Column("entity", _Key, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("tenant_id", _Key, nullable=False),
+    Column("db_id", Text, nullable=False),
+    Column("point_id", _Key, nullable=False),
+    Column("space", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("content_hash", Text),
+    Column("payload_hash", Text),
+    Column("attempt_hash", Text),
+    Column("vector_version", Integer, nullable=False),
+    Column("error_code", Text),
+    Column("last_error", Text),
+    Column("retry_count", Integer, nullable=False),
+    Column("next_attempt_at", Moment),
+    Column("last_seen_at", Moment, nullable=False),
+    Column("last_synced_at", Moment),
+    Column("last_attempt_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
+    Index("ix_index_state_cleanup", "collection", "tenant_id", "last_seen_at", "document_id"),
+    Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
+    Index("ix_index_state_points", "collection", "point_id"),
+    Index("ix_index_state_status", "collection", "tenant_id", "status", "next_attempt_at"),
+    Index("ix_index_state_statistics", "entity", "collection", "tenant_id"),
+)
+
+collection_space = Table(
+    "collection_space",
+    metadata,
+    Column("collection", _Key, primary_key=True),
+    Column("entity", _Key, nullable=False),
+    Column("space", Text, nullable=False),
+    Column("pinned_at", Moment, nullable=False),
+)
+
+embedding_cache = Table(
+    "embedding_cache",
+    metadata,
+    Column("space", _Key, primary_key=True),
+    Column("text_hash", _Key, primary_key=True),
+    Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+    Column("created_at", Moment, nullable=False),
+    Column("last_used_at", Moment, nullable=False),
+)
+
+watermark = Table(
+    "watermark",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("cursor_value", Text, nullable=False),
+    Column("cursor_id", Text, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+sync_run = Table(
+    "sync_run",
+    metadata,
+    Column("run_id", _Key, primary_key=True),
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("mode", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment, nullable=False),
+    Column("figures", JSON, nullable=False),
+    Column("error", Text),
+    Index("ix_sync_run_started", "started_at"),
+    Index("ix_sync_run_partition", "entity", "tenant_id", "started_at"),
+)
+
+invalid_record = Table(
+    "invalid_record",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("run_id", _Key, nullable=False),
+    Column("entity", _Key, nullable=False),
+    Column("collection", _Key),
+    Column("tenant_id", _Key, nullable=False),
+    Column("db_id", Text),
+    Column("code", Text, nullable=False),
+    Column("field", Text),
+    Column("error", Text, nullable=False),
+    Column("rejected_at", Moment, nullable=False),
+    Index("ix_invalid_record_rejected", "rejected_at"),
+    Index("ix_invalid_record_partition", "entity", "tenant_id", "rejected_at"),
+)

@@ -1,0 +1,108 @@
+"""The protocol of a source: where the records of one entity come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
+
+__all__ = ["Cursor", "Page", "Read", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far an incremental read has come: the modification time (as the source writes it) and id
+    of the last row. Opaque to everyone but the source that made it."""
+
+    value: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What to read of one tenant.
+
+    - `since` None reads every live row (a full read); otherwise rows modified at or after the cursor
+      less the configured overlap, and tombstones. Rows without a modification time are always read.
+    - `ids` reads just those rows, by the text of their ids (live ones only).
+    - `limit` and `offset` bound the read (M3); such a read is never complete.
+    """
+
+    tenant: str
+    since: Cursor | None = None
+    ids: Sequence[str] | None = None
+    limit: int | None = None
+    offset: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether a read that ends without an error has seen every live row of the tenant."""
+        return self.since is None and self.ids is None and self.limit is None and self.offset == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records, one row each.
+
+    Column names are the source's own. The id column is named by the source (`Source.id_field`) and
+    may be of any type; the documents stage makes text of it. A field's Arrow metadata
+    `{b"vecsync": b"json"}` marks text that holds JSON. Batches of one read may differ in a column's type:
+    one that holds a value its declared type cannot (SQLite) has text or JSON text there, in which every
+    value is what it would be in any other batch. A batch may be empty beside tombstones.
+    `tombstones` are ids (as text) of rows that the source says are gone.
+    `cursor` is the place to go on from once this page and all before it are applied (None if the
+    source has no modification time, or if the read was by ids or a part of a full read). A full read is
+    not in the order of time: there only the last page's cursor may be kept, after the read has ended.
+    """
+
+    records: pa.RecordBatch
+    tombstones: tuple[str, ...] = field(default=())
+    cursor: Cursor | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Contract (vecsync_dagster_tests/sources/source_contract.py runs it over every implementation):
+
+    - `read` streams in bounded memory and ends normally only after the last row: a fetch that fails
+      raises (fault 11), it never looks like the end.
+    - A full read comes in one snapshot of the database, ordered by id, so that limit and offset are
+      stable; an incremental one is ordered by (modification time, id).
+    - The tenant `global` is the rows whose global flag is set, whatever their tenant column says; any
+      other tenant is its rows whose flag is not set (M1). Rows that have neither a tenant nor the flag
+      belong to nobody and are not read; `unassigned` counts them.
+    - A cursor never lies after the source's clock at the start of the read: a row dated in the future
+      does not hide those that come after it.
+    """
+
+    id_field: str
+    incremental: bool
+    """Whether the source has a modification column: without one, every read is a full one."""
+
+    def fields(self) -> tuple[str, ...]:
+        """The names of the columns a record will have. Raises SourceRejected / SourceUnavailable."""
+        ...
+
+    def tenants(self) -> list[str]:
+        """Keys of all tenants that have live rows, in order, without `global`."""
+        ...
+
+    def read(self, what: Read, page: int = 500) -> Iterator[Page]:
+        """Pages of at most `page` records. An empty tenant gives no page."""
+        ...
+
+    def count(self, tenant: str) -> int:
+        """Exact number of live rows of the tenant (P10)."""
+        ...
+
+    def unassigned(self) -> int:
+        """Number of live rows that belong to no tenant and are not global."""
+        ...
+
+    def check(self) -> str:
+        """Try the connection, table and columns. Returns one line for people; raises Source* errors."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,166 @@
+"""A table or view of PostgreSQL or SQLite as a source: runs the statements of sql_queries.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources.base import Cursor, Page, Read
+from vecsync_dagster.sources.sql_dialect import Dialect
+from vecsync_dagster.sources.sql_queries import Queries
+from vecsync_dagster.sources.sql_records import id_text, record_batch
+from vecsync_dagster.sources.sql_reflection import Reflected, reflect
+from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of, text_of
+
+__all__ = ["SqlSource"]
+
+IDS_PER_STATEMENT = 500
+
+
+class SqlSource:
+    """One entity of a database, as the protocol `Source` has it; nothing is opened before it is used.
+
+    A record has the columns that the configuration names, not the table's others: `fields()`.
+    A read holds one read-only transaction until its iterator ends or is closed.
+    """
+
+    def __init__(self, dialect: Dialect, entity: EntityConfig, *, name: str, entity_name: str) -> None:
+        self.id_field = entity.id
+        self.incremental = entity.updated_at is not None
+        self._dialect = dialect
+        self._entity = entity
+        self._name = name
+        self._entity_name = entity_name
+
+    def fields(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self._reflected.columns)
+
+    def tenants(self) -> list[str]:
+        statement = self._queries.tenants()
+        if statement is None:
+            return []
+        with self._transaction("listing the tenants") as (connection, _):
+            return sorted(connection.execute(statement).scalars())
+
+    def count(self, tenant: str) -> int:
+        statement = self._queries.count(tenant)
+        with self._transaction("counting") as (connection, _):
+            return connection.execute(statement).scalar_one()
+
+    def unassigned(self) -> int:
+        statement = self._queries.unassigned()
+        with self._transaction("counting") as (connection, _):
+            return connection.execute(statement).scalar_one()
+
+    def read(self, what: Read, page: int = 500) -> Iterator[Page]:
+        """Pages of at most `page` rows, tombstones counted in. A read by `ids`, or a part of a full read,
+        has no cursor. Raises ValueError where limit, offset or page make no sense."""
+        if page < 1 or what.offset < 0 or (what.limit is not None and what.limit < 0):
+            raise ValueError("page is at least 1, limit and offset are not negative")
+        return self._pages(what, page)
+
+    def check(self) -> str:
+        reflected = self._reflected
+        with self._transaction("reading one row") as (connection, _):
+            connection.execute(self._queries.sample()).all()
+            version = self._dialect.version(connection)
+        return (
+            f"{self._dialect.product} {version}, table {self._entity.table}: {reflected.width} columns, "
+            f"{self._entity.id} {reflected.declared_id}"
+        )
+
+    def close(self) -> None:
+        engine = self.__dict__.pop("_engine", None)
+        if engine is not None:
+            engine.dispose()
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._dialect.engine()
+
+    @cached_property
+    def _reflected(self) -> Reflected:
+        with self._transaction("looking the table up") as (connection, _):
+            return reflect(connection, self._dialect, self._entity, self._entity_name)
+
+    @property
+    def _queries(self) -> Queries:
+        return Queries(self._dialect, self._entity, self._reflected)
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[tuple[Connection, Clock]]:
+        """One read-only snapshot. The one place where a driver's error becomes ours."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                yield connection, self._dialect.begin(connection)
+        except DBAPIError as error:
+            where = f"entity {self._entity_name}, source {self._name}: {doing}"
+            # The driver's text may quote a row's value: it is not chained.
+            raise self._dialect.translated(error, where) from None
+        except UnicodeDecodeError:
+            raise SourceRejected(f"entity {self._entity_name}, source {self._name}: text that is no UTF-8") from None
+
+    def _pages(self, what: Read, page: int) -> Iterator[Page]:
+        kind = self._reflected.kinds[self._entity.updated_at] if self._entity.updated_at is not None else None
+        with self._transaction(f"reading table {self._entity.table}") as (connection, clock):
+            progress = _Progress(what, clock, kind)
+            chunks = self._all(connection, what, page) if what.ids is None else self._by_ids(connection, what, page)
+            for rows in chunks:
+                yield self._page(rows, progress)
+
+    def _all(self, connection: Connection, what: Read, page: int) -> Iterator[Sequence[Sequence[Any]]]:
+        # yield_per makes PostgreSQL keep the rows behind a cursor of its own.
+        with connection.execute(self._queries.records(what), execution_options={"yield_per": page}) as result:
+            yield from result.partitions()
+
+    def _by_ids(self, connection: Connection, what: Read, page: int) -> Iterator[Sequence[Sequence[Any]]]:
+        """In chunks of ids as they were given, each chunk in the order of ids."""
+        ids = list(dict.fromkeys(what.ids or ()))
+        step = min(page, IDS_PER_STATEMENT)
+        rows = (
+            row
+            for start in range(0, len(ids), step)
+            for row in connection.execute(self._queries.records(what, ids[start : start + step]))
+        )
+        wanted = islice(rows, what.offset, None if what.limit is None else what.offset + what.limit)
+        while chunk := list(islice(wanted, page)):
+            yield chunk
+
+    def _page(self, rows: Sequence[Sequence[Any]], progress: _Progress) -> Page:
+        live = [row for row in rows if not row[-1]]
+        gone = tuple(id_text(row[0]) for row in rows if row[-1] and row[0] is not None)
+        return Page(record_batch(self._reflected.columns, live), gone, progress.after(rows))
+
+
+class _Progress:
+    """The cursor as the pages go by: the latest moment so far, never later than the clock at the start."""
+
+    def __init__(self, what: Read, clock: Clock, kind: Kind | None) -> None:
+        self._kind = kind
+        self._counts = what.complete or (what.since is not None and what.ids is None and what.offset == 0)
+        self._clock = clock.of(kind) if kind is not None else 0
+        self._latest: int | None = None
+        self._id = ""
+        if kind is not None and what.since is not None:
+            self._latest, self._id = moment_of(what.since.value), what.since.id
+
+    def after(self, rows: Sequence[Sequence[Any]]) -> Cursor | None:
+        """The cursor once these rows are applied too; None if this read has none."""
+        if self._kind is None or not self._counts:
+            return None
+        for row in rows:
+            moment = row[-2]
+            if moment is not None and (self._latest is None or moment >= self._latest):
+                self._latest, self._id = moment, id_text(row[0])
+        if self._latest is None:
+            return None
+        zone = self._kind not in (Kind.TIMESTAMP, Kind.DATE)
+        return Cursor(text_of(min(self._latest, self._clock), zone=zone), self._id)

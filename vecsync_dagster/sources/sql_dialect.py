@@ -1,0 +1,82 @@
+"""What SqlSource needs to know of a database product; one implementation for each (sql_postgres.py, sql_sqlite.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnClause, ColumnElement, Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
+
+from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.sources.sql_types import Clock, Kind
+
+__all__ = ["AnyColumn", "Dialect"]
+
+AnyColumn = ColumnClause[Any]
+
+
+class Dialect(Protocol):
+    """Columns are untyped: values arrive as the driver gives them, and no converter can fail on one of them."""
+
+    product: str
+
+    @property
+    def place(self) -> str:
+        """Where the database is, for messages: host, port and name, or a path; no user, no password."""
+        ...
+
+    def engine(self) -> Engine:
+        """A new engine whose connections only read. Raises ConfigError where the URL is not one."""
+        ...
+
+    def begin(self, connection: Connection) -> Clock:
+        """Settings of the transaction that has just begun; its clock."""
+        ...
+
+    def version(self, connection: Connection) -> str: ...
+
+    def kind(self, declared: TypeEngine[Any]) -> Kind:
+        """What a column of this reflected type holds."""
+        ...
+
+    def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
+        """The expression whose values `record_batch` understands; of an id, a number or its text."""
+        ...
+
+    def text(self, column: AnyColumn) -> ColumnElement[str]:
+        """The value's text, compared byte by byte."""
+        ...
+
+    def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
+        """Whether the value's text is exactly one of `keys`; in a way that an index can serve."""
+        ...
+
+    def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
+        """Whether a flag is set: true or false, never null."""
+        ...
+
+    def can_date(self, kind: Kind) -> bool:
+        """Whether a column of this kind can hold modification times."""
+        ...
+
+    def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
+        """The modification time as a moment (sql_types.py); null if there is none or it cannot be understood."""
+        ...
+
+    def order(self, column: AnyColumn) -> ColumnElement[Any]:
+        """What sorts rows by their modification time."""
+        ...
+
+    def since(
+        self, column: AnyColumn, kind: Kind, moment: int, overlap: timedelta, cursor: Kind
+    ) -> ColumnElement[bool]:
+        """Whether the time is at or after `moment - overlap`, or unknown. `cursor` is the kind of the column that
+        the moment was taken from: it tells by which clock it goes."""
+        ...
+
+    def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
+        """Our error for the driver's: names and codes, nothing of what the driver says."""
+        ...

@@ -1,0 +1,209 @@
+"""PostgreSQL as a source, over psycopg 3: one read-only snapshot for each read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Date,
+    DateTime,
+    Engine,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    create_engine,
+    extract,
+    false,
+    func,
+    literal,
+    literal_column,
+    make_url,
+    or_,
+    select,
+    true,
+    types,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.types import TypeEngine
+
+from vecsync_dagster.config.models import PostgresSource, resolve
+from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.sources.sql_dialect import AnyColumn
+from vecsync_dagster.sources.sql_types import Clock, Kind, earlier, integers, storable, uuids
+
+__all__ = ["Postgres"]
+
+_RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
+_LISTS = {Kind.INTEGER: Kind.INTEGERS, Kind.FLOAT: Kind.FLOATS, Kind.NUMERIC: Kind.FLOATS, Kind.TEXT: Kind.TEXTS}
+_KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
+    (types.Integer, Kind.INTEGER),
+    (types.Float, Kind.FLOAT),
+    (types.Numeric, Kind.NUMERIC),
+    (types.Boolean, Kind.BOOLEAN),
+    (types.Date, Kind.DATE),
+    (types.Uuid, Kind.UUID),
+    (types.JSON, Kind.JSON),
+    (types.String, Kind.TEXT),
+)
+# Text to SQLAlchemy, but not compared like text.
+_NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
+# Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
+_TRANSIENT = ("08", "53", "57", "58", "40", "55", "25P03", "25P04")
+# libpq gives no SQLSTATE for a connection that the server refuses: these words are all there is.
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|does not exist|pg_hba\.conf|permission denied|not permitted to log in"
+    r"|certificate verify failed|does not support SSL|invalid \w+ value|not currently accepting connections"
+)
+
+
+class Postgres:
+    product = "PostgreSQL"
+
+    def __init__(self, config: PostgresSource, *, name: str) -> None:
+        self._config = config
+        self._key = f"sources.{name}.url"
+
+    @property
+    def place(self) -> str:
+        url = self._url()
+        return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+
+    def _url(self) -> URL:
+        wrong = ConfigError(
+            f"{self._key}: not a URL of PostgreSQL; write postgresql://user:password@host:port/database", key=self._key
+        )
+        try:
+            url = make_url(resolve(self._config.url, self._key))
+        except (ArgumentError, ValueError):
+            raise wrong from None  # the cause may quote a part of the password
+        if url.get_backend_name() not in ("postgresql", "postgres"):
+            raise wrong
+        return url.set(drivername="postgresql+psycopg")
+
+    def engine(self) -> Engine:
+        return create_engine(
+            self._url(),
+            isolation_level="REPEATABLE READ",
+            execution_options={"postgresql_readonly": True},
+            connect_args={
+                "connect_timeout": math.ceil(self._config.connect_timeout_s),
+                "client_encoding": "utf8",
+                "application_name": "vecsync",
+                # A peer that vanished is noticed after a minute, not after hours.
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+                "prepare_threshold": None,  # connection poolers lose prepared statements
+            },
+            pool_size=1,
+            max_overflow=-1,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+
+    def begin(self, connection: Connection) -> Clock:
+        """The time limit holds for every single fetch: a slow consumer is not a stuck statement."""
+        clocks: tuple[ColumnElement[Any], ...] = (literal_column("CURRENT_TIMESTAMP"), literal_column("LOCALTIMESTAMP"))
+        settings = {
+            "statement_timeout": str(math.ceil(self._config.statement_timeout_s * 1000)),
+            "idle_in_transaction_session_timeout": "0",
+            "datestyle": "ISO, YMD",
+            "cursor_tuple_fraction": "1",  # plan for all rows: the default plans for a tenth of them
+        }
+        row = connection.execute(
+            select(
+                *(_micros(clock) for clock in clocks),
+                *(func.set_config(name, value, true()) for name, value in settings.items()),
+            )
+        ).one()
+        return Clock(absolute=row[0], local=row[1])
+
+    def version(self, connection: Connection) -> str:
+        return str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
+
+    def kind(self, declared: TypeEngine[Any]) -> Kind:
+        if isinstance(declared, postgresql.DOMAIN):
+            return self.kind(declared.data_type)
+        if isinstance(declared, types.ARRAY):
+            return _LISTS.get(self.kind(declared.item_type), Kind.OTHER)
+        if isinstance(declared, types.DateTime):
+            return Kind.TIMESTAMPTZ if declared.timezone else Kind.TIMESTAMP
+        if isinstance(declared, _NOT_PLAIN_TEXT):
+            return Kind.OTHER
+        return next((kind for known, kind in _KINDS if isinstance(declared, known)), Kind.OTHER)
+
+    def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
+        if kind in ((Kind.INTEGER, Kind.TEXT) if identity else _RAW):
+            return column
+        if kind is Kind.TIMESTAMPTZ and not identity:
+            return cast(func.timezone("UTC", column), Text)
+        return cast(column, Text)
+
+    def text(self, column: AnyColumn) -> ColumnElement[str]:
+        return cast(column, Text)
+
+    def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
+        """The keys become values of the column's type: a cast of the column would leave its index unused."""
+        held: Sequence[object] = [key for key in keys if storable(key)]
+        left: ColumnElement[Any] = column
+        declared: TypeEngine[Any] = Text()
+        if kind is Kind.INTEGER:
+            held, declared = integers(keys), BigInteger()
+        elif kind is Kind.UUID:
+            held, declared = uuids(keys), types.Uuid(as_uuid=False)
+        elif kind is not Kind.TEXT:
+            left = cast(column, Text)
+        return left.in_(bindparam(None, held, declared, expanding=True)) if held else false()
+
+    def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
+        if kind is Kind.BOOLEAN:
+            return column.is_(true())
+        return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
+
+    def can_date(self, kind: Kind) -> bool:
+        return kind.temporal
+
+    def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
+        """Infinity and what Python cannot count to have no moment."""
+        sane = and_(column >= literal_column("'0001-01-02'"), column < literal_column("'9999-12-31'"))
+        return case((sane, _micros(column)))
+
+    def order(self, column: AnyColumn) -> ColumnElement[Any]:
+        return column
+
+    def since(
+        self, column: AnyColumn, kind: Kind, moment: int, overlap: timedelta, cursor: Kind
+    ) -> ColumnElement[bool]:
+        zone = cursor is Kind.TIMESTAMPTZ
+        start = earlier(moment, overlap)
+        bound: ColumnElement[Any] = literal(start if zone else start.replace(tzinfo=None), DateTime(timezone=zone))
+        if kind is Kind.DATE:
+            bound = cast(bound, Date)  # a date is as good as any time of that day
+        return or_(column >= bound, column.is_(None))
+
+    def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
+        cause = error.orig
+        state: str | None = getattr(cause, "sqlstate", None)
+        refusal = _REFUSED.search(str(cause)) if state is None else None
+        facts = [type(cause).__name__, *([state] if state else []), *([refusal[0]] if refusal else [])]
+        message = f"{self.place}: {doing}: {', '.join(facts)}"
+        if state is not None:
+            return (SourceUnavailable if state.startswith(_TRANSIENT) else SourceRejected)(message, sqlstate=state)
+        lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and refusal is None
+        return SourceUnavailable(message) if lost else SourceRejected(message)
+
+
+def _micros(time: ColumnElement[Any]) -> ColumnElement[int]:
+    return cast(extract("epoch", time) * 1_000_000, BigInteger)

@@ -1,0 +1,108 @@
+"""The statements of one entity: built here, run by sql.py. Every one of records is bounded by its tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, false, func, literal, not_, null, or_, select, true
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.sources.base import Cursor, Read
+from vecsync_dagster.sources.sql_dialect import Dialect
+from vecsync_dagster.sources.sql_reflection import Reflected
+from vecsync_dagster.sources.sql_types import moment_of
+
+__all__ = ["GLOBAL", "Queries"]
+
+GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The rows of a statement for records: the record's columns, then the row's moment, then whether it is deleted."""
+
+    dialect: Dialect
+    entity: EntityConfig
+    reflected: Reflected
+
+    def records(self, what: Read, ids: Sequence[str] | None = None) -> Select[Any]:
+        """The rows that `what` asks for, in its order. `ids`: only these, a part of `what.ids`."""
+        identity = self.reflected[self.entity.id]
+        statement = select(*self._selected(), self._moment(), self._deleted()).where(self._tenant(what.tenant))
+        if ids is not None:
+            known = self.dialect.among(identity, self.reflected.kinds[self.entity.id], ids)
+            return statement.where(known, self._live()).order_by(identity)
+        statement = statement.limit(what.limit).offset(what.offset or None)
+        if what.since is None or self.entity.updated_at is None:
+            return statement.where(self._live()).order_by(identity)
+        modified = self.dialect.order(self.reflected[self.entity.updated_at]).nulls_last()
+        return statement.where(self._modified(what.since, self.entity.updated_at)).order_by(modified, identity)
+
+    def tenants(self) -> Select[str] | None:
+        """Keys of tenants, or None where the entity has none."""
+        if self.entity.tenancy is None:
+            return None
+        key = self.reflected[self.entity.tenancy.column]
+        return select(self.dialect.text(key)).distinct().where(key.is_not(None), not_(self._flagged()), self._live())
+
+    def count(self, tenant: str) -> Select[int]:
+        return self._counted(self._tenant(tenant), self._live())
+
+    def unassigned(self) -> Select[int]:
+        if self.entity.tenancy is None:
+            return self._counted(false())
+        nobody = self.reflected[self.entity.tenancy.column].is_(None)
+        return self._counted(nobody, not_(self._flagged()), self._live())
+
+    def sample(self) -> Select[Any]:
+        """One row, of anybody: tells whether the columns may be read."""
+        return select(*self._selected()).limit(1)
+
+    def _counted(self, *where: ColumnElement[bool]) -> Select[int]:
+        return select(func.count()).select_from(self.reflected.table).where(*where)
+
+    def _selected(self) -> list[ColumnElement[Any]]:
+        columns = self.reflected.columns
+        return [self.dialect.selected(self.reflected[c.name], c.kind, identity=c.identity) for c in columns]
+
+    def _moment(self) -> ColumnElement[Any]:
+        name = self.entity.updated_at
+        return null() if name is None else self.dialect.moment(self.reflected[name], self.reflected.kinds[name])
+
+    def _deleted(self) -> ColumnElement[Any]:
+        return not_(self._live()) if self.entity.deleted_at is not None else literal(0)
+
+    def _live(self) -> ColumnElement[bool]:
+        return true() if self.entity.deleted_at is None else self.reflected[self.entity.deleted_at].is_(None)
+
+    def _flagged(self) -> ColumnElement[bool]:
+        flag = self.entity.tenancy.global_flag if self.entity.tenancy is not None else None
+        return false() if flag is None else self.dialect.flagged(self.reflected[flag], self.reflected.kinds[flag])
+
+    def _tenant(self, tenant: str) -> ColumnElement[bool]:
+        """Whose rows are read (M1): the flag wins over the tenant's column; without tenancy all rows are global."""
+        if self.entity.tenancy is None:
+            return true() if tenant == GLOBAL else false()
+        if tenant == GLOBAL:
+            return self._flagged()
+        column = self.entity.tenancy.column
+        own = self.dialect.among(self.reflected[column], self.reflected.kinds[column], [tenant])
+        return and_(own, not_(self._flagged()))
+
+    def _modified(self, cursor: Cursor, updated_at: str) -> ColumnElement[bool]:
+        """Modified or deleted since the cursor less the overlap, or nobody knows when.
+
+        The deletion's time counts by itself: not every application dates the modification too.
+        """
+        kinds, deleted_at = self.reflected.kinds, self.entity.deleted_at
+        moment = moment_of(cursor.value)
+
+        def since(name: str) -> ColumnElement[bool]:
+            column = self.reflected[name]
+            return self.dialect.since(column, kinds[name], moment, self.entity.overlap, kinds[updated_at])
+
+        if deleted_at is None:
+            return since(updated_at)
+        return or_(since(updated_at), and_(self.reflected[deleted_at].is_not(None), since(deleted_at)))

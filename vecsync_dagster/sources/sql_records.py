@@ -1,0 +1,168 @@
+"""Rows of a query -> an Arrow batch.
+
+The type of a column follows from its declared type. Where a batch holds a value that does not fit (SQLite keeps
+whatever it is given), that column of that batch becomes text: plain if all values are text, else JSON, one value
+each, so that no value depends on its neighbours in the batch.
+
+NaN and the infinities stay what they are, for validation to reject. A PostgreSQL date that Arrow cannot hold
+(infinity, BC, past the year 9999) is read as null.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vecsync_dagster.sources.sql_types import Column, Kind
+
+__all__ = ["id_text", "record_batch"]
+
+Values = Sequence[Any]
+JSON_TEXT = {b"vecsync": b"json"}
+
+_TYPES: dict[Kind, pa.DataType] = {
+    Kind.INTEGER: pa.int64(),
+    Kind.FLOAT: pa.float64(),
+    Kind.NUMERIC: pa.float64(),
+    Kind.BOOLEAN: pa.bool_(),
+    Kind.TIMESTAMPTZ: pa.timestamp("us", "UTC"),
+    Kind.TIMESTAMP: pa.timestamp("us"),
+    Kind.DATE: pa.date32(),
+    Kind.INTEGERS: pa.list_(pa.int64()),
+    Kind.FLOATS: pa.list_(pa.float64()),
+    Kind.TEXTS: pa.list_(pa.string()),
+}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?")
+_MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
+
+
+def record_batch(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
+    """One row of the batch for each of `rows`; a row's values are in the order of `columns`, more are ignored."""
+    transposed: list[Values] = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    arrays, fields = [], []
+    for column, values in zip(columns, transposed, strict=False):
+        array, is_json = _array(column, values)
+        arrays.append(array)
+        fields.append(pa.field(column.name, array.type, metadata=JSON_TEXT if is_json else None))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _array(column: Column, values: Values) -> tuple[pa.Array, bool]:
+    """The values, and whether they are text that holds JSON."""
+    kind = column.kind
+    if kind is Kind.JSON and not column.identity:
+        return pa.array([_checked_json(value) for value in values], pa.string()), True
+    try:
+        return _EXACT.get(kind, _plain)(_TYPES.get(kind, pa.string()), values), False
+    except _MISFIT:
+        pass
+    if column.identity:
+        return pa.array([None if value is None else id_text(value) for value in values], pa.string()), False
+    loose = [_loose(kind, value) for value in values]
+    if all(value is None or isinstance(value, str) for value in loose):
+        return pa.array(loose, pa.string()), False
+    return pa.array([None if value is None else _to_json(value) for value in loose], pa.string()), True
+
+
+def _plain(wanted: pa.DataType, values: Values) -> pa.Array:
+    """Arrow infers the type and must come to the one that is wanted: given the type, it would cut 1.5 to 1."""
+    array = pa.array(values)
+    if array.type != wanted and array.null_count < len(array):
+        raise pa.ArrowTypeError(f"{array.type} is not {wanted}")
+    return array.cast(wanted)
+
+
+def _floats(wanted: pa.DataType, values: Values) -> pa.Array:
+    array = pa.array(values)
+    if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_null(array.type)):
+        raise pa.ArrowTypeError(f"{array.type} is not {wanted}")
+    return array.cast(wanted)
+
+
+def _booleans(wanted: pa.DataType, values: Values) -> pa.Array:
+    array = pa.array(values)
+    if pa.types.is_integer(array.type) and pc.all(pc.is_in(array.drop_null(), pa.array([0, 1]))).as_py() is not False:
+        return array.cast(wanted)
+    return _plain(wanted, values)
+
+
+def _parsed(wanted: pa.DataType, values: Values) -> pa.Array:
+    return pa.array(values, pa.string()).cast(wanted)
+
+
+def _moments(wanted: pa.DataType, values: Values) -> pa.Array:
+    naive = wanted if pa.types.is_date(wanted) else pa.timestamp("us")
+    try:
+        array = pa.array(values, pa.string()).cast(naive)
+    except pa.ArrowInvalid:
+        array = pa.array([v if v and _DATE.fullmatch(v) else None for v in values], pa.string()).cast(naive)
+    return array.cast(wanted)
+
+
+def _lists(wanted: pa.DataType, values: Values) -> pa.Array:
+    return pa.array(values, wanted)
+
+
+def _float_lists(wanted: pa.DataType, values: Values) -> pa.Array:
+    """The numbers may be Decimal."""
+    try:
+        floats = [v if v is None else [x if x is None else float(x) for x in v] for v in values]
+    except TypeError as error:
+        raise pa.ArrowTypeError("an array of more than one dimension") from error
+    return pa.array(floats, wanted)
+
+
+_EXACT: dict[Kind, Callable[[pa.DataType, Values], pa.Array]] = {
+    Kind.FLOAT: _floats,
+    Kind.NUMERIC: _parsed,
+    Kind.BOOLEAN: _booleans,
+    Kind.TIMESTAMPTZ: _moments,
+    Kind.TIMESTAMP: _moments,
+    Kind.DATE: _moments,
+    Kind.INTEGERS: _lists,
+    Kind.FLOATS: _float_lists,
+    Kind.TEXTS: _lists,
+}
+
+
+def _loose(kind: Kind, value: Any) -> Any:
+    """A value as the declared type would have it, where it can; text for bytes."""
+    if isinstance(value, bytes):
+        return id_text(value)
+    if kind is Kind.FLOAT and isinstance(value, int):
+        return float(value)
+    if kind is Kind.BOOLEAN and value in (0, 1):
+        return bool(value)
+    return value
+
+
+def id_text(value: Any) -> str:
+    """The text of an id, in a record and in a tombstone alike; bytes that are no text as hex digits."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()
+
+
+def _checked_json(value: Any) -> str | None:
+    """Text that is JSON as it is; any other value as JSON."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return _to_json(_loose(Kind.JSON, value))
+    try:
+        json.loads(value)
+    except ValueError:
+        return _to_json(value)
+    return value
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=float)

@@ -1,0 +1,123 @@
+"""The table of an entity as the database has it, and what to say where the configuration does not fit it."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnClause, Connection, Inspector, TableClause, column, inspect, table
+from sqlalchemy.exc import SAWarning
+from sqlalchemy.types import TypeEngine
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources.sql_dialect import Dialect
+from vecsync_dagster.sources.sql_types import Column, Kind
+
+__all__ = ["Reflected", "reflect"]
+
+_LISTED = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Reflected:
+    """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses."""
+
+    table: TableClause
+    columns: tuple[Column, ...]
+    kinds: dict[str, Kind]
+    declared_id: str
+    width: int
+
+    def __getitem__(self, name: str) -> ColumnClause[Any]:
+        return self.table.c[name]
+
+
+def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, entity_name: str) -> Reflected:
+    """Look the entity's table up. Raises SourceRejected where the table or a column of it is missing."""
+    inspector = inspect(connection)
+    name, schema = _located(inspector, entity, entity_name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # "did not recognize type": such a column is read as text
+        types: dict[str, TypeEngine[Any]] = {c["name"]: c["type"] for c in inspector.get_columns(name, schema)}
+    used = _used(entity)
+    for key, wanted in used:
+        if wanted not in types:
+            raise _missing_column(entity, f"entities.{entity_name}.{key}", wanted, list(types))
+    names = tuple(dict.fromkeys(wanted for _, wanted in used))
+    kinds = {wanted: dialect.kind(types[wanted]) for wanted in names}
+    for key in ("updated_at", "deleted_at"):
+        dated: str | None = getattr(entity, key)
+        if dated is not None and not dialect.can_date(kinds[dated]):
+            raise SourceRejected(
+                f"entities.{entity_name}.{key}: column {dated!r} of table {entity.table} is {types[dated]!r}; "
+                "it must be a timestamp or a date",
+                entity=entity_name,
+                column=dated,
+            )
+    return Reflected(
+        table=table(name, *(column(wanted) for wanted in names), schema=schema),
+        columns=tuple(Column(wanted, kinds[wanted], identity=wanted == entity.id) for wanted in names),
+        kinds=kinds,
+        declared_id=repr(types[entity.id]).partition("(")[0].lower(),
+        width=len(types),
+    )
+
+
+def _used(entity: EntityConfig) -> list[tuple[str, str]]:
+    """The columns the configuration speaks of, each with its key; the id first."""
+    used = [("id", entity.id)]
+    if entity.tenancy is not None:
+        used.append(("tenancy.column", entity.tenancy.column))
+        if entity.tenancy.global_flag is not None:
+            used.append(("tenancy.global_flag", entity.tenancy.global_flag))
+    used += [(key, name) for key in ("updated_at", "deleted_at") if (name := getattr(entity, key)) is not None]
+    return used[:1] + list(_fields(entity)) + used[1:]
+
+
+def _fields(entity: EntityConfig) -> Iterator[tuple[str, str]]:
+    yield from (("required", name) for name in entity.required)
+    yield from ((f"types.{name}", name) for name in entity.types)
+    for collection, config in entity.collections.items():
+        yield from ((f"collections.{collection}.text", name) for name in config.text_fields)
+        yield from ((f"collections.{collection}.payload", name) for name in config.payload)
+
+
+def _located(inspector: Inspector, entity: EntityConfig, entity_name: str) -> tuple[str, str | None]:
+    """Name and schema of the table; a name with a dot is tried as it stands first."""
+    schema, _, name = entity.table.partition(".")
+    candidates: list[tuple[str, str | None]] = [(entity.table, None), *([(name, schema)] if name else [])]
+    for wanted, place in candidates:
+        if (place is None or place in inspector.get_schema_names()) and inspector.has_table(wanted, place):
+            return wanted, place
+    within = schema if name and schema in inspector.get_schema_names() else None
+    there = sorted([*inspector.get_table_names(within), *inspector.get_view_names(within)])
+    raise SourceRejected(
+        f"entities.{entity_name}.table: there is no table or view {entity.table!r}"
+        f"{_instead(candidates[-1][0], there)}; there are{f' in schema {within}' if within else ''}: {_listed(there)}",
+        entity=entity_name,
+        table=entity.table,
+    )
+
+
+def _missing_column(entity: EntityConfig, key: str, wanted: str, there: Sequence[str]) -> SourceRejected:
+    return SourceRejected(
+        f"{key}: table {entity.table} has no column {wanted!r}{_instead(wanted, there)}; it has: {_listed(there)}",
+        table=entity.table,
+        column=wanted,
+        key=key,
+    )
+
+
+def _instead(wanted: str, there: Sequence[str]) -> str:
+    by_lower = {name.lower(): name for name in there}
+    close = [by_lower[name] for name in difflib.get_close_matches(wanted.lower(), by_lower, n=3)]
+    return f", did you mean {' or '.join(close)}?" if close else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(names[:_LISTED]) or "none") + more

@@ -1,0 +1,180 @@
+"""An SQLite file as a source, opened read-only.
+
+SQLite keeps any value in any column, so nothing is taken from the declared type but hints. Modification times may be
+ISO text (date, or date and time, with or without a fraction and a zone `Z` or `+hh:mm`; UTC where there is none) or
+seconds, milliseconds or microseconds since 1970, mixed as they come; they are compared to the millisecond.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    create_engine,
+    event,
+    false,
+    func,
+    literal,
+    select,
+    types,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.types import NullType, TypeEngine
+
+from vecsync_dagster.errors import SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.sources.sql_dialect import AnyColumn
+from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, storable
+
+__all__ = ["Sqlite"]
+
+BUSY_TIMEOUT_S = 10.0
+_EPOCH_DAY = 2_440_587.5  # 1970-01-01 as a Julian day
+_DAY_MS = 86_400_000
+_FOREVER = 2**62
+_TRANSIENT = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_INTERRUPT,
+)
+_KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
+    (types.Integer, Kind.INTEGER),
+    (types.Float, Kind.FLOAT),
+    (types.Numeric, Kind.FLOAT),
+    (types.Boolean, Kind.BOOLEAN),
+    (types.JSON, Kind.JSON),
+    (types.String, Kind.TEXT),
+)
+
+
+class Sqlite:
+    product = "SQLite"
+
+    def __init__(self, path: Path, *, name: str) -> None:
+        self._path = path
+        self._key = f"sources.{name}.path"
+
+    @property
+    def place(self) -> str:
+        return f"SQLite file {self._path}"
+
+    def engine(self) -> Engine:
+        engine = create_engine("sqlite+pysqlite://", creator=self._connect, poolclass=NullPool, hide_parameters=True)
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN")  # the driver begins no transaction for a SELECT
+
+        return engine
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self._path.is_file():
+            raise SourceRejected(f"{self._key}: there is no file {self._path}", path=str(self._path))
+        # isolation_level None: transactions are ours. The threads of one read take turns.
+        connection = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        # Bytes that are no UTF-8 must not end the read, nor stand in an error's text.
+        connection.text_factory = _decoded
+        return connection
+
+    def begin(self, connection: Connection) -> Clock:
+        now = int(connection.execute(select(_julian_ms(literal("now")))).scalar_one()) * 1000
+        return Clock(absolute=now, local=now)
+
+    def version(self, connection: Connection) -> str:
+        return sqlite3.sqlite_version
+
+    def kind(self, declared: TypeEngine[Any]) -> Kind:
+        if isinstance(declared, NullType):
+            return Kind.OTHER
+        return next((kind for known, kind in _KINDS if isinstance(declared, known)), Kind.TEXT)
+
+    def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
+        return cast(column, Text) if identity and kind is not Kind.INTEGER else column
+
+    def text(self, column: AnyColumn) -> ColumnElement[str]:
+        return cast(column, Text).collate("BINARY")
+
+    def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
+        """Both ways: the column itself so that its index serves, its text because '07' equals 7 in SQLite.
+
+        A column without a declared type compares no number with a text: there its text alone.
+        """
+        held = [key for key in keys if storable(key) or "\x00" in key]
+        if not held:
+            return false()
+        exactly = self.text(column).in_(bindparam(None, held, Text(), expanding=True))
+        return (
+            exactly if kind is Kind.OTHER else and_(column.in_(bindparam(None, held, Text(), expanding=True)), exactly)
+        )
+
+    def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
+        return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
+
+    def can_date(self, kind: Kind) -> bool:
+        return True
+
+    def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
+        return _milliseconds(column) * 1000
+
+    def order(self, column: AnyColumn) -> ColumnElement[Any]:
+        return _milliseconds(column)
+
+    def since(
+        self, column: AnyColumn, kind: Kind, moment: int, overlap: timedelta, cursor: Kind
+    ) -> ColumnElement[bool]:
+        start = earlier(moment, overlap)
+        known = func.coalesce(_milliseconds(column, whole_days=True), literal(_FOREVER, BigInteger))
+        return known >= literal((start - EPOCH) // timedelta(milliseconds=1), BigInteger)
+
+    def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
+        code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+        name: str = getattr(error.orig, "sqlite_errorname", type(error.orig).__name__)
+        hint = ""
+        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            hint = "; the file must be readable, and the folder of a database in WAL mode writable"
+        transient = code is not None and code & 0xFF in _TRANSIENT
+        return (SourceUnavailable if transient else SourceRejected)(f"{self.place}: {doing}: {name}{hint}", error=name)
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
+
+
+def _julian_ms(time: ColumnElement[Any]) -> ColumnElement[int]:
+    return cast(func.round((func.julianday(time) - _EPOCH_DAY) * _DAY_MS), BigInteger)
+
+
+def _milliseconds(column: AnyColumn, *, whole_days: bool = False) -> ColumnElement[Any]:
+    """Milliseconds since 1970, null where the value is no time; `whole_days`: of a date, its last one."""
+    size = func.abs(column)
+    number = case((size < 10**11, column * 1000), (size < 10**14, column), (size < 10**17, column / 1000))
+    # julianday() itself takes more: 'now', and a time without a date.
+    is_text = and_(func.typeof(column) == "text", column.op("GLOB")("[0-9][0-9][0-9][0-9]-*"))
+    is_date = and_(is_text, func.length(column) == 10)
+    return case(
+        *([(is_date, _julian_ms(column) + (_DAY_MS - 1))] if whole_days else []),
+        (is_text, _julian_ms(column)),
+        (func.typeof(column).in_(("integer", "real")), cast(number, BigInteger)),
+    )

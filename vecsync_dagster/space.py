@@ -1,0 +1,50 @@
+"""The vector space of a collection. Vectors of two spaces are never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Distance", "Space"]
+
+Distance = Literal["cosine", "dot", "euclid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Provider, model, dimensions and distance; equal spaces have comparable vectors.
+
+    `model` also carries whatever else changes a vector (prefixes, shortened dimensions), so that
+    two settings of one model are two spaces.
+    """
+
+    provider: str
+    model: str
+    dimensions: int
+    distance: Distance = "cosine"
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}/{self.dimensions}/{self.distance}"
+
+    @classmethod
+    def parse(cls, text: str) -> Space:
+        """The inverse of `str(space)`; a model's name may contain slashes.
+
+        Raises ValueError where the text is not a space.
+        """
+        provider, rest = text.split("/", 1)
+        model, dimensions, distance = rest.rsplit("/", 2)
+        if distance not in ("cosine", "dot", "euclid"):
+            raise ValueError(f"not a vector space: {text!r}")
+        return cls(provider, model, int(dimensions), distance)  # type: ignore[arg-type]
+
+    def physical_name(self, collection: str) -> str:
+        """The name of the physical collection that holds this space behind the alias `collection`.
+
+        Readable, safe as a folder's name, and unique: eight hex digits of the full space end it.
+        """
+        readable = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.provider}-{self.model}-{self.dimensions}").strip("-")
+        digest = hashlib.sha256(str(self).encode()).hexdigest()[:8]
+        return f"{collection}__{readable[:60]}-{digest}"

@@ -1,0 +1,57 @@
+"""Vector stores: `build_store` makes one from its configuration.
+
+The engines are imported where they are built, so that the one that is not used costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.stores.base import GLOBAL, RESERVED_KEYS, Hit, Point, StoredPoint, VectorStore
+
+if TYPE_CHECKING:
+    from vecsync_dagster.config.models import StoreConfig
+
+__all__ = ["GLOBAL", "RESERVED_KEYS", "Hit", "Point", "StoredPoint", "VectorStore", "build_store"]
+
+
+def build_store(config: StoreConfig, *, key: str, path_of: Callable[[str], Path]) -> VectorStore:
+    """The store that `config` describes; nothing is opened or called before its first use.
+
+    `key` is where it stands in the configuration (`stores.main`), `path_of` gives a relative path its folder.
+    Raises ConfigError, naming the key, for a variable that is not set or a URL that is none.
+    """
+    if config.path is None:
+        return _server(config, key)
+    from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
+
+    return QdrantEmbeddedStore(path_of(config.path), config.prefix, config.lock_timeout_s)
+
+
+def _server(config: StoreConfig, key: str) -> VectorStore:
+    from vecsync_dagster.config.models import resolve
+    from vecsync_dagster.stores.qdrant_server import QdrantServerStore
+
+    return QdrantServerStore(
+        _address(resolve(config.url or "", f"{key}.url"), f"{key}.url"),
+        api_key=None if config.api_key is None else resolve(config.api_key, f"{key}.api_key"),
+        prefix=config.prefix,
+        timeout_s=config.timeout_s,
+        attempts=config.attempts,
+    )
+
+
+def _address(url: str, key: str) -> str:
+    """The URL; the error repeats nothing of it, because it may carry a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{key}: not a server's URL; write one like http://localhost:6333", key=key)
+    return url

@@ -1,0 +1,288 @@
+"""Qdrant inside this process: the engine itself (qdrant-edge), on disk, for one process at a time.
+
+What the engine acknowledged is in its write-ahead log and survives a killed process. The log is replayed when
+a collection is opened; flushing now and then keeps it, and with it the time to open, short.
+`optimize()` is never called: it holds the interpreter's lock for seconds to minutes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import qdrant_edge as edge
+from numpy.typing import NDArray
+
+from vecsync_dagster.errors import StoreRejected, VecsyncError
+from vecsync_dagster.space import Distance, Space
+from vecsync_dagster.stores.base import TENANT_ID, Hit, Point, StoredPoint
+from vecsync_dagster.stores.qdrant_common import (
+    INDEXED,
+    SERVICE,
+    Terms,
+    check_space,
+    engine_id,
+    hit,
+    matrix,
+    partition,
+    query_vector,
+    stored,
+    unknown_collection,
+    visible_to,
+)
+from vecsync_dagster.stores.qdrant_folder import MIB, Alias, Folder, sync_folder, writing
+
+__all__ = ["QdrantEmbeddedStore"]
+
+FLUSH_AFTER_FLOATS = 8_000_000
+"""32 MiB of vectors: one segment of the write-ahead log. A flush takes about 50 ms then."""
+
+RESERVE_BYTES = 256 * MIB
+
+_DISTANCES: dict[Distance, edge.Distance] = {
+    "cosine": edge.Distance.Cosine,
+    "dot": edge.Distance.Dot,
+    "euclid": edge.Distance.Euclid,
+}
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection that is open: `unflushed` counts the numbers written since the last flush."""
+
+    shard: edge.EdgeShard
+    space: Space
+    unflushed: int = 0
+
+
+class QdrantEmbeddedStore:
+    """Contract: `VectorStore`. Opened at first use; the folder stays locked from then on until `close`.
+
+    Raises StoreLocked where another process has the folder open for longer than `lock_timeout_s`, and
+    OutputUnwritable where it cannot be written or less than `reserve_bytes` of its disk are free.
+    Reading creates nothing.
+    """
+
+    service = SERVICE
+
+    def __init__(
+        self,
+        path: Path,
+        prefix: str = "",
+        lock_timeout_s: float = 10.0,
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        self._prefix = prefix
+        self._folder = Folder(path, lock_timeout_s, reserve_bytes)
+        self._open: dict[str, _Open] = {}
+        # One call at a time: opening and closing must not cross a write, and a call takes milliseconds.
+        self._mutex = threading.RLock()
+
+    def ensure_collection(self, collection: str, space: Space) -> None:
+        with self._mutex:
+            pinned = self.pinned_space(collection)
+            check_space(collection, space, pinned)
+            if pinned is not None:
+                return
+            self._folder.open()
+            self._folder.check_free()
+            physical = self._prefix + space.physical_name(collection)
+            # A folder without an alias is whole: a run ended between the two.
+            if not (self._folder.path / physical).is_dir():
+                self._create(collection, physical, space)
+            self._folder.set_alias(self._prefix + collection, Alias(physical, space))
+
+    def _create(self, collection: str, physical: str, space: Space) -> None:
+        """Under another name until it is finished, so that what a killed run left behind is seen as such."""
+        building = self._folder.path / f"{physical}.creating"
+        with writing(self._folder.path):
+            if building.exists():
+                shutil.rmtree(building)
+            building.mkdir()
+        params = edge.EdgeVectorParams(size=space.dimensions, distance=_DISTANCES[space.distance])
+        with _engine(collection, "create"):
+            shard = edge.EdgeShard.create(str(building), edge.EdgeConfig(vectors=params))
+            for key in INDEXED:
+                index = edge.KeywordIndexParams(is_tenant=True if key == TENANT_ID else None)
+                shard.update(edge.UpdateOperation.create_field_index(key, index))
+            shard.flush()
+            shard.close()
+        with writing(self._folder.path):
+            building.rename(self._folder.path / physical)
+            sync_folder(self._folder.path)
+
+    def pinned_space(self, collection: str) -> str | None:
+        with self._mutex:
+            alias = self._alias(collection)
+            return None if alias is None else alias.physical.removeprefix(self._prefix)
+
+    def upsert(self, collection: str, points: Sequence[Point]) -> None:
+        if not points:
+            return
+        with self._mutex:
+            target = self._known(collection)
+            vectors = matrix(collection, points, target.space.dimensions).tolist()
+            with _engine(collection, f"upsert {len(points)} points"):
+                new = [
+                    edge.Point(point.point_id, vector, dict(point.payload))
+                    for point, vector in zip(points, vectors, strict=True)
+                ]
+                self._update(target, edge.UpdateOperation.upsert_points(new), len(new))
+
+    def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
+        if not points:
+            return []
+        with self._mutex, _engine(collection, f"set {len(points)} payloads"):
+            target = self._known(collection)
+            found = target.shard.retrieve([point.point_id for point in points], False, False)
+            existing = {str(record.id) for record in found}
+            for point in points:
+                if point.point_id in existing:
+                    write = edge.UpdateOperation.overwrite_payload([point.point_id], dict(point.payload))
+                    self._update(target, write, 1)
+            return [point.point_id for point in points if point.point_id not in existing]
+
+    def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
+        if not point_ids:
+            return
+        with self._mutex, _engine(collection, f"delete {len(point_ids)} points"):
+            chosen = _filter(partition(tenant), point_ids)
+            self._update(self._known(collection), edge.UpdateOperation.delete_points_by_filter(chosen), len(point_ids))
+
+    def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
+        if not point_ids:
+            return
+        with self._mutex, _engine(collection, f"delete {len(point_ids)} points"):
+            ids: list[edge.PointId] = [engine_id(point_id) for point_id in point_ids]
+            self._update(self._known(collection), edge.UpdateOperation.delete_points(ids), len(ids))
+
+    def _update(self, target: _Open, operation: edge.UpdateOperation, points: int) -> None:
+        self._folder.check_free()
+        target.shard.update(operation)
+        target.unflushed += points * target.space.dimensions
+        if target.unflushed >= FLUSH_AFTER_FLOATS:
+            target.shard.flush()
+            target.unflushed = 0
+
+    def count(self, collection: str, tenant: str | None = None) -> int:
+        with self._mutex, _engine(collection, "count"):
+            target = self._find(collection)
+            if target is None:
+                return 0
+            chosen = None if tenant is None else _filter(partition(tenant))
+            return target.shard.count(edge.CountRequest(exact=True, filter=chosen))
+
+    def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:
+        chosen = None if tenant is None else _filter(partition(tenant))
+        offset: edge.PointId | None = None
+        while True:
+            # Taken for each page: what reads a page slowly must not keep writers waiting.
+            with self._mutex, _engine(collection, "scan"):
+                # Later on, a collection that vanished is no end of the data.
+                target = self._find(collection) if offset is None else self._known(collection)
+                if target is None:
+                    return
+                request = edge.ScrollRequest(
+                    offset=offset, limit=batch, filter=chosen, with_payload=True, with_vector=False
+                )
+                records, offset = target.shard.scroll(request)
+            if records:
+                yield [stored(record.id, record.payload) for record in records]
+            if offset is None:
+                return
+
+    def retrieve(self, collection: str, point_ids: Sequence[str]) -> list[StoredPoint]:
+        with self._mutex, _engine(collection, "retrieve"):
+            target = self._find(collection) if point_ids else None
+            if target is None:
+                return []
+            records = target.shard.retrieve([engine_id(point_id) for point_id in point_ids], True, False)
+            return [stored(record.id, record.payload) for record in records]
+
+    def search(self, collection: str, vector: NDArray[np.float32], tenant: str, limit: int = 10) -> list[Hit]:
+        with self._mutex:
+            target = self._known(collection)
+            nearest = edge.Query.Nearest(query_vector(collection, vector, target.space.dimensions))
+            with _engine(collection, "search"):
+                request = edge.QueryRequest(
+                    limit=limit, query=nearest, filter=_filter(visible_to(tenant)), with_payload=True
+                )
+                found = target.shard.query(request)
+        return [hit(point.id, point.score, point.payload, target.space.distance) for point in found]
+
+    def check(self) -> str:
+        with self._mutex:
+            self._folder.open()
+            ours = sum(name.startswith(self._prefix) for name in self._folder.names())
+            engine = f"qdrant-edge-py {version('qdrant-edge-py')}"
+            return f"embedded Qdrant ({engine}) at {self._folder.path}, {ours} collections"
+
+    def close(self) -> None:
+        with self._mutex:
+            try:
+                for name, target in self._open.items():
+                    with _engine(name, "close"):
+                        target.shard.flush()
+                        target.shard.close()
+            finally:
+                self._open.clear()
+                self._folder.close()
+
+    def _alias(self, collection: str) -> Alias | None:
+        """Where the alias leads; None where there is no such collection, and then nothing is created."""
+        if not self._folder.exists:
+            return None
+        self._folder.open()
+        return self._folder.alias(self._prefix + collection)
+
+    def _find(self, collection: str) -> _Open | None:
+        """The collection, opened; None where there is none."""
+        alias = self._alias(collection)
+        if alias is None:
+            self._open.pop(collection, None)
+            return None
+        if collection not in self._open:
+            with _engine(collection, "open"):
+                shard = edge.EdgeShard.load(str(self._folder.path / alias.physical))
+            self._open[collection] = _Open(shard, alias.space)
+        return self._open[collection]
+
+    def _known(self, collection: str) -> _Open:
+        target = self._find(collection)
+        if target is None:
+            raise unknown_collection(collection)
+        return target
+
+
+@contextmanager
+def _engine(collection: str, action: str) -> Iterator[None]:
+    """The one place that catches what the engine raises: a plain `Exception` for whatever went wrong."""
+    try:
+        yield
+    except VecsyncError:
+        raise
+    except Exception as error:
+        raise StoreRejected(
+            f"collection {collection}: {action}: refused by the embedded engine ({type(error).__name__})",
+            service=SERVICE,
+            collection=collection,
+        ) from error
+
+
+def _filter(terms: Terms, point_ids: Sequence[str] | None = None) -> edge.Filter:
+    def conditions(pairs: Sequence[tuple[str, str]]) -> list[edge.ConditionType]:
+        return [edge.FieldCondition(key=key, match=edge.MatchValue(value)) for key, value in pairs]
+
+    must = conditions(terms.must)
+    if point_ids is not None:
+        must.append(edge.HasIdCondition(set(point_ids)))
+    return edge.Filter(
+        must=must or None, should=conditions(terms.should) or None, must_not=conditions(terms.must_not) or None
+    )

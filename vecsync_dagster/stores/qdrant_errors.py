@@ -1,0 +1,120 @@
+"""The Qdrant client's errors as ours, and which of them are worth another attempt.
+
+    answer or failure                         becomes
+    429, with or without Retry-After          StoreRateLimited
+    408, a time limit of the client           StoreTimeout
+    5xx, no connection, a broken answer       StoreUnavailable
+    any other status, an unusable argument    StoreRejected
+
+Messages are made of the action, the collection and the status. What the server answered is left out, and
+with it the client's own exception where its text would repeat that: an answer may hold document text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.client import responses
+
+import httpx
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from vecsync_dagster.errors import (
+    StoreRateLimited,
+    StoreRejected,
+    StoreTimeout,
+    StoreUnavailable,
+    Transient,
+    VecsyncError,
+)
+from vecsync_dagster.stores.qdrant_common import SERVICE
+
+__all__ = ["LONGEST_WAIT_S", "backoff", "translated"]
+
+LONGEST_WAIT_S = 60.0
+"""A Retry-After beyond this is not waited for inside a call: the error carries it to whoever plans the next try."""
+
+
+def backoff(error: Exception) -> bool | float:
+    """For stamina: whether to try again, or the seconds to wait first where the server said so."""
+    if not isinstance(error, Transient):
+        return False
+    if error.retry_after_s is None:
+        return True
+    return error.retry_after_s if error.retry_after_s <= LONGEST_WAIT_S else False
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Raise the client's errors as Store* errors whose message starts with `action`."""
+    try:
+        yield
+    except UnexpectedResponse as error:
+        raise _of_status(action, error.status_code or 0, error.headers) from None
+    except ResourceExhaustedResponse as error:
+        raise _rate_limited(action, float(error.retry_after_s)) from None
+    except QdrantException as error:  # raised where a 429 names a date instead of seconds
+        raise _rate_limited(action, None) from error
+    except ResponseHandlingException as error:
+        raise _of_failure(action, error.source) from _harmless(error.source)
+    except (ValueError, TypeError, httpx.InvalidURL) as error:
+        raise StoreRejected(
+            f"{action}: the client refused the request ({type(error).__name__})", service=SERVICE
+        ) from None
+
+
+def _of_status(action: str, status: int, headers: Mapping[str, str]) -> VecsyncError:
+    wait = _retry_after(headers.get("retry-after"))
+    message = f"{action}: Qdrant answered {status} {responses.get(status, '')}".rstrip()
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return _rate_limited(action, wait)
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        return StoreTimeout(message, service=SERVICE, status=status, retry_after_s=wait)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return StoreUnavailable(message, service=SERVICE, status=status, retry_after_s=wait)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        message += "; check the store's api_key"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        message += "; make sync.batch smaller"
+    return StoreRejected(message, service=SERVICE, status=status)
+
+
+def _rate_limited(action: str, wait: float | None) -> StoreRateLimited:
+    return StoreRateLimited(
+        f"{action}: Qdrant answered 429 Too Many Requests", service=SERVICE, status=429, retry_after_s=wait
+    )
+
+
+def _of_failure(action: str, source: Exception) -> VecsyncError:
+    name = type(source).__name__
+    if isinstance(source, httpx.TimeoutException):
+        return StoreTimeout(f"{action}: Qdrant did not answer in time ({name})", service=SERVICE)
+    if isinstance(source, httpx.TransportError):
+        return StoreUnavailable(f"{action}: no connection to Qdrant ({name})", service=SERVICE)
+    return StoreUnavailable(f"{action}: Qdrant's answer cannot be understood ({name})", service=SERVICE)
+
+
+def _harmless(source: Exception) -> Exception | None:
+    """The cause to show: transport errors speak of hosts and sockets, all others may quote the answer."""
+    return source if isinstance(source, httpx.TransportError) else None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from a Retry-After header, which holds seconds or a date; None where it holds neither."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,274 @@
+"""Qdrant as a server, through its REST client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+
+from vecsync_dagster.errors import StoreRejected
+from vecsync_dagster.space import Distance, Space
+from vecsync_dagster.stores.base import TENANT_ID, Hit, Point, StoredPoint
+from vecsync_dagster.stores.qdrant_common import (
+    INDEXED,
+    SERVICE,
+    Shape,
+    Terms,
+    check_space,
+    engine_id,
+    hit,
+    matrix,
+    partition,
+    query_vector,
+    stored,
+    visible_to,
+)
+from vecsync_dagster.stores.qdrant_connection import Connection
+
+__all__ = ["QdrantServerStore"]
+
+T = TypeVar("T")
+
+FLOATS_PER_REQUEST = 400_000
+"""About 8 MB of JSON; a server takes 32 MB by default."""
+
+_DISTANCES: dict[Distance, models.Distance] = {
+    "cosine": models.Distance.COSINE,
+    "dot": models.Distance.DOT,
+    "euclid": models.Distance.EUCLID,
+}
+_DISTANCE_NAMES = {theirs: ours for ours, theirs in _DISTANCES.items()}
+
+
+class QdrantServerStore:
+    """Contract: `VectorStore`. Attempts are ours alone: the client itself never tries twice.
+
+    `url` and `api_key` are used from the first call on. `client` is a ready one instead of a URL; it stays
+    its owner's, `close` leaves it open.
+    """
+
+    service = SERVICE
+
+    def __init__(
+        self,
+        url: str = "",
+        *,
+        api_key: str | None = None,
+        prefix: str = "",
+        timeout_s: float = 60.0,
+        attempts: int = 5,
+        client: QdrantClient | None = None,
+    ) -> None:
+        self._prefix = prefix
+        self._connection = Connection(url, api_key, timeout_s, attempts, client)
+        self._shapes: dict[str, Shape] = {}
+
+    def ensure_collection(self, collection: str, space: Space) -> None:
+        pinned = self.pinned_space(collection)
+        check_space(collection, space, pinned)
+        if pinned is not None:
+            return
+        physical = self._prefix + space.physical_name(collection)
+        self._create(collection, physical, space)
+        for key in INDEXED:
+            self._index(collection, physical, key)
+        # Last, so that an alias always leads to a finished collection.
+        alias = models.CreateAlias(collection_name=physical, alias_name=self._prefix + collection)
+        operation = models.CreateAliasOperation(create_alias=alias)
+        self._call(collection, "create the alias", lambda c: c.update_collection_aliases([operation]))
+        self._shapes.pop(collection, None)
+        # Another process may have pinned another space meanwhile.
+        check_space(collection, space, self.pinned_space(collection))
+
+    def _create(self, collection: str, physical: str, space: Space) -> None:
+        params = models.VectorParams(size=space.dimensions, distance=_DISTANCES[space.distance])
+        try:
+            self._call(collection, "create", lambda c: c.create_collection(physical, vectors_config=params))
+        except StoreRejected:
+            # It may be there already: from a run that was cut short, another process, or an attempt whose
+            # answer was lost.
+            if not self._call(collection, "create", lambda c: c.collection_exists(physical)):
+                raise
+
+    def _index(self, collection: str, physical: str, key: str) -> None:
+        schema = models.KeywordIndexParams(
+            type=models.KeywordIndexType.KEYWORD, is_tenant=True if key == TENANT_ID else None
+        )
+        self._write(collection, f"index {key}", lambda c: [c.create_payload_index(physical, key, schema, wait=True)])
+
+    def pinned_space(self, collection: str) -> str | None:
+        aliases = self._call(collection, "read the aliases", lambda c: c.get_aliases()).aliases
+        for alias in aliases:
+            if alias.alias_name == self._prefix + collection:
+                return alias.collection_name.removeprefix(self._prefix)
+        return None
+
+    def upsert(self, collection: str, points: Sequence[Point]) -> None:
+        if not points:
+            return
+        dimensions = self._shape(collection).dimensions
+        vectors = matrix(collection, points, dimensions).tolist()
+        # Built without validation: it would walk through every number again.
+        structs = [
+            models.PointStruct.model_construct(id=point.point_id, vector=vector, payload=dict(point.payload))
+            for point, vector in zip(points, vectors, strict=True)
+        ]
+        size = max(1, FLOATS_PER_REQUEST // dimensions)
+        for start in range(0, len(structs), size):
+            self._upsert(collection, structs[start : start + size])
+
+    def _upsert(self, collection: str, structs: list[models.PointStruct]) -> None:
+        name = self._prefix + collection
+        self._write(collection, f"upsert {len(structs)} points", lambda c: [c.upsert(name, structs, wait=True)])
+
+    def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
+        if not points:
+            return []
+        name = self._prefix + collection
+        ids = [point.point_id for point in points]
+        existing = {str(record.id) for record in self._records(collection, ids, with_payload=False)}
+        operations: list[models.UpdateOperation] = [
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(payload=dict(point.payload), points=[point.point_id])
+            )
+            for point in points
+            if point.point_id in existing
+        ]
+        if operations:
+            action = f"set {len(operations)} payloads"
+            self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True))
+        return [point_id for point_id in ids if point_id not in existing]
+
+    def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
+        if point_ids:
+            self._delete(collection, models.FilterSelector(filter=_filter(partition(tenant), point_ids)))
+
+    def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
+        if point_ids:
+            self._delete(collection, models.PointIdsList(points=[engine_id(point_id) for point_id in point_ids]))
+
+    def _delete(self, collection: str, selector: models.PointsSelector) -> None:
+        self._write(collection, "delete", lambda c: [c.delete(self._prefix + collection, selector, wait=True)])
+
+    def count(self, collection: str, tenant: str | None = None) -> int:
+        name = self._prefix + collection
+        chosen = None if tenant is None else _filter(partition(tenant))
+        try:
+            return self._call(collection, "count", lambda c: c.count(name, count_filter=chosen, exact=True)).count
+        except StoreRejected as error:
+            if not self._is_unknown(collection, error):
+                raise
+            return 0
+
+    def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:
+        chosen = None if tenant is None else _filter(partition(tenant))
+        offset: models.ExtendedPointId | None = None
+        while True:
+            try:
+                records, offset = self._page(collection, chosen, batch, offset)
+            except StoreRejected as error:
+                # Later on, a collection that vanished is no end of the data.
+                if offset is not None or not self._is_unknown(collection, error):
+                    raise
+                return
+            if records:
+                yield [stored(record.id, record.payload) for record in records]
+            if offset is None:
+                return
+
+    def _page(
+        self, collection: str, chosen: models.Filter | None, batch: int, offset: models.ExtendedPointId | None
+    ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
+        name = self._prefix + collection
+        records, following = self._call(
+            collection,
+            "scan",
+            lambda c: c.scroll(name, scroll_filter=chosen, limit=batch, offset=offset, with_payload=True),
+        )
+        return records, following if isinstance(following, (int, str)) or following is None else str(following)
+
+    def retrieve(self, collection: str, point_ids: Sequence[str]) -> list[StoredPoint]:
+        if not point_ids:
+            return []
+        try:
+            records = self._records(collection, [engine_id(point_id) for point_id in point_ids], with_payload=True)
+        except StoreRejected as error:
+            if not self._is_unknown(collection, error):
+                raise
+            return []
+        return [stored(record.id, record.payload) for record in records]
+
+    def _records(
+        self, collection: str, ids: Sequence[models.ExtendedPointId], *, with_payload: bool
+    ) -> list[models.Record]:
+        name = self._prefix + collection
+        return self._call(collection, "retrieve", lambda c: c.retrieve(name, ids, with_payload=with_payload))
+
+    def search(self, collection: str, vector: NDArray[np.float32], tenant: str, limit: int = 10) -> list[Hit]:
+        name = self._prefix + collection
+        shape = self._shape(collection)
+        query = query_vector(collection, vector, shape.dimensions)
+        chosen = _filter(visible_to(tenant))
+        answer = self._call(
+            collection,
+            "search",
+            lambda c: c.query_points(name, query=query, query_filter=chosen, limit=limit, with_payload=True),
+        )
+        return [hit(point.id, point.score, point.payload, shape.distance) for point in answer.points]
+
+    def check(self) -> str:
+        """One attempt, so that a wrong address is told at once."""
+        version = self._connection.once("connection", lambda c: c.info()).version
+        # Asked as well, because it needs the API key; the version does not.
+        aliases = self._connection.once("connection", lambda c: c.get_aliases()).aliases
+        ours = sum(alias.alias_name.startswith(self._prefix) for alias in aliases)
+        return f"Qdrant {version}, {ours} collections"
+
+    def close(self) -> None:
+        self._shapes.clear()
+        self._connection.close()
+
+    def _call(self, collection: str, action: str, use: Callable[[QdrantClient], T]) -> T:
+        return self._connection.call(f"collection {collection}: {action}", use)
+
+    def _write(
+        self, collection: str, action: str, use: Callable[[QdrantClient], Sequence[models.UpdateResult]]
+    ) -> None:
+        self._connection.write(f"collection {collection}: {action}", use)
+
+    def _shape(self, collection: str) -> Shape:
+        """Size and distance, asked once for each collection. Raises StoreRejected for an unknown one."""
+        known = self._shapes.get(collection)
+        if known is None:
+            info = self._call(
+                collection, "read the configuration", lambda c: c.get_collection(self._prefix + collection)
+            )
+            params = info.config.params.vectors
+            if not isinstance(params, models.VectorParams):
+                raise StoreRejected(
+                    f"collection {collection} has named vectors; vecsync writes to a default vector",
+                    service=SERVICE,
+                    collection=collection,
+                )
+            known = self._shapes[collection] = Shape(params.size, _DISTANCE_NAMES[params.distance])
+        return known
+
+    def _is_unknown(self, collection: str, error: StoreRejected) -> bool:
+        """Whether a call was refused because there is no such collection (a local client has no status)."""
+        return error.fields.get("status", 404) == 404 and self.pinned_space(collection) is None
+
+
+def _filter(terms: Terms, point_ids: Sequence[str] | None = None) -> models.Filter:
+    def conditions(pairs: Sequence[tuple[str, str]]) -> list[models.Condition]:
+        return [models.FieldCondition(key=key, match=models.MatchValue(value=value)) for key, value in pairs]
+
+    must = conditions(terms.must)
+    if point_ids is not None:
+        must.append(models.HasIdCondition(has_id=list(point_ids)))
+    # An empty `should` could be read as "none of these fits": absent is clear.
+    return models.Filter(
+        must=must or None, should=conditions(terms.should) or None, must_not=conditions(terms.must_not) or None
+    )

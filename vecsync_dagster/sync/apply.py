@@ -1,0 +1,193 @@
+"""Doing what was decided: the store learns first, the ledger second, batch by batch.
+
+A crash between the two is repaired by the next run: it finds the document unconfirmed, writes the same
+point again, and takes the vector from the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecsync_dagster.config.models import RetryConfig
+from vecsync_dagster.documents.hashing import attempt_hash
+from vecsync_dagster.errors import StoreRejected, VecsyncError
+from vecsync_dagster.ledger.base import Confirmed, Failed
+from vecsync_dagster.stores.base import Point
+from vecsync_dagster.sync.changes import Change, Kind
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.target import Target
+
+__all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "remove"]
+
+T = TypeVar("T")
+Vector = NDArray[np.float32]
+
+
+def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) -> Figures:
+    """Write one batch: payloads, vectors, and after each confirmed write the ledger. Returns what it did.
+
+    A document that fails alone is marked alone. An error of the whole service marks what it left
+    unwritten and is raised as `BatchFailed`: going on would only repeat it.
+    """
+    batch = _Batch(target, seen_at)
+    try:
+        batch.write(changes)
+    except VecsyncError as error:
+        batch.fail([(change, error) for change in changes if change.document.document_id not in batch.confirmed])
+        raise BatchFailed(error, batch.figures) from error
+    return batch.figures
+
+
+class BatchFailed(Exception):
+    """The batch ended early: the error, and the figures of what it did before."""
+
+    def __init__(self, error: VecsyncError, figures: Figures) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.figures = figures
+
+
+def embed_changes(target: Target, changes: Sequence[Change]) -> Figures:
+    """Warm the cache with the texts of these changes; the store and the ledger's rows stay as they are."""
+    figures = Figures()
+    _, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
+    figures.failed += len(failures)
+    return figures
+
+
+def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Remove (document id, point id) rows of one partition: from the store, then from the ledger.
+
+    A store that fails keeps the rows, so that the next run tries again (fault 3).
+    """
+    if rows:
+        target.store.delete(target.collection, tenant, [point_id for _, point_id in rows])
+        target.ledger.forget(target.entity, target.collection, tenant, [document_id for document_id, _ in rows])
+
+
+def backoff(failures: int, config: RetryConfig) -> timedelta | None:
+    """Time to wait after that many consecutive failures; None when the retries are used up (T6)."""
+    if failures > config.max_retries:
+        return None
+    # The exponent is bounded so that a large multiplier cannot overflow before the cap applies.
+    factor = min(config.multiplier ** min(failures - 1, 64), config.cap / config.base if config.base else 1.0)
+    return min(config.base * factor, config.cap)
+
+
+class _Batch:
+    """One batch on its way: who was confirmed, and the figures so far."""
+
+    def __init__(self, target: Target, seen_at: datetime) -> None:
+        self.target = target
+        self.seen_at = seen_at
+        self.figures = Figures()
+        self.confirmed: set[str] = set()
+
+    def write(self, changes: Sequence[Change]) -> None:
+        missing = self._payloads([c for c in changes if c.kind is Kind.PAYLOAD_ONLY])
+        self._vectors([c for c in changes if c.kind is not Kind.PAYLOAD_ONLY] + missing)
+
+    def _payloads(self, changes: list[Change]) -> list[Change]:
+        """Returns those whose point is not there: somebody deleted it, so it is written anew with its vector."""
+        if not changes:
+            return []
+        gone = set(self.target.store.set_payload(self.target.collection, [_point(change) for change in changes]))
+        self._confirm([c for c in changes if c.document.point_id not in gone], vector_written=False)
+        return [c for c in changes if c.document.point_id in gone]
+
+    def _vectors(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        embedded, failures = _embed(self.target, changes, self.figures)
+        failures += [(change, error) for (change, _), error in _isolate(embedded, self._upsert)]
+        self.fail(failures)
+
+    def _upsert(self, some: Sequence[tuple[Change, Vector]]) -> None:
+        self.target.store.upsert(self.target.collection, [_point(change, vector) for change, vector in some])
+        self._confirm([change for change, _ in some], vector_written=True)
+        self.figures.upserted += len(some)
+
+    def _confirm(self, changes: Sequence[Change], *, vector_written: bool) -> None:
+        if not changes:
+            return
+        writes = [
+            Confirmed(
+                document_id=change.document.document_id,
+                db_id=change.document.db_id,
+                point_id=change.document.point_id,
+                content_hash=change.document.content_hash,
+                payload_hash=change.document.payload_hash,
+                vector_written=vector_written,
+            )
+            for change in changes
+        ]
+        t = self.target
+        t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
+        self.confirmed.update(write.document_id for write in writes)
+
+    def fail(self, failures: Sequence[tuple[Change, VecsyncError]]) -> None:
+        if not failures:
+            return
+        rows = [_failure(change, error, self.target.settings.retry) for change, error in failures]
+        t = self.target
+        t.ledger.fail(t.entity, t.collection, t.tenant, t.space, rows, self.seen_at)
+        self.figures.failed += len(rows)
+
+
+def _failure(change: Change, error: VecsyncError, config: RetryConfig) -> Failed:
+    count = change.retry_count + 1
+    wait = backoff(count, config)
+    return Failed(
+        document_id=change.document.document_id,
+        db_id=change.document.db_id,
+        point_id=change.document.point_id,
+        attempt_hash=attempt_hash(change.document.content_hash, change.document.payload_hash),
+        error_code=error.code,
+        error=str(error),
+        retry_count=count,
+        next_attempt_at=None if wait is None else datetime.now(UTC) + wait,
+    )
+
+
+def _embed(
+    target: Target, changes: list[Change], figures: Figures
+) -> tuple[list[tuple[Change, Vector]], list[tuple[Change, VecsyncError]]]:
+    result = target.embedder.embed([change.document.text for change in changes])
+    figures.embedded += result.embedded
+    figures.cache_hits += result.cache_hits
+    figures.cache_misses += result.cache_misses
+    figures.tokens += result.tokens
+    figures.api_calls += result.api_calls
+    figures.truncated += result.truncated
+    figures.price_usd += result.tokens * target.embedder.provider.price_per_million_tokens / 1e6
+    done: list[tuple[Change, Vector]] = []
+    failed: list[tuple[Change, VecsyncError]] = []
+    for change, outcome in zip(changes, result.outcomes, strict=True):
+        if isinstance(outcome, VecsyncError):
+            failed.append((change, outcome))
+        else:
+            done.append((change, outcome))
+    return done, failed
+
+
+def _point(change: Change, vector: Vector | None = None) -> Point:
+    return Point(change.document.point_id, change.document.payload, vector)
+
+
+def _isolate(items: Sequence[T], write: Callable[[Sequence[T]], None]) -> list[tuple[T, StoreRejected]]:
+    """Write all items; where the store refuses some, find those by halving and write the others."""
+    if not items:
+        return []
+    try:
+        write(items)
+    except StoreRejected as error:
+        if len(items) == 1:
+            return [(items[0], error)]
+        half = len(items) // 2
+        return _isolate(items[:half], write) + _isolate(items[half:], write)
+    return []

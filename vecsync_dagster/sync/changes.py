@@ -1,0 +1,80 @@
+"""What has to change: documents compared with the ledger's rows. Pure; `apply.py` does it.
+
+The words, used with this meaning everywhere:
+
+- new: the store never held the document.
+- changed: its text, template or vector space differs from what the store confirmed.
+- payload_only: its text is the same, its payload (or its tenant) is not: no vector is written.
+- unchanged: both are what the store confirmed.
+- retry: an earlier attempt failed; it is made again.
+- removed: the document is no longer in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vecsync_dagster.documents import Document
+from vecsync_dagster.documents.hashing import attempt_hash
+from vecsync_dagster.ledger.base import LedgerRow
+
+__all__ = ["Change", "Kind", "decide"]
+
+
+class Kind(StrEnum):
+    NEW = "new"
+    CHANGED = "changed"
+    PAYLOAD_ONLY = "payload_only"
+    UNCHANGED = "unchanged"
+    RETRY = "retry"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One document and what to do about it; `row` is what the ledger knew (None for a new one)."""
+
+    kind: Kind
+    document: Document
+    row: LedgerRow | None = None
+
+    @property
+    def retry_count(self) -> int:
+        """Failed attempts so far of just this version of the document."""
+        attempted = attempt_hash(self.document.content_hash, self.document.payload_hash)
+        return self.row.retry_count if self.row and self.row.attempt_hash == attempted else 0
+
+
+def decide(
+    documents: Sequence[Document], rows: Mapping[str, LedgerRow], *, tenant: str, space: str, retry_permanent: bool
+) -> list[Change]:
+    """The change of each document, in order.
+
+    `rows` are the ledger's rows of these documents, whatever their tenant: one that lies under another
+    tenant has moved here. `retry_permanent`: whether documents that used up their retries are tried again.
+    """
+    return [
+        Change(_kind(document, rows.get(document.document_id), tenant, space, retry_permanent), document, row)
+        for document in documents
+        for row in (rows.get(document.document_id),)
+    ]
+
+
+def _kind(document: Document, row: LedgerRow | None, tenant: str, space: str, retry_permanent: bool) -> Kind:
+    if row is None:
+        return Kind.NEW
+    if row.status == "failed":
+        if row.attempt_hash == attempt_hash(document.content_hash, document.payload_hash):
+            permanent = row.next_attempt_at is None
+            return Kind.UNCHANGED if permanent and not retry_permanent else Kind.RETRY
+        if row.content_hash == document.content_hash:
+            return Kind.RETRY  # changed, failed, and changed back: the row must become synced again
+    if row.content_hash is None:
+        return Kind.NEW
+    if row.content_hash != document.content_hash or row.space != space:
+        return Kind.CHANGED
+    if row.payload_hash != document.payload_hash or row.tenant != tenant:
+        return Kind.PAYLOAD_ONLY
+    return Kind.UNCHANGED

@@ -1,0 +1,36 @@
+"""Which embedder writes into a collection: the one of the space it is pinned to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vecsync_dagster.embedding import Embedder, EmbeddingProvider, choose
+from vecsync_dagster.ledger.base import Ledger
+
+__all__ = ["Embedders"]
+
+
+class Embedders:
+    """One embedder for each provider of a chain, shared by all collections, tenants and threads of a process,
+    so that a model is loaded once and a text in flight is paid for once."""
+
+    def __init__(self, chain: Sequence[EmbeddingProvider], ledger: Ledger) -> None:
+        self._chain = tuple(chain)
+        self._ledger = ledger
+        self._made: dict[int, Embedder] = {}
+
+    def of(self, entity: str, collection: str, *, pin: bool) -> Embedder:
+        """The embedder of a collection's space; with `pin` the space of a new collection is fixed for good.
+
+        Raises SpaceMismatch, EmbeddingUnavailable or EmbeddingMisconfigured.
+        """
+        pinned = self._ledger.space_of(collection)
+        provider = choose(self._chain, pinned, collection)
+        if pinned is None and pin:
+            pinned = self._ledger.pin_space(entity, collection, provider.space)
+            provider = choose(self._chain, pinned, collection)
+        return self._made.setdefault(id(provider), Embedder(provider, self._ledger))
+
+    def close(self) -> None:
+        for provider in self._chain:
+            provider.close()

@@ -1,0 +1,60 @@
+"""What a run did, in numbers (REQUIREMENTS P9)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+__all__ = ["Figures"]
+
+
+@dataclass(slots=True)
+class Figures:
+    """Figures of one partition in one run.
+
+    They add up: fetched = new + changed + payload_only + unchanged + retry + invalid. `failed` are those
+    of the changes that did not reach the store. `embedded` counts texts sent to the provider, `cache_hits`
+    texts that were not; `price_usd` is an estimate from the provider's list price. `seconds` is wall time.
+    """
+
+    fetched: int = 0
+    new: int = 0
+    changed: int = 0
+    payload_only: int = 0
+    unchanged: int = 0
+    retry: int = 0
+    invalid: int = 0
+    removed: int = 0
+    failed: int = 0
+    upserted: int = 0
+    embedded: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    tokens: int = 0
+    api_calls: int = 0
+    truncated: int = 0
+    price_usd: float = 0.0
+    unidentified: int = 0
+    """Of the invalid ones: records without a usable id of their own, which the ledger cannot keep."""
+    removals_blocked: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Figures) -> None:
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+
+    @property
+    def writes(self) -> int:
+        """Documents of which the store was told something."""
+        return self.upserted + self.payload_only + self.removed
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything at all happened that people should see."""
+        return bool(self.writes or self.new or self.changed or self.retry or self.failed or self.removals_blocked)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures and records per second, as plain numbers."""
+        rate = self.fetched / self.seconds if self.seconds else 0.0
+        numbers = {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        return {**numbers, "records_per_second": round(rate, 1)}

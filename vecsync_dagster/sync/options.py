@@ -1,0 +1,76 @@
+"""What a sync is asked for, and what it answers: options and results, plain data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from vecsync_dagster.errors import InvalidTenant, VecsyncError
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.partition import Depth
+from vecsync_dagster.sync.verify import CheckOutcome
+
+__all__ = ["STAGES", "Outcome", "PartitionResult", "Stage", "SyncOptions", "check_tenant"]
+
+Stage = Literal["export", "documents", "embeddings", "vectors"]
+STAGES: tuple[Stage, ...] = ("export", "documents", "embeddings", "vectors")
+Outcome = Literal["success", "failed", "interrupted"]
+
+# Dagster joins a partition's two keys with "|" and writes ranges with "..."; white space at the ends and
+# control characters cannot be told apart by people.
+_TENANT = re.compile(r"[^\s|\x00-\x1f\x7f]([^|\x00-\x1f\x7f]{0,126}[^\s|\x00-\x1f\x7f])?")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """How one sync is to be made. `mode` None: as the settings say. A run with a `limit` or `offset` never
+    removes anything. `dry_run` decides and counts, and touches nothing."""
+
+    mode: Literal["full", "incremental"] | None = None
+    limit: int | None = None
+    offset: int = 0
+    allow_removals: bool = False
+    dry_run: bool = False
+    stages: tuple[Stage, ...] = STAGES
+
+    @property
+    def depth(self) -> Depth:
+        if self.dry_run or not {"embeddings", "vectors"} & set(self.stages):
+            return "plan"
+        return "apply" if "vectors" in self.stages else "embed"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionResult:
+    """What became of one partition (entity x collection x tenant) in one run."""
+
+    run_id: str
+    entity: str
+    collection: str
+    tenant: str
+    mode: str
+    outcome: Outcome
+    started_at: datetime
+    ended_at: datetime
+    figures: Figures
+    space: str
+    semantic: bool
+    stages: tuple[Stage, ...]
+    checks: tuple[CheckOutcome, ...] = ()
+    error: VecsyncError | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome == "success" and all(check.passed or check.warning for check in self.checks)
+
+
+def check_tenant(tenant: str) -> None:
+    """Raises InvalidTenant for a key that cannot be a partition."""
+    if not _TENANT.fullmatch(tenant) or "..." in tenant:
+        raise InvalidTenant(
+            f"the tenant key {tenant!r} cannot be a partition: 1 to 128 characters, without | and control "
+            "characters, without ... and without white space at its ends",
+            tenant=tenant,
+        )

@@ -1,0 +1,287 @@
+"""One partition in one run: takes batches of documents, decides, hands work on, removes what is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from typing import Literal
+
+from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
+from vecsync_dagster.documents.hashing import point_id
+from vecsync_dagster.errors import ValidationFailed, VecsyncError
+from vecsync_dagster.ledger.base import Failed, LedgerRow, Rejected
+from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, remove
+from vecsync_dagster.sync.changes import Change, Kind, decide
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.target import Target
+
+__all__ = ["Depth", "PartitionSync"]
+
+Depth = Literal["plan", "embed", "apply"]
+"""How far a run goes: only say what would change; fill the embedding cache; or write."""
+
+_WATCH_S = 0.2
+
+
+class PartitionSync:
+    """The state of one partition's run. Not thread-safe: `take` and `finish` belong to one thread; the
+    batches themselves are written by the executor's threads.
+
+    `error` is the first error of the whole partition; after it nothing more is taken.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        depth: Depth,
+        executor: Executor,
+        *,
+        run_id: str,
+        full: bool,
+        keep_rejected: Callable[[Sequence[Rejection]], None],
+        watch: Callable[[Figures], bool],
+    ) -> None:
+        """`watch` is told the figures while batches are waited for; once it says True no batch is begun."""
+        self.target = target
+        self.depth = depth
+        self.figures = Figures()
+        self.error: VecsyncError | None = None
+        self.started_at = target.ledger.run_start(target.entity, target.collection, target.tenant)
+        self._run_id = run_id
+        self._full = full
+        self._executor = executor
+        self._keep_rejected = keep_rejected
+        self._watch = watch
+        self._known = target.ledger.count_all(target.entity, target.collection, target.tenant)
+        self._matched = 0
+        self._buffer: list[Change] = []
+        self._running: dict[Future[Figures], list[Change]] = {}
+        self._pending: set[str] = set()
+        self._others: bool | None = None
+        self._planned: set[str] = set()
+
+    def take(self, batch: DocumentBatch, tombstones: Sequence[str], *, again: bool = False) -> None:
+        """Decide about one batch. `again`: documents that this run has seen already are left out silently."""
+        if self.error is not None:
+            return
+        try:
+            self._take(batch, again)
+            self._bury(tombstones)
+            self._collect(block=False)
+            # A page may hold many batches: memory holds those being written and as many that wait.
+            while len(self._running) >= 2 * self.target.settings.parallel and not self._watch(self.figures):
+                self._collect(block=True)
+        except VecsyncError as error:
+            self.error = error
+
+    def finish(self) -> None:
+        """Write what is left and wait for every batch in flight."""
+        try:
+            if self.error is None:
+                self._submit(everything=True)
+        finally:
+            while self._running:
+                if self._watch(self.figures):
+                    self.cancel()
+                self._collect(block=True)
+
+    def cancel(self) -> None:
+        """Drop what was not begun yet (a run that is interrupted)."""
+        self._buffer.clear()
+        for future in [future for future in self._running if future.cancel()]:
+            del self._running[future]
+
+    # -- deciding ----------------------------------------------------------------------------------
+
+    def _take(self, batch: DocumentBatch, again: bool) -> None:
+        t = self.target
+        ids = [d.document_id for d in batch.documents]
+        ids += [r.document_id for r in batch.rejections if r.document_id is not None]
+        rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+        documents, duplicates = self._split(batch.documents, rows)
+        rejections = batch.rejections + ([] if again else duplicates)
+        self.figures.fetched += len(documents) + len(rejections)
+        self._reject(rejections, rows)
+        changes = decide(documents, rows, tenant=t.tenant, space=self._space(), retry_permanent=self._full)
+        self._matched += sum(1 for c in changes if c.row is not None and c.row.tenant == t.tenant)
+        unchanged = []
+        for change in changes:
+            setattr(self.figures, change.kind, getattr(self.figures, change.kind) + 1)
+            if change.kind is Kind.UNCHANGED:
+                unchanged.append(change.document.document_id)
+            else:
+                self._buffer.append(change)
+                self._pending.add(change.document.document_id)
+        if unchanged and self.depth == "apply":
+            t.ledger.touch(t.entity, t.collection, t.tenant, unchanged, self.started_at)
+        self._submit(everything=False)
+
+    def _space(self) -> str:
+        return str(self.target.space)
+
+    def _split(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
+        """Documents seen for the first time in this run, and the rest as rejected duplicates."""
+        first: list[Document] = []
+        duplicates: list[Rejection] = []
+        here: set[str] = set()
+        for document in documents:
+            identity = document.document_id
+            row = rows.get(identity)
+            if identity in here or identity in self._pending or (row is not None and row.seen):
+                error = "the id occurs more than once; the first record was taken"
+                duplicates.append(
+                    Rejection(document.db_id, None, "VALIDATION_ERROR", self.target.config.id, error, document.payload)
+                )
+            else:
+                here.add(identity)
+                first.append(document)
+        return first, duplicates
+
+    def _reject(self, rejections: Sequence[Rejection], rows: dict[str, LedgerRow]) -> None:
+        if not rejections:
+            return
+        t = self.target
+        self.figures.invalid += len(rejections)
+        self.figures.unidentified += sum(1 for r in rejections if r.document_id is None)
+        known = [r for r in rejections if r.document_id in rows and rows[r.document_id].tenant == t.tenant]
+        self._matched += len(known)
+        if self.depth == "apply":
+            self._keep_rejected(rejections)
+            told = [Rejected(r.db_id, r.code, r.field, r.error, t.collection) for r in rejections]
+            t.ledger.reject(self._run_id, t.entity, t.tenant, told, self.started_at)
+            self._mark_rejected(rejections, rows)
+        if not t.settings.skip_invalid:
+            raise ValidationFailed(
+                f"{t}: {len(rejections)} records were rejected and skip_invalid is false; the first: "
+                f"id {rejections[0].db_id}: {rejections[0].error}",
+                entity=t.entity,
+                rejected=len(rejections),
+            )
+
+    def _mark_rejected(self, rejections: Sequence[Rejection], rows: dict[str, LedgerRow]) -> None:
+        """Rows that the store holds stay and become stale: a bad record is no reason to lose the last good
+        one. Records never stored get a failed row, so that the ledger accounts for every record."""
+        t = self.target
+        identified = {r.document_id: r for r in rejections if r.document_id is not None}
+        stored = [i for i, r in identified.items() if i in rows and rows[i].tenant == t.tenant and rows[i].content_hash]
+        for identity in stored:
+            error = identified.pop(identity).error
+            t.ledger.mark_stale(
+                t.entity, t.collection, t.tenant, [identity], "VALIDATION_ERROR", error, self.started_at
+            )
+        # A row of another tenant is that tenant's to remove: its document does not exist here.
+        never = [r for i, r in identified.items() if i not in rows or rows[i].tenant == t.tenant]
+        failures = [
+            Failed(
+                document_id=r.document_id or "",
+                db_id=r.db_id or "",
+                point_id=point_id(t.entity, r.document_id or ""),
+                attempt_hash="",
+                error_code=r.code,
+                error=r.error,
+                retry_count=0,
+                next_attempt_at=None,
+            )
+            for r in never
+        ]
+        t.ledger.fail(t.entity, t.collection, t.tenant, t.space, failures, self.started_at)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _submit(self, *, everything: bool) -> None:
+        size = self.target.settings.batch
+        while len(self._buffer) >= size or (everything and self._buffer):
+            batch, self._buffer = self._buffer[:size], self._buffer[size:]
+            if self.depth == "plan":
+                self._plan(batch)
+                continue
+            self._running[self._executor.submit(self._work, batch)] = batch
+
+    def _work(self, batch: list[Change]) -> Figures:
+        if self.depth == "embed":
+            return embed_changes(self.target, batch)
+        figures = apply_changes(self.target, batch, self.started_at)
+        figures.removed += self._remove_moved(batch)
+        return figures
+
+    def _plan(self, batch: list[Change]) -> None:
+        """Count what embedding would cost, each distinct text once over the whole partition."""
+        texts = [c.document.text for c in batch if c.kind is not Kind.PAYLOAD_ONLY]
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._planned]
+        self._planned.update(fresh)
+        plan = self.target.embedder.plan(fresh)
+        self.figures.embedded += plan.to_embed
+        self.figures.cache_misses += plan.to_embed
+        self.figures.cache_hits += len(texts) - plan.to_embed
+        self.figures.tokens += plan.tokens
+        self.figures.price_usd += plan.price
+        self._pending.difference_update(c.document.document_id for c in batch)
+
+    def _collect(self, *, block: bool) -> None:
+        """Take in finished batches; with `block` wait for one, but not longer than until the next look at `watch`."""
+        if not self._running:
+            return
+        done, _ = wait(self._running, timeout=_WATCH_S if block else 0, return_when=FIRST_COMPLETED)
+        for future in done:
+            batch = self._running.pop(future)
+            self._pending.difference_update(c.document.document_id for c in batch)
+            try:
+                self.figures.add(future.result())
+            except BatchFailed as failed:
+                self.figures.add(failed.figures)
+                self.error = self.error or failed.error
+            except VecsyncError as error:
+                self.error = self.error or error
+
+    # -- removing ----------------------------------------------------------------------------------
+
+    def _bury(self, tombstones: Sequence[str]) -> None:
+        """Remove rows that the source itself says are gone."""
+        if not tombstones:
+            return
+        t = self.target
+        kind = t.config.type or t.entity
+        ids = [document_id(t.tenant, kind, db_id) for db_id in tombstones]
+        rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+        gone = [(i, point_id(t.entity, i)) for i, row in rows.items() if row.tenant == t.tenant]
+        if self.depth == "apply":
+            remove(t, t.tenant, gone)
+        if self.depth != "embed":
+            self.figures.removed += len(gone)
+
+    def _remove_moved(self, batch: Sequence[Change]) -> int:
+        """A record that changed between a tenant and global has a new document id: its old document goes
+        as soon as the new one is there, or others would go on seeing it until their own full run."""
+        t = self.target
+        new = [c.document for c in batch if c.kind is Kind.NEW]
+        if not new or not self._has_other_scope():
+            return 0
+        other = GLOBAL if t.tenant != GLOBAL else ""
+        kind = t.config.type or t.entity
+        ids = [document_id(other, kind, document.db_id) for document in new]
+        rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+        for identity, row in rows.items():
+            remove(t, row.tenant, [(identity, point_id(t.entity, identity))])
+        return len(rows)
+
+    def _has_other_scope(self) -> bool:
+        if self._others is None:
+            tenants = self.target.ledger.tenants(self.target.entity, self.target.collection)
+            is_global = self.target.tenant == GLOBAL
+            self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
+        return self._others
+
+    def remove_unseen(self, *, allow: bool) -> None:
+        """After a complete export: remove what it did not have, unless that is suspiciously much."""
+        t = self.target
+        bounds = (t.entity, t.collection, t.tenant)
+        gone = self._known - self._matched if self.depth != "apply" else t.ledger.count_unseen(*bounds, self.started_at)
+        guard = t.settings.removal_guard
+        if gone > guard.min_documents and gone > guard.share * self._known and not allow:
+            self.figures.removals_blocked += gone
+            return
+        if self.depth == "apply":
+            for rows in t.ledger.unseen(*bounds, self.started_at, t.settings.delete_batch):
+                remove(t, t.tenant, rows)
+        self.figures.removed += gone

@@ -1,0 +1,205 @@
+"""The ledger compared with the store, point by point, in both directions; and mending what differs.
+
+Both sides come ordered by point id and are merged, so that memory stays flat. A difference is one of:
+
+- missing: the ledger says it is there, the store does not have it.
+- orphan: the store has it, the ledger knows nothing of it.
+- stale_hash: both have it, but the stored payload, or the hashes in it, are not what was confirmed.
+- wrong_tenant: both have it, under different tenants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain, groupby
+from typing import Literal, TypeVar
+
+from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.documents.hashing import payload_hash, point_id
+from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
+from vecsync_dagster.sources.base import Read, Source
+from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
+from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
+from vecsync_dagster.sync.changes import Change, Kind
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.target import Target
+
+__all__ = ["Difference", "compare", "compare_collection", "compare_partition", "repair"]
+
+T = TypeVar("T")
+DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant"]
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`tenant` is the ledger's, `stored_tenant` the store's; None where that side has no such point."""
+
+    kind: DifferenceKind
+    point_id: str
+    document_id: str | None
+    db_id: str | None
+    tenant: str | None
+    stored_tenant: str | None
+    payload_only: bool = False
+    """Of a stale hash: the text is as confirmed, only the payload is not."""
+
+
+def compare(ledger: Iterable[LedgerPoint], stored: Iterable[StoredPoint]) -> Iterator[Difference]:
+    """Merge two streams that are ordered by point id (numeric ids, which are never ours, come first)."""
+    points, rows = iter(stored), iter(ledger)
+    point, row = next(points, None), next(rows, None)
+    while point is not None or row is not None:
+        if row is None or (point is not None and (point.point_id.isdigit() or point.point_id < row.point_id)):
+            assert point is not None  # noqa: S101 (for the type checker: the loop's condition says so)
+            yield _orphan(point)
+            point = next(points, None)
+        elif point is None or row.point_id < point.point_id:
+            yield Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
+            row = next(rows, None)
+        else:
+            yield from _differs(row, point)
+            point, row = next(points, None), next(rows, None)
+
+
+def compare_collection(target: Target) -> Iterator[Difference]:
+    """The whole collection, all tenants, also points that lie in no partition (the target's tenant is ignored)."""
+    t = target
+    rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, None))
+    return compare(rows, chain.from_iterable(t.store.scan(t.collection, None)))
+
+
+def compare_partition(target: Target) -> Iterator[Difference]:
+    """One partition. A point that is missing here but stands under another tenant, or the reverse, is a
+    wrong_tenant; for that the two odd cases are looked up by id."""
+    t = target
+    rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, t.tenant))
+    for some in _chunks(compare(rows, chain.from_iterable(t.store.scan(t.collection, t.tenant)))):
+        yield from _with_tenants(t, some)
+
+
+def repair(target_of: Callable[[str], Target], source: Source, differences: Iterable[Difference]) -> Figures:
+    """Mend every difference: orphans are deleted; the others are written again from the source's record, with
+    vectors from the cache. A record that the source no longer has is removed.
+
+    Each tenant is held while it is mended: a point that a run has written but not yet told the ledger looks
+    like an orphan. `target_of` gives the target of a tenant. Raises PartitionBusy where a run is under way, and
+    the first error of a service; what was mended stays.
+    """
+    figures = Figures()
+    for some in _chunks(differences):
+        for tenant, group in groupby(sorted(some, key=_tenant), key=_tenant):
+            target, theirs = target_of(tenant), list(group)
+            with target.ledger.hold(target.entity, tenant):
+                orphans = _still_orphans(target, [d for d in theirs if d.kind == "orphan"])
+                if orphans:
+                    target.store.delete_foreign(target.collection, orphans)
+                    figures.removed += len(orphans)
+                ours = [d for d in theirs if d.tenant is not None]
+                if ours:
+                    figures.add(_rewrite(target, source, ours))
+    return figures
+
+
+def _tenant(difference: Difference) -> str:
+    return difference.tenant or difference.stored_tenant or GLOBAL
+
+
+def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[str]:
+    """Point ids of those that the ledger does not know now either: a run may have ended meanwhile."""
+    claimed = [d.document_id for d in orphans if d.document_id is not None]
+    rows = target.ledger.rows(target.entity, target.collection, claimed, datetime.now(UTC)) if claimed else {}
+    return [d.point_id for d in orphans if d.document_id not in rows or not _is_of(target, d, rows[d.document_id])]
+
+
+def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) -> Figures:
+    t = target
+    figures = Figures()
+    wanted = {d.document_id: d for d in differences if d.document_id is not None}
+    builder = DocumentBuilder(t.entity, t.config, t.tenant, [t.collection])
+    now = datetime.now(UTC)
+    ids = [d.db_id for d in wanted.values() if d.db_id is not None]
+    found: set[str] = set()
+    for page in source.read(Read(t.tenant, ids=ids), t.settings.page):
+        batch = builder.build(page.records)[t.collection]
+        found.update(r.document_id for r in batch.rejections if r.document_id is not None)
+        rows = t.ledger.rows(t.entity, t.collection, [d.document_id for d in batch.documents], now)
+        changes = [
+            Change(_mending(wanted[d.document_id], rows.get(d.document_id), d.content_hash), d, rows.get(d.document_id))
+            for d in batch.documents
+            if d.document_id in wanted
+        ]
+        found.update(c.document.document_id for c in changes)
+        for start in range(0, len(changes), t.settings.batch):
+            figures.add(_apply(t, changes[start : start + t.settings.batch], now))
+        figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
+    # Only what was asked for by id and did not come back is gone.
+    gone = [(i, d.point_id) for i, d in wanted.items() if i not in found and d.db_id is not None]
+    remove(t, t.tenant, gone)
+    figures.removed += len(gone)
+    return figures
+
+
+def _apply(target: Target, changes: Sequence[Change], now: datetime) -> Figures:
+    try:
+        return apply_changes(target, changes, now)
+    except BatchFailed as failed:
+        error: VecsyncError = failed.error
+        raise error from failed
+
+
+def _mending(difference: Difference, row: LedgerRow | None, content_hash: str) -> Kind:
+    same_text = row is not None and row.content_hash == content_hash
+    return Kind.PAYLOAD_ONLY if difference.payload_only and same_text else Kind.CHANGED
+
+
+def _differs(row: LedgerPoint, point: StoredPoint) -> Iterator[Difference]:
+    ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
+    if row.tenant != point.tenant:
+        yield Difference("wrong_tenant", *ids)
+    elif point.payload.get(CONTENT_HASH) != row.content_hash:
+        yield Difference("stale_hash", *ids)
+    elif payload_hash(point.payload) != row.payload_hash or point.payload.get(PAYLOAD_HASH) != row.payload_hash:
+        yield Difference("stale_hash", *ids, payload_only=True)
+
+
+def _orphan(point: StoredPoint) -> Difference:
+    identity = point.payload.get(DOCUMENT_ID)
+    return Difference(
+        "orphan", point.point_id, identity if isinstance(identity, str) else None, None, None, point.tenant
+    )
+
+
+def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Difference]:
+    t = target
+    missing = [d.point_id for d in some if d.kind == "missing"]
+    elsewhere = {p.point_id: p for p in t.store.retrieve(t.collection, missing)} if missing else {}
+    claimed = [d.document_id for d in some if d.kind == "orphan" and d.document_id is not None]
+    rows = t.ledger.rows(t.entity, t.collection, claimed, datetime.now(UTC)) if claimed else {}
+    for d in some:
+        if d.point_id in elsewhere:
+            other = elsewhere[d.point_id].tenant
+            yield Difference("wrong_tenant", d.point_id, d.document_id, d.db_id, d.tenant, other)
+        elif d.kind == "orphan" and d.document_id in rows and _is_of(t, d, rows[d.document_id]):
+            yield Difference("wrong_tenant", d.point_id, d.document_id, None, rows[d.document_id].tenant, t.tenant)
+        else:
+            yield d
+
+
+def _is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:
+    """Whether the point is really that document's, not a foreign one that carries its id."""
+    return point_id(target.entity, row.document_id) == difference.point_id and row.content_hash is not None
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) >= _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

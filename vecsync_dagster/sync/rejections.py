@@ -1,0 +1,66 @@
+"""invalid_records.jsonl: every rejected record with the reason, for the people who own the source (P5).
+
+The only place outside the store and the snapshots that holds record values; it lies in the state folder.
+"""
+
+from __future__ import annotations
+
+import logging.handlers
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from vecsync_dagster.documents import Rejection
+from vecsync_dagster.errors import OutputUnwritable
+
+__all__ = ["RejectionLog"]
+
+MAX_BYTES = 50 * 2**20
+KEPT_FILES = 3
+
+
+class RejectionLog:
+    """Appends {timestamp, entity_type, tenant, field, error, record} a line; the file is rotated at 50 MiB."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handler: logging.handlers.RotatingFileHandler | None = None
+
+    def keep(self, entity: str, tenant: str, rejections: Sequence[Rejection]) -> None:
+        """Raises OutputUnwritable where the file cannot be written."""
+        now = datetime.now(UTC).isoformat()
+        for rejection in rejections:
+            line = {
+                "timestamp": now,
+                "entity_type": entity,
+                "tenant": tenant,
+                "field": rejection.field,
+                "error": rejection.error,
+                "record": rejection.record,
+            }
+            self._write(orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
+
+    def close(self) -> None:
+        if self._handler is not None:
+            self._handler.close()
+            self._handler = None
+
+    def _write(self, line: str) -> None:
+        try:
+            if self._handler is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._handler = _Rotating(self.path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+            self._handler.emit(logging.makeLogRecord({"msg": line}))
+        except OSError as error:
+            raise OutputUnwritable(
+                f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
+            ) from error
+
+
+class _Rotating(logging.handlers.RotatingFileHandler):
+    """The standard library's rotation; errors are raised instead of printed."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class names it)
+        raise

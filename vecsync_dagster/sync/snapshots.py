@@ -1,0 +1,219 @@
+"""The last export of each partition's records, as Parquet on disk.
+
+A snapshot is what a stage reads when `export` is not selected, and what people look at in a notebook. It
+appears whole or not at all: written to a temporary file, renamed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vecsync_dagster.documents.validation import clean_any
+from vecsync_dagster.errors import OutputUnwritable, SourceRejected
+from vecsync_dagster.sources.base import Cursor, Page
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second of every command's start
+
+__all__ = ["Snapshot", "SnapshotWriter", "Snapshots"]
+
+_META = b"vecsync"
+_JSON = {b"vecsync": b"json"}
+_PLAIN_KEY = re.compile(r"[a-z0-9_-]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a snapshot's file says of itself. `complete`: it holds every live row of the tenant."""
+
+    complete: bool
+    cursor: Cursor | None
+    tombstones: tuple[str, ...]
+    rows: int
+
+
+class Snapshots:
+    """Snapshots of all entities below one folder: `<entity>/<tenant>.parquet`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, entity: str, tenant: str) -> Path:
+        # Two keys never share a file, on no file system: some ignore letter case, all limit a name's length.
+        name = tenant
+        if not _PLAIN_KEY.fullmatch(tenant):
+            name = f"{quote(tenant, safe='')[:100]}-{hashlib.sha256(tenant.encode()).hexdigest()[:16]}"
+        return self._folder / entity / f"{name}.parquet"
+
+    def writer(self, entity: str, tenant: str, *, complete: bool) -> SnapshotWriter:
+        return SnapshotWriter(self.path(entity, tenant), complete=complete)
+
+    def describe(self, entity: str, tenant: str) -> Snapshot:
+        """Raises SourceRejected where there is no snapshot."""
+        with self._open(entity, tenant) as file:
+            return _snapshot(file)
+
+    def pages(self, entity: str, tenant: str, page: int) -> Iterator[Page]:
+        """The snapshot as pages, in memory of one. Raises SourceRejected where there is none."""
+        with self._open(entity, tenant) as file:
+            told = _snapshot(file)
+            for records in file.iter_batches(batch_size=page):
+                yield Page(records, cursor=told.cursor)
+            if told.tombstones:
+                empty = pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
+                yield Page(empty, tombstones=told.tombstones, cursor=told.cursor)
+
+    def frame(self, entity: str, tenant: str) -> pd.DataFrame:
+        """The snapshot's records as a DataFrame. Raises SourceRejected where there is none."""
+        with self._open(entity, tenant) as file:
+            frame: pd.DataFrame = file.read().to_pandas()
+            return frame
+
+    def drop(self, entity: str, tenant: str) -> None:
+        self.path(entity, tenant).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _open(self, entity: str, tenant: str) -> Iterator[pq.ParquetFile]:
+        path = self.path(entity, tenant)
+        if not path.exists():
+            raise SourceRejected(
+                f"no snapshot of {entity} for tenant {tenant}: run its export first", entity=entity, tenant=tenant
+            )
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            raise SourceRejected(f"the snapshot {path} is damaged: run its export again", path=str(path)) from error
+        with file:
+            yield file
+
+
+class SnapshotWriter:
+    """Writes pages as they come. Leaving the `with` block without an error publishes the file."""
+
+    def __init__(self, path: Path, *, complete: bool) -> None:
+        self._path = path
+        self._part = path.with_suffix(".part")
+        self._old = path.with_suffix(".old")
+        self._complete = complete
+        self._writer: pq.ParquetWriter | None = None
+        self._tombstones: list[str] = []
+        self._cursor: Cursor | None = None
+        self._rows = 0
+
+    def write(self, page: Page) -> None:
+        """Raises OutputUnwritable where the folder cannot be written or the disk is full."""
+        self._tombstones += page.tombstones
+        self._cursor = page.cursor or self._cursor
+        self._rows += page.records.num_rows
+        if page.records.num_columns:
+            with _writable(self._part):
+                self._append(page.records)
+
+    def __enter__(self) -> SnapshotWriter:
+        with _writable(self._part):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _writable(self._part):
+            if kind is None:
+                writer = self._writer or pq.ParquetWriter(self._part, pa.schema([]))
+                writer.add_key_value_metadata({_META: self._metadata()})
+                writer.close()
+                self._part.replace(self._path)
+            elif self._writer is not None:
+                self._writer.close()
+                self._part.unlink(missing_ok=True)
+                self._old.unlink(missing_ok=True)
+
+    def _metadata(self) -> str:
+        cursor = asdict(self._cursor) if self._cursor else None
+        return json.dumps(
+            {"complete": self._complete, "cursor": cursor, "tombstones": self._tombstones, "rows": self._rows}
+        )
+
+    def _append(self, records: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._part, records.schema)
+        schema = _common(self._writer.schema, records.schema)
+        if [_kind(field) for field in schema] != [_kind(field) for field in self._writer.schema]:
+            self._rewrite(schema)
+        self._writer.write_batch(_as(records, schema))
+
+    def _rewrite(self, schema: pa.Schema) -> None:
+        assert self._writer is not None  # noqa: S101 (only called once something was written)
+        self._writer.close()
+        self._part.replace(self._old)
+        self._writer = pq.ParquetWriter(self._part, schema)
+        with pq.ParquetFile(self._old) as file:
+            for records in file.iter_batches():
+                self._writer.write_batch(_as(records, schema))
+        self._old.unlink()
+
+
+def _common(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """The schema that holds batches of both. A column whose type changes from batch to batch (SQLite) becomes
+    text that holds JSON: in it every value stays what it was, so that a run over the snapshot decides as one
+    over the source."""
+    fields = []
+    for field in old:
+        other = new.field(field.name)
+        if pa.types.is_null(field.type) or _kind(field) == _kind(other):
+            fields.append(other)
+        else:
+            keep = pa.types.is_null(other.type)
+            fields.append(field if keep else pa.field(field.name, pa.string(), metadata=_JSON))
+    return pa.schema(fields)
+
+
+def _as(records: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for field in schema:
+        values = records.column(field.name)
+        if _kind(records.schema.field(field.name)) != _kind(field):
+            values = _to_json(values) if _is_json(field) else values.cast(field.type)
+        arrays.append(values)
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _is_json(field: pa.Field) -> bool:
+    return (field.metadata or {}).get(b"vecsync") == b"json"
+
+
+def _kind(field: pa.Field) -> tuple[pa.DataType, bool]:
+    return field.type, _is_json(field)
+
+
+def _to_json(values: pa.Array) -> pa.Array:
+    texts = (None if v is None else json.dumps(v, ensure_ascii=False, default=clean_any) for v in values.to_pylist())
+    return pa.array(texts, pa.string())
+
+
+def _snapshot(file: pq.ParquetFile) -> Snapshot:
+    told = json.loads(file.metadata.metadata[_META])
+    cursor = Cursor(**told["cursor"]) if told["cursor"] else None
+    return Snapshot(told["complete"], cursor, tuple(told["tombstones"]), told["rows"])
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputUnwritable(
+            f"the snapshot {path} cannot be written: {error.strerror or type(error).__name__}", path=str(path)
+        ) from error

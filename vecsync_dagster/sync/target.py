@@ -1,0 +1,34 @@
+"""One partition and everything that is needed to bring it up to date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vecsync_dagster.config.models import EntityConfig, SyncConfig
+from vecsync_dagster.embedding import Embedder
+from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.space import Space
+from vecsync_dagster.stores.base import VectorStore
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Entity + collection + tenant: the bounds of every query, write and removal."""
+
+    entity: str
+    config: EntityConfig
+    collection: str
+    tenant: str
+    store: VectorStore
+    ledger: Ledger
+    embedder: Embedder
+    settings: SyncConfig = field(default_factory=SyncConfig)
+
+    @property
+    def space(self) -> Space:
+        return self.embedder.provider.space
+
+    def __str__(self) -> str:
+        return f"{self.collection} of {self.tenant}"

@@ -1,0 +1,270 @@
+"""A configuration brought to life: its sources, stores, providers and ledger, made when first needed.
+
+The CLI and the Dagster assets both go through here, so that both do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from types import TracebackType
+
+from vecsync_dagster.config.models import Config, EntityConfig
+from vecsync_dagster.embedding import build_chain
+from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
+from vecsync_dagster.ledger import SqlLedger, build_ledger
+from vecsync_dagster.sources import Source, build_source
+from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
+from vecsync_dagster.sync.embedders import Embedders
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.options import PartitionResult, SyncOptions
+from vecsync_dagster.sync.pipeline import sync_tenant
+from vecsync_dagster.sync.reconcile import Difference, compare_collection, repair
+from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.snapshots import Snapshots
+from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, validation_outcome, verify
+
+__all__ = ["Selection", "Workspace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One tenant of one entity, and those of its collections that are meant."""
+
+    entity: str
+    tenant: str
+    collections: tuple[str, ...]
+
+
+class Workspace:
+    """Use as a context manager: leaving it releases files, locks and connections.
+
+    `read_only`: nothing is made on disk; a ledger that does not exist yet is an empty one in memory.
+    """
+
+    def __init__(self, config: Config, *, read_only: bool = False) -> None:
+        self.config = config
+        self._read_only = read_only
+        self._sources: dict[str, Source] = {}
+        self._stores: dict[str, VectorStore] = {}
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    @cached_property
+    def ledger(self) -> SqlLedger:
+        folder = self.config.state_folder
+        if self._read_only and self.config.ledger.url is None and not (folder / "ledger.sqlite").exists():
+            return SqlLedger.open("sqlite://")
+        return build_ledger(self.config.ledger, state_folder=folder)
+
+    @cached_property
+    def embedders(self) -> Embedders:
+        return Embedders(build_chain(self.config.embedding), self.ledger)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        return Snapshots(self.config.state_folder / "snapshots")
+
+    @cached_property
+    def rejections(self) -> RejectionLog:
+        return RejectionLog(self.config.state_folder / "invalid_records.jsonl")
+
+    def entity(self, name: str) -> EntityConfig:
+        """Raises ConfigError that lists the entities for a name that is none of them."""
+        if name not in self.config.entities:
+            raise ConfigError(f"no entity {name!r}; there are: {', '.join(self.config.entities)}", entity=name)
+        return self.config.entities[name]
+
+    def owner_of(self, collection: str) -> str:
+        """The entity that feeds a collection. Raises ConfigError that lists the collections otherwise."""
+        for name, entity in self.config.entities.items():
+            if collection in entity.collections:
+                return name
+        known = [c for entity in self.config.entities.values() for c in entity.collections]
+        raise ConfigError(f"no collection {collection!r}; there are: {', '.join(known)}", collection=collection)
+
+    def source(self, entity: str) -> Source:
+        if entity not in self._sources:
+            config = self.entity(entity)
+            self._sources[entity] = build_source(
+                self.config.sources[config.source],
+                config,
+                name=config.source,
+                entity_name=entity,
+                path_of=self.config.path,
+            )
+        return self._sources[entity]
+
+    def store(self, name: str) -> VectorStore:
+        if name not in self._stores:
+            self._stores[name] = build_store(self.config.stores[name], key=f"stores.{name}", path_of=self.config.path)
+        return self._stores[name]
+
+    def store_of(self, entity: str, collection: str) -> VectorStore:
+        return self.store(self.entity(entity).collections[collection].store)
+
+    # -- tenants and partitions --------------------------------------------------------------------
+
+    def tenants(self, entity: str) -> list[str]:
+        """`global`, the source's tenants, and those that only the ledger still knows (fault 4), in order.
+
+        Keys are as the source has them; one that cannot be a partition fails when it is synced.
+        """
+        tenancy = self.entity(entity).tenancy
+        found = set(self.source(entity).tenants()) | set(self.ledger.tenants(entity))
+        found.discard(GLOBAL)
+        shared = [GLOBAL] if tenancy is None or tenancy.global_flag is not None else []
+        return shared + sorted(found)
+
+    def reserved_tenant(self, entity: str) -> bool:
+        """Whether a tenant of the source is itself called `global`: it would look like everybody's."""
+        return GLOBAL in self.source(entity).tenants()
+
+    def select(
+        self, entities: Iterable[str], tenants: Sequence[str] | None = None, collection: str | None = None
+    ) -> Iterator[Selection]:
+        """Partitions by entity and tenant; `tenants` None means all there are."""
+        for name in entities:
+            collections = tuple(self.entity(name).collections)
+            if collection is not None:
+                collections = tuple(c for c in collections if c == collection)
+            for tenant in self.tenants(name) if tenants is None else tenants:
+                yield Selection(name, tenant, collections)
+
+    # -- doing -------------------------------------------------------------------------------------
+
+    def sync(
+        self,
+        selection: Selection,
+        options: SyncOptions | None = None,
+        *,
+        progress: Callable[[Figures], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> list[PartitionResult]:
+        """Sync one selection. What goes wrong with this tenant is in its results, so that others can go on;
+        only errors of the ledger itself are raised."""
+        entity = self.entity(selection.entity)
+        options = options or SyncOptions()
+        started = datetime.now(UTC)
+        try:
+            results = sync_tenant(
+                selection.entity,
+                entity,
+                selection.tenant,
+                source=self.source(selection.entity),
+                store={c: self.store_of(selection.entity, c) for c in selection.collections},
+                provider=self.embedders,
+                ledger=self.ledger,
+                collections=selection.collections,
+                settings=self.config.sync,
+                options=options,
+                snapshots=self.snapshots,
+                rejections=self.rejections,
+                progress=progress,
+                stop=stop,
+            )
+        except (LedgerRejected, LedgerUnavailable):
+            raise
+        except VecsyncError as error:
+            return [_failed(selection, collection, options, started, error) for collection in selection.collections]
+        if all(result.ok and result.mode == "full" for result in results) and not options.dry_run:
+            self._forget_if_gone(selection)
+        return results
+
+    def _forget_if_gone(self, selection: Selection) -> None:
+        """A tenant without rows in source and ledger leaves no watermark and no snapshot."""
+        entity, tenant = selection.entity, selection.tenant
+        if tenant == GLOBAL or self.source(entity).count(tenant):
+            return
+        for collection in selection.collections:
+            if not self.ledger.count_all(entity, collection, tenant):
+                self.ledger.drop_partition(entity, collection, tenant)
+        self.snapshots.drop(entity, tenant)
+
+    def verify(self, selection: Selection) -> Iterator[tuple[str, list[CheckOutcome]]]:
+        """The checks of each collection of a selection, made now, point by point. Validation and the removal
+        guard speak of the last full run: only that one met every record."""
+        name, tenant = selection.entity, selection.tenant
+        rows = self.source(name).count(tenant)
+        for collection in selection.collections:
+            last = last_full_run(self.ledger, name, collection, tenant)
+            outcomes = verify(
+                self.target(name, collection, tenant),
+                last,
+                source_rows=rows,
+                unidentified=last.unidentified,
+                full=True,
+                identity=True,
+            )
+            yield collection, [validation_outcome(last), *outcomes]
+
+    def target(self, entity: str, collection: str, tenant: str) -> Target:
+        """Raises SpaceMismatch or EmbeddingUnavailable where the collection's space cannot be had."""
+        return Target(
+            entity,
+            self.entity(entity),
+            collection,
+            tenant,
+            self.store_of(entity, collection),
+            self.ledger,
+            self.embedders.of(entity, collection, pin=False),
+            self.config.sync,
+        )
+
+    def differences(self, entity: str, collection: str) -> Iterator[Difference]:
+        """Every difference between ledger and store in one collection, all tenants."""
+        return compare_collection(self.target(entity, collection, GLOBAL))
+
+    def repair(self, entity: str, collection: str, differences: Iterable[Difference]) -> Figures:
+        """Mend differences of one collection; see `reconcile.repair`."""
+        return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences)
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Release everything that was opened; it opens again on its next use."""
+        for store in self._stores.values():
+            store.close()
+        for source in self._sources.values():
+            source.close()
+        if "embedders" in self.__dict__:
+            self.embedders.close()
+            del self.embedders
+        if "rejections" in self.__dict__:
+            self.rejections.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
+            del self.ledger
+        self._stores.clear()
+        self._sources.clear()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _failed(
+    selection: Selection, collection: str, options: SyncOptions, started: datetime, error: VecsyncError
+) -> PartitionResult:
+    return PartitionResult(
+        run_id="",
+        entity=selection.entity,
+        collection=collection,
+        tenant=selection.tenant,
+        mode=options.mode or "",
+        outcome="failed",
+        started_at=started,
+        ended_at=datetime.now(UTC),
+        figures=Figures(),
+        space="",
+        semantic=True,
+        stages=options.stages,
+        error=error,
+    )

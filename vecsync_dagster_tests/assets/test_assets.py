@@ -1,0 +1,231 @@
+"""The assets through Dagster itself: partitions, ranges, any set of them, subsets of stages, failures, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from vecsync_dagster.automation import add_tenants
+from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.sync import CHECKS, STAGES
+from vecsync_dagster_tests.assets.conftest import TENANTS
+from vecsync_dagster_tests.world import ENTITY, World
+
+ALL = {f"works|{tenant}" for tenant in TENANTS}
+
+
+def key(stage: str) -> dg.AssetKey:
+    return dg.AssetKey([ENTITY, stage])
+
+
+def run(
+    world: World,
+    instance: dg.DagsterInstance,
+    *,
+    job: str = "works_job",
+    config: dict[str, Any] | None = None,
+    stages: Sequence[str] = (),
+    **more: Any,
+) -> dg.ExecuteInProcessResult:
+    definitions = build_definitions(world.config)
+    op = "all_sync" if job == "sync_all_job" else "works_sync"
+    return definitions.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        run_config={"ops": {op: {"config": config or {}}}},
+        asset_selection=[key(stage) for stage in stages] or None,
+        raise_on_error=False,
+        **more,
+    )
+
+
+def materialized(instance: dg.DagsterInstance, stage: str = "vectors") -> set[str]:
+    return instance.get_materialized_partitions(key(stage))
+
+
+def evaluations(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str | None], bool]:
+    return {(e.check_name, e.partition): e.passed for e in checked(result)}
+
+
+def checked(result: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
+    found = (event.event_specific_data for event in result.all_events)
+    return [e for e in found if isinstance(e, dg.AssetCheckEvaluation)]
+
+
+def records(value: dg.MetadataValue[Any]) -> list[dg.TableRecord]:
+    assert isinstance(value, dg.TableMetadataValue)
+    return list(value.records)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """What the failed step says, with its causes."""
+    [event] = [e for e in result.all_events if e.is_step_failure]
+    error = event.step_failure_data.error
+    assert error is not None
+    return error.to_string()
+
+
+def test_definitions_are_loadable(world: World) -> None:
+    """Every asset, job, check and schedule of a configuration loads, and loading opens no connection."""
+    definitions = build_definitions(world.config)
+    dg.Definitions.validate_loadable(definitions)
+    jobs = {job.name for job in definitions.resolve_all_job_defs()}
+    assert {"works_job", "sync_all_job"} <= jobs
+    assert not (world.config.state_folder).exists()
+
+
+@pytest.mark.parametrize("job", ["works_job", "sync_all_job"])
+def test_a_run_without_a_partition_covers_every_tenant(world: World, instance: dg.DagsterInstance, job: str) -> None:
+    """Tenants become partitions, and all four assets of each are materialized with their checks."""
+    result = run(world, instance, job=job, config={"mode": "full"})
+    assert result.success
+    world.assert_exact()
+    for stage in STAGES:
+        assert materialized(instance, stage) == ALL
+    assert evaluations(result) == {(name, partition): True for name in CHECKS for partition in ALL}
+
+
+def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:
+    """A run for one partition syncs it alone."""
+    add_tenants(instance, ENTITY, TENANTS)
+    assert run(world, instance, partition_key="works|acme").success
+    assert materialized(instance) == {"works|acme"}
+    assert {payload["tenantId"] for payload in world.stored().values()} == {"acme"}
+
+
+def test_a_range_of_partitions(world: World, instance: dg.DagsterInstance) -> None:
+    """A run with Dagster's range tags covers the range, as a backfill of one run does."""
+    add_tenants(instance, ENTITY, sorted(TENANTS))
+    tags = {"dagster/asset_partition_range_start": "works|acme", "dagster/asset_partition_range_end": "works|brick"}
+    assert run(world, instance, tags=tags).success
+    assert materialized(instance) == {"works|acme", "works|brick"}
+
+
+def test_a_scattered_set_of_partitions(world: World, instance: dg.DagsterInstance) -> None:
+    """Partitions named in the run's configuration are those that are synced."""
+    add_tenants(instance, ENTITY, TENANTS)
+    assert run(world, instance, config={"partitions": ["works|global", "works|brick"]}).success
+    assert materialized(instance) == {"works|global", "works|brick"}
+
+
+def test_an_unchanged_partition_gets_no_event(world: World, instance: dg.DagsterInstance) -> None:
+    """A second run over everything writes no materialization; one asked for by name still gets its own."""
+    assert run(world, instance).success
+    again = run(world, instance)
+    assert [event for event in again.all_events if event.is_step_materialization] == []
+    stored = instance.get_run_by_id(again.run_id)
+    assert stored is not None
+    assert (stored.tags["vecsync/partitions"], stored.tags["vecsync/unchanged"]) == ("3", "3")
+    named = run(world, instance, partition_key="works|acme")
+    assert len([event for event in named.all_events if event.is_step_materialization]) == len(STAGES)
+
+
+def test_stages_one_after_the_other(world: World, instance: dg.DagsterInstance) -> None:
+    """export alone writes the snapshot, embeddings alone fills the cache, vectors alone reads both."""
+    add_tenants(instance, ENTITY, TENANTS)
+    assert run(world, instance, stages=["export"], partition_key="works|acme").success
+    assert (materialized(instance, "export"), materialized(instance, "documents")) == ({"works|acme"}, set())
+    assert world.stored() == {}
+    with world.workspace() as workspace:
+        assert len(workspace.snapshots.frame(ENTITY, "acme")) == 4
+
+    assert run(world, instance, stages=["documents", "embeddings"], partition_key="works|acme").success
+    assert world.stored() == {}
+
+    result = run(world, instance, stages=["vectors"], partition_key="works|acme")
+    assert result.success
+    [event] = [e for e in result.all_events if e.is_step_materialization]
+    metadata = event.materialization.metadata
+    assert (metadata["upserted"].value, metadata["embedded"].value, metadata["cache_hits"].value) == (4, 0, 4)
+    assert len(world.stored()) == 4
+
+
+def test_vectors_without_a_snapshot_fails_and_says_so(world: World, instance: dg.DagsterInstance) -> None:
+    """A stage whose upstream was never run names what to run first."""
+    add_tenants(instance, ENTITY, TENANTS)
+    result = run(world, instance, stages=["vectors"], partition_key="works|acme")
+    assert not result.success
+    assert "run its export first" in failure_of(result)
+
+
+def test_an_incremental_snapshot_never_removes(world: World, instance: dg.DagsterInstance) -> None:
+    """vectors that read the snapshot of an incremental export do not take it for the whole."""
+    assert run(world, instance).success
+    world.update(11, name="иначе")
+    assert run(world, instance, stages=["export"], partition_key="works|acme").success
+    result = run(world, instance, stages=["documents", "embeddings", "vectors"], partition_key="works|acme")
+    assert result.success
+    world.assert_exact()
+    with world.workspace() as workspace:
+        workspace.snapshots.drop(ENTITY, "acme")
+
+
+def test_one_failing_tenant_does_not_stop_the_others(world: World, instance: dg.DagsterInstance) -> None:
+    """The run fails at the end and names the tenant; the others are synced and materialized."""
+    world.insert([{"id": 99, "tenant_id": "a|b"}])
+    result = run(world, instance)
+    assert not result.success
+    assert materialized(instance) == ALL
+    assert "INVALID_TENANT" in failure_of(result)
+    assert "'a|b'" in failure_of(result)
+
+
+def test_checks_fail_with_the_ids(world: World, instance: dg.DagsterInstance) -> None:
+    """Points deleted behind its back fail the identity check, which lists them."""
+    assert run(world, instance).success
+    with world.workspace() as workspace:
+        [points] = list(workspace.store("main").scan(ENTITY, "acme"))
+        workspace.store("main").delete(ENTITY, "acme", [points[0].point_id])
+    result = run(world, instance, config={"mode": "full"})
+    assert result.success
+    told = evaluations(result)
+    assert (told["identity", "works|acme"], told["counts", "works|acme"]) == (False, False)
+    [identity] = [e for e in checked(result) if (e.check_name, e.partition) == ("identity", "works|acme")]
+    [row] = records(identity.metadata["differences"])
+    assert (row.data["kind"], row.data["point"]) == ("missing", points[0].point_id)
+    assert identity.severity is dg.AssetCheckSeverity.ERROR
+
+
+def test_checks_alone(world: World, instance: dg.DagsterInstance) -> None:
+    """Executing only checks compares the partition as it is, syncs nothing, and names what is missing."""
+    assert run(world, instance, config={"mode": "full"}).success
+    with world.workspace() as workspace:
+        [points] = list(workspace.store("main").scan(ENTITY, "acme"))
+        workspace.store("main").delete(ENTITY, "acme", [points[0].point_id])
+    selection = dg.AssetSelection.checks(dg.AssetCheckKey(key("vectors"), "identity"))
+    definitions = build_definitions(world.config)
+    definitions = dg.Definitions.merge(definitions, dg.Definitions(jobs=[dg.define_asset_job("only", selection)]))
+    result = definitions.resolve_job_def("only").execute_in_process(instance=instance)
+    assert result.success
+    assert evaluations(result) == {("identity", f"works|{tenant}"): tenant != "acme" for tenant in TENANTS}
+    assert len(world.stored()) == 11
+
+
+def test_metadata_has_every_figure_and_no_text(world: World, instance: dg.DagsterInstance) -> None:
+    """All figures of a run stand on the materialization, with the last runs; no document's text does."""
+    result = run(world, instance, config={"mode": "full"})
+    [event] = [
+        e
+        for e in result.all_events
+        if e.is_step_materialization and e.asset_key == key("vectors") and e.partition == "works|acme"
+    ]
+    metadata = event.materialization.metadata
+    assert {name: metadata[name].value for name in ("fetched", "new", "upserted", "embedded", "invalid", "tokens")} | {
+        "tokens": 0
+    } == {"fetched": 4, "new": 4, "upserted": 4, "embedded": 4, "invalid": 0, "tokens": 0}
+    assert metadata["dagster/row_count"].value == 4
+    assert len(records(metadata["last_runs"])) == 1
+    assert "Работа" not in str(result.all_events)
+
+
+def test_the_nightly_schedule_asks_for_a_full_run_at_three(world: World, instance: dg.DagsterInstance) -> None:
+    """03:00 UTC, running by default, and the run it asks for covers every tenant."""
+    schedule = build_definitions(world.config).resolve_schedule_def("works_nightly")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 3 * * *", "UTC")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    with dg.build_schedule_context(instance=instance) as context:
+        [request] = schedule.evaluate_tick(context).run_requests or []
+    assert run(world, instance, config=request.run_config["ops"]["works_sync"]["config"]).success
+    assert materialized(instance) == ALL

@@ -1,0 +1,117 @@
+"""`vecsync check` and `vecsync migrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster_tests.cli.program import change_rows, config_of, replace_in_config, tree, vecsync
+
+
+def states(config: Path, code: int) -> dict[str, tuple[str, str]]:
+    ran = vecsync("check", "--json", "--config", config)
+    assert ran.code == code, (ran.out, ran.err)
+    return {probe["part"]: (probe["state"], probe["message"]) for probe in ran.json["checks"]}
+
+
+def test_everything_is_tried(asked: Path) -> None:
+    """Sources, providers, stores, ledger and state folder are tried for real; hash vectors are a warning."""
+    found = states(asked, 0)
+    assert {part: state for part, (state, _) in found.items()} == {
+        "configuration": "OK",
+        "state folder": "OK",
+        "ledger": "OK",
+        "source of materials": "OK",
+        "source of works": "OK",
+        "embedding 1: hash": "WARN",
+        "store main": "OK",
+        "collection materials": "OK",
+        "collection works": "OK",
+    }
+    assert "OK" in vecsync("check", "--config", asked).out
+
+
+@pytest.mark.parametrize(
+    ("statement", "part", "state", "message"),
+    [
+        ("DROP TABLE works", "source of works", "FAIL", "works"),
+        ("ALTER TABLE works RENAME COLUMN phase TO stage", "source of works", "FAIL", "phase"),
+        ("UPDATE works SET tenant_id = NULL, is_global = 0 WHERE id < 3003", "tenants of works", "WARN", ": 2"),
+        (
+            "UPDATE works SET tenant_id = 'global', is_global = 0 WHERE id = 3001",
+            "tenants of works",
+            "WARN",
+            "`global`",
+        ),
+        ("UPDATE works SET tenant_id = 'a|b', is_global = 0 WHERE id = 3001", "tenants of works", "WARN", "a|b"),
+    ],
+)
+def test_what_is_wrong_with_a_source(
+    config: Path, synced: Path, statement: str, part: str, state: str, message: str
+) -> None:
+    """Tables and fields that are not there fail; rows that nobody could find are warned of."""
+    change_rows(synced, statement)
+    found = states(config, 1 if state == "FAIL" else 0)
+    assert found[part][0] == state
+    assert message in found[part][1]
+
+
+def test_a_provider_without_a_key_fails_only_if_it_is_the_last_hope(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that cannot be used is a warning while the chain has another one."""
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    hashes = "- {provider: hash, dimensions: 64}"
+    openai = "- {provider: openai, api_key: {env: NO_SUCH_KEY}}"
+    replace_in_config(fresh, hashes, f"{openai}\n    {hashes}")
+    first = states(fresh, 0)["embedding 1: openai"]
+    assert first[0] == "WARN"
+    assert "NO_SUCH_KEY" in first[1]
+    replace_in_config(fresh, f"\n    {hashes}", "")
+    assert states(fresh, 1)["embedding"][0] == "FAIL"
+
+
+def test_another_model_than_the_collections_is_found(config: Path) -> None:
+    """A collection whose model is not in the chain any more could not be synced: that fails."""
+    replace_in_config(config, "- {provider: hash, dimensions: 64}", "- {provider: hash, dimensions: 32}")
+    state, message = states(config, 1)["collection materials"]
+    assert state == "FAIL"
+    assert "SPACE_MISMATCH" in message
+
+
+def test_a_store_in_use_is_no_failure(config: Path, synced: Path) -> None:
+    """A store that another process has open works: that is said, and is no failure."""
+    with Workspace(config_of(synced)) as workspace:
+        workspace.store("main").count("works")
+        assert states(config, 0)["store main"][0] == "WARN"
+
+
+def test_a_wrong_key_is_named_with_its_line(fresh: Path) -> None:
+    """A configuration that is wrong is named with file, line and key."""
+    replace_in_config(
+        fresh, "required: [name, unit]\n    types: {price: number}", "requires: [name]\n    types: {price: number}"
+    )
+    ran = vecsync("check", "--config", fresh)
+    assert ran.code == 1
+    assert "did you mean required?" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_migrations_go_up_and_down(config: Path) -> None:
+    """migrate says from where to where; down to nothing and up again."""
+    assert "nothing to do" in vecsync("migrate", "--config", config).out
+    down = vecsync("migrate", "--down", "base", "--json", "--config", config).json
+    up = vecsync("migrate", "--json", "--config", config).json
+    assert down["to"] is None
+    assert up == {"command": "migrate", "from": None, "to": down["from"]}
+
+
+def test_a_version_that_does_not_exist(config: Path) -> None:
+    """Going down to a version nobody knows changes nothing and is an error."""
+    before = tree(config.parent / "state" / "qdrant")
+    ran = vecsync("migrate", "--down", "nonsense", "--config", config)
+    assert ran.code == 1
+    assert ran.err.startswith("error: LEDGER_ERROR: ")
+    assert tree(config.parent / "state" / "qdrant") == before

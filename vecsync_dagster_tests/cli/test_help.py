@@ -1,0 +1,78 @@
+"""The command line as a whole: help, usage, and what merely listing commands costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vecsync_dagster_tests.cli.program import vecsync
+
+COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui")
+
+
+def test_help_lists_every_command() -> None:
+    """`vecsync --help` names every command."""
+    ran = vecsync("--help")
+    assert ran.code == 0
+    assert all(f" {command} " in ran.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    """Each command says what it does and what its options mean."""
+    ran = vecsync(command, "--help")
+    assert ran.code == 0
+    assert f"Usage: vecsync {command}" in ran.out
+    assert "Options" in ran.out
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "demo"])
+def test_every_command_takes_the_configuration(command: str) -> None:
+    """Each command that works on a configuration takes --config."""
+    assert "--config" in vecsync(command, "--help").out
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    """Options that do not exist are wrong usage, not a failure."""
+    assert vecsync("status", "--nonsense").code == 2
+    assert vecsync("nonsense").code == 2
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    """A configuration that is not there is one line, without a stack trace."""
+    ran = vecsync("status", "--config", tmp_path / "none.yaml")
+    assert ran.code == 1
+    assert ran.err == f"error: CONFIG_ERROR: {tmp_path / 'none.yaml'}: no such configuration file\n"
+
+
+def test_the_configuration_may_stand_before_the_command(fresh: Path) -> None:
+    """--config is the same before the command as after it."""
+    before, after = vecsync("--config", fresh, "tenants", "--json"), vecsync("tenants", "--json", "--config", fresh)
+    assert before == after
+    assert before.code == 0
+
+
+def test_listing_commands_imports_no_engine() -> None:
+    """Help comes at once: what only running a command needs is not imported."""
+    heavy = {"dagster", "pandas", "pyarrow", "sqlalchemy", "numpy", "qdrant_client"}
+    program = "import sys, vecsync_dagster.cli.main; print(*sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not heavy.intersection(listed.stdout.split())
+
+
+def test_searching_imports_no_dagster(asked: Path) -> None:
+    """A search does not pay for importing Dagster or pandas."""
+    program = f"""
+import sys
+from vecsync_dagster.cli.main import main
+try:
+    main(["search", "paint", "--tenant", "global", "--collection", "materials", "--config", {str(asked)!r}])
+finally:
+    print(*sys.modules)
+"""
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "global-material-" in listed.stdout
+    assert not {"dagster", "pandas"}.intersection(listed.stdout.split())

@@ -1,0 +1,242 @@
+"""`vecsync sync`: which partitions, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vecsync_dagster_tests.cli.program import (
+    HARBOUR,
+    HOUSES,
+    MORAVA,
+    change_rows,
+    config_of,
+    replace_in_config,
+    tree,
+    vecsync,
+)
+
+TENANTS = {HOUSES, MORAVA, HARBOUR}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["all"], {"global", *TENANTS}),
+        (["global"], {"global"}),
+        (["tenants"], TENANTS),
+        (["tenant", MORAVA], {MORAVA}),
+    ],
+)
+def test_the_scope_says_which_tenants(config: Path, arguments: list[str], expected: set[str]) -> None:
+    """all, global, tenants and tenant ID visit just the tenants they name, in every entity."""
+    ran = vecsync("sync", *arguments, "--no-record", "--json", "--config", config)
+    assert ran.code == 0, ran.err
+    visited = {(p["entity"], p["tenant"]) for p in ran.json["partitions"]}
+    assert visited == {(entity, tenant) for entity in ("materials", "works") for tenant in expected}
+
+
+def test_a_change_is_synced_alone(config: Path, synced: Path) -> None:
+    """One changed row of one tenant is one changed document, and nothing else."""
+    change_rows(
+        synced, "UPDATE materials SET name = 'Omítka', updated_at = '2026-12-01T00:00:00+00:00' WHERE id = 1124"
+    )
+    ran = vecsync("sync", "all", "--entity", "materials", "--no-record", "--json", "--config", config)
+    assert ran.code == 0, ran.err
+    changed = {p["tenant"]: p["figures"]["changed"] for p in ran.json["partitions"]}
+    assert changed == {"global": 0, HOUSES: 0, MORAVA: 1, HARBOUR: 0}
+    assert ran.json["totals"]["upserted"] == 1
+
+
+def test_the_table_adds_up(fresh: Path) -> None:
+    """The table has a row for each partition, the totals, and leaves out columns that are all zero."""
+    ran = vecsync("sync", "all", "--no-record", "--config", fresh)
+    assert ran.code == 0, ran.err
+    total = next(line for line in ran.out.splitlines() if line.startswith("total"))
+    assert total.split()[:6] == ["total", "8", "partitions", "276", "272", "0"]
+    header = ran.out.splitlines()[0].split()
+    assert "invalid" in header
+    assert "removed" not in header
+
+
+def test_hash_vectors_are_warned_of_loudly(config: Path) -> None:
+    """Whoever syncs with hash vectors is told that they are not semantic."""
+    assert "WARNING: materials, works: the vectors are hashes of words and NOT semantic" in (
+        vecsync("sync", "all", "--no-record", "--config", config).err
+    )
+
+
+def test_the_metrics_file_holds_the_figures(config: Path, synced: Path) -> None:
+    """sync_metrics.json is what --json prints: start, end, totals and each partition's figures."""
+    ran = vecsync("sync", "global", "--full", "--no-record", "--json", "--config", config)
+    written = json.loads((synced / "state" / "sync_metrics.json").read_text())
+    assert written == {key: value for key, value in ran.json.items() if key not in ("command", "dry_run")}
+    assert written["outcome"] == "success"
+    assert written["started_at"] < written["ended_at"]
+    totals = written["totals"]
+    wanted = {
+        "fetched",
+        "upserted",
+        "failed",
+        "api_calls",
+        "cache_hits",
+        "cache_misses",
+        "tokens",
+        "price_usd",
+        "seconds",
+    }
+    assert wanted | {"records_per_second"} <= totals.keys()
+    assert totals["fetched"] == sum(p["figures"]["fetched"] for p in written["partitions"]) == 158
+
+
+def test_a_metrics_file_that_cannot_be_written_fails_the_run(config: Path, synced: Path) -> None:
+    """What was synced is shown all the same, the file is named, and the exit code is 1."""
+    file = synced / "state" / "sync_metrics.json"
+    file.unlink()
+    file.mkdir()
+    ran = vecsync("sync", "global", "--entity", "works", "--no-record", "--config", config)
+    assert ran.code == 1
+    assert "works" in ran.out
+    assert f"failed: after the sync: OUTPUT_UNWRITABLE: {file}" in ran.err
+    assert not list(file.parent.glob(".sync_metrics*"))
+
+
+def test_limit_and_offset_bound_the_read_and_remove_nothing(config: Path, synced: Path) -> None:
+    """A limited run looks at so many records, and what it did not look at stays."""
+    change_rows(synced, "DELETE FROM materials WHERE id = 1001")
+    ran = vecsync(
+        "sync", "global", "--full", "--limit", "5", "--offset", "2", "--no-record", "--json", "--config", config
+    )
+    assert ran.code == 0, ran.err
+    assert [p["figures"]["fetched"] for p in ran.json["partitions"]] == [5, 5]
+    assert ran.json["totals"]["removed"] == 0
+
+
+def test_the_removal_guard_names_its_way_out(config: Path, synced: Path) -> None:
+    """A run that would remove suspiciously much fails, says how to allow it, and then obeys."""
+    replace_in_config(config, "# sync: {mode: incremental, batch: 200, parallel: 3, skip_invalid: true}",
+                      "sync: {removal_guard: {share: 0.3, min_documents: 5}}")  # fmt: skip
+    change_rows(synced, "DELETE FROM works WHERE is_global")
+    guarded = vecsync("sync", "global", "--entity", "works", "--full", "--no-record", "--config", config)
+    assert guarded.code == 1
+    assert "--allow-removals" in guarded.err
+    allowed = vecsync(
+        "sync", "global", "--entity", "works", "--full", "--allow-removals", "--no-record", "--json", "--config", config
+    )
+    assert allowed.code == 0, allowed.err
+    assert allowed.json["totals"]["removed"] == 69
+
+
+def test_one_failing_tenant_does_not_stop_the_others(config: Path, synced: Path) -> None:
+    """A tenant whose key cannot be a partition fails and is named; the others are synced; the exit code is 1."""
+    change_rows(synced, "UPDATE materials SET tenant_id = 'a|b' WHERE tenant_id = ?", MORAVA)
+    ran = vecsync("sync", "tenants", "--entity", "materials", "--no-record", "--json", "--config", config)
+    assert ran.code == 1
+    assert {p["tenant"]: p["outcome"] for p in ran.json["partitions"]} == {
+        HOUSES: "success",
+        MORAVA: "success",
+        HARBOUR: "success",
+        "a|b": "failed",
+    }
+    table = vecsync("sync", "tenants", "--entity", "materials", "--no-record", "--config", config)
+    assert "failed: materials of a|b: INVALID_TENANT: " in table.err
+
+
+def test_one_source_that_is_down_does_not_stop_the_others(config: Path, synced: Path) -> None:
+    """An entity whose table is gone is an error of its own; the other entity is synced."""
+    change_rows(synced, "DROP TABLE materials")
+    ran = vecsync("sync", "all", "--no-record", "--json", "--config", config)
+    assert ran.code == 1
+    assert [(e["entity"], e["code"]) for e in ran.json["errors"]] == [("materials", "SOURCE_ERROR")]
+    assert {p["entity"] for p in ran.json["partitions"]} == {"works"}
+    assert all(p["ok"] for p in ran.json["partitions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["all", "--entity", "tools"], "no entity 'tools'; there are: materials, works"),
+        (["all", "--collection", "tools"], "no collection 'tools'; there are: materials, works"),
+        (["all", "--entity", "works", "--collection", "materials"], "there are: works"),
+        (["tenant", "nobody"], "no tenant nobody in materials, works"),
+    ],
+)
+def test_a_name_that_does_not_exist_lists_those_that_do(asked: Path, arguments: list[str], message: str) -> None:
+    """Unknown entities, collections and tenants are an error that says what there is, exit code 1."""
+    ran = vecsync("sync", *arguments, "--no-record", "--config", asked)
+    assert ran.code == 1
+    assert ran.err.startswith("error: CONFIG_ERROR: ")
+    assert message in ran.err
+
+
+@pytest.mark.parametrize("arguments", [["tenant"], ["all", MORAVA], ["some"], ["all", "--limit", "0"]])
+def test_wrong_usage(asked: Path, arguments: list[str]) -> None:
+    """Scopes and bounds that make no sense are wrong usage, exit code 2."""
+    assert vecsync("sync", *arguments, "--config", asked).code == 2
+
+
+def test_a_dry_run_touches_nothing(config: Path, synced: Path) -> None:
+    """A dry run says what would change, and leaves every file as it is."""
+    change_rows(synced, "UPDATE works SET name = 'Nový', updated_at = '2026-12-01T00:00:00+00:00' WHERE id = 3001")
+    change_rows(synced, "DELETE FROM works WHERE id = 3002")
+    before = tree(synced)
+    ran = vecsync("sync", "all", "--full", "--dry-run", "--json", "--config", config)
+    assert ran.code == 0, ran.err
+    assert tree(synced) == before
+    totals = ran.json["totals"]
+    assert (totals["changed"], totals["removed"], totals["embedded"]) == (1, 1, 1)
+
+
+def test_a_dry_run_makes_no_folder(fresh: Path) -> None:
+    """A dry run before the first sync makes neither a state folder nor a file."""
+    before = tree(fresh.parent)
+    ran = vecsync("sync", "all", "--dry-run", "--config", fresh)
+    assert ran.code == 0, ran.err
+    assert "Dry run: nothing was written, embedded or removed." in ran.out
+    assert tree(fresh.parent) == before
+    assert not config_of(fresh.parent).state_folder.exists()
+
+
+def test_a_dry_run_says_what_embedding_would_cost(fresh: Path) -> None:
+    """A paid provider's dry run counts texts, tokens and dollars without asking it anything."""
+    replace_in_config(
+        fresh,
+        "- {provider: hash, dimensions: 64}",
+        "- {provider: openai, base_url: 'http://127.0.0.1:9', api_key: {env: TEST_KEY}, "
+        "price_per_million_tokens: 1000}",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_KEY", "not-a-key")
+        ran = vecsync("sync", "all", "--dry-run", "--json", "--config", fresh)
+    assert ran.code == 0, ran.err
+    totals = ran.json["totals"]
+    assert totals["embedded"] == 272
+    assert totals["tokens"] > 2720
+    assert totals["price_usd"] == pytest.approx(totals["tokens"] / 1000)
+
+
+def test_a_missing_variable_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is not set fails the entity with the key and the variable's name."""
+    monkeypatch.delenv("NOT_SET_URL", raising=False)
+    replace_in_config(
+        fresh,
+        "estimating: {type: sqlite, path: estimating.sqlite}",
+        "estimating: {type: postgres, url: {env: NOT_SET_URL}}",
+    )
+    ran = vecsync("sync", "all", "--no-record", "--config", fresh)
+    assert ran.code == 1
+    assert "the environment variable NOT_SET_URL is not set" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_results_are_recorded_for_the_ui(fresh: Path) -> None:
+    """Without --no-record a sync appears in Dagster's own storage, below the state folder."""
+    ran = vecsync("sync", "global", "--entity", "works", "--config", fresh)
+    assert ran.code == 0, ran.err
+    from vecsync_dagster.assets.events import asset_key
+    from vecsync_dagster.assets.recording import open_instance
+
+    with open_instance(config_of(fresh.parent)) as instance:
+        assert instance.get_materialized_partitions(asset_key("works", "vectors"))

@@ -1,0 +1,13 @@
+"""An environment without overrides, whatever the machine that runs the tests has set."""
+
+from __future__ import annotations
+
+import pytest
+
+from vecsync_dagster.config import ENVIRONMENT
+
+
+@pytest.fixture(autouse=True)
+def _no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (*ENVIRONMENT, "VECSYNC_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)

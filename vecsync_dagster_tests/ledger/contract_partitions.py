@@ -1,0 +1,169 @@
+"""What every ledger knows of partitions: unseen, due, counts, points, totals, watermarks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.sources.base import Cursor
+from vecsync_dagster_tests.ledger.samples import (
+    DAY,
+    ENTITY,
+    MINUTE,
+    NOON,
+    PLACE,
+    SPACE,
+    A,
+    B,
+    Clock,
+    confirm,
+    confirmed,
+    failed,
+    names,
+    point_id,
+)
+
+LATER = NOON + MINUTE
+TICK = timedelta(microseconds=1)
+
+
+class PartitionsContract:
+    @pytest.mark.parametrize("chunk", [1, 7, 20, 500])
+    def test_unseen_rows_come_once_each(self, ledger: SqlLedger, chunk: int) -> None:
+        """Every row last seen before the date comes exactly once, in chunks, with its point's id."""
+        for number, name in enumerate(names(20)):  # pairs share a time
+            confirm(ledger, A, [name], NOON + number // 2 * TICK)
+        confirm(ledger, A, ["seen"], LATER)
+        confirm(ledger, B, ["foreign"], NOON)
+        found = list(ledger.unseen(*A, LATER, chunk))
+        assert [row for rows in found for row in rows] == [(name, point_id(name)) for name in names(20)]
+        assert {len(rows) for rows in found[:-1]} <= {chunk}
+
+    def test_unseen_rows_may_be_forgotten_on_the_way(self, ledger: SqlLedger) -> None:
+        """Forgetting each chunk before asking for the next one misses none."""
+        confirm(ledger, A, names(1203), NOON)
+        confirm(ledger, A, ["seen"], LATER)
+        removed = 0
+        for rows in ledger.unseen(*A, LATER):
+            ledger.forget(*A, [document_id for document_id, _ in rows])
+            removed += len(rows)
+        assert (removed, ledger.count_all(*A), ledger.count_unseen(*A, LATER)) == (1203, 1, 0)
+
+    def test_unseen_means_before_the_date(self, ledger: SqlLedger) -> None:
+        """A row seen exactly at a run's start was seen by that run."""
+        confirm(ledger, A, ["d1"], NOON)
+        assert [ledger.count_unseen(*A, NOON + shift) for shift in (-TICK, 0 * TICK, TICK)] == [0, 0, 1]
+        assert ledger.count_unseen(*B, LATER) == 0
+        assert ledger.count_unseen("works", "materials", "tenant-a", LATER) == 0
+
+    def test_due_documents_come_oldest_attempt_first(self, ledger: SqlLedger, clock: Clock) -> None:
+        """Only failed rows of the partition whose time has come, at most as many as asked for (T6)."""
+        for number, name in enumerate(["d3", "d1", "d2"]):
+            clock.now = NOON + number * MINUTE
+            ledger.fail(*A, SPACE, [failed(name, next_attempt_at=NOON)], NOON)
+        ledger.fail(*A, SPACE, [failed("later", next_attempt_at=LATER), failed("permanent")], NOON)
+        ledger.fail(*B, SPACE, [failed("foreign", next_attempt_at=NOON)], NOON)
+        confirm(ledger, A, ["synced"])
+        assert ledger.due(*A, NOON, 10) == ["db-d3", "db-d1", "db-d2"]
+        assert ledger.due(*A, NOON, 2) == ["db-d3", "db-d1"]
+        assert ledger.due("works", "materials", "tenant-a", NOON, 10) == []
+
+    def test_a_run_starts_now(self, ledger: SqlLedger, clock: Clock) -> None:
+        """The start of a run is the clock's time where nothing was seen later."""
+        assert ledger.run_start(*A) == NOON
+        confirm(ledger, A, ["d1"], NOON)
+        clock.now = LATER
+        assert ledger.run_start(*A) == LATER
+
+    def test_a_run_starts_after_all_that_was_seen(self, ledger: SqlLedger, clock: Clock) -> None:
+        """A clock that stood still or went back cannot make a seen row look unseen, nor the reverse."""
+        confirm(ledger, A, ["d1"], NOON)
+        assert ledger.run_start(*A) == NOON + TICK
+        clock.now = NOON - DAY
+        started_at = ledger.run_start(*A)
+        assert started_at == NOON + TICK
+        assert not ledger.rows(*PLACE, ["d1"], started_at)["d1"].seen
+        assert ledger.run_start(*B) == NOON - DAY
+
+    def test_tenants_are_all_that_have_rows(self, ledger: SqlLedger) -> None:
+        """A tenant is found by its rows alone, of all collections or of one (fault 4)."""
+        confirm(ledger, B, ["d1"])
+        ledger.fail(*A, SPACE, [failed("d2")], NOON)
+        confirm(ledger, (ENTITY, "usecases", "global"), ["d3"])
+        assert ledger.tenants(ENTITY) == ["global", "tenant-a", "tenant-b"]
+        assert ledger.tenants(*PLACE) == ["tenant-a", "tenant-b"]
+        assert ledger.tenants("works") == []
+
+    def test_counts_are_bounded(self, ledger: SqlLedger) -> None:
+        """`count` is what the store should hold of the partition, `count_all` is every row of it."""
+        confirm(ledger, A, ["d1", "d2"])
+        ledger.fail(*A, SPACE, [failed("d3")], NOON)
+        confirm(ledger, B, ["d4"])
+        assert (ledger.count(*A), ledger.count_all(*A)) == (2, 3)
+        assert (ledger.count("works", "materials", "tenant-a"), ledger.count_all(ENTITY, "x", "tenant-a")) == (0, 0)
+
+    @pytest.mark.parametrize("chunk", [1, 3, 1000])
+    def test_points_come_in_bytewise_order(self, ledger: SqlLedger, chunk: int) -> None:
+        """Points are ordered as bytes are, which no locale changes; a partition's, or the collection's."""
+        ids = ["a-1", "A-2", "a1", "-", "B", "a_", "é", "z"]
+        ledger.confirm(*A, SPACE, [confirmed(f"d{name}", point=name) for name in ids], NOON)
+        ledger.confirm(*B, SPACE, [confirmed("foreign", point="a-0")], NOON)
+        ledger.fail(*A, SPACE, [failed("never held")], NOON)
+        ledger.confirm("materials", "usecases", "tenant-a", SPACE, [confirmed("elsewhere")], NOON)
+        mine = [row for rows in ledger.points(*A, chunk) for row in rows]
+        assert [row.point_id for row in mine] == sorted(ids, key=str.encode)
+        everybodys = [row.point_id for rows in ledger.points(*PLACE, chunk=chunk) for row in rows]
+        assert everybodys == sorted([*ids, "a-0"], key=str.encode)
+        assert list(ledger.points("works", "materials")) == []
+
+    def test_points_have_what_reconciliation_compares(self, ledger: SqlLedger) -> None:
+        """A point comes with its document, record, tenant and both hashes."""
+        confirm(ledger, A, ["d1"])
+        [[point]] = ledger.points(*PLACE)
+        assert (point.point_id, point.document_id, point.db_id) == (point_id("d1"), "d1", "db-d1")
+        assert (point.tenant, point.content_hash, point.payload_hash) == ("tenant-a", "c1", "p1")
+
+    def test_rows_may_be_written_while_points_are_read(self, ledger: SqlLedger) -> None:
+        """No transaction stays open between chunks: a writer goes on while somebody iterates."""
+        confirm(ledger, A, names(30))
+        read = 0
+        for rows in ledger.points(*A, chunk=10):
+            ledger.touch(*A, [row.document_id for row in rows], LATER)
+            read += len(rows)
+        assert (read, ledger.count_unseen(*A, LATER)) == (30, 0)
+
+    def test_totals_of_every_partition(self, ledger: SqlLedger, clock: Clock) -> None:
+        """Counts by status and dates of each partition, none of another's (M8)."""
+        confirm(ledger, A, ["d1", "d2"], NOON - DAY)
+        clock.now = LATER
+        confirm(ledger, A, ["d3"], LATER)
+        ledger.mark_stale(*A, ["d2"], "VALIDATION_ERROR", "no name", NOON)
+        ledger.fail(*B, SPACE, [failed("d4")], LATER)
+        first, second = ledger.totals(NOON)
+        assert (first.entity, first.collection, first.tenant, first.documents) == (*A, 3)
+        assert first.by_status == {"pending": 0, "synced": 2, "stale": 1, "failed": 0}
+        assert (first.last_synced_at, first.last_seen_at, first.unseen_since) == (LATER, LATER, 1)
+        assert (second.tenant, second.documents, second.by_status["failed"]) == ("tenant-b", 1, 1)
+        assert (second.last_synced_at, second.unseen_since) == (None, 0)
+
+    def test_a_watermark_belongs_to_one_partition(self, ledger: SqlLedger) -> None:
+        """Each (entity, collection, tenant) has its own cursor; a later one replaces it."""
+        places = [A, B, (ENTITY, "usecases", "tenant-a"), ("works", "works", "tenant-a")]
+        for number, place in enumerate(places):
+            ledger.set_watermark(*place, Cursor("old", "0"))
+            ledger.set_watermark(*place, Cursor(f"2026-03-0{number + 1}", str(number)))
+        assert [ledger.watermark(*place) for place in places] == [
+            Cursor(f"2026-03-0{number + 1}", str(number)) for number in range(4)
+        ]
+        assert ledger.watermark("works", "works", "tenant-b") is None
+
+    def test_a_dropped_partition_has_no_watermark(self, ledger: SqlLedger) -> None:
+        """Dropping forgets the cursor of that partition alone, and never a row."""
+        for place in (A, B):
+            ledger.set_watermark(*place, Cursor("2026", "1"))
+        confirm(ledger, A, ["d1"])
+        ledger.drop_partition(*A)
+        assert (ledger.watermark(*A), ledger.watermark(*B)) == (None, Cursor("2026", "1"))
+        assert ledger.count(*A) == 1

@@ -1,0 +1,66 @@
+"""What every ledger remembers of runs and of rejected records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.base import Rejected, Run
+from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, A, names
+
+RUN = Run("r1", *A, "full", "success", NOON, NOON + MINUTE, {"fetched": 3, "price_usd": 0.25, "by": {"a": None}})
+REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
+
+
+class RunsContract:
+    def test_a_run_comes_back_as_it_was(self, ledger: SqlLedger) -> None:
+        """Every field and figure of a run is kept, times in UTC."""
+        ledger.record_run(RUN)
+        assert ledger.runs() == [RUN]
+
+    def test_recording_a_run_again_replaces_it(self, ledger: SqlLedger) -> None:
+        """One row for a run and partition, however often it is written; other partitions have their own."""
+        ledger.record_run(replace(RUN, outcome="failed", error="x" * 2000))
+        ledger.record_run(RUN)
+        ledger.record_run(replace(RUN, tenant="tenant-b", outcome="interrupted", error="x" * 2000))
+        mine, other = ledger.runs()
+        assert mine == RUN
+        assert (other.tenant, other.outcome, other.error) == ("tenant-b", "interrupted", "x" * 1000)
+
+    def test_runs_come_newest_first(self, ledger: SqlLedger) -> None:
+        """The newest of an entity, a tenant, or all, at most as many as asked for."""
+        for number in range(3):
+            ledger.record_run(replace(RUN, run_id=f"r{number}", started_at=NOON + number * MINUTE))
+        ledger.record_run(replace(RUN, run_id="w", entity="works"))
+        ledger.record_run(replace(RUN, run_id="b", tenant="tenant-b", started_at=NOON - MINUTE))
+        assert [run.run_id for run in ledger.runs(limit=2)] == ["r2", "r1"]
+        assert [run.run_id for run in ledger.runs(entity="works")] == ["w"]
+        assert [run.run_id for run in ledger.runs(ENTITY, "tenant-b")] == ["b"]
+        assert [run.run_id for run in ledger.runs(tenant="tenant-a")] == ["r2", "r1", "r0", "w"]
+
+    def test_rejected_records_are_kept_with_their_reason(self, ledger: SqlLedger) -> None:
+        """What was rejected, where and why: the columns of the table, and no value of the record."""
+        ledger.reject("r1", ENTITY, "tenant-a", [REJECTED], NOON)
+        [row] = ledger.rejected()
+        assert row.pop("id") > 0
+        assert row == {
+            "run_id": "r1",
+            "entity": ENTITY,
+            "collection": None,
+            "tenant_id": "tenant-a",
+            "db_id": "17",
+            "code": "VALIDATION_ERROR",
+            "field": "price",
+            "error": "price is not a number",
+            "rejected_at": NOON,
+        }
+
+    def test_rejected_records_come_newest_first(self, ledger: SqlLedger) -> None:
+        """The last written first, of an entity, a tenant, or all; many go in one call."""
+        ledger.reject("r1", ENTITY, "tenant-a", [replace(REJECTED, db_id=name) for name in names(1203)], NOON)
+        ledger.reject("r2", "works", "tenant-a", [replace(REJECTED, db_id=None, collection="works")], NOON + MINUTE)
+        ledger.reject("r2", "works", "tenant-a", [], NOON + MINUTE)
+        assert [row["db_id"] for row in ledger.rejected(limit=2)] == [None, "d001202"]
+        assert len(ledger.rejected(ENTITY, limit=5000)) == 1203
+        assert [row["collection"] for row in ledger.rejected("works", "tenant-a")] == ["works"]
+        assert ledger.rejected(tenant="tenant-b") == []

@@ -1,0 +1,177 @@
+"""The schema's versions: up, down, refused; and that they end where `tables.py` says."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from filelock import FileLock
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from vecsync_dagster.errors import ConfigError, LedgerRejected
+from vecsync_dagster.ledger import SqlLedger, migrate
+from vecsync_dagster.ledger.database import Database
+from vecsync_dagster.ledger.tables import index_state, metadata
+from vecsync_dagster_tests.ledger.samples import A, confirm
+
+both = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+
+
+def schema(engine: Engine) -> dict[str, Any]:
+    """All the database itself says of our tables."""
+    inspector = inspect(engine)
+    return {
+        name: (
+            [{**column, "type": repr(column["type"])} for column in inspector.get_columns(name)],
+            inspector.get_pk_constraint(name)["constrained_columns"],
+            sorted(inspector.get_indexes(name), key=lambda index: str(index["name"])),
+            inspector.get_check_constraints(name),
+        )
+        for name in metadata.tables
+    }
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names())
+
+
+@both
+class TestMigrations:
+    def test_the_migrated_schema_is_that_of_the_tables(self, url: str) -> None:
+        """Alembic finds no difference, and the database describes both the same way."""
+        database = Database(url)
+        migrate.upgrade(database.engine)
+        with database.engine.connect() as connection:
+            options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+            assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        migrated = schema(database.engine)
+        migrate.downgrade(database.engine, "base")
+        metadata.create_all(database.engine)
+        assert schema(database.engine) == migrated
+        database.close()
+
+    def test_down_leaves_nothing_and_up_works_again(self, url: str) -> None:
+        """A ledger taken back to `base` has no table of ours, and can be brought up again."""
+        migrate.upgrade(url)
+        database = Database(url)
+        assert tables(database.engine) == set(metadata.tables) | {migrate.VERSION_TABLE}
+        migrate.downgrade(url, "base")
+        assert tables(database.engine) == {migrate.VERSION_TABLE}
+        assert migrate.current(url) is None
+        migrate.upgrade(url, "0001")
+        assert set(metadata.tables) <= tables(database.engine)
+        database.close()
+
+    def test_versions_are_told(self, url: str) -> None:
+        """`current`, `pending` and `head` say where a ledger is and where it should be."""
+        assert (migrate.current(url), migrate.pending(url)) == (None, True)
+        with pytest.raises(LedgerRejected, match="its version is none, needed is 0001; run `vecsync migrate`"):
+            migrate.require_head(url)
+        migrate.upgrade(url)
+        assert (migrate.current(url), migrate.pending(url)) == (migrate.head(), False)
+
+    def test_upgrading_twice_keeps_what_is_there(self, url: str) -> None:
+        """A ledger that is up to date is left alone."""
+        ledger = SqlLedger.open(url)
+        confirm(ledger, A, ["d1"])
+        migrate.upgrade(url)
+        assert ledger.count(*A) == 1
+        ledger.close()
+
+    def test_a_newer_ledger_is_refused(self, url: str) -> None:
+        """A ledger of a newer version is not opened, migrated or taken down: it could be damaged."""
+        ledger = SqlLedger.open(url)
+        with ledger.database.write() as connection:
+            connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'"))
+        for attempt in (
+            ledger.check,
+            lambda: SqlLedger.open(url),
+            lambda: migrate.upgrade(url),
+            lambda: migrate.downgrade(url, "base"),
+            lambda: migrate.pending(url),
+        ):
+            with pytest.raises(LedgerRejected, match=r"9999 is newer than this vecsync \(0001\)"):
+                attempt()
+        ledger.close()
+
+    def test_a_ledger_behind_is_refused_without_leave_to_migrate(self, url: str) -> None:
+        """Without auto_migrate an empty database is refused, and stays empty."""
+        with pytest.raises(LedgerRejected, match="run `vecsync migrate`"):
+            SqlLedger.open(url, auto_migrate=False)
+        assert migrate.current(url) is None
+
+    def test_a_failing_migration_leaves_nothing(self, url: str) -> None:
+        """A table in the way of the migration ends it, and none of its other tables stay."""
+        database = Database(url)
+        with database.write() as connection:
+            connection.execute(text("CREATE TABLE watermark (other INTEGER)"))
+        with pytest.raises(LedgerRejected):
+            migrate.upgrade(url)
+        assert tables(database.engine) == {"watermark"}
+        database.close()
+
+    def test_another_programs_versions_are_not_touched(self, url: str) -> None:
+        """A database shared with another user of Alembic (Dagster is one) keeps that one's version."""
+        database = Database(url)
+        with database.write() as connection:
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+            connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
+        SqlLedger.open(url).close()
+        migrate.downgrade(url, "base")
+        with database.read() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "theirs"
+        database.close()
+
+    def test_an_unknown_version_is_refused(self, url: str) -> None:
+        """Migrating to a version that does not exist is an error that names the ledger, and changes nothing."""
+        with pytest.raises(LedgerRejected, match="no such version"):
+            migrate.upgrade(url, "0815")
+        assert migrate.current(url) is None
+
+    def test_a_status_is_one_of_four(self, url: str) -> None:
+        """The database itself refuses a status that is none."""
+        ledger = SqlLedger.open(url)
+        confirm(ledger, A, ["d1"])
+        with pytest.raises(IntegrityError), ledger.database.engine.begin() as connection:
+            connection.execute(index_state.update().values(status="done"))
+        ledger.close()
+
+
+def test_an_sqlite_file_is_set_up_by_one_at_a_time(tmp_path: Path) -> None:
+    """While somebody else sets the file up, opening it waits, and then finds it ready or does it itself."""
+    file = tmp_path / "ledger.sqlite"
+    opening = threading.Thread(target=lambda: SqlLedger.open(f"sqlite:///{file}").close())
+    with FileLock(f"{file}.lock"):
+        opening.start()
+        opening.join(0.3)
+        assert migrate.current(f"sqlite:///{file}") is None
+    opening.join()
+    assert migrate.current(f"sqlite:///{file}") == migrate.head()
+
+
+def test_keys_sort_bytewise_on_postgresql(postgres_database: str) -> None:
+    """Point ids, and all that is part of a key, have the collation C whatever the server's locale."""
+    migrate.upgrade(postgres_database)
+    database = Database(postgres_database)
+    collations = text(
+        "SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C'"
+        " AND table_schema = current_schema()"
+    )
+    with database.read() as connection:
+        found = {(table, column) for table, column in connection.execute(collations)}
+    database.close()
+    keys = {(table.name, key.name) for table in metadata.tables.values() for key in table.primary_key}
+    assert found >= (keys - {("invalid_record", "id")}) | {("index_state", name) for name in ("point_id", "tenant_id")}
+
+
+@pytest.mark.parametrize("url", ["mysql://user:hunter2@host/db", "postgresql+psycopg2://u:hunter2@h/d", "hunter2"])
+def test_other_databases_are_refused(url: str) -> None:
+    """A URL of something else is a configuration error that does not repeat its password."""
+    with pytest.raises(ConfigError) as caught:
+        SqlLedger.open(url)
+    assert "hunter2" not in str(caught.value)

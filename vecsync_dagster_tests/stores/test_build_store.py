@@ -1,0 +1,86 @@
+"""build_store: from configuration to a store, without touching anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vecsync_dagster.config.models import EnvRef, QdrantStore
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.stores import VectorStore, build_store
+from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
+from vecsync_dagster.stores.qdrant_server import QdrantServerStore
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
+from vecsync_dagster_tests.stores.engines import SPACE
+
+
+def build(tmp_path: Path, config: QdrantStore) -> VectorStore:
+    return build_store(config, key="stores.main", path_of=lambda relative: tmp_path / relative)
+
+
+def test_path_gives_the_embedded_engine(tmp_path: Path) -> None:
+    """A relative path starts where path_of says; the prefix goes before the collection's folder."""
+    store = build(tmp_path, QdrantStore(type="qdrant", path="state/qdrant", prefix="dev-"))
+    assert isinstance(store, QdrantEmbeddedStore)
+    assert isinstance(store, VectorStore)
+    assert list(tmp_path.iterdir()) == []
+    store.ensure_collection("materials", SPACE)
+    store.close()
+    assert (tmp_path / "state" / "qdrant" / f"dev-{SPACE.physical_name('materials')}").is_dir()
+
+
+def test_url_gives_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """URL and key come from the environment when the store is built; the prefix goes before every name."""
+    with QdrantRest() as rest:
+        monkeypatch.setenv("SOME_QDRANT", rest.url)
+        store = build(tmp_path, QdrantStore(type="qdrant", url=EnvRef(env="SOME_QDRANT"), prefix="dev-"))
+        assert isinstance(store, QdrantServerStore)
+        assert isinstance(store, VectorStore)
+        assert rest.requests == []
+        store.ensure_collection("materials", SPACE)
+        store.close()
+        assert ("PUT", f"/collections/dev-{SPACE.physical_name('materials')}") in rest.requests
+
+
+@pytest.mark.parametrize("missing", ["url", "api_key"])
+def test_unset_variable_names_key_and_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """A variable that is not set is a ConfigError with the key of the store."""
+    monkeypatch.setenv("SET", "http://127.0.0.1:1")
+    monkeypatch.delenv("UNSET", raising=False)
+    refs = {name: EnvRef(env="UNSET" if name == missing else "SET") for name in ("url", "api_key")}
+    with pytest.raises(ConfigError, match=rf"stores\.main\.{missing}.*UNSET"):
+        build(tmp_path, QdrantStore(type="qdrant", url=refs["url"], api_key=refs["api_key"]))
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6333", "ftp://host", "http://", "http://user:sesame@host:port", "http://[1"]
+)
+def test_unusable_url_is_a_config_error(tmp_path: Path, url: str) -> None:
+    """A URL that is none names the key; what it holds is not repeated."""
+    with pytest.raises(ConfigError, match=r"stores\.main\.url") as caught:
+        build(tmp_path, QdrantStore(type="qdrant", url=url))
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "used", "unused"),
+    [("path='x'", "qdrant_edge", "qdrant_client"), ("url='http://h'", "qdrant_client", "qdrant_edge")],
+)
+def test_unused_engine_is_not_imported(place: str, used: str, unused: str) -> None:
+    """Importing the package loads no engine; building a store loads its own alone."""
+    program = f"""
+import sys
+from pathlib import Path
+from vecsync_dagster.config.models import QdrantStore
+from vecsync_dagster.stores import build_store
+assert not {{"qdrant_edge", "qdrant_client"}} & set(sys.modules)
+build_store(QdrantStore(type="qdrant", {place}), key="stores.main", path_of=Path)
+assert "{used}" in sys.modules
+assert "{unused}" not in sys.modules
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

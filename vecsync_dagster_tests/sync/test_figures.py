@@ -1,0 +1,58 @@
+"""The figures of a run (P9)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vecsync_dagster.sync.changes import Kind
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster_tests.properties import a_property
+
+COUNTS = {f.name: st.integers(0, 10**6) for f in fields(Figures) if f.name not in {"price_usd", "seconds"}}
+FIGURES = st.builds(Figures, **COUNTS, price_usd=st.integers(0, 100).map(float), seconds=st.integers(0, 100).map(float))
+
+
+def test_every_kind_of_change_is_counted() -> None:
+    """There is a figure for every kind of change."""
+    assert {kind.value for kind in Kind} <= {f.name for f in fields(Figures)}
+
+
+@a_property
+@given(FIGURES, FIGURES)
+def test_adding(one: Figures, other: Figures) -> None:
+    """Adding figures adds every one of them and leaves the other ones as they were."""
+    before, added = asdict(one), asdict(other)
+    one.add(other)
+    assert asdict(one) == {name: before[name] + added[name] for name in before}
+    assert asdict(other) == added
+
+
+@a_property
+@given(FIGURES)
+def test_nothing_happened(figures: Figures) -> None:
+    """A run that wrote, tried and kept back nothing shows nothing, however much it read."""
+    quiet = Figures(
+        fetched=figures.fetched, unchanged=figures.unchanged, invalid=figures.invalid, tokens=figures.tokens
+    )
+    assert not quiet.touched
+    assert quiet.writes == 0
+    assert figures.touched or not figures.writes
+
+
+@pytest.mark.parametrize("name", ["upserted", "payload_only", "removed", "new", "retry", "failed", "removals_blocked"])
+def test_something_happened(name: str) -> None:
+    """One write, attempt, failure or blocked removal is enough to be shown."""
+    assert Figures(**{name: 1}).touched
+
+
+def test_as_plain_numbers() -> None:
+    """All figures and the rate, as JSON takes them; prices without the noise of floats."""
+    figures = Figures(fetched=1000, new=3, price_usd=0.1 + 0.2, seconds=8.0)
+    numbers = figures.as_dict()
+    assert numbers.keys() == {*(f.name for f in fields(Figures)), "records_per_second"}
+    assert (numbers["fetched"], numbers["price_usd"], numbers["records_per_second"]) == (1000, 0.3, 125.0)
+    assert Figures().as_dict()["records_per_second"] == 0.0

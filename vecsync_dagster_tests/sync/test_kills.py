@@ -1,0 +1,89 @@
+"""kill -9 at any boundary, then one clean run: everything is right, and no text is paid for twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vecsync_dagster.config import Config
+from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
+from vecsync_dagster_tests.world import World, config_of
+
+BATCH = 20
+PARALLEL = 2
+
+# Each boundary between two of: paying, keeping, writing, confirming, removing, forgetting.
+MOMENTS = [
+    ("ledger", "keep_vectors", "before", 2),
+    ("ledger", "keep_vectors", "after", 3),
+    ("store", "upsert", "before", 2),
+    ("store", "upsert", "after", 3),
+    ("ledger", "confirm", "after", 2),
+    ("ledger", "touch", "after", 1),
+    ("store", "set_payload", "after", 1),
+    ("store", "delete", "before", 1),
+    ("store", "delete", "after", 1),
+    ("ledger", "forget", "after", 1),
+    ("ledger", "record_run", "before", 1),
+]
+
+
+def paid_world(folder: Path, server: OpenAIServer) -> World:
+    provider = {
+        "provider": "openai",
+        "model": "loopback",
+        "dimensions": server.dimensions,
+        "base_url": server.base_url,
+        "texts_per_request": BATCH,
+    }
+    config = config_of(
+        folder,
+        source={"type": "sqlite", "path": "source.db"},
+        store={"type": "qdrant", "path": "qdrant"},
+        embedding={"chain": [provider]},
+        sync={"batch": BATCH, "page": 25, "parallel": PARALLEL},
+    )
+    return World(f"sqlite:///{folder / 'source.db'}", config)
+
+
+def file_of(config: Config, folder: Path) -> Path:
+    path = folder / "vecsync.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: "-".join(map(str, moment)))
+def test_killed_anywhere_the_next_run_makes_it_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: tuple[str, str, str, int]
+) -> None:
+    """After a kill one clean run leaves store == source == ledger; at most the batches in flight are paid again."""
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with OpenAIServer(dimensions=16) as server:
+        world = paid_world(tmp_path, server)
+        world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 61))
+        world.sync()
+        world.update(*range(1, 11), code="neu")  # payload only
+        for n in range(11, 21):
+            world.update(n, name=f"иначе {n}")
+        world.delete(*range(21, 31))
+        world.insert({"id": n, "tenant_id": "acme"} for n in range(101, 181))
+
+        config = str(file_of(world.config, tmp_path))
+        program = [sys.executable, "-m", "vecsync_dagster_tests.sync.killed_process", config, *map(str, moment)]
+        killed = subprocess.run(program, env={**os.environ}, capture_output=True, timeout=120, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+        world.sync(mode="full")
+        world.assert_exact()
+        paid = Counter(server.answered)
+        assert max(paid.values()) <= 2
+        assert sum(1 for times in paid.values() if times > 1) <= BATCH * PARALLEL
+        again = world.sync(mode="full")
+        assert sum(result.figures.writes + result.figures.embedded for result in again) == 0

@@ -1,0 +1,157 @@
+"""A small world for tests: a real table of works, a workspace that syncs it, and what the store should hold.
+
+What should be there is worked out from the table itself, without the ledger, the decisions or the writes
+that are under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from vecsync_dagster.config import Config
+from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
+
+ENTITY = "works"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+_METADATA = sa.MetaData()
+WORKS = sa.Table(
+    "works",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("code", sa.Text),
+    sa.Column("name", sa.Text),
+    sa.Column("unit", sa.Text),
+    sa.Column("price", sa.Text),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("is_global", sa.Boolean, nullable=False),
+    sa.Column("updated_at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")),
+    sa.Column("deleted_at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")),
+)
+
+
+@dataclass
+class World:
+    """`source_url` is SQLAlchemy's; `config` is what the workspace is made from."""
+
+    source_url: str
+    config: Config
+    now: datetime = START
+    results: list[PartitionResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = sa.create_engine(self.source_url, poolclass=sa.NullPool)
+        _METADATA.create_all(self.engine)
+
+    # -- the source --------------------------------------------------------------------------------
+
+    def insert(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        base = {"code": None, "unit": "шт", "price": None, "tenant_id": None, "is_global": False, "deleted_at": None}
+        full = [{**base, "name": f"Работа {row['id']}", **row, "updated_at": self._moment()} for row in rows]
+        with self.engine.begin() as connection:
+            connection.execute(sa.insert(WORKS), full)
+
+    def update(self, *ids: int, **values: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(sa.update(WORKS).where(WORKS.c.id.in_(ids)), {**values, "updated_at": self._moment()})
+
+    def delete(self, *ids: int) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(sa.delete(WORKS).where(WORKS.c.id.in_(ids)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        with self.engine.connect() as connection:
+            found = connection.execute(sa.select(WORKS).where(WORKS.c.deleted_at.is_(None)).order_by(WORKS.c.id))
+            return [dict(row) for row in found.mappings()]
+
+    def _moment(self) -> Any:
+        self.now += timedelta(seconds=1)
+        return self.now.isoformat() if self.engine.dialect.name == "sqlite" else self.now
+
+    # -- the sync ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        with Workspace(self.config) as workspace:
+            yield workspace
+
+    def sync(self, *tenants: str, entity: str = ENTITY, **options: Any) -> list[PartitionResult]:
+        """Sync these tenants (none: all there are); returns the results, which are kept as well."""
+        with self.workspace() as workspace:
+            results: list[PartitionResult] = []
+            for selection in workspace.select([entity], list(tenants) or None):
+                results += workspace.sync(selection, SyncOptions(**options))
+        self.results += results
+        return results
+
+    # -- what should be there ----------------------------------------------------------------------
+
+    def expected(self, collection: str = ENTITY) -> dict[str, dict[str, Any]]:
+        """Point id -> payload of every valid row, by tenant and scope."""
+        entity = self.config.entities[ENTITY]
+        points: dict[str, dict[str, Any]] = {}
+        by_tenant: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows():
+            tenant = GLOBAL if row["is_global"] else row["tenant_id"]
+            if tenant is not None:
+                plain = {key: value for key, value in row.items() if key not in ("updated_at", "deleted_at")}
+                by_tenant.setdefault(tenant, []).append(plain)
+        for tenant, rows in by_tenant.items():
+            batch = DocumentBuilder(ENTITY, entity, tenant, [collection]).build(pa.RecordBatch.from_pylist(rows))
+            points.update({document.point_id: dict(document.payload) for document in batch[collection].documents})
+        return points
+
+    def stored(self, collection: str = ENTITY) -> dict[str, dict[str, Any]]:
+        with self.workspace() as workspace:
+            store = workspace.store_of(ENTITY, collection)
+            return {p.point_id: dict(p.payload) for page in store.scan(collection) for p in page}
+
+    def ledger_points(self, collection: str = ENTITY) -> dict[str, tuple[str, str, str]]:
+        with self.workspace() as workspace:
+            pages = workspace.ledger.points(ENTITY, collection)
+            return {p.point_id: (p.tenant, p.content_hash, p.payload_hash) for page in pages for p in page}
+
+    def assert_exact(self, collection: str = ENTITY) -> None:
+        """The store equals the source point by point, and the ledger equals the store."""
+        stored = self.stored(collection)
+        assert stored == self.expected(collection)
+        ledger = self.ledger_points(collection)
+        assert ledger == {
+            point_id: (payload["tenantId"] or GLOBAL, payload["contentHash"], payload["payloadHash"])
+            for point_id, payload in stored.items()
+        }
+
+
+def config_of(folder: Path, *, source: Mapping[str, Any], store: Mapping[str, Any], **more: Any) -> Config:
+    """The configuration of one entity `works` with hash vectors; `more` replaces or adds top-level keys."""
+    data: dict[str, Any] = {
+        "sources": {"estimating": dict(source)},
+        "entities": {
+            ENTITY: {
+                "source": "estimating",
+                "table": "works",
+                "type": "work",
+                "tenancy": {"column": "tenant_id", "global_flag": "is_global"},
+                "updated_at": "updated_at",
+                "deleted_at": "deleted_at",
+                "required": ["name", "unit"],
+                "types": {"price": "number"},
+                "collections": {ENTITY: {"text": "{name} {unit}", "payload": ["code", "name", "unit", "price"]}},
+            }
+        },
+        "embedding": {"chain": [{"provider": "hash", "dimensions": 64}]},
+        "stores": {"main": dict(store)},
+        "state": "state",
+        **more,
+    }
+    return Config.model_validate(data).with_folder(folder)
