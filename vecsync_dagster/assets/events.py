@@ -11,7 +11,7 @@ from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation
 from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
 
-__all__ = ["Event", "asset_key", "events_of", "worth_an_event"]
+__all__ = ["Event", "asset_key", "events_of", "failure_of", "worth_an_event"]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
@@ -50,3 +50,20 @@ def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[st
     for check in result.checks:
         if CHECKS[check.name][0] in stages:
             yield evaluation(result.entity, result.collection, result.tenant, check)
+
+
+def failure_of(results: Sequence[PartitionResult]) -> dg.Failure | None:
+    """What a run raises at its end, naming the partitions that failed; the others stay materialized."""
+    failed = [result for result in results if result.outcome == "failed"]
+    if not failed:
+        return None
+    return dg.Failure(
+        description=f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}",
+        metadata={"failed": [f"{result.collection}|{result.tenant}" for result in failed]},
+        allow_retries=False,
+    )
+
+
+def _named(failed: Sequence[PartitionResult]) -> str:
+    named = [f"{r.collection}|{r.tenant} ({r.error.code}: {r.error})" for r in failed[:5] if r.error]
+    return "; ".join(named) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
-from vecsync_dagster.assets.events import Event, asset_key, events_of, worth_an_event
+from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections
 from vecsync_dagster.checks import check_specs, evaluation
 from vecsync_dagster.config.models import Config, QdrantStore
@@ -168,15 +168,10 @@ class _Run:
         tags = {"vecsync/partitions": str(len(self._results)), "vecsync/unchanged": str(quiet)}
         self._context.instance.add_run_tags(self._context.run.run_id, tags)
         self._context.log.info("%d partitions, %d of them unchanged", len(self._results), quiet)
-        failed = [result for result in self._results if result.outcome == "failed"]
-        if not failed:
+        failure = failure_of(self._results)
+        if failure is None:
             return
-        failure = dg.Failure(
-            description=f"{len(failed)} of {len(self._results)} partitions failed: {_named(failed)}",
-            metadata={"failed": [f"{result.collection}|{result.tenant}" for result in failed]},
-            allow_retries=False,
-        )
-        if any(isinstance(result.error, Transient) for result in failed):
+        if any(isinstance(result.error, Transient) for result in self._results):
             # Running again costs little: what was done is found unchanged.
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from failure
         raise failure
@@ -203,11 +198,6 @@ class _Run:
         )
         if not result.semantic:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
-
-
-def _named(failed: Sequence[PartitionResult]) -> str:
-    named = [f"{r.collection}|{r.tenant} ({r.error.code}: {r.error})" for r in failed[:5] if r.error]
-    return "; ".join(named) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")
 
 
 def _pool(config: Config) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
 
-from vecsync_dagster.assets.events import asset_key, events_of, worth_an_event
+from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import OutputUnwritable
@@ -40,19 +40,46 @@ def open_instance(config: Config) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(dagster_home(config)))
 
 
-def record(workspace: Workspace, results: Iterable[PartitionResult]) -> int:
-    """Report materializations and check results of a sync as runless events. Returns how many."""
-    reported = 0
-    by_entity: dict[str, list[PartitionResult]] = {}
-    for result in results:
-        by_entity.setdefault(result.entity, []).append(result)
+def record(workspace: Workspace, results: Sequence[PartitionResult]) -> int:
+    """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
+    results, and its failure if partitions failed. Returns the number of events; none, no run.
+
+    A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
+    second one violates a unique index.
+    """
     with open_instance(workspace.config) as instance:
-        for entity, some in by_entity.items():
-            add_tenants(instance, entity, [result.tenant for result in some])
-            materialized = frozenset(instance.get_materialized_partitions(asset_key(entity, "vectors")))
-            for result in some:
-                if worth_an_event(result, materialized):
-                    for event in events_of(workspace, result, result.stages):
-                        instance.report_runless_asset_event(event)
-                        reported += 1
-    return reported
+        events = _events(workspace, results, instance)
+        failure = failure_of(results)
+        if events or failure:
+            _job(events, failure).execute_in_process(
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+        return len(events)
+
+
+def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: dg.DagsterInstance) -> list[Event]:
+    events: list[Event] = []
+    for entity in dict.fromkeys(result.entity for result in results):
+        own = [result for result in results if result.entity == entity]
+        add_tenants(instance, entity, [result.tenant for result in own])
+        materialized = frozenset(instance.get_materialized_partitions(asset_key(entity, "vectors")))
+        for result in own:
+            if worth_an_event(result, materialized):
+                events += events_of(workspace, result, result.stages)
+    return events
+
+
+def _job(events: Sequence[Event], failure: dg.Failure | None) -> dg.JobDefinition:
+    @dg.op(name="sync", out=dg.Out(dg.Nothing))
+    def sync() -> Iterator[Event]:
+        yield from events
+        if failure is not None:
+            raise failure
+
+    @dg.job(name="vecsync_cli", tags={"vecsync/source": "cli"})
+    def vecsync_cli() -> None:
+        sync()
+
+    return vecsync_cli

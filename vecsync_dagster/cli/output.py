@@ -16,7 +16,7 @@ from rich.console import Console
 
 __all__ = ["command_line", "error", "log_to_stderr", "note", "number_of", "print_json", "stderr", "stdout", "warn"]
 
-PIPE_WIDTH = 100  # columns of a table that no terminal shows
+PIPE_WIDTH = 140  # columns of a table that no terminal shows
 
 
 def stdout() -> Console:

@@ -21,13 +21,17 @@ _COUNTS = (
     Column("new", number=True),
     Column("changed", number=True, optional=True),
     Column("payload", number=True, optional=True),
-    Column("retry", number=True, optional=True),
-    Column("same", number=True),
+    Column("retry", number=True, rare=True),
+    Column("unchanged", number=True),
     Column("removed", number=True, optional=True),
     Column("invalid", number=True, optional=True),
-    Column("failed", number=True, optional=True),
+    Column("failed", number=True, rare=True),
 )
-_DONE = (Column("embedded", number=True), Column("cached", number=True, optional=True), Column("sec", number=True))
+_DONE = (
+    Column("embedded", number=True),
+    Column("cached", number=True, optional=True),
+    Column("seconds", number=True),
+)
 _PLANNED = (
     Column("to embed", number=True),
     Column("cached", number=True, optional=True),

@@ -20,11 +20,13 @@ _UNBOUNDED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`optional`: left out where every value is empty or zero. `shrink`: shortened if the table is too wide."""
+    """`rare`: left out where every value is empty or zero. `optional`: the same, but only if the table is too
+    wide otherwise. `shrink`: shortened if it is too wide even then."""
 
     header: str
     number: bool = False
     optional: bool = False
+    rare: bool = False
     shrink: bool = False
 
 
@@ -37,15 +39,22 @@ def print_table(
     title: str | None = None,
 ) -> None:
     """Print rows, each with one value a column, and a last row of totals under a line."""
-    kept = [i for i, column in enumerate(columns) if not column.optional or any(row[i] for row in rows)]
-    chosen = [columns[i] for i in kept]
-    texts = [[_text(row[i]) for i in kept] for row in rows]
-    last = None if total is None else [_text(total[i]) for i in kept]
-    table = _table(chosen, texts, last, title)
-    excess = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum - console.width
-    if excess > 0:
+    filled = {i for i in range(len(columns)) if any(row[i] for row in rows)}
+    usual = [i for i, column in enumerate(columns) if i in filled or not column.rare]
+    least = [i for i in usual if i in filled or not columns[i].optional]
+    for kept in (usual, least):
+        chosen = [columns[i] for i in kept]
+        texts = [[_text(row[i]) for i in kept] for row in rows]
+        last = None if total is None else [_text(total[i]) for i in kept]
+        excess = _excess(console, _table(chosen, texts, last, title))
         table = _table(chosen, _shrunk(chosen, texts, excess), last, title)
+        if _excess(console, table) <= 0:
+            break
     console.print(table)
+
+
+def _excess(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum - console.width
 
 
 def shorten(text: str, width: int) -> str:
@@ -57,7 +66,9 @@ def shorten(text: str, width: int) -> str:
 
 
 def _table(columns: Sequence[Column], rows: list[list[str]], total: list[str] | None, title: str | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=total is not None, title=title, title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=total is not None, title=title, title_justify="left"
+    )
     table.show_edge = False
     table.pad_edge = False
     for i, column in enumerate(columns):
@@ -73,7 +84,7 @@ def _table(columns: Sequence[Column], rows: list[list[str]], total: list[str] | 
 
 def _shrunk(columns: Sequence[Column], rows: list[list[str]], excess: int) -> list[list[str]]:
     for i, column in enumerate(columns):
-        if column.shrink and rows:
+        if column.shrink and rows and excess > 0:
             longest = max(len(row[i]) for row in rows)
             width = max(_SHORTEST, longest - excess)
             rows = [[shorten(text, width) if j == i else text for j, text in enumerate(row)] for row in rows]

@@ -30,7 +30,7 @@ class Document:
     content_hash: str
     payload_hash: str
     _values: tuple[Any, ...] = dataclasses.field(repr=False)
-    _template: Template = dataclasses.field(repr=False)
+    _template: Template = dataclasses.field(repr=False, compare=False)
 
     @property
     def text(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -113,15 +113,17 @@ class SqlSource:
         with self._transaction(f"reading table {self._entity.table}") as (connection, clock):
             progress = _Progress(what, clock, kind)
             chunks = self._all(connection, what, page) if what.ids is None else self._by_ids(connection, what, page)
-            for rows in chunks:
-                yield self._page(rows, progress)
+            # Closed before the connection is, also when the reader stops in the middle.
+            with closing(chunks):
+                for rows in chunks:
+                    yield self._page(rows, progress)
 
-    def _all(self, connection: Connection, what: Read, page: int) -> Iterator[Sequence[Sequence[Any]]]:
+    def _all(self, connection: Connection, what: Read, page: int) -> Generator[Sequence[Sequence[Any]], None, None]:
         # yield_per makes PostgreSQL keep the rows behind a cursor of its own.
         with connection.execute(self._queries.records(what), execution_options={"yield_per": page}) as result:
             yield from result.partitions()
 
-    def _by_ids(self, connection: Connection, what: Read, page: int) -> Iterator[Sequence[Sequence[Any]]]:
+    def _by_ids(self, connection: Connection, what: Read, page: int) -> Generator[Sequence[Sequence[Any]], None, None]:
         """In chunks of ids as they were given, each chunk in the order of ids."""
         ids = list(dict.fromkeys(what.ids or ()))
         step = min(page, IDS_PER_STATEMENT)

@@ -63,7 +63,9 @@ class PartitionResult:
 
     @property
     def ok(self) -> bool:
-        return self.outcome == "success" and all(check.passed or check.warning for check in self.checks)
+        """Synced, no document failed, and no check found an error (warnings are shown, not counted)."""
+        sound = all(check.passed or check.warning for check in self.checks)
+        return self.outcome == "success" and not self.figures.failed and sound
 
 
 def check_tenant(tenant: str) -> None:

@@ -170,14 +170,15 @@ class Workspace:
             raise
         except VecsyncError as error:
             return [_failed(selection, collection, options, started, error) for collection in selection.collections]
-        if all(result.ok and result.mode == "full" for result in results) and not options.dry_run:
+        finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
+        if finished and options.depth == "apply" and options.limit is None and not options.offset:
             self._forget_if_gone(selection)
         return results
 
     def _forget_if_gone(self, selection: Selection) -> None:
         """A tenant without rows in source and ledger leaves no watermark and no snapshot."""
         entity, tenant = selection.entity, selection.tenant
-        if tenant == GLOBAL or self.source(entity).count(tenant):
+        if tenant == GLOBAL:
             return
         for collection in selection.collections:
             if not self.ledger.count_all(entity, collection, tenant):

@@ -121,6 +121,7 @@ def test_unwritable_later(log: RejectionLog, path: Path, monkeypatch: pytest.Mon
     """A file that cannot be rotated any more is the same error, and not a message on the console."""
     monkeypatch.setattr(module, "MAX_BYTES", 300)
     log.keep("tools", "t1", [rejected(n=1)])
-    (path.parent / "invalid_records.jsonl.1" / "in the way").mkdir(parents=True)
+    (path.parent / "invalid_records.jsonl.2").touch()
+    (path.parent / "invalid_records.jsonl.3").mkdir()  # in the way of the second one
     with pytest.raises(OutputUnwritable):
         log.keep("tools", "t1", [rejected(n=2)])
