@@ -36,6 +36,11 @@ class SyncOptions:
     stages: tuple[Stage, ...] = STAGES
 
     @property
+    def partial(self) -> bool:
+        """Whether the run may not see all there is: it removes nothing and moves no watermark."""
+        return self.limit is not None or self.offset != 0
+
+    @property
     def depth(self) -> Depth:
         if self.dry_run or not {"embeddings", "vectors"} & set(self.stages):
             return "plan"

@@ -7,23 +7,22 @@ and uploading overlap while memory holds a few batches. Knows nothing of Dagster
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from vecsync_dagster.config.models import EntityConfig, SyncConfig
-from vecsync_dagster.documents import DocumentBatch, DocumentBuilder, Rejection
+from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import ConfigError, VecsyncError
-from vecsync_dagster.ledger.base import Ledger, Run
+from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Cursor, Page, Read, Source
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions, check_tenant
+from vecsync_dagster.sync.job import Job
+from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshot, Snapshots
@@ -31,32 +30,6 @@ from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, validation_outcome, verify
 
 __all__ = ["sync_tenant"]
-
-
-@dataclass(slots=True)
-class _Job:
-    """The arguments of one sync, and what its parts share."""
-
-    name: str
-    entity: EntityConfig
-    tenant: str
-    source: Source
-    stores: Mapping[str, VectorStore]
-    embedders: Embedders
-    ledger: Ledger
-    settings: SyncConfig
-    options: SyncOptions
-    snapshots: Snapshots | None
-    rejections: RejectionLog | None
-    progress: Callable[[Figures], None]
-    stop: Callable[[], bool]
-    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    interrupted: bool = False
-    noted: set[int] = field(default_factory=set)
-
-    @property
-    def exports(self) -> bool:
-        return "export" in self.options.stages
 
 
 def sync_tenant(
@@ -88,7 +61,7 @@ def sync_tenant(
     """
     check_tenant(tenant)
     names = list(collections or entity.collections)
-    job = _Job(
+    job = Job(
         name=name,
         entity=entity,
         tenant=tenant,
@@ -113,7 +86,7 @@ def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embed
     return Embedders([provider] if isinstance(provider, EmbeddingProvider) else provider, ledger)
 
 
-def _groups(job: _Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor | None]]:
+def _groups(job: Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor | None]]:
     """Collections that can share one read: those whose last runs came equally far."""
     mode = job.options.mode or job.settings.mode
     if mode == "full" or not job.source.incremental:
@@ -124,54 +97,65 @@ def _groups(job: _Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor
         yield [name for name in names if cursors[name] == cursor], cursor
 
 
-def _sync_group(job: _Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
+def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
     """Partitions that share one read. `complete`: the read, if it ends without an error, has every live row."""
-    begun = time.monotonic()
     read = Read(job.tenant, since=since, limit=job.options.limit, offset=job.options.offset)
     complete = read.complete if job.exports else _snapshot(job).complete
-    full = since is None if job.exports else complete
-    mode = "full" if full else "incremental"
+    job.begin("partial" if job.options.partial else "full" if complete else "incremental")
+    if job.options.stages == ("export",):
+        return _export(job, names, read)
     with ThreadPoolExecutor(job.settings.parallel, thread_name_prefix="vecsync") as executor:
-        parts = {name: _open(job, name, executor, full=full) for name in names}
+        parts = {name: _open(job, name, executor) for name in names}
         running = {name: part for name, part in parts.items() if isinstance(part, PartitionSync)}
         ended, cursor = _stream(job, read, running) if running else (False, None)
         for part in running.values():
             _close(job, part, complete=complete and ended)
-    return [
-        part if isinstance(part, PartitionResult) else _result(job, part, mode=mode, cursor=cursor, begun=begun)
-        for part in parts.values()
-    ]
+    return [part if isinstance(part, PartitionResult) else _result(job, part, cursor) for part in parts.values()]
 
 
-def _snapshot(job: _Job) -> Snapshot:
+def _export(job: Job, names: Sequence[str], read: Read) -> list[PartitionResult]:
+    """The export alone: a snapshot is written, and neither provider nor store is needed."""
+    figures = Figures()
+    error: VecsyncError | None = None
+    try:
+        with contextlib.closing(_pages(job, read)) as pages:
+            for page in pages:
+                figures.fetched += page.records.num_rows
+                if job.watch(figures):
+                    break
+    except VecsyncError as failed:
+        error = failed
+    return [job.result(name, replace(figures), error=error) for name in names]
+
+
+def _snapshot(job: Job) -> Snapshot:
     if job.snapshots is None:
         raise ConfigError("a sync without the export stage needs a folder of snapshots", entity=job.name)
     return job.snapshots.describe(job.name, job.tenant)
 
 
-def _open(job: _Job, name: str, executor: ThreadPoolExecutor, *, full: bool) -> PartitionSync | PartitionResult:
+def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | PartitionResult:
     """The run of one partition, or its failed result if its store or provider cannot be had."""
-    started = datetime.now(UTC)
     try:
         writing = job.options.depth != "plan"
         embedder = job.embedders.of(job.name, name, pin=writing)
         if job.options.depth == "apply":
             job.stores[name].ensure_collection(name, embedder.provider.space)
     except VecsyncError as error:
-        return _failed(job, name, started, error, mode="full" if full else "incremental")
+        return job.result(name, Figures(), error=error)
     target = Target(job.name, job.entity, name, job.tenant, job.stores[name], job.ledger, embedder, job.settings)
     return PartitionSync(
         target,
         job.options.depth,
         executor,
         run_id=job.run_id,
-        full=full,
-        keep_rejected=lambda rejections: _keep(job, rejections),
-        watch=lambda figures: _watch(job, figures),
+        full=job.mode == "full",
+        keep_rejected=job.keep,
+        watch=job.watch,
     )
 
 
-def _stream(job: _Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
+def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
     """Feed every page to every partition. Returns whether the export came to its end, and the cursor to go on from."""
     builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
     cursor = read.since
@@ -192,29 +176,18 @@ def _stream(job: _Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[
     return True, cursor
 
 
-def _feed(job: _Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync], page: Page, *, again: bool) -> None:
-    only_export = job.options.stages == ("export",)
-    batches = {} if only_export else builder.build(page.records)
+def _feed(job: Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync], page: Page, *, again: bool) -> None:
+    batches = builder.build(page.records)
     for name, part in parts.items():
-        if only_export:
-            part.figures.fetched += page.records.num_rows
-        else:
-            part.take(batches.get(name, DocumentBatch([], [])), page.tombstones, again=again)
-    job.noted.clear()
-    _watch(job, next(iter(parts.values())).figures)
+        part.take(batches[name], page.tombstones, again=again)
+    job.page_done()
+    job.watch(next(iter(parts.values())).figures)
 
 
-def _watch(job: _Job, figures: Figures) -> bool:
-    """Tell how far it is; whether the run was asked to end."""
-    job.progress(figures)
-    job.interrupted = job.interrupted or job.stop()
-    return job.interrupted
-
-
-def _feed_retries(job: _Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync]) -> None:
+def _feed_retries(job: Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync]) -> None:
     """Documents that failed before are not among the changed rows: they are asked for by id."""
     for name, part in parts.items():
-        if part.error is not None or job.options.stages == ("export",):
+        if part.error is not None:
             continue
         ids = job.ledger.due(job.name, name, job.tenant, datetime.max.replace(tzinfo=UTC), limit=10_000)
         if ids:
@@ -222,7 +195,7 @@ def _feed_retries(job: _Job, builder: DocumentBuilder, parts: Mapping[str, Parti
                 _feed(job, builder, {name: part}, page, again=True)
 
 
-def _pages(job: _Job, read: Read) -> Generator[Page, None, None]:
+def _pages(job: Job, read: Read) -> Generator[Page, None, None]:
     """Pages from the source, kept as a snapshot on the way; or, where `export` is not selected, from the last one."""
     if not job.exports and job.snapshots is not None:
         yield from job.snapshots.pages(job.name, job.tenant, job.settings.page)
@@ -247,67 +220,42 @@ def _closing(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
             pages.close()
 
 
-def _keep(job: _Job, rejections: Sequence[Rejection]) -> None:
-    """One record may be rejected for several collections: it is kept once."""
-    if job.rejections is not None:
-        fresh = [r for r in rejections if id(r.record) not in job.noted]
-        job.noted.update(id(r.record) for r in fresh)
-        job.rejections.keep(job.name, job.tenant, fresh)
-
-
-def _close(job: _Job, part: PartitionSync, *, complete: bool) -> None:
+def _close(job: Job, part: PartitionSync, *, complete: bool) -> None:
     try:
         if job.interrupted:
             part.cancel()
         part.finish()
-        if complete and part.error is None and not job.interrupted and job.options.stages != ("export",):
+        if complete and part.error is None and not job.interrupted:
             part.remove_unseen(allow=job.options.allow_removals)
     except VecsyncError as error:
         part.error = part.error or error
 
 
-def _result(job: _Job, part: PartitionSync, *, mode: str, cursor: Cursor | None, begun: float) -> PartitionResult:
-    target, error = part.target, part.error
-    outcome: Outcome = "failed" if error else "interrupted" if job.interrupted else "success"
+def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionResult:
+    """The result, with its checks; the watermark moves only if all of it went well."""
     checks: list[CheckOutcome] = []
-    if outcome == "success" and not job.options.dry_run:
+    if part.error is None and not job.interrupted and not job.options.dry_run:
         try:
-            checks = _checks(job, part, mode)
-            if (
-                job.options.depth == "apply"
-                and cursor is not None
-                and job.options.limit is None
-                and not job.options.offset
-            ):
-                job.ledger.set_watermark(job.name, target.collection, job.tenant, cursor)
+            checks = _checks(job, part)
+            if job.options.depth == "apply" and cursor is not None and not job.options.partial:
+                job.ledger.set_watermark(job.name, part.target.collection, job.tenant, cursor)
         except VecsyncError as failed:
-            error, outcome = failed, "failed"
-    part.figures.seconds = time.monotonic() - begun
-    result = PartitionResult(
-        run_id=job.run_id,
-        entity=job.name,
-        collection=target.collection,
-        tenant=job.tenant,
-        mode=mode,
-        outcome=outcome,
+            part.error = failed
+    return job.result(
+        part.target.collection,
+        part.figures,
+        error=part.error,
+        checks=checks,
+        provider=part.target.embedder.provider,
         started_at=part.started_at,
-        ended_at=datetime.now(UTC),
-        figures=part.figures,
-        space=str(target.space),
-        semantic=target.embedder.provider.semantic,
-        stages=job.options.stages,
-        checks=tuple(checks),
-        error=error,
     )
-    _record(job, result)
-    return result
 
 
-def _checks(job: _Job, part: PartitionSync, mode: str) -> list[CheckOutcome]:
+def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
     checks = [validation_outcome(part.figures)] if "documents" in job.options.stages else []
-    if job.options.depth != "apply" or job.options.limit is not None or job.options.offset:
+    if job.options.depth != "apply" or job.options.partial:
         return checks
-    full = mode == "full"
+    full = job.mode == "full"
     unidentified = part.figures.unidentified
     if not full:
         # Only a full run meets every record: what the ledger cannot keep is as it was then.
@@ -317,43 +265,4 @@ def _checks(job: _Job, part: PartitionSync, mode: str) -> list[CheckOutcome]:
     rows = part.figures.fetched if full else job.source.count(job.tenant)
     return checks + verify(
         part.target, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity
-    )
-
-
-def _failed(job: _Job, name: str, started: datetime, error: VecsyncError, *, mode: str) -> PartitionResult:
-    result = PartitionResult(
-        run_id=job.run_id,
-        entity=job.name,
-        collection=name,
-        tenant=job.tenant,
-        mode=mode,
-        outcome="failed",
-        started_at=started,
-        ended_at=datetime.now(UTC),
-        figures=Figures(),
-        space="",
-        semantic=True,
-        stages=job.options.stages,
-        error=error,
-    )
-    _record(job, result)
-    return result
-
-
-def _record(job: _Job, result: PartitionResult) -> None:
-    if job.options.dry_run:
-        return
-    job.ledger.record_run(
-        Run(
-            run_id=result.run_id,
-            entity=result.entity,
-            collection=result.collection,
-            tenant=result.tenant,
-            mode=result.mode,
-            outcome=result.outcome,
-            started_at=result.started_at,
-            ended_at=result.ended_at,
-            figures=result.figures.as_dict(),
-            error=f"{result.error.code}: {result.error}" if result.error else None,
-        )
     )

@@ -171,7 +171,7 @@ class Workspace:
         except VecsyncError as error:
             return [_failed(selection, collection, options, started, error) for collection in selection.collections]
         finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
-        if finished and options.depth == "apply" and options.limit is None and not options.offset:
+        if finished and options.depth == "apply":
             self._forget_if_gone(selection)
         return results
 

@@ -1,0 +1,124 @@
+"""One call of `sync_tenant`: its arguments, what its parts share, and how its results are made and recorded."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from vecsync_dagster.config.models import EntityConfig, SyncConfig
+from vecsync_dagster.documents import Rejection
+from vecsync_dagster.embedding import EmbeddingProvider
+from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.ledger.base import Ledger, Run
+from vecsync_dagster.sources.base import Source
+from vecsync_dagster.stores.base import VectorStore
+from vecsync_dagster.sync.embedders import Embedders
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions
+from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.snapshots import Snapshots
+from vecsync_dagster.sync.verify import CheckOutcome
+
+__all__ = ["Job"]
+
+
+@dataclass(slots=True)
+class Job:
+    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset)."""
+
+    name: str
+    entity: EntityConfig
+    tenant: str
+    source: Source
+    stores: Mapping[str, VectorStore]
+    embedders: Embedders
+    ledger: Ledger
+    settings: SyncConfig
+    options: SyncOptions
+    snapshots: Snapshots | None
+    rejections: RejectionLog | None
+    progress: Callable[[Figures], None]
+    stop: Callable[[], bool]
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    mode: str = ""
+    interrupted: bool = False
+    _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _begun: float = field(default_factory=time.monotonic)
+    _noted: set[int] = field(default_factory=set)
+
+    @property
+    def exports(self) -> bool:
+        return "export" in self.options.stages
+
+    def begin(self, mode: str) -> None:
+        """A read begins: its results count their seconds from here."""
+        self.mode = mode
+        self._started_at = datetime.now(UTC)
+        self._begun = time.monotonic()
+
+    def watch(self, figures: Figures) -> bool:
+        """Tell how far it is; whether the run was asked to end."""
+        self.progress(figures)
+        self.interrupted = self.interrupted or self.stop()
+        return self.interrupted
+
+    def keep(self, rejections: Sequence[Rejection]) -> None:
+        """Into invalid_records.jsonl. One record may be rejected for several collections: it is kept once."""
+        if self.rejections is not None:
+            fresh = [r for r in rejections if id(r.record) not in self._noted]
+            self._noted.update(id(r.record) for r in fresh)
+            self.rejections.keep(self.name, self.tenant, fresh)
+
+    def page_done(self) -> None:
+        self._noted.clear()
+
+    def result(
+        self,
+        collection: str,
+        figures: Figures,
+        *,
+        error: VecsyncError | None = None,
+        checks: Sequence[CheckOutcome] = (),
+        provider: EmbeddingProvider | None = None,
+        started_at: datetime | None = None,
+    ) -> PartitionResult:
+        """The result of one partition, recorded in the ledger (not that of a dry run)."""
+        outcome: Outcome = "failed" if error else "interrupted" if self.interrupted else "success"
+        figures.seconds = time.monotonic() - self._begun
+        result = PartitionResult(
+            run_id=self.run_id,
+            entity=self.name,
+            collection=collection,
+            tenant=self.tenant,
+            mode=self.mode,
+            outcome=outcome,
+            started_at=started_at or self._started_at,
+            ended_at=datetime.now(UTC),
+            figures=figures,
+            space=str(provider.space) if provider else "",
+            semantic=provider.semantic if provider else True,
+            stages=self.options.stages,
+            checks=tuple(checks),
+            error=error,
+        )
+        if not self.options.dry_run:
+            self.ledger.record_run(_run(result))
+        return result
+
+
+def _run(result: PartitionResult) -> Run:
+    return Run(
+        run_id=result.run_id,
+        entity=result.entity,
+        collection=result.collection,
+        tenant=result.tenant,
+        mode=result.mode,
+        outcome=result.outcome,
+        started_at=result.started_at,
+        ended_at=result.ended_at,
+        figures=result.figures.as_dict(),
+        error=f"{result.error.code}: {result.error}" if result.error else None,
+    )
