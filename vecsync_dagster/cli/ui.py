@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -19,6 +20,8 @@ from vecsync_dagster.cli.signals import INTERRUPTED, handled
 from vecsync_dagster.errors import ConfigError
 
 __all__ = ["ui"]
+
+GRACE_S = 20.0  # Dagster ends in a second or two; on a very busy machine it may hang
 
 
 def ui(
@@ -65,15 +68,25 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run until it ends. It has its own session, so that a signal reaches it once: through us."""
-    asked = False
+    """Run until it ends. It has its own session, so that a signal reaches it once: through us; and so that all
+    of it can be ended if it does not end by itself."""
+    asked_at: float | None = None
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:  # noqa: S603 (our own words)
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
-            nonlocal asked
-            asked = True
+            nonlocal asked_at
+            asked_at = asked_at or time.monotonic()
             process.send_signal(number)
 
         with handled(pass_on, signal.SIGINT, signal.SIGTERM):
-            code = process.wait()
-    return INTERRUPTED if asked else min(abs(code), 1)
+            while (code := _ended(process)) is None:
+                if asked_at is not None and time.monotonic() > asked_at + GRACE_S:
+                    os.killpg(process.pid, signal.SIGKILL)
+    return INTERRUPTED if asked_at is not None else min(abs(code), 1)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(timeout=0.5)
+    except subprocess.TimeoutExpired:
+        return None

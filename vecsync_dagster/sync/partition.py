@@ -41,8 +41,9 @@ class PartitionSync:
         full: bool,
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
+        stop: Callable[[], bool],
     ) -> None:
-        """`watch` is told the figures while batches are waited for; once it says True no batch is begun."""
+        """`watch` is told the figures while batches are waited for; once `stop` says True no batch is begun."""
         self.target = target
         self.depth = depth
         self.figures = Figures()
@@ -53,6 +54,7 @@ class PartitionSync:
         self._executor = executor
         self._keep_rejected = keep_rejected
         self._watch = watch
+        self._stop = stop
         self._known = target.ledger.count_all(target.entity, target.collection, target.tenant)
         self._matched = 0
         self._buffer: list[Change] = []
@@ -199,6 +201,8 @@ class PartitionSync:
             self._running[self._executor.submit(self._work, batch)] = batch
 
     def _work(self, batch: list[Change]) -> Figures:
+        if self._stop():
+            return Figures()  # the run was asked to end before this batch began
         if self.depth == "embed":
             return embed_changes(self.target, batch)
         figures = apply_changes(self.target, batch, self.started_at)

@@ -10,7 +10,7 @@ import pytest
 
 from vecsync_dagster_tests.cli.program import vecsync
 
-COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui")
+COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui", "ledger")
 
 
 def test_help_lists_every_command() -> None:
@@ -32,7 +32,8 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "demo"])
 def test_every_command_takes_the_configuration(command: str) -> None:
     """Each command that works on a configuration takes --config."""
-    assert "--config" in vecsync(command, "--help").out
+    words = ("ledger", "rebuild") if command == "ledger" else (command,)
+    assert "--config" in vecsync(*words, "--help").out
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -75,7 +75,7 @@ def test_a_signal_ends_a_sync_after_the_batch_in_flight(
     assert process.returncode == 130, err
     assert "Traceback" not in err
     paid = len(server.answered)
-    assert paid in (10, 20)  # the next batch may have begun in the moment of the signal
+    assert paid == 10
     with Workspace(config_of(slow.parent), read_only=True) as workspace:
         assert workspace.ledger.count("materials", "materials", "global") == paid
 

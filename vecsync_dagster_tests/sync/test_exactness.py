@@ -192,6 +192,9 @@ def test_fault_06_a_limited_run_removes_nothing(world: World) -> None:
     world.delete(6)
     assert one(world.sync(mode="full", limit=3), "acme").figures.fetched == 3
     assert len(world.stored()) == 6
+    world.update(5, deleted_at=world.now.isoformat() if world.engine.dialect.name == "sqlite" else world.now)
+    assert one(world.sync(limit=10), "acme").figures.removed == 0
+    assert len(world.stored()) == 6
 
 
 def test_the_removal_guard_stops_a_suspicious_removal(world: World) -> None:
