@@ -26,7 +26,9 @@ from vecsync_dagster.stores.base import GLOBAL, Hit, Point, StoredPoint
 
 __all__ = ["CountingProvider", "DroppingStore"]
 
-_CREATE = "CREATE TABLE IF NOT EXISTS points (id TEXT PRIMARY KEY, tenant TEXT, payload BLOB, vector INTEGER) WITHOUT ROWID"
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS points (id TEXT PRIMARY KEY, tenant TEXT, payload BLOB, vector INTEGER) WITHOUT ROWID"
+)
 
 
 class DroppingStore:
@@ -34,8 +36,9 @@ class DroppingStore:
 
     service = "SINK"
 
-    def __init__(self, path: Path, *, die_after: int | None = None) -> None:
-        """`die_after`: the process is killed (SIGKILL) once so many vectors were written."""
+    def __init__(self, path: Path, *, die_after: int | None = None, tenants: bool = False) -> None:
+        """`die_after`: the process is killed (SIGKILL) once so many vectors were written. `tenants`: there are
+        many, so that it needs an index on them."""
         self.written = self.payloads = self.deleted = 0
         self._die_after = die_after
         self._lock = threading.Lock()
@@ -43,6 +46,8 @@ class DroppingStore:
         self._file.execute("PRAGMA journal_mode=WAL")
         self._file.execute("PRAGMA synchronous=OFF")
         self._file.execute(_CREATE)
+        if tenants:
+            self._file.execute("CREATE INDEX IF NOT EXISTS points_tenant ON points (tenant)")
 
     def ensure_collection(self, collection: str, space: Space) -> None:
         pass
@@ -70,12 +75,12 @@ class DroppingStore:
 
     def count(self, collection: str, tenant: str | None = None) -> int:
         with self._lock:
-            [(count,)] = self._file.execute("SELECT count(*) FROM points WHERE ?1 IS NULL OR tenant = ?1", (tenant,))
+            [(count,)] = self._file.execute(f"SELECT count(*) FROM points WHERE {_of(tenant)}", (tenant,))
         return int(count)
 
     def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:
         after = ""
-        query = "SELECT id, tenant, payload FROM points WHERE id > ?2 AND (?1 IS NULL OR tenant = ?1) ORDER BY id LIMIT ?3"
+        query = f"SELECT id, tenant, payload FROM points WHERE id > ?2 AND {_of(tenant)} ORDER BY id LIMIT ?3"
         while True:
             with self._lock:
                 rows = self._file.execute(query, (tenant, after, batch)).fetchall()
@@ -127,6 +132,10 @@ class CountingProvider(HashProvider):
     @staticmethod
     def total(log: Path) -> int:
         return sum(map(int, log.read_bytes().split())) if log.exists() else 0
+
+
+def _of(tenant: str | None) -> str:
+    return "?1 IS NULL" if tenant is None else "tenant = ?1"
 
 
 def _tenant(point: Point) -> str:

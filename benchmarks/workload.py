@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["WORKS", "change_prices", "change_texts", "products", "rows_of", "write_table", "works"]
+__all__ = ["WORKS", "change_prices", "change_texts", "products", "rows_of", "works", "write_table"]
 
 Row = tuple[int | str, str, str | None, str | None, float, str, str, str]
 """id, name, category, description, price, sku, updated_at, tenant_id"""
@@ -22,14 +22,14 @@ WORKS = Path(__file__).resolve().parents[2] / "shared" / "data" / "works.jsonl.g
 _COLUMNS = "id, name, category, description, price, sku, updated_at, tenant_id"
 _FIRST = datetime(2024, 1, 1)  # noqa: DTZ001 (the table keeps times without a zone, as many do)
 _LATER = datetime(2025, 6, 1)  # noqa: DTZ001
-_WORDS = (
-    "ocelový nerezový dřevěný hliníkový plastový pružný tichý úsporný profesionální venkovní přenosný skladem "
-    "šroub kladivo čerpadlo trubka ventil izolace zateplení kabel svítidlo dveře okno střecha podlaha obklad "
-    "стальной алюминиевый деревянный прочный бесшумный переносной наружный влагостойкий экономичный удобный "
-    "насос кирпич утеплитель краска шпатлёвка герметик крепёж плитка кабель светильник дверь окно труба клапан "
-    "heavy light durable waterproof cordless quiet adjustable compact outdoor certified professional replacement "
-    "drill hammer pump valve bracket sealant insulation cable lamp door window roof floor tile hinge screw"
-).split()
+_WORDS = """
+ocelový nerezový dřevěný hliníkový plastový pružný tichý úsporný profesionální venkovní přenosný skladem šroub
+kladivo čerpadlo trubka ventil izolace zateplení kabel svítidlo dveře okno střecha podlaha obklad стальной
+алюминиевый деревянный прочный бесшумный переносной наружный влагостойкий экономичный удобный насос кирпич
+утеплитель краска шпатлёвка герметик крепёж плитка кабель светильник дверь окно труба клапан heavy light durable
+waterproof cordless quiet adjustable compact outdoor certified professional replacement drill hammer pump valve
+bracket sealant insulation cable lamp door window roof floor tile hinge screw
+""".split()  # noqa: SIM905 (a word a line would be a page)
 _CATEGORIES = ("Nářadí", "Stavebniny", "Osvětlení", "Инструменты", "Отделка", "Сантехника", "Fasteners", "Garden")
 
 
@@ -56,7 +56,16 @@ def works() -> Iterator[Row]:
         for number, line in enumerate(lines):
             work = {key: " ".join(v.split()) if isinstance(v, str) else v for key, v in json.loads(line).items()}
             stamp = (_FIRST + timedelta(seconds=number)).isoformat()
-            yield (work["id"], work["name"], work["category"], work["unit"], float(number), work["code"] or "", stamp, "")
+            yield (
+                work["id"],
+                work["name"],
+                work["category"],
+                work["unit"],
+                float(number),
+                work["code"] or "",
+                stamp,
+                "",
+            )
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:

@@ -47,6 +47,10 @@ _WHERE = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Public names are imported when they are used, so that `vecsync --help` does not load pandas and pyarrow."""
     if name not in _WHERE:

@@ -15,7 +15,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
-from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections
+from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import check_specs, evaluation
 from vecsync_dagster.config.models import Config, QdrantStore
 from vecsync_dagster.errors import Transient
@@ -55,6 +55,7 @@ class SyncRun(dg.Config):
 
 def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     entity = settings.entities[name]
+    partitions = partitions_of(name, entity)
     upstream = [dg.AssetKey([entity.source, *entity.table.split(".")]), *(asset_key(name, stage) for stage in STAGES)]
     specs = [
         dg.AssetSpec(
@@ -71,9 +72,9 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{name}_sync",
         specs=specs,
-        check_specs=check_specs(name),
+        check_specs=check_specs(name, partitions),
         can_subset=True,
-        partitions_def=partitions_of(name, entity),
+        partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=_pool(settings),
     )
@@ -178,10 +179,22 @@ class _Run:
 
     def _selections(self, entity: str, keys: Sequence[str] | None) -> list[Selection]:
         if keys is not None:
+            self._require_partitions(entity, keys)
             return selections(entity, keys)
         found = list(self._workspace.select([entity]))
         add_tenants(self._context.instance, entity, [selection.tenant for selection in found])
         return found
+
+    def _require_partitions(self, entity: str, keys: Sequence[str]) -> None:
+        """Keys typed into the launchpad may be wrong. Raises dagster.Failure that says what a key looks like."""
+        known = set(self._context.instance.get_dynamic_partitions(tenants_name(entity)))
+        known.update(self._workspace.tenants(entity))
+        collections = self._workspace.entity(entity).collections
+        for key in keys:
+            collection, _, tenant = str(key).partition("|")
+            if collection not in collections or tenant not in known:
+                example = f"{next(iter(collections))}|{min(known, default='global')}"
+                raise dg.Failure(f"{entity} has no partition {key!r}; one looks like {example!r}", allow_retries=False)
 
     def _log(self, result: PartitionResult) -> None:
         figures = result.figures

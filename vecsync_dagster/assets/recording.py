@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import OutputUnwritable
+from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.sync import PartitionResult, Workspace
 
-__all__ = ["dagster_home", "open_instance", "record"]
+__all__ = ["dagster_home", "open_instance", "prepare_instance", "record"]
 
 
 def dagster_home(config: Config) -> Path:
     """DAGSTER_HOME where it is set, else `dagster` in the state folder, made with our dagster.yaml.
 
-    Raises OutputUnwritable where the folder cannot be made.
+    Raises ConfigError where DAGSTER_HOME is no folder, OutputUnwritable where ours cannot be made.
     """
-    if os.environ.get("DAGSTER_HOME"):
-        return Path(os.environ["DAGSTER_HOME"])
+    if named := os.environ.get("DAGSTER_HOME"):
+        if not Path(named).is_dir():
+            raise ConfigError(
+                f"the environment variable DAGSTER_HOME names {named}, which is no folder", env="DAGSTER_HOME"
+            )
+        return Path(named).resolve()
     home = config.state_folder / "dagster"
     settings = home / "dagster.yaml"
     if not settings.exists():
@@ -36,8 +42,21 @@ def dagster_home(config: Config) -> Path:
     return home
 
 
-def open_instance(config: Config) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_config(str(dagster_home(config)))
+@contextmanager
+def open_instance(config: Config) -> Iterator[dg.DagsterInstance]:
+    """One process at a time: two that open a new instance at once leave its SQLite storage broken for good."""
+    home = dagster_home(config)
+    with FileLock(home / "vecsync.lock"), dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def prepare_instance(config: Config) -> Path:
+    """Make the instance's storage before Dagster's own processes, which start together, do. Returns its folder."""
+    with open_instance(config) as instance:
+        instance.get_runs_count()
+        instance.all_instigator_state()
+        instance.get_dynamic_partitions("")
+    return dagster_home(config)
 
 
 def record(workspace: Workspace, results: Sequence[PartitionResult]) -> int:

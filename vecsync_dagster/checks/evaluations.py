@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -15,11 +17,17 @@ __all__ = ["check_specs", "evaluation"]
 _COLUMNS = ("kind", "document", "point", "tenant", "stored_tenant")
 
 
-def check_specs(entity: str) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(name=name, asset=dg.AssetKey([entity, stage]), description=description)
-        for name, (stage, description) in CHECKS.items()
-    ]
+def check_specs(entity: str, partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
+    """Partitioned like the asset, so that a check that failed for one tenant is not hidden by the next one's."""
+    with warnings.catch_warnings():
+        # Dagster still calls this a preview; the version is pinned below 1.14, and the tests show that it works.
+        warnings.simplefilter("ignore", category=dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name=name, asset=dg.AssetKey([entity, stage]), description=description, partitions_def=partitions
+            )
+            for name, (stage, description) in CHECKS.items()
+        ]
 
 
 def evaluation(entity: str, collection: str, tenant: str, check: CheckOutcome) -> dg.AssetCheckEvaluation:

@@ -11,7 +11,7 @@ from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.sync import Figures, Workspace
 from vecsync_dagster.sync.reconcile import Difference
 
-__all__ = ["Comparison", "compare_all", "repair_all"]
+__all__ = ["Comparison", "collections_of", "compare_all", "repair_all"]
 
 _EXAMPLES = 20
 
@@ -56,7 +56,7 @@ class Comparison:
 
 def compare_all(workspace: Workspace, entity: str | None, collection: str | None) -> list[Comparison]:
     """Compare the wanted collections. Raises ConfigError for names that do not exist, and a service's errors."""
-    return [_compare(workspace, *names) for names in _collections(workspace, entity, collection)]
+    return [_compare(workspace, *names) for names in collections_of(workspace, entity, collection)]
 
 
 def repair_all(workspace: Workspace, found: Iterable[Comparison]) -> dict[str, Figures]:
@@ -78,7 +78,8 @@ def _compare(workspace: Workspace, entity: str, collection: str) -> Comparison:
     return comparison
 
 
-def _collections(workspace: Workspace, entity: str | None, collection: str | None) -> Iterator[tuple[str, str]]:
+def collections_of(workspace: Workspace, entity: str | None, collection: str | None) -> Iterator[tuple[str, str]]:
+    """(entity, collection) of what is wanted. Raises ConfigError for names that do not exist."""
     for name in wanted_entities(workspace, Wanted(entity=entity, collection=collection)):
         for candidate in workspace.entity(name).collections:
             if collection in (None, candidate):

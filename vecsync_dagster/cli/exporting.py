@@ -97,7 +97,7 @@ class Export:
         if self._tenant is not None:
             return [self._tenant]
         shared = [GLOBAL] if entity.tenancy is None or entity.tenancy.global_flag is not None else []
-        own = [] if self._scope == "global" else self._workspace.source(name).tenants()
+        own = [] if self._scope == "global" else [t for t in self._workspace.source(name).tenants() if t != GLOBAL]
         return own if self._scope == "tenant" else [*shared, *own]
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -14,6 +16,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.check import check
 from vecsync_dagster.cli.demo import demo
 from vecsync_dagster.cli.export import export, tenants
+from vecsync_dagster.cli.ledger import ledger
 from vecsync_dagster.cli.migrate import migrate
 from vecsync_dagster.cli.options import ConfigOption
 from vecsync_dagster.cli.reconcile import reconcile
@@ -36,8 +39,19 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.stdout().print(f"vecsync {version('vecsync-dagster')}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def _vecsync(config: ConfigOption = None) -> None:
+def _vecsync(
+    config: ConfigOption = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Keeps vector stores exactly in sync with the databases you already run.
 
     New here? `vecsync demo` makes a small example, syncs it and searches it.
@@ -46,6 +60,7 @@ def _vecsync(config: ConfigOption = None) -> None:
 
 for _command in (demo, sync, status, search, check, reconcile, migrate, export, tenants, ui):
     app.command()(_command)
+app.add_typer(ledger, name="ledger")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

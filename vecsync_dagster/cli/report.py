@@ -53,6 +53,7 @@ def show_outcome(
         output.stdout().print(f"\nNothing changed: {checked} checked in {outcome.seconds:.2f} s.")
     _show_invalid(config, outcome, dry_run=dry_run)
     _show_failed_documents(outcome)
+    _show_counts_that_differ(outcome)
     _warn_of_hash_vectors(outcome.results)
     _show_failures(outcome, dry_run=dry_run)
     if outcome.interrupted:
@@ -103,6 +104,13 @@ def _show_failed_documents(outcome: Outcome) -> None:
     if failed:
         documents = output.number_of(failed, "document")
         output.warn(f"{documents} failed; the next runs try again, and `vecsync status` says when")
+
+
+def _show_counts_that_differ(outcome: Outcome) -> None:
+    for result in outcome.results:
+        for check in result.checks:
+            if check.name == "counts" and check.warning and not check.passed:
+                output.warn(f"{result.collection} of {result.tenant}: {check.message}")
 
 
 def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:

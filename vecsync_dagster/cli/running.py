@@ -98,6 +98,8 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     outcome = Outcome(datetime.now(UTC), datetime.now(UTC))
     with Workspace(config, read_only=options.dry_run) as workspace:
         selections = _select(workspace, wanted, outcome.problems)
+        for entity in dict.fromkeys(selection.entity for selection in selections):
+            _warn_of_rows_left_out(workspace, entity)
         with SyncProgress(len(selections)) as progress:
             _sync(workspace, selections, options, outcome, progress, stop)
         outcome.ended_at = datetime.now(UTC)
@@ -107,6 +109,16 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
             if record:
                 _record(workspace, outcome.results)
     return outcome
+
+
+def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
+    """Rows that no sync ever sees are said, not passed over."""
+    unassigned = workspace.source(entity).unassigned()
+    if unassigned:
+        rows = output.number_of(unassigned, "row")
+        output.warn(f"{entity}: {rows} without a tenant and not global: nobody's, so not synced")
+    if workspace.reserved_tenant(entity):
+        output.warn(f"{entity}: a tenant is called {GLOBAL!r}, which is the name of everybody's records: not synced")
 
 
 def _sync(
@@ -191,12 +203,15 @@ def _write_metrics(config: Config, outcome: Outcome) -> None:
 
 def _record(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
     """Show the results in Dagster's UI too. Its storage is a convenience here: the sync itself is done."""
+    from alembic.util import CommandError
     from dagster import DagsterError
+    from dagster._check import CheckError
     from sqlalchemy.exc import SQLAlchemyError
 
     from vecsync_dagster.assets.recording import record
 
     try:
         record(workspace, results)
-    except (DagsterError, SQLAlchemyError, OSError, OutputUnwritable) as error:
-        output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({type(error).__name__})")
+    except (DagsterError, CheckError, SQLAlchemyError, CommandError, OSError, VecsyncError) as error:
+        reason = str(error) if isinstance(error, VecsyncError) else type(error).__name__
+        output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({reason})")

@@ -35,14 +35,14 @@ def ui(
     Runs the webserver and the daemon (which runs schedules and sensors) until Ctrl-C.
     """
     file = config_path(ctx, config).resolve()
-    from vecsync_dagster.assets.recording import dagster_home
+    from vecsync_dagster.assets.recording import prepare_instance
     from vecsync_dagster.config.loading import load_config
 
     settings = load_config(file)
     _require_free(host, port)
-    home = dagster_home(settings)
+    home = prepare_instance(settings)
     output.note(f"Dagster's UI: http://{host}:{port} (it takes a few seconds to start; Ctrl-C ends it)")
-    raise typer.Exit(_run(_command(host, port), _environment(file, Path(home))))
+    raise typer.Exit(_run(_command(host, port), _environment(file, home)))
 
 
 def _command(host: str, port: int) -> list[str]:

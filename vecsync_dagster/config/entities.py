@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -86,6 +87,13 @@ class EntityConfig(Model):
         for collection in self.collections.values():
             names += [*collection.text_fields, *collection.payload]
         return tuple(dict.fromkeys(names))
+
+    def fingerprint(self, collection: str) -> str:
+        """A hash of every setting that decides what the documents of a collection are: where it changes, rows
+        that did not change need another look."""
+        own = self.model_dump_json(exclude={"collections", "overlap"})
+        text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _fields(template: str) -> list[str]:

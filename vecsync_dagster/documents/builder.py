@@ -31,6 +31,7 @@ class Document:
     payload_hash: str
     _values: tuple[Any, ...] = dataclasses.field(repr=False)
     _template: Template = dataclasses.field(repr=False, compare=False)
+    _point_id: str = dataclasses.field(default="", repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -39,7 +40,10 @@ class Document:
 
     @property
     def point_id(self) -> str:
-        return point_id(self.entity, self.document_id)
+        """Made when it is first asked for, as the text is."""
+        if not self._point_id:
+            self._point_id = point_id(self.entity, self.document_id)
+        return self._point_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,9 @@ class content_hasher:  # noqa: N801 (used as a function)
 def payload_hash(payload: Mapping[str, Any]) -> str:
     """Hash of a payload as the store keeps it, but for the two hashes that stand in it themselves."""
     if CONTENT_HASH in payload or PAYLOAD_HASH in payload:
-        payload = {key: value for key, value in payload.items() if key not in (CONTENT_HASH, PAYLOAD_HASH)}
+        payload = dict(payload)
+        payload.pop(CONTENT_HASH, None)
+        payload.pop(PAYLOAD_HASH, None)
     if list in map(type, payload.values()):
         payload = {key: _unordered(value) if isinstance(value, list) else value for key, value in payload.items()}
     return sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]

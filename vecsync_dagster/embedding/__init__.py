@@ -14,7 +14,7 @@ from vecsync_dagster.config.models import (
 )
 from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, Prepared
 from vecsync_dagster.embedding.cache import EmbeddedTexts, Embedder, Outcome, Plan, VectorCache
-from vecsync_dagster.embedding.chain import choose
+from vecsync_dagster.embedding.chain import choose, space_of
 
 __all__ = [
     "Embedded",
@@ -27,6 +27,7 @@ __all__ = [
     "VectorCache",
     "build_chain",
     "choose",
+    "space_of",
 ]
 
 

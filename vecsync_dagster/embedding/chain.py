@@ -9,7 +9,7 @@ from vecsync_dagster.embedding.base import EmbeddingProvider
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingUnavailable, SpaceMismatch
 from vecsync_dagster.space import Space
 
-__all__ = ["choose"]
+__all__ = ["choose", "space_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,20 @@ def choose(chain: Sequence[EmbeddingProvider], pinned: Space | None, collection:
             provider.name,
         )
     return provider
+
+
+def space_of(chain: Sequence[EmbeddingProvider], physical: str, collection: str) -> Space:
+    """The space of the chain whose physical collection has this name. Raises SpaceMismatch if there is none."""
+    for provider in chain:
+        space = _space(provider)
+        if space is not None and space.physical_name(collection) == physical:
+            return space
+    raise SpaceMismatch(
+        f"collection {collection}: the store holds it as {physical}, and no provider of the embedding chain has that "
+        f"space: {_spaces(chain)}; put the provider that wrote it back into the chain",
+        collection=collection,
+        physical=physical,
+    )
 
 
 def _first_available(chain: Sequence[EmbeddingProvider], collection: str) -> EmbeddingProvider:
@@ -56,14 +70,16 @@ def _of_space(chain: Sequence[EmbeddingProvider], pinned: Space, collection: str
         # A model that cannot be loaded may be the one: its space is not known until it can be.
         if provider.name == pinned.provider and _space(provider) is None:
             return _if_available(provider, pinned, collection)
-    spaces = tuple(str(_space(provider) or f"{provider.name} (cannot be loaded)") for provider in chain)
     raise SpaceMismatch(
-        f"collection {collection} holds vectors of {pinned}, but the embedding chain has: {', '.join(spaces)}; "
+        f"collection {collection} holds vectors of {pinned}, but the embedding chain has: {_spaces(chain)}; "
         "put that provider back into the chain, or use a new collection name",
         collection=collection,
         pinned=str(pinned),
-        spaces=spaces,
     )
+
+
+def _spaces(chain: Sequence[EmbeddingProvider]) -> str:
+    return ", ".join(str(_space(provider) or f"{provider.name} (cannot be loaded)") for provider in chain)
 
 
 def _space(provider: EmbeddingProvider) -> Space | None:

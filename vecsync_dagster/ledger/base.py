@@ -32,7 +32,8 @@ __all__ = [
 Status = Literal["pending", "synced", "stale", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
+# What is made once a document and run is not frozen: a frozen one takes three times as long to make.
+@dataclass(slots=True)
 class LedgerRow:
     """What `changes.decide` needs to know of a document. Hashes are those the store confirmed
     (None: it never held the document); `attempt_hash` is that of the last attempt that failed."""
@@ -50,7 +51,7 @@ class LedgerRow:
     """Whether this run has seen the document already (last_seen_at is the run's own start)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Confirmed:
     """A write the store confirmed. `vector_written` raises vector_version by one."""
 
@@ -77,7 +78,7 @@ class Failed:
     """None: permanent, until reset or until the document changes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LedgerPoint:
     """A row as reconciliation sees it: a point the store should hold (content_hash is not None)."""
 
@@ -234,9 +235,12 @@ class Ledger(Protocol):
         ...
 
     # -- incremental -------------------------------------------------------------------------------
-    def watermark(self, entity: str, collection: str, tenant: str) -> Cursor | None: ...
+    def watermark(self, entity: str, collection: str, tenant: str, settings: str = "") -> Cursor | None:
+        """How far the partition has come; None where it never did, or did so under other settings (a hash of
+        what documents are made by): rows that did not change since then would keep their old documents."""
+        ...
 
-    def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor) -> None: ...
+    def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None: ...
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         """Forget the watermark of a partition that is gone (its rows are forgotten already)."""

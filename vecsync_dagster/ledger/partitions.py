@@ -100,19 +100,21 @@ class Partitions(LedgerPart):
         with self.database.read() as connection:
             return [_totals(row) for row in connection.execute(query)]
 
-    def watermark(self, entity: str, collection: str, tenant: str) -> Cursor | None:
-        query = select(_W.cursor_value, _W.cursor_id).where(_watermark_of(entity, collection, tenant))
+    def watermark(self, entity: str, collection: str, tenant: str, settings: str = "") -> Cursor | None:
+        place = and_(_watermark_of(entity, collection, tenant), _W.settings == settings)
+        query = select(_W.cursor_value, _W.cursor_id).where(place)
         with self.database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Cursor(*row)
 
-    def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor) -> None:
+    def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None:
         values = {
             "entity": entity,
             "collection": collection,
             "tenant_id": tenant,
             "cursor_value": cursor.value,
             "cursor_id": cursor.id,
+            "settings": settings,
             "updated_at": self._now(),
         }
         with self.database.write() as connection:
@@ -168,5 +170,5 @@ def _totals(row: AnyRow) -> PartitionTotals:
 @cache
 def _set_watermark(dialect: str) -> Insert:
     insert = insert_into(watermark, dialect)
-    values = {name: insert.excluded[name] for name in ("cursor_value", "cursor_id", "updated_at")}
+    values = {name: insert.excluded[name] for name in ("cursor_value", "cursor_id", "settings", "updated_at")}
     return insert.on_conflict_do_update(index_elements=[_W.entity, _W.collection, _W.tenant_id], set_=values)

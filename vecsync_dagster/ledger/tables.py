@@ -143,6 +143,7 @@ watermark = Table(
     Column("tenant_id", _Key, primary_key=True),
     Column("cursor_value", Text, nullable=False),
     Column("cursor_id", Text, nullable=False),
+    Column("settings", Text, nullable=False),
     Column("updated_at", Moment, nullable=False),
 )
 

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vecsync_dagster.sources.sql_arrays import arrow_array
 from vecsync_dagster.sources.sql_types import Column, Kind
 
 __all__ = ["id_text", "record_batch"]
@@ -71,36 +72,36 @@ def _array(column: Column, values: Values) -> tuple[pa.Array, bool]:
 
 def _plain(wanted: pa.DataType, values: Values) -> pa.Array:
     """Arrow infers the type and must come to the one that is wanted: given the type, it would cut 1.5 to 1."""
-    array = pa.array(values)
+    array = arrow_array(values)
     if array.type != wanted and array.null_count < len(array):
         raise pa.ArrowTypeError(f"{array.type} is not {wanted}")
     return array.cast(wanted)
 
 
 def _floats(wanted: pa.DataType, values: Values) -> pa.Array:
-    array = pa.array(values)
+    array = arrow_array(values)
     if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_null(array.type)):
         raise pa.ArrowTypeError(f"{array.type} is not {wanted}")
     return array.cast(wanted)
 
 
 def _booleans(wanted: pa.DataType, values: Values) -> pa.Array:
-    array = pa.array(values)
+    array = arrow_array(values)
     if pa.types.is_integer(array.type) and pc.all(pc.is_in(array.drop_null(), pa.array([0, 1]))).as_py() is not False:
         return array.cast(wanted)
     return _plain(wanted, values)
 
 
 def _parsed(wanted: pa.DataType, values: Values) -> pa.Array:
-    return pa.array(values, pa.string()).cast(wanted)
+    return _plain(pa.string(), values).cast(wanted)
 
 
 def _moments(wanted: pa.DataType, values: Values) -> pa.Array:
     naive = wanted if pa.types.is_date(wanted) else pa.timestamp("us")
     try:
-        array = pa.array(values, pa.string()).cast(naive)
+        array = _parsed(naive, values)
     except pa.ArrowInvalid:
-        array = pa.array([v if v and _DATE.fullmatch(v) else None for v in values], pa.string()).cast(naive)
+        array = _parsed(naive, [v if v and _DATE.fullmatch(v) else None for v in values])
     return array.cast(wanted)
 
 

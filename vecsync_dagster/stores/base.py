@@ -43,7 +43,8 @@ RESERVED_KEYS = frozenset(
 """Payload keys that vecsync writes itself; a configuration may not use them for its own fields."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: there is one of these for each document, and a frozen one takes three times as long to make.
+@dataclass(slots=True)
 class Point:
     """One document as the store keeps it.
 
@@ -56,7 +57,7 @@ class Point:
     vector: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredPoint:
     """A point as a scan sees it. `point_id` is text whatever its type in the store (a foreign point
     may have a number); `tenant` is `GLOBAL`, the payload's tenantId, or None where neither is set."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vecsync_dagster.embedding import Embedder, EmbeddingProvider, choose
+from vecsync_dagster.embedding import Embedder, EmbeddingProvider, choose, space_of
 from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.space import Space
 
 __all__ = ["Embedders"]
 
@@ -30,6 +31,10 @@ class Embedders:
             pinned = self._ledger.pin_space(entity, collection, provider.space)
             provider = choose(self._chain, pinned, collection)
         return self._made.setdefault(id(provider), Embedder(provider, self._ledger))
+
+    def space_of(self, physical: str, collection: str) -> Space:
+        """The chain's space of a physical collection, by its name alone. Raises SpaceMismatch."""
+        return space_of(self._chain, physical, collection)
 
     def close(self) -> None:
         for provider in self._chain:

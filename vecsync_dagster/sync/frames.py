@@ -30,7 +30,7 @@ def figures_frame(results: Iterable[PartitionResult]) -> pd.DataFrame:
                 "collection": result.collection,
                 "mode": result.mode,
                 "outcome": result.outcome,
-                "error": result.error.code if result.error else None,
+                "error": f"{result.error.code}: {result.error}" if result.error else None,
                 **result.figures.as_dict(),
             }
             for result in results

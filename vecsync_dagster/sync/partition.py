@@ -58,7 +58,7 @@ class PartitionSync:
         self._known = target.ledger.count_all(target.entity, target.collection, target.tenant)
         self._matched = 0
         self._buffer: list[Change] = []
-        self._running: dict[Future[Figures], list[Change]] = {}
+        self._running: dict[Future[Figures], list[str]] = {}
         self._pending: set[str] = set()
         self._others: bool | None = None
         self._planned: set[str] = set()
@@ -116,7 +116,8 @@ class PartitionSync:
                 self._buffer.append(change)
                 self._pending.add(change.document.document_id)
         if unchanged and self.depth == "apply":
-            t.ledger.touch(t.entity, t.collection, t.tenant, unchanged, self.started_at)
+            self._pending.update(unchanged)
+            self._running[self._executor.submit(self._touch, unchanged)] = unchanged
         self._submit(everything=False)
 
     def _space(self) -> str:
@@ -198,7 +199,13 @@ class PartitionSync:
             if self.depth == "plan":
                 self._plan(batch)
                 continue
-            self._running[self._executor.submit(self._work, batch)] = batch
+            self._running[self._executor.submit(self._work, batch)] = [c.document.document_id for c in batch]
+
+    def _touch(self, unchanged: list[str]) -> Figures:
+        """Beside the reading of the next page: the ledger's database works while Python does something else."""
+        t = self.target
+        t.ledger.touch(t.entity, t.collection, t.tenant, unchanged, self.started_at)
+        return Figures()
 
     def _work(self, batch: list[Change]) -> Figures:
         if self._stop():
@@ -228,8 +235,7 @@ class PartitionSync:
             return
         done, _ = wait(self._running, timeout=_WATCH_S if block else 0, return_when=FIRST_COMPLETED)
         for future in done:
-            batch = self._running.pop(future)
-            self._pending.difference_update(c.document.document_id for c in batch)
+            self._pending.difference_update(self._running.pop(future))
             try:
                 self.figures.add(future.result())
             except BatchFailed as failed:

@@ -92,7 +92,7 @@ def _groups(job: Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor 
     if mode == "full" or not job.source.incremental:
         yield list(names), None
         return
-    cursors = {name: job.ledger.watermark(job.name, name, job.tenant) for name in names}
+    cursors = {name: job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name)) for name in names}
     for cursor in dict.fromkeys(cursors.values()):
         yield [name for name in names if cursors[name] == cursor], cursor
 
@@ -152,6 +152,7 @@ def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | 
         full=job.mode == "full",
         keep_rejected=job.keep,
         watch=job.watch,
+        stop=job.stop,
     )
 
 
@@ -178,8 +179,9 @@ def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[b
 
 def _feed(job: Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync], page: Page, *, again: bool) -> None:
     batches = builder.build(page.records)
+    tombstones = () if job.options.partial else page.tombstones
     for name, part in parts.items():
-        part.take(batches[name], page.tombstones, again=again)
+        part.take(batches[name], tombstones, again=again)
     job.page_done()
     job.watch(next(iter(parts.values())).figures)
 
@@ -225,7 +227,8 @@ def _close(job: Job, part: PartitionSync, *, complete: bool) -> None:
         if job.interrupted:
             part.cancel()
         part.finish()
-        if complete and part.error is None and not job.interrupted:
+        # Asked again: a batch that did not begin because of a late signal must not end in a success.
+        if not job.watch(part.figures) and complete and part.error is None:
             part.remove_unseen(allow=job.options.allow_removals)
     except VecsyncError as error:
         part.error = part.error or error
@@ -238,7 +241,8 @@ def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionRe
         try:
             checks = _checks(job, part)
             if job.options.depth == "apply" and cursor is not None and not job.options.partial:
-                job.ledger.set_watermark(job.name, part.target.collection, job.tenant, cursor)
+                name = part.target.collection
+                job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.fingerprint(name))
         except VecsyncError as failed:
             part.error = failed
     return job.result(

@@ -61,7 +61,9 @@ def compare(ledger: Iterable[LedgerPoint], stored: Iterable[StoredPoint]) -> Ite
             yield Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
             row = next(rows, None)
         else:
-            yield from _differs(row, point)
+            difference = _difference(row, point)
+            if difference is not None:
+                yield difference
             point, row = next(points, None), next(rows, None)
 
 
@@ -156,14 +158,19 @@ def _mending(difference: Difference, row: LedgerRow | None, content_hash: str) -
     return Kind.PAYLOAD_ONLY if difference.payload_only and same_text else Kind.CHANGED
 
 
-def _differs(row: LedgerPoint, point: StoredPoint) -> Iterator[Difference]:
+def _difference(row: LedgerPoint, point: StoredPoint) -> Difference | None:
+    payload = point.payload
+    same_text = payload.get(CONTENT_HASH) == row.content_hash
+    if (
+        row.tenant == point.tenant
+        and same_text
+        and payload.get(PAYLOAD_HASH) == row.payload_hash == payload_hash(payload)
+    ):
+        return None
     ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
     if row.tenant != point.tenant:
-        yield Difference("wrong_tenant", *ids)
-    elif point.payload.get(CONTENT_HASH) != row.content_hash:
-        yield Difference("stale_hash", *ids)
-    elif payload_hash(point.payload) != row.payload_hash or point.payload.get(PAYLOAD_HASH) != row.payload_hash:
-        yield Difference("stale_hash", *ids, payload_only=True)
+        return Difference("wrong_tenant", *ids)
+    return Difference("stale_hash", *ids, payload_only=same_text)
 
 
 def _orphan(point: StoredPoint) -> Difference:

@@ -21,6 +21,7 @@ from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions
 from vecsync_dagster.sync.pipeline import sync_tenant
+from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import Difference, compare_collection, repair
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
@@ -222,6 +223,17 @@ class Workspace:
     def repair(self, entity: str, collection: str, differences: Iterable[Difference]) -> Figures:
         """Mend differences of one collection; see `reconcile.repair`."""
         return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences)
+
+    def rebuild(self, entity: str, collection: str, *, force: bool = False) -> Rebuilt:
+        """The ledger of one collection made anew from the store; see `rebuild.rebuild`."""
+        store = self.store_of(entity, collection)
+        physical = store.pinned_space(collection)
+        if physical is None:
+            return Rebuilt(entity, collection)
+        space = self.embedders.space_of(physical, collection)
+        return rebuild(
+            entity, self.entity(entity), collection, store=store, ledger=self.ledger, space=space, force=force
+        )
 
     # -- life --------------------------------------------------------------------------------------
 

@@ -110,6 +110,15 @@ def test_a_scattered_set_of_partitions(world: World, instance: dg.DagsterInstanc
     assert materialized(instance) == {"works|global", "works|brick"}
 
 
+@pytest.mark.parametrize("wrong", ["acme", "tools|acme", "works|nobody"])
+def test_a_partition_that_does_not_exist_is_refused(world: World, instance: dg.DagsterInstance, wrong: str) -> None:
+    """A key typed wrongly fails the run with what a key looks like, and makes no tenant."""
+    result = run(world, instance, config={"partitions": [wrong]})
+    assert not result.success
+    assert f"works has no partition '{wrong}'; one looks like 'works|" in failure_of(result)
+    assert world.stored() == {}
+
+
 def test_an_unchanged_partition_gets_no_event(world: World, instance: dg.DagsterInstance) -> None:
     """A second run over everything writes no materialization; one asked for by name still gets its own."""
     assert run(world, instance).success

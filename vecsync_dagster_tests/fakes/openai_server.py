@@ -128,6 +128,11 @@ class OpenAIServer:
         with self._lock:
             self._faults.extend([(fault, headers or {})] * times)
 
+    def recover(self) -> None:
+        """Forget all faults: from now on every request is answered properly."""
+        with self._lock:
+            self._faults.clear()
+
     @property
     def requests(self) -> list[Request]:
         with self._lock:

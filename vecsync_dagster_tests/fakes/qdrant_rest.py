@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 @dataclass
 class _Fault:
-    """`left` more requests whose path contains `path_contains` suffer it."""
+    """`left` more requests whose method and path ("PUT /collections/c/points") contain `path_contains` suffer it."""
 
     left: int
     path_contains: str = ""
@@ -106,6 +106,11 @@ class QdrantRest:
         """Only queue the next `times` writes of points although they wait, as a server that runs out of time."""
         self._faults.append(_Fault(times, path_contains, stall=True))
 
+    def recover(self) -> None:
+        """Forget all faults: from now on every request is answered."""
+        with self._one_at_a_time:
+            self._faults.clear()
+
     def settle(self) -> None:
         """Apply what was queued."""
         with self._one_at_a_time:
@@ -117,7 +122,7 @@ class QdrantRest:
         url = urlsplit(target)
         self.requests.append(Seen(method, url.path))
         route = find_route(method, url.path)
-        fault = self._next_fault(url.path, writes=route is not None and route.writes)
+        fault = self._next_fault(f"{method} {url.path}", writes=route is not None and route.writes)
         if fault is not None and fault.hang_s:
             self._ending.wait(fault.hang_s)
         if fault is not None and fault.status is not None:
@@ -132,10 +137,10 @@ class QdrantRest:
         answer = self._apply(route, body, queued_as=status)
         return None if fault is not None and fault.cut else answer
 
-    def _next_fault(self, path: str, *, writes: bool) -> _Fault | None:
+    def _next_fault(self, request: str, *, writes: bool) -> _Fault | None:
         with self._one_at_a_time:
             for fault in self._faults:
-                if fault.left > 0 and fault.path_contains in path and (writes or not (fault.cut or fault.stall)):
+                if fault.left > 0 and fault.path_contains in request and (writes or not (fault.cut or fault.stall)):
                     fault.left -= 1
                     return fault
         return None
@@ -146,7 +151,10 @@ class QdrantRest:
             with self._one_at_a_time:
                 if route.may_wait and queued_as is not None:
                     self._queued.append(lambda: route.run(self._engine, request))
-                    result: object = models.UpdateResult(operation_id=0, status=queued_as)
+                    queued = models.UpdateResult(operation_id=0, status=queued_as)
+                    result: object = queued
+                    if isinstance(request, models.UpdateOperations):
+                        result = [queued] * len(request.operations)
                 else:
                     result = route.run(self._engine, request)
             if isinstance(request, models.CreateFieldIndex):

@@ -1,4 +1,7 @@
-"""Worlds on both pairs of real parts: SQLite with the embedded store, PostgreSQL with the HTTP store."""
+"""Worlds on both sets of real parts: SQLite with the embedded store, and PostgreSQL with the HTTP store.
+
+The ledger is an SQLite file in the one, and a PostgreSQL database in the other.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vecsync_dagster.ledger import migrate
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.world import World, config_of
 
@@ -26,10 +30,13 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return
     url: str = request.getfixturevalue("postgres_database")
     monkeypatch.setenv("SOURCE_URL", url)
+    monkeypatch.setenv("LEDGER_URL", url)
+    migrate.upgrade(url)
     with QdrantRest() as server:
         config = config_of(
             tmp_path,
             source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
             store={"type": "qdrant", "url": server.url, "timeout_s": 20},
+            ledger={"url": {"env": "LEDGER_URL"}},
         )
         yield World(url.replace("postgresql://", "postgresql+psycopg://"), config)

@@ -256,3 +256,18 @@ def test_a_dry_run_counts_and_touches_nothing(world: World) -> None:
     assert (result.figures.removed, result.figures.changed, result.figures.payload_only) == (1, 1, 1)
     assert result.figures.embedded == 1
     assert len(world.stored()) == 7
+
+
+def test_a_changed_template_is_applied_by_the_next_incremental_run(embedded_world: World) -> None:
+    """Where settings that make documents change, rows that did not change get their new documents all the same."""
+    seed(embedded_world, {GLOBAL: 3, "acme": 5})
+    embedded_world.sync()
+    data = embedded_world.config.model_dump(mode="json", exclude_unset=True)
+    data["entities"][ENTITY]["collections"][ENTITY] = {"text": "Работа: {name}", "payload": ["name"]}
+    config = type(embedded_world.config).model_validate(data).with_folder(embedded_world.config.folder)
+    world = World(embedded_world.source_url, config, now=embedded_world.now)
+    results = world.sync(mode="incremental")
+    assert {r.mode for r in results} == {"full"}
+    assert sum(r.figures.changed for r in results) == 8
+    world.assert_exact()
+    assert {r.mode for r in world.sync(mode="incremental")} == {"incremental"}

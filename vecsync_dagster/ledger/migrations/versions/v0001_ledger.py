@@ -98,6 +98,7 @@ def _watermark() -> None:
         sa.Column("tenant_id", _KEY, nullable=False),
         sa.Column("cursor_value", sa.Text(), nullable=False),
         sa.Column("cursor_id", sa.Text(), nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("entity", "collection", "tenant_id"),
     )

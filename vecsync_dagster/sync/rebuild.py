@@ -1,0 +1,150 @@
+"""A ledger that was lost, made anew from the store.
+
+A point tells by itself whose it is: its id follows from the entity and the document's id, and the hash of its
+payload stands in the payload. A point that does not add up is left alone and counted:
+
+- foreign: its id is not that of a document of this entity.
+- altered: it is a document's, but its payload is not what was written. The next full run writes it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Literal
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.documents import document_id
+from vecsync_dagster.documents.hashing import payload_hash, point_id
+from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
+from vecsync_dagster.ledger.base import Confirmed, Ledger
+from vecsync_dagster.space import Space
+from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, PAYLOAD_HASH, StoredPoint, VectorStore
+
+__all__ = ["LeftPoint", "Rebuilt", "rebuild"]
+
+Reason = Literal["foreign", "altered"]
+_LISTED = 20
+_CHUNK = 10_000
+"""Points that are kept in memory. Each chunk is written tenant by tenant: small ones would mean many transactions."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftPoint:
+    """A point of the store that the ledger did not take. `tenant`: as its payload says, None where it says none."""
+
+    reason: Reason
+    point_id: str
+    tenant: str | None
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What became of one collection. `space` None: the store does not have the collection.
+
+    `taken`: rows written, by tenant. `left`: points that were not taken, by reason; `examples`: the first ones.
+    """
+
+    entity: str
+    collection: str
+    space: str | None = None
+    taken: Counter[str] = field(default_factory=Counter)
+    left: Counter[Reason] = field(default_factory=Counter)
+    examples: list[LeftPoint] = field(default_factory=list)
+
+    def leave(self, reason: Reason, point: StoredPoint) -> None:
+        self.left[reason] += 1
+        if len(self.examples) < _LISTED:
+            self.examples.append(LeftPoint(reason, point.point_id, point.tenant))
+
+
+def rebuild(
+    entity: str,
+    config: EntityConfig,
+    collection: str,
+    *,
+    store: VectorStore,
+    ledger: Ledger,
+    space: Space,
+    force: bool = False,
+) -> Rebuilt:
+    """Write a row for every point of the collection that is ours, all tenants, and pin `space`.
+
+    `force`: rows and watermarks that the ledger has are forgotten first; without it such a ledger is refused
+    with LedgerRejected. Raises SpaceMismatch where the ledger has another space pinned, PartitionBusy where a
+    run is under way, and the errors of store and ledger; what was written until then stays.
+    """
+    known = ledger.tenants(entity, collection)
+    if known and not force:
+        raise LedgerRejected(
+            f"the ledger has rows of collection {collection}, of {len(known)} tenants: nothing was rebuilt. To forget "
+            "them and take what the store holds, use --force",
+            collection=collection,
+            tenants=len(known),
+        )
+    pinned = ledger.pin_space(entity, collection, space)
+    if pinned != space:
+        raise SpaceMismatch(
+            f"collection {collection}: the ledger is pinned to {pinned}, the store holds {space}", collection=collection
+        )
+    for tenant in known:
+        _forget(ledger, entity, collection, tenant)
+    rebuilt = Rebuilt(entity, collection, str(space))
+    for some in _ours(entity, config.type or entity, store, rebuilt):
+        for tenant, writes in some.items():
+            _write(ledger, rebuilt, tenant, space, writes)
+    return rebuilt
+
+
+def _forget(ledger: Ledger, entity: str, collection: str, tenant: str) -> None:
+    with ledger.hold(entity, tenant):
+        for rows in ledger.unseen(entity, collection, tenant, datetime.max.replace(tzinfo=UTC)):
+            ledger.forget(entity, collection, tenant, [identity for identity, _ in rows])
+        ledger.drop_partition(entity, collection, tenant)
+
+
+def _ours(entity: str, kind: str, store: VectorStore, rebuilt: Rebuilt) -> Iterator[dict[str, list[Confirmed]]]:
+    """What to write, by tenant, in chunks; the other points are counted on the way."""
+    chunk: dict[str, list[Confirmed]] = {}
+    size = 0
+    for point in chain.from_iterable(store.scan(rebuilt.collection, None)):
+        found = _confirmed(entity, kind, point)
+        if not isinstance(found, Confirmed):
+            rebuilt.leave(found, point)
+            continue
+        chunk.setdefault(str(point.tenant), []).append(found)
+        size += 1
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = {}, 0
+    yield chunk
+
+
+def _confirmed(entity: str, kind: str, point: StoredPoint) -> Confirmed | Reason:
+    payload = point.payload
+    identity, db_id = payload.get(DOCUMENT_ID), payload.get("dbId")
+    if not isinstance(identity, str) or point_id(entity, identity) != point.point_id:
+        return "foreign"
+    content, hashed = payload.get(CONTENT_HASH), payload.get(PAYLOAD_HASH)
+    if not isinstance(db_id, str) or point.tenant is None or document_id(point.tenant, kind, db_id) != identity:
+        return "altered"
+    if not isinstance(content, str) or not isinstance(hashed, str) or payload_hash(payload) != hashed:
+        return "altered"
+    return Confirmed(identity, db_id, point.point_id, content, hashed, vector_written=True)
+
+
+def _write(ledger: Ledger, rebuilt: Rebuilt, tenant: str, space: Space, writes: Sequence[Confirmed]) -> None:
+    """One tenant's part of a chunk. Rows that are there by now are a run's own, which knows better."""
+    entity, collection = rebuilt.entity, rebuilt.collection
+    with ledger.hold(entity, tenant):
+        now = ledger.run_start(entity, collection, tenant)
+        if tenant not in rebuilt.taken:
+            # Nobody knows how old the store's state is: the next run reads everything.
+            ledger.drop_partition(entity, collection, tenant)
+        there = ledger.rows(entity, collection, [write.document_id for write in writes], now)
+        new = [write for write in writes if write.document_id not in there]
+        ledger.confirm(entity, collection, tenant, space, new, now)
+        rebuilt.taken[tenant] += len(new)

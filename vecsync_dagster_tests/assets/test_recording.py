@@ -1,0 +1,77 @@
+"""What a command-line sync leaves in the Dagster instance."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from vecsync_dagster.assets.recording import dagster_home, open_instance, record
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.sync import SyncOptions
+from vecsync_dagster_tests.sync.test_kills import file_of
+from vecsync_dagster_tests.world import ENTITY, World
+
+VECTORS = dg.AssetKey([ENTITY, "vectors"])
+
+
+def sync_and_record(world: World, mode: str) -> int:
+    with world.workspace() as workspace:
+        results = []
+        for selection in workspace.select([ENTITY]):
+            results += workspace.sync(selection, SyncOptions(mode="full" if mode == "full" else None))
+        return record(workspace, results)
+
+
+@pytest.fixture(autouse=True)
+def _own_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+
+def test_a_sync_is_recorded_as_a_run(world: World) -> None:
+    """Partitions, materializations and checks are in the instance, under one successful run; again and again."""
+    assert sync_and_record(world, "full") == 3 * (4 + 5)
+    assert sync_and_record(world, "full") == 0  # unchanged: no event
+    world.update(11, name="иначе")
+    assert sync_and_record(world, "full") == 4 + 5  # a second evaluation of the same check and partition
+    with open_instance(world.config) as instance:
+        assert instance.get_materialized_partitions(VECTORS) == {"works|global", "works|acme", "works|brick"}
+        runs = instance.get_runs()
+        assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
+
+
+def test_a_sync_that_failed_is_a_run_that_failed(world: World) -> None:
+    """The UI shows the failure that the command line showed."""
+    world.insert([{"id": 99, "tenant_id": "a|b"}])
+    sync_and_record(world, "full")
+    with open_instance(world.config) as instance:
+        [run] = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        assert len(instance.get_materialized_partitions(VECTORS)) == 3
+
+
+def test_first_syncs_at_once_leave_a_sound_instance(tmp_path: Path, world: World) -> None:
+    """Processes that make the instance's storage at the same moment wait for each other."""
+    config = file_of(world.config, tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from vecsync_dagster.config import load_config; "
+        "from vecsync_dagster.assets.recording import prepare_instance; "
+        "prepare_instance(load_config(Path(sys.argv[1])))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(config)]) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    sync_and_record(world, "full")
+    with open_instance(world.config) as instance:
+        assert len(instance.get_materialized_partitions(VECTORS)) == 3
+
+
+def test_a_dagster_home_that_is_no_folder_is_named(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong DAGSTER_HOME is an error of the configuration, with its value."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"DAGSTER_HOME.*nowhere"):
+        dagster_home(world.config)
