@@ -27,7 +27,8 @@ def migrate(
     """Bring the ledger's tables to the version this vecsync needs, or back to an older one.
 
     An SQLite ledger is brought up by itself; one in PostgreSQL waits for this command. Going down loses what
-    the newer tables held: the next sync finds out again what the store holds.
+    the newer tables held. With `--down base` that is everything, the embedding cache too: `vecsync ledger rebuild`
+    finds out again what the store holds, but texts that change from then on and back are paid for again.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.ledger import ledger_url
