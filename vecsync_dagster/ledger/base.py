@@ -165,6 +165,14 @@ class Ledger(Protocol):
         """Rows of those document ids, whatever their tenant (a moved document is found here)."""
         ...
 
+    def announce(
+        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
+    ) -> None:
+        """New documents that are about to be written: rows with status pending and null hashes, where there are
+        none. A run that is killed between the store's write and `confirm` would else leave points that nobody
+        knows of, should their records vanish before the next run."""
+        ...
+
     def confirm(
         self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
     ) -> None:

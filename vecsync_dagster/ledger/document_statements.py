@@ -32,7 +32,7 @@ from sqlalchemy import (
 from vecsync_dagster.ledger.part import Insert, insert_into
 from vecsync_dagster.ledger.tables import Moment, index_state
 
-__all__ = ["ANY_STALE", "NO_ERROR", "confirm", "fail", "forget", "freshen", "mark_stale", "rows", "touch"]
+__all__ = ["ANY_STALE", "NO_ERROR", "announce", "confirm", "fail", "forget", "freshen", "mark_stale", "rows", "touch"]
 
 _T: Final = index_state.c
 
@@ -138,6 +138,11 @@ def confirm(dialect: str) -> Insert:
     return insert.on_conflict_do_update(
         index_elements=[_T.collection, _T.document_id], set_=values, where=_T.entity == new.entity
     ).execution_options(preserve_rowcount=True)
+
+
+@cache
+def announce(dialect: str) -> Insert:
+    return insert_into(index_state, dialect).on_conflict_do_nothing(index_elements=[_T.collection, _T.document_id])
 
 
 @cache

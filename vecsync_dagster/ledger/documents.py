@@ -51,6 +51,21 @@ class Documents(LedgerPart):
                 if connection.execute(statement, rows).rowcount < len(rows):
                     raise _of_another_entity(entity, collection)
 
+    def announce(
+        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
+    ) -> None:
+        common = {
+            **_columns(entity, collection, tenant, space),
+            **_times(self._now(), seen_at),
+            "status": "pending",
+            "retry_count": 0,
+        }
+        nothing = {"content_hash": None, "payload_hash": None, "vector_version": 0}
+        statement = statements.announce(self.database.dialect)
+        with self.database.write() as connection:
+            for some in chunks(_in_order(writes)):
+                connection.execute(statement, [common | _confirmed(write) | nothing for write in some])
+
     def fail(
         self, entity: str, collection: str, tenant: str, space: Space, failures: Sequence[Failed], seen_at: datetime
     ) -> None:

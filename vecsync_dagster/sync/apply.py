@@ -1,7 +1,8 @@
 """Doing what was decided: the store learns first, the ledger second, batch by batch.
 
 A crash between the two is repaired by the next run: it finds the document unconfirmed, writes the same
-point again, and takes the vector from the cache.
+point again, and takes the vector from the cache. New documents are announced to the ledger before the store
+is written, so that their points are known even if their records are gone by then.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class _Batch:
         if not changes:
             return
         embedded, failures = _embed(self.target, changes, self.figures)
+        self._announce([change for change, _ in embedded if change.row is None])
         failures += [(change, error) for (change, _), error in _isolate(embedded, self._upsert)]
         self.fail(failures)
 
@@ -112,23 +114,18 @@ class _Batch:
         self._confirm([change for change, _ in some], vector_written=True)
         self.figures.upserted += len(some)
 
+    def _announce(self, changes: Sequence[Change]) -> None:
+        if changes:
+            t = self.target
+            writes = [_write(change, vector_written=True) for change in changes]
+            t.ledger.announce(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
+
     def _confirm(self, changes: Sequence[Change], *, vector_written: bool) -> None:
-        if not changes:
-            return
-        writes = [
-            Confirmed(
-                document_id=change.document.document_id,
-                db_id=change.document.db_id,
-                point_id=change.document.point_id,
-                content_hash=change.document.content_hash,
-                payload_hash=change.document.payload_hash,
-                vector_written=vector_written,
-            )
-            for change in changes
-        ]
-        t = self.target
-        t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
-        self.confirmed.update(write.document_id for write in writes)
+        if changes:
+            t = self.target
+            writes = [_write(change, vector_written=vector_written) for change in changes]
+            t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
+            self.confirmed.update(write.document_id for write in writes)
 
     def fail(self, failures: Sequence[tuple[Change, VecsyncError]]) -> None:
         if not failures:
@@ -137,6 +134,17 @@ class _Batch:
         t = self.target
         t.ledger.fail(t.entity, t.collection, t.tenant, t.space, rows, self.seen_at)
         self.figures.failed += len(rows)
+
+
+def _write(change: Change, *, vector_written: bool) -> Confirmed:
+    return Confirmed(
+        document_id=change.document.document_id,
+        db_id=change.document.db_id,
+        point_id=change.document.point_id,
+        content_hash=change.document.content_hash,
+        payload_hash=change.document.payload_hash,
+        vector_written=vector_written,
+    )
 
 
 def _failure(change: Change, error: VecsyncError, config: RetryConfig) -> Failed:

@@ -72,7 +72,7 @@ def _kind(document: Document, row: LedgerRow | None, tenant: str, space: str, re
             return Kind.UNCHANGED if permanent and not retry_permanent else Kind.RETRY
         if row.content_hash == document.content_hash:
             return Kind.RETRY  # changed, failed, and changed back: the row must become synced again
-    if row.content_hash is None:
+    if row.content_hash is None:  # announced or failed, never confirmed
         return Kind.NEW
     if row.content_hash != document.content_hash or row.space != space:
         return Kind.CHANGED

@@ -55,6 +55,24 @@ class DocumentsContract:
         row = state(ledger, "d1")
         assert (row["scope"], row["tenant_id"]) == ("global", "global")
 
+    def test_an_announced_document_is_known_but_not_held(self, ledger: SqlLedger) -> None:
+        """What is about to be written is pending with no hash; rows that are there already stay as they are."""
+        confirm(ledger, A, ["d1"])
+        before = state(ledger, "d1")
+        ledger.announce(*A, SPACE, [confirmed("d1"), confirmed("d2")], LATER)
+        assert state(ledger, "d1") == before
+        row = state(ledger, "d2")
+        assert (row["status"], row["content_hash"], row["payload_hash"], row["vector_version"]) == (
+            "pending",
+            None,
+            None,
+            0,
+        )
+        assert (ledger.count(*A), ledger.count_all(*A)) == (1, 2)
+        assert [found for some in ledger.unseen(*A, LATER + MINUTE) for found in some][-1][0] == "d2"
+        confirm(ledger, A, ["d2"])
+        assert (state(ledger, "d2")["status"], state(ledger, "d2")["vector_version"]) == ("synced", 1)
+
     def test_a_vector_written_again_raises_its_version(self, ledger: SqlLedger, clock: Clock) -> None:
         """vector_version counts vectors written, not payloads, and created_at stays (T3)."""
         confirm(ledger, A, ["d1"])

@@ -87,3 +87,20 @@ def test_killed_anywhere_the_next_run_makes_it_right(
         assert sum(1 for times in paid.values() if times > 1) <= BATCH * PARALLEL
         again = world.sync(mode="full")
         assert sum(result.figures.writes + result.figures.embedded for result in again) == 0
+
+
+def test_a_record_that_vanishes_after_a_kill_leaves_no_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the store's write and before the ledger's, then the record is deleted: its point goes too."""
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with OpenAIServer(dimensions=16) as server:
+        world = paid_world(tmp_path, server)
+        world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 6))
+        config = str(file_of(world.config, tmp_path))
+        program = [sys.executable, "-m", "vecsync_dagster_tests.sync.killed_process", config]
+        killed = subprocess.run([*program, "store", "upsert", "after", "1"], timeout=120, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(world.stored()) == 5
+        world.delete(2, 3)
+        world.sync(mode="full")
+        assert len(world.stored()) == 3
+        world.assert_exact()
