@@ -254,6 +254,20 @@ class Ledger(Protocol):
         """Forget the watermark of a partition that is gone (its rows are forgotten already)."""
         ...
 
+    # -- unfinished runs ---------------------------------------------------------------------------
+    def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
+        """The run is about to change the partition in the store. Committed before the store is told anything: what
+        the store learns and the ledger does not is looked for only where a run did not finish."""
+        ...
+
+    def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:
+        """Ids of the runs that began to write into the partition and did not finish."""
+        ...
+
+    def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:
+        """All that those runs wrote is in the ledger."""
+        ...
+
     # -- runs --------------------------------------------------------------------------------------
     def record_run(self, run: Run) -> None: ...
 

@@ -11,13 +11,14 @@ from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, l
 
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, Status
 from vecsync_dagster.ledger.part import Insert, LedgerPart, insert_into
-from vecsync_dagster.ledger.tables import index_state, watermark
+from vecsync_dagster.ledger.tables import index_state, unfinished_run, watermark
 from vecsync_dagster.sources.base import Cursor
 
 __all__ = ["Partitions"]
 
 _T: Final = index_state.c
 _W: Final = watermark.c
+_U: Final = unfinished_run.c
 _HELD: Final = _T.content_hash.is_not(None)
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 AnyRow = Row[*tuple[Any, ...]]
@@ -124,6 +125,30 @@ class Partitions(LedgerPart):
         with self.database.write() as connection:
             connection.execute(delete(watermark).where(_watermark_of(entity, collection, tenant)))
 
+    def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
+        """Beginning twice changes nothing."""
+        values = {
+            "entity": entity,
+            "collection": collection,
+            "tenant_id": tenant,
+            "run_id": run_id,
+            "began_at": self._now(),
+        }
+        statement = insert_into(unfinished_run, self.database.dialect).on_conflict_do_nothing()
+        with self.database.write(durable=True) as connection:
+            connection.execute(statement, values)
+
+    def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:
+        query = select(_U.run_id).where(_unfinished_of(entity, collection, tenant)).order_by(_U.began_at, _U.run_id)
+        with self.database.read() as connection:
+            return list(connection.scalars(query))
+
+    def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:
+        place = _unfinished_of(entity, collection, tenant)
+        with self.database.write() as connection:
+            for run_id in run_ids:
+                connection.execute(delete(unfinished_run).where(place, _U.run_id == run_id))
+
     def _count(self, *conditions: ColumnElement[bool]) -> int:
         with self.database.read() as connection:
             return connection.execute(select(func.count()).select_from(index_state).where(*conditions)).scalar_one()
@@ -151,6 +176,10 @@ def _in(entity: str, collection: str, tenant: str | None) -> ColumnElement[bool]
 
 def _watermark_of(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
     return and_(_W.entity == entity, _W.collection == collection, _W.tenant_id == tenant)
+
+
+def _unfinished_of(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
+    return and_(_U.entity == entity, _U.collection == collection, _U.tenant_id == tenant)
 
 
 def _totals(row: AnyRow) -> PartitionTotals:

@@ -7,7 +7,8 @@ Wherever a column is called `tenant_id` it holds the partition key: a tenant's i
 
 `watermark` is keyed by collection too: a run may select one collection of an entity, and the others must
 not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
-many. `invalid_record` holds names and ids, never a record's values.
+many. `unfinished_run` has a row for each run that began to write and has not ended well. `invalid_record`
+holds names and ids, never a record's values.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ __all__ = [
     "invalid_record",
     "metadata",
     "sync_run",
+    "unfinished_run",
     "watermark",
 ]
 
@@ -145,6 +147,16 @@ watermark = Table(
     Column("cursor_id", Text, nullable=False),
     Column("settings", Text, nullable=False),
     Column("updated_at", Moment, nullable=False),
+)
+
+unfinished_run = Table(
+    "unfinished_run",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("run_id", _Key, primary_key=True),
+    Column("began_at", Moment, nullable=False),
 )
 
 sync_run = Table(

@@ -10,11 +10,14 @@ from vecsync_dagster.documents import Document, DocumentBatch, Rejection, docume
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
 from vecsync_dagster.ledger.base import Failed, LedgerRow, Rejected
+from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.reconcile import mend_unfinished
 from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.writing import Writing
 
 __all__ = ["Depth", "PartitionSync"]
 
@@ -62,6 +65,7 @@ class PartitionSync:
         self._pending: set[str] = set()
         self._others: bool | None = None
         self._planned: set[str] = set()
+        self._writing = Writing(target, run_id)
 
     def take(self, batch: DocumentBatch, tombstones: Sequence[str], *, again: bool = False) -> None:
         """Decide about one batch. `again`: documents that this run has seen already are left out silently."""
@@ -199,6 +203,8 @@ class PartitionSync:
             if self.depth == "plan":
                 self._plan(batch)
                 continue
+            if self.depth == "apply":
+                self._writing.begin()
             self._running[self._executor.submit(self._work, batch)] = [c.document.document_id for c in batch]
 
     def _touch(self, unchanged: list[str]) -> Figures:
@@ -255,7 +261,8 @@ class PartitionSync:
         ids = [document_id(t.tenant, kind, db_id) for db_id in tombstones]
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         gone = [(i, point_id(t.entity, i)) for i, row in rows.items() if row.tenant == t.tenant]
-        if self.depth == "apply":
+        if gone and self.depth == "apply":
+            self._writing.begin()
             remove(t, t.tenant, gone)
         if self.depth != "embed":
             self.figures.removed += len(gone)
@@ -272,6 +279,7 @@ class PartitionSync:
         ids = [document_id(other, kind, document.db_id) for document in new]
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         for identity, row in rows.items():
+            self._writing.begin(row.tenant)
             remove(t, row.tenant, [(identity, point_id(t.entity, identity))])
         return len(rows)
 
@@ -291,7 +299,22 @@ class PartitionSync:
         if gone > guard.min_documents and gone > guard.share * self._known and not allow:
             self.figures.removals_blocked += gone
             return
-        if self.depth == "apply":
+        if gone and self.depth == "apply":
+            self._writing.begin()
             for rows in t.ledger.unseen(*bounds, self.started_at, t.settings.delete_batch):
                 remove(t, t.tenant, rows)
         self.figures.removed += gone
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def mend(self, source: Source) -> None:
+        """After a complete export: put right what runs that did not finish left between store and ledger."""
+        if self._writing.left and self.depth == "apply":
+            mended = mend_unfinished(self.target, source)
+            mended.payload_only = 0  # those are documents of the source, which are counted already
+            self.figures.add(mended)
+            self._writing.finish_left()
+
+    def settle(self) -> None:
+        """The run ends, and the ledger knows all that it wrote."""
+        self._writing.finish()

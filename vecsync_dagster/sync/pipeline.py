@@ -230,6 +230,10 @@ def _close(job: Job, part: PartitionSync, *, complete: bool) -> None:
         # Asked again: a batch that did not begin because of a late signal must not end in a success.
         if not job.watch(part.figures) and complete and part.error is None:
             part.remove_unseen(allow=job.options.allow_removals)
+            if job.exports:
+                part.mend(job.source)
+        if part.error is None:
+            part.settle()
     except VecsyncError as error:
         part.error = part.error or error
 

@@ -11,7 +11,8 @@ Both sides come ordered by point id and are merged, so that memory stays flat. A
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
 from typing import Literal, TypeVar
@@ -27,11 +28,12 @@ from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["Difference", "compare", "compare_collection", "compare_partition", "repair"]
+__all__ = ["Difference", "compare", "compare_collection", "compare_partition", "mend_unfinished", "repair"]
 
 T = TypeVar("T")
 DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant"]
 _CHUNK = 500
+_NAMES = (DOCUMENT_ID, "dbId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,31 @@ def compare_partition(target: Target) -> Iterator[Difference]:
         yield from _with_tenants(t, some)
 
 
-def repair(target_of: Callable[[str], Target], source: Source, differences: Iterable[Difference]) -> Figures:
+def mend_unfinished(target: Target, source: Source) -> Figures:
+    """Mend what a run that did not finish left in this partition, whose right to sync the caller holds.
+
+    It may have told the store what the ledger never heard of; where the source has changed back since, nothing
+    else would look there. Foreign points stay: they are no run's.
+    """
+    ours = (d for d in compare_partition(target) if d.kind != "orphan" or _is_own(target, d))
+    return repair(lambda tenant: replace(target, tenant=tenant), source, ours, held=target.tenant)
+
+
+def repair(
+    target_of: Callable[[str], Target], source: Source, differences: Iterable[Difference], *, held: str | None = None
+) -> Figures:
     """Mend every difference: orphans are deleted; the others are written again from the source's record, with
     vectors from the cache. A record that the source no longer has is removed.
 
-    Each tenant is held while it is mended: a point that a run has written but not yet told the ledger looks
-    like an orphan. `target_of` gives the target of a tenant. Raises PartitionBusy where a run is under way, and
-    the first error of a service; what was mended stays.
+    Each tenant is held while it is mended (`held`: the one that the caller holds already): a point that a run has
+    written but not yet told the ledger looks like an orphan. `target_of` gives the target of a tenant. Raises
+    PartitionBusy where a run is under way, and the first error of a service; what was mended stays.
     """
     figures = Figures()
     for some in _chunks(differences):
         for tenant, group in groupby(sorted(some, key=_tenant), key=_tenant):
             target, theirs = target_of(tenant), list(group)
-            with target.ledger.hold(target.entity, tenant):
+            with nullcontext() if tenant == held else target.ledger.hold(target.entity, tenant):
                 orphans = _still_orphans(target, [d for d in theirs if d.kind == "orphan"])
                 if orphans:
                     target.store.delete_foreign(target.collection, orphans)
@@ -140,6 +154,8 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) 
         figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
     # Only what was asked for by id and did not come back is gone.
     gone = [(i, d.point_id) for i, d in wanted.items() if i not in found and d.db_id is not None]
+    misplaced = [d.point_id for i, d in wanted.items() if i not in found and d.kind == "wrong_tenant"]
+    t.store.delete_foreign(t.collection, misplaced)  # they do not lie in the partition that `remove` keeps to
     remove(t, t.tenant, gone)
     figures.removed += len(gone)
     return figures
@@ -174,10 +190,8 @@ def _difference(row: LedgerPoint, point: StoredPoint) -> Difference | None:
 
 
 def _orphan(point: StoredPoint) -> Difference:
-    identity = point.payload.get(DOCUMENT_ID)
-    return Difference(
-        "orphan", point.point_id, identity if isinstance(identity, str) else None, None, None, point.tenant
-    )
+    identity, db_id = (value if isinstance(value, str) else None for value in map(point.payload.get, _NAMES))
+    return Difference("orphan", point.point_id, identity, db_id, None, point.tenant)
 
 
 def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Difference]:
@@ -191,7 +205,7 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
             other = elsewhere[d.point_id].tenant
             yield Difference("wrong_tenant", d.point_id, d.document_id, d.db_id, d.tenant, other)
         elif d.kind == "orphan" and d.document_id in rows and _is_of(t, d, rows[d.document_id]):
-            yield Difference("wrong_tenant", d.point_id, d.document_id, None, rows[d.document_id].tenant, t.tenant)
+            yield replace(d, kind="wrong_tenant", tenant=rows[d.document_id].tenant)
         else:
             yield d
 
@@ -199,6 +213,13 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
 def _is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:
     """Whether the point is really that document's, not a foreign one that carries its id."""
     return point_id(target.entity, row.document_id) == difference.point_id and row.content_hash is not None
+
+
+def _is_own(target: Target, difference: Difference) -> bool:
+    """Whether a run of ours wrote the point: its id is that of the document it names."""
+    return difference.document_id is not None and (
+        point_id(target.entity, difference.document_id) == difference.point_id
+    )
 
 
 def _chunks(items: Iterable[T]) -> Iterator[list[T]]:

@@ -159,6 +159,18 @@ class PartitionsContract:
         ]
         assert ledger.watermark("works", "works", "tenant-b") is None
 
+    def test_a_run_that_began_to_write_is_unfinished_until_it_says_so(self, ledger: SqlLedger) -> None:
+        """Each partition knows the runs that began and did not finish; beginning and finishing twice change nothing."""
+        for run_id in ("run-1", "run-2", "run-1"):
+            ledger.begin_writing(*A, run_id)
+        ledger.begin_writing(*B, "run-1")
+        assert sorted(ledger.unfinished(*A)) == ["run-1", "run-2"]
+        for _ in range(2):
+            ledger.finish_writing(*A, ["run-1", "run-3"])
+        assert (ledger.unfinished(*A), ledger.unfinished(*B)) == (["run-2"], ["run-1"])
+        ledger.finish_writing(*A, [])
+        assert ledger.unfinished(*A) == ["run-2"]
+
     def test_a_dropped_partition_has_no_watermark(self, ledger: SqlLedger) -> None:
         """Dropping forgets the cursor of that partition alone, and never a row."""
         for place in (A, B):

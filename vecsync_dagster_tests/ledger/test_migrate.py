@@ -63,14 +63,15 @@ class TestMigrations:
         migrate.downgrade(url, "base")
         assert tables(database.engine) == {migrate.VERSION_TABLE}
         assert migrate.current(url) is None
-        migrate.upgrade(url, "0001")
+        migrate.upgrade(url, migrate.head())
         assert set(metadata.tables) <= tables(database.engine)
         database.close()
 
     def test_versions_are_told(self, url: str) -> None:
         """`current`, `pending` and `head` say where a ledger is and where it should be."""
         assert (migrate.current(url), migrate.pending(url)) == (None, True)
-        with pytest.raises(LedgerRejected, match="its version is none, needed is 0001; run `vecsync migrate`"):
+        refusal = f"its version is none, needed is {migrate.head()}; run `vecsync migrate`"
+        with pytest.raises(LedgerRejected, match=refusal):
             migrate.require_head(url)
         migrate.upgrade(url)
         assert (migrate.current(url), migrate.pending(url)) == (migrate.head(), False)
@@ -95,7 +96,7 @@ class TestMigrations:
             lambda: migrate.downgrade(url, "base"),
             lambda: migrate.pending(url),
         ):
-            with pytest.raises(LedgerRejected, match=r"9999 is newer than this vecsync \(0001\)"):
+            with pytest.raises(LedgerRejected, match=rf"9999 is newer than this vecsync \({migrate.head()}\)"):
                 attempt()
         ledger.close()
 

@@ -65,7 +65,7 @@ class TestKinds:
     def test_orphan(self) -> None:
         """A point without a row says what it claims to be, and where it lies."""
         assert differences([], [point_of(self.A)]) == [
-            Difference("orphan", self.A.point_id, self.A.document_id, None, None, "t1")
+            Difference("orphan", self.A.point_id, self.A.document_id, self.A.db_id, None, "t1")
         ]
 
     def test_foreign_points(self) -> None:
