@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from vecsync_dagster.config.models import CollectionConfig, EntityConfig
-from vecsync_dagster.documents.columns import CleanBatch, Cleaner, Problem
-from vecsync_dagster.documents.hashing import content_hasher, payload_hash, point_id
+from vecsync_dagster.documents.columns import CleanBatch, Cleaner, Problem, Records
+from vecsync_dagster.documents.hashing import content_hasher, payload_hash, point_id, record_hashes
 from vecsync_dagster.documents.render import Template, is_empty
 from vecsync_dagster.stores.base import CONTENT_HASH, GLOBAL, PAYLOAD_HASH
 
@@ -31,6 +31,7 @@ class Document:
     payload_hash: str
     _values: tuple[Any, ...] = dataclasses.field(repr=False)
     _template: Template = dataclasses.field(repr=False, compare=False)
+    record_hash: str | None = dataclasses.field(default=None, compare=False)
     _point_id: str = dataclasses.field(default="", repr=False, compare=False)
 
     @property
@@ -76,19 +77,52 @@ class DocumentBuilder:
     def __init__(self, entity_name: str, entity: EntityConfig, tenant: str, collections: Sequence[str]) -> None:
         kind = entity.type or entity_name
         self._cleaner = Cleaner(entity_name, entity)
+        self._id = entity.id
+        self._prefix = document_id(tenant, kind, "")
+        self._settings = {name: entity.fingerprint(name).encode() for name in collections}
         self._collections = {
             name: _Collection(entity.collections[name], _metadata(entity_name, kind, tenant)) for name in collections
         }
 
-    def build(self, records: pa.RecordBatch) -> dict[str, DocumentBatch]:
+    def read(self, batch: pa.RecordBatch) -> Records:
+        """The batch as Python values. Raises ConfigError if the configuration names a field that the records do
+        not have."""
+        return self._cleaner.read(batch)
+
+    def ids(self, records: Records) -> list[str | None]:
+        """The document id of each record; None where it has no usable id of its own."""
+        return [None if db_id is None else self._prefix + db_id for db_id in records.ids(self._id)]
+
+    def record_hashes(self, records: Records) -> dict[str, list[str]]:
+        """For each collection a hash of each record: where it is equal, so are both hashes of its document, and
+        it was valid. A tenth of the work of making the document."""
+        raw = records.raw()
+        return {name: record_hashes(settings, raw) for name, settings in self._settings.items()}
+
+    def build(self, batch: pa.RecordBatch) -> dict[str, DocumentBatch]:
         """For each collection its documents and rejections; together as many as there are records.
 
-        Raises ConfigError if the configuration names a field that the records do not have.
+        Raises ConfigError as `read` does.
         """
-        if not records.num_columns:  # tombstones alone need no columns
-            return {name: DocumentBatch([], []) for name in self._collections}
-        batch = self._cleaner.clean(records)
-        return {name: collection.build(batch) for name, collection in self._collections.items()}
+        records = self.read(batch)
+        return self.documents(records, self.record_hashes(records))
+
+    def documents(
+        self,
+        records: Records,
+        hashes: Mapping[str, Sequence[str]],
+        wanted: Mapping[str, Sequence[int]] | None = None,
+    ) -> dict[str, DocumentBatch]:
+        """As `build`, for collections that need some rows only (`wanted`, in order); none for those not in it."""
+        everything = range(len(records))
+        wanted = dict.fromkeys(self._collections, everything) if wanted is None else wanted
+        rows = sorted(set().union(*wanted.values())) if wanted else []
+        batch = self._cleaner.clean(records.some(rows))
+        place = {row: at for at, row in enumerate(rows)}
+        return {
+            name: self._collections[name].build(batch, {place[row]: hashes[name][row] for row in some})
+            for name, some in wanted.items()
+        }
 
 
 def _metadata(entity_name: str, kind: str, tenant: str) -> dict[str, Any]:
@@ -117,20 +151,22 @@ class _Collection:
         fields = ", ".join(self._template.fields)
         self._no_text = Problem(self._template.fields[0], f"the text is empty: none of {fields} has a value")
 
-    def build(self, batch: CleanBatch) -> DocumentBatch:
+    def build(self, batch: CleanBatch, wanted: Mapping[int, str]) -> DocumentBatch:
+        """`wanted`: rows of the batch, with the hashes of their records."""
         built = DocumentBatch([], [])
-        rows = zip(batch.ids, batch.rows(self._template.fields), batch.rows(self._payload_fields), strict=True)
-        for row, (db_id, texts, payload) in enumerate(rows):
+        rows = list(zip(batch.ids, batch.rows(self._template.fields), batch.rows(self._payload_fields), strict=True))
+        for row, record_hash in wanted.items():
+            db_id, texts, payload = rows[row]
             problem = batch.problems.get(row)
             if problem is None and all(map(is_empty, texts)):
                 problem = self._no_text
             if problem is None and db_id is not None:
-                built.documents.append(self._document(db_id, texts, payload))
+                built.documents.append(self._document(db_id, texts, payload, record_hash))
             elif problem is not None:
                 built.rejections.append(self._rejection(db_id, problem, batch.record(row)))
         return built
 
-    def _document(self, db_id: str, texts: tuple[Any, ...], values: tuple[Any, ...]) -> Document:
+    def _document(self, db_id: str, texts: tuple[Any, ...], values: tuple[Any, ...], record_hash: str) -> Document:
         identity = self._prefix + db_id
         payload = self._metadata.copy()
         payload["id"] = identity
@@ -140,7 +176,9 @@ class _Collection:
         hashed = payload_hash(payload)
         payload[CONTENT_HASH] = content
         payload[PAYLOAD_HASH] = hashed
-        return Document(identity, db_id, payload["entity"], payload, content, hashed, texts, self._template)
+        return Document(
+            identity, db_id, payload["entity"], payload, content, hashed, texts, self._template, record_hash
+        )
 
     def _rejection(self, db_id: str | None, problem: Problem, record: dict[str, Any]) -> Rejection:
         identity = None if db_id is None else self._prefix + db_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -16,7 +17,7 @@ from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["CleanBatch", "Cleaner", "Problem"]
+__all__ = ["CleanBatch", "Cleaner", "Problem", "Records"]
 
 Convert = Callable[[Any], Any]
 
@@ -29,6 +30,34 @@ class Problem(NamedTuple):
 
 
 @dataclass(slots=True)
+class Records:
+    """A batch of records as the source gave them, as Python values, column by column: the fields that the
+    entity's configuration speaks of. `in_json`: those whose values are text that holds JSON."""
+
+    given: dict[str, list[Any]]
+    in_json: set[str]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.given.values()), ()))
+
+    def some(self, rows: Sequence[int]) -> Records:
+        if len(rows) == len(self):
+            return self
+        return Records({name: [values[row] for row in rows] for name, values in self.given.items()}, self.in_json)
+
+    def raw(self) -> list[bytes]:
+        """Each record as bytes that change whenever any of its values does."""
+        return list(map(_raw, zip(*self.given.values(), strict=True)))
+
+    def ids(self, name: str) -> list[str | None]:
+        """The id of each record as a document would have it; None where it has no usable one."""
+        values = self.given[name]
+        if set(map(type, values)) == {int}:
+            return list(map(str, values))
+        return _converted(values, identity, lambda _, __: None)
+
+
+@dataclass(slots=True)
 class CleanBatch:
     """`ids[row]` is None for a record without a usable id; `values[field][row]` is None where the field is
     empty or refused; `problems[row]` is the first thing wrong with the record."""
@@ -36,8 +65,7 @@ class CleanBatch:
     ids: list[str | None]
     values: dict[str, list[Any]]
     problems: dict[int, Problem]
-    _given: dict[str, list[Any]]
-    _json: set[str]
+    _records_given: Records
     _records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def rows(self, fields: Sequence[str]) -> Iterable[tuple[Any, ...]]:
@@ -47,8 +75,9 @@ class CleanBatch:
     def record(self, row: int) -> dict[str, Any]:
         """What the source gave; always the same object for one row."""
         if row not in self._records:
+            given, in_json = self._records_given.given, self._records_given.in_json
             self._records[row] = {
-                name: _shown(values[row]) if name in self._json else values[row] for name, values in self._given.items()
+                name: _shown(values[row]) if name in in_json else values[row] for name, values in given.items()
             }
         return self._records[row]
 
@@ -65,17 +94,23 @@ class Cleaner:
             for name in entity.fields
         }
 
-    def clean(self, records: pa.RecordBatch) -> CleanBatch:
+    def read(self, records: pa.RecordBatch) -> Records:
         """Raises ConfigError if the configuration names a field that the records do not have."""
+        if not records.num_columns:  # tombstones alone need no columns
+            return Records({name: [] for name in self._converters}, set())
         self._check(records.schema.names)
         in_json = {f.name for f in records.schema if (f.metadata or {}).get(b"vecsync") == b"json"}
-        given: dict[str, list[Any]] = {name: records.column(name).to_pylist() for name in self._converters}
+        return Records({name: records.column(name).to_pylist() for name in self._converters}, in_json)
+
+    def clean(self, records: Records) -> CleanBatch:
         problems: dict[int, Problem] = {}
 
         def column(name: str, convert: Convert, label: str) -> list[Any]:
-            convert = _from_json(convert) if name in in_json else convert
+            convert = _from_json(convert) if name in records.in_json else convert
             return _converted(
-                given[name], convert, lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}"))
+                records.given[name],
+                convert,
+                lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}")),
             )
 
         ids = column(self._id, identity, "the id")
@@ -84,7 +119,7 @@ class Cleaner:
             for row, value in enumerate(values[name]):
                 if is_empty(value):
                     problems.setdefault(row, Problem(name, f"{name} is required and is empty"))
-        return CleanBatch(ids, values, problems, given, in_json)
+        return CleanBatch(ids, values, problems, records)
 
     def _check(self, names: Sequence[str]) -> None:
         missing = [name for name in self._converters if name not in names]
@@ -95,6 +130,15 @@ class Cleaner:
                 entity=self._entity_name,
                 missing=missing,
             )
+
+
+def _raw(record: tuple[Any, ...]) -> bytes:
+    try:
+        # The quickest that tells 1 from 1.0, True and "1", and NaN from None. Version 2 knows nothing of
+        # references and interned text, so that equal values are equal bytes.
+        return marshal.dumps(record, 2)
+    except ValueError:  # dates, decimals
+        return repr(record).encode("utf-8", "surrogatepass")
 
 
 def _of_field(convert: Convert) -> Convert:

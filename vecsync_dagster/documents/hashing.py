@@ -16,10 +16,13 @@ import orjson
 
 from vecsync_dagster.stores.base import CONTENT_HASH, PAYLOAD_HASH
 
-__all__ = ["attempt_hash", "content_hasher", "payload_hash", "point_id"]
+__all__ = ["attempt_hash", "content_hasher", "payload_hash", "point_id", "record_hashes"]
 
 _NAMESPACE = uuid.UUID("6f1d3ec2-5d0b-5f0e-9a3c-0c2b1a7e4d58")
 _LENGTH = 16
+_REVISION = b"1"
+"""To be raised when the same record under the same settings makes another document than it did: else documents
+whose records did not change would keep what the old code made of them."""
 
 
 class content_hasher:  # noqa: N801 (used as a function)
@@ -45,6 +48,17 @@ def payload_hash(payload: Mapping[str, Any]) -> str:
     if list in map(type, payload.values()):
         payload = {key: _unordered(value) if isinstance(value, list) else value for key, value in payload.items()}
     return sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
+
+
+def record_hashes(settings: bytes, records: Iterable[bytes]) -> list[str]:
+    """For each record (as bytes) a hash of it and of the settings that make documents of it."""
+    start = sha256(_REVISION + settings)
+    hashes = []
+    for record in records:
+        hashed = start.copy()
+        hashed.update(record)
+        hashes.append(hashed.hexdigest()[:_LENGTH])
+    return hashes
 
 
 def attempt_hash(content_hash: str, payload_hash_: str) -> str:

@@ -53,7 +53,8 @@ class LedgerRow:
 
 @dataclass(slots=True)
 class Confirmed:
-    """A write the store confirmed. `vector_written` raises vector_version by one."""
+    """A write the store confirmed. `vector_written` raises vector_version by one. `record_hash`: see
+    `Ledger.recognise`."""
 
     document_id: str
     db_id: str
@@ -61,6 +62,7 @@ class Confirmed:
     content_hash: str
     payload_hash: str
     vector_written: bool
+    record_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,25 @@ class Ledger(Protocol):
         """Status synced, hashes stored, retry_count 0, error gone, last_seen_at = seen_at, last_synced_at = now."""
         ...
 
-    def touch(self, entity: str, collection: str, tenant: str, ids: Sequence[str], seen_at: datetime) -> None:
-        """last_seen_at = seen_at (never earlier than it was) for rows of this tenant that were seen and need
-        nothing. Rows that were `stale` become `synced` again."""
+    def recognise(
+        self,
+        entity: str,
+        collection: str,
+        tenant: str,
+        space: Space,
+        record_hashes: Mapping[str, str],
+        seen_at: datetime,
+    ) -> set[str]:
+        """Of those documents (id -> hash of the record as it is now) most need nothing and no further look: they
+        are synced, of this tenant and space, of just this record, and not seen in this run yet. These are marked
+        as seen; the ids of the others are returned."""
+        ...
+
+    def touch(
+        self, entity: str, collection: str, tenant: str, record_hashes: Mapping[str, str | None], seen_at: datetime
+    ) -> None:
+        """last_seen_at = seen_at (never earlier than it was) and the record's hash for rows of this tenant that
+        were seen and need nothing. Rows that were `stale` become `synced` again."""
         ...
 
     def mark_stale(

@@ -14,6 +14,7 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Delete,
+    FromClause,
     Select,
     Text,
     Update,
@@ -22,17 +23,32 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     func,
     literal_column,
     or_,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsync_dagster.ledger.part import Insert, insert_into
 from vecsync_dagster.ledger.tables import Moment, index_state
 
-__all__ = ["ANY_STALE", "NO_ERROR", "announce", "confirm", "fail", "forget", "freshen", "mark_stale", "rows", "touch"]
+__all__ = [
+    "ANY_STALE",
+    "NO_ERROR",
+    "announce",
+    "confirm",
+    "fail",
+    "forget",
+    "freshen",
+    "mark_alike",
+    "mark_stale",
+    "rows",
+    "touch",
+    "unlike",
+]
 
 _T: Final = index_state.c
 
@@ -86,13 +102,32 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
 
 
 @cache
+def unlike(dialect: str) -> Select[tuple[str]]:
+    """`of_space`, `hashes` (document id -> record hash), `seen_at`; the ids of those that `mark_alike` leaves alone.
+
+    They are selected, and not the others returned by the update: there are few of them, and each row that comes
+    out of SQLite takes Python's lock from the thread that reads the source.
+    """
+    given = _given(dialect)
+    return select(given.c.key).where(~exists().where(_alike(given)))
+
+
+@cache
+def mark_alike(dialect: str) -> Update:
+    """Same parameters: documents that are synced and whose records have these hashes are marked as seen."""
+    seen_at = bindparam("seen_at", type_=Moment)
+    return update(index_state).where(_alike(_given(dialect))).values(last_seen_at=seen_at)
+
+
+@cache
 def touch(dialect: str) -> Update:
-    """`seen_at`; never back to an earlier one."""
+    """`hashes` (document id -> record hash or null), `seen_at`; never back to an earlier one."""
+    given = _given(dialect)
     seen_at = bindparam("seen_at", type_=Moment)
     return (
         update(index_state)
-        .where(_IN_PARTITION, _among(dialect), _T.last_seen_at < seen_at)
-        .values(last_seen_at=seen_at)
+        .where(_IN_PARTITION, _T.document_id == given.c.key, _T.last_seen_at < seen_at)
+        .values(last_seen_at=seen_at, record_hash=given.c.value)
     )
 
 
@@ -161,6 +196,26 @@ def fail(dialect: str) -> Insert:
         set_=values,
         where=and_(_T.entity == new.entity, or_(_T.tenant_id == new.tenant_id, never_held)),
     )
+
+
+def _alike(given: FromClause) -> ColumnElement[bool]:
+    return and_(
+        _IN_PARTITION,
+        _T.document_id == given.c.key,
+        _T.record_hash == given.c.value,
+        _T.status.concat(_NOTHING) == "synced",
+        _T.space == bindparam("of_space"),
+        _T.last_seen_at < bindparam("seen_at", type_=Moment),
+    )
+
+
+def _given(dialect: str) -> FromClause:
+    """The pairs of the one parameter `hashes` as a table of key and value."""
+    if dialect == "sqlite":
+        pairs = func.json_each(bindparam("hashes", type_=JSON)).table_valued("key", "value")
+        # With a limit, even one of all, SQLite reads the pairs first; else it walks the collection for each.
+        return select(pairs.c.key, pairs.c.value).limit(-1).subquery("given")
+    return func.jsonb_each_text(bindparam("hashes", type_=JSONB)).table_valued("key", "value", name="given")
 
 
 def _among(dialect: str) -> ColumnElement[bool]:

@@ -60,7 +60,7 @@ class Documents(LedgerPart):
             "status": "pending",
             "retry_count": 0,
         }
-        nothing = {"content_hash": None, "payload_hash": None, "vector_version": 0}
+        nothing = {"content_hash": None, "payload_hash": None, "record_hash": None, "vector_version": 0}
         statement = statements.announce(self.database.dialect)
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
@@ -82,12 +82,35 @@ class Documents(LedgerPart):
             for some in chunks(_in_order(failures)):
                 connection.execute(statement, [common | _failed(failure) for failure in some])
 
-    def touch(self, entity: str, collection: str, tenant: str, ids: Sequence[str], seen_at: datetime) -> None:
-        values = {**_partition(entity, collection, tenant), "seen_at": seen_at, "now": self._now()}
+    def recognise(
+        self,
+        entity: str,
+        collection: str,
+        tenant: str,
+        space: Space,
+        record_hashes: Mapping[str, str],
+        seen_at: datetime,
+    ) -> set[str]:
+        values = {**_partition(entity, collection, tenant), "of_space": str(space), "seen_at": seen_at}
+        unlike, mark_alike = statements.unlike(self.database.dialect), statements.mark_alike(self.database.dialect)
+        others: set[str] = set()
         with self.database.write() as connection:
-            _write(connection, statements.touch(self.database.dialect), ids, values)
+            for some in chunks(list(record_hashes.items())):
+                given = {**values, "hashes": dict(some)}
+                others.update(connection.scalars(unlike, given))
+                connection.execute(mark_alike, given)
+        return others
+
+    def touch(
+        self, entity: str, collection: str, tenant: str, record_hashes: Mapping[str, str | None], seen_at: datetime
+    ) -> None:
+        values = {**_partition(entity, collection, tenant), "seen_at": seen_at, "now": self._now()}
+        statement = statements.touch(self.database.dialect)
+        with self.database.write() as connection:
+            for some in chunks(list(record_hashes.items())):
+                connection.execute(statement, {**values, "hashes": dict(some)})
             if connection.execute(statements.ANY_STALE, values).first():
-                _write(connection, statements.freshen(self.database.dialect), ids, values)
+                _write(connection, statements.freshen(self.database.dialect), list(record_hashes), values)
 
     def mark_stale(
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], code: str, error: str, seen_at: datetime
@@ -152,6 +175,7 @@ def _confirmed(write: Confirmed) -> dict[str, Any]:
         "point_id": write.point_id,
         "content_hash": write.content_hash,
         "payload_hash": write.payload_hash,
+        "record_hash": write.record_hash,
         "vector_version": int(write.vector_written),  # on a conflict it is added to what is there
     }
 

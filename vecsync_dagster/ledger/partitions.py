@@ -31,11 +31,9 @@ class Partitions(LedgerPart):
     def unseen(
         self, entity: str, collection: str, tenant: str, before: datetime, chunk: int = 500
     ) -> Iterator[list[tuple[str, str]]]:
-        query = select(_T.last_seen_at, _T.document_id, _T.point_id).where(
-            _in(entity, collection, tenant), _T.last_seen_at < before
-        )
-        for rows in self._by_key(query, (_T.last_seen_at, _T.document_id), chunk):
-            yield [(row[1], row[2]) for row in rows]
+        query = select(_T.point_id, _T.document_id).where(_in(entity, collection, tenant), _T.last_seen_at < before)
+        for rows in self._by_key(query, (_T.point_id, _T.document_id), chunk):
+            yield [(identity, point) for point, identity in rows]
 
     def count_unseen(self, entity: str, collection: str, tenant: str, before: datetime) -> int:
         return self._count(_in(entity, collection, tenant), _T.last_seen_at < before)
@@ -51,12 +49,7 @@ class Partitions(LedgerPart):
             return list(connection.scalars(query))
 
     def run_start(self, entity: str, collection: str, tenant: str) -> datetime:
-        query = (
-            select(_T.last_seen_at)
-            .where(_in(entity, collection, tenant))
-            .order_by(_T.last_seen_at.desc())  # the end of an index, where max() might read all of it
-            .limit(1)
-        )
+        query = select(func.max(_T.last_seen_at)).where(_in(entity, collection, tenant))
         with self.database.read() as connection:
             last = connection.scalar(query)
         now = self._now()

@@ -9,6 +9,9 @@ Wherever a column is called `tenant_id` it holds the partition key: a tenant's i
 not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
 many. `unfinished_run` has a row for each run that began to write and has not ended well. `invalid_record`
 holds names and ids, never a record's values.
+
+No index holds `last_seen_at`, which changes for every document at every full run: the clean-up reads its whole
+partition by `ix_index_state_partition_points`, once a run.
 """
 
 from __future__ import annotations
@@ -110,8 +113,8 @@ index_state = Table(
     Column("last_attempt_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("record_hash", Text),  # of the whole record, as it was when the hashes were confirmed
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
-    Index("ix_index_state_cleanup", "collection", "tenant_id", "last_seen_at", "document_id"),
     Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
     Index("ix_index_state_points", "collection", "point_id"),
     Index("ix_index_state_status", "collection", "tenant_id", "status", "next_attempt_at"),

@@ -158,10 +158,10 @@ class _Progress:
         """The cursor once these rows are applied too; None if this read has none."""
         if self._kind is None or not self._counts:
             return None
-        for row in rows:
-            moment = row[-2]
-            if moment is not None and (self._latest is None or moment >= self._latest):
-                self._latest, self._id = moment, id_text(row[0])
+        latest = max((row[-2] for row in rows if row[-2] is not None), default=None)
+        if latest is not None and (self._latest is None or latest >= self._latest):
+            self._latest = latest
+            self._id = id_text(next(row[0] for row in reversed(rows) if row[-2] == latest))
         if self._latest is None:
             return None
         zone = self._kind not in (Kind.TIMESTAMP, Kind.DATE)

@@ -144,6 +144,7 @@ def _write(change: Change, *, vector_written: bool) -> Confirmed:
         content_hash=change.document.content_hash,
         payload_hash=change.document.payload_hash,
         vector_written=vector_written,
+        record_hash=change.document.record_hash,
     )
 
 

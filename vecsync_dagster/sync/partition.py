@@ -39,6 +39,7 @@ class PartitionSync:
         target: Target,
         depth: Depth,
         executor: Executor,
+        ledger_thread: Executor,
         *,
         run_id: str,
         full: bool,
@@ -46,7 +47,9 @@ class PartitionSync:
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
     ) -> None:
-        """`watch` is told the figures while batches are waited for; once `stop` says True no batch is begun."""
+        """`executor` embeds and writes batches; `ledger_thread` looks up and marks rows, so that this never waits
+        behind a batch. `watch` is told the figures while batches are waited for; once `stop` says True no batch is
+        begun."""
         self.target = target
         self.depth = depth
         self.figures = Figures()
@@ -55,6 +58,7 @@ class PartitionSync:
         self._run_id = run_id
         self._full = full
         self._executor = executor
+        self._ledger_thread = ledger_thread
         self._keep_rejected = keep_rejected
         self._watch = watch
         self._stop = stop
@@ -67,12 +71,30 @@ class PartitionSync:
         self._planned: set[str] = set()
         self._writing = Writing(target, run_id)
 
-    def take(self, batch: DocumentBatch, tombstones: Sequence[str], *, again: bool = False) -> None:
+    @property
+    def recognises(self) -> bool:
+        """Whether asking the ledger for records that did not change makes sense."""
+        return self.depth == "apply" and self._known > 0 and self.error is None
+
+    def recognise(self, record_hashes: dict[str, str]) -> Future[set[str]]:
+        """The ids of those documents that need a look: the records of the others are as they were, and seen."""
+        t = self.target
+        bounds = (t.entity, t.collection, t.tenant, t.space)
+        return self._ledger_thread.submit(t.ledger.recognise, *bounds, record_hashes, self.started_at)
+
+    def unchanged(self, documents: int) -> None:
+        """So many were recognised."""
+        self.figures.fetched += documents
+        self.figures.unchanged += documents
+        self._matched += documents
+
+    def take(self, batch: DocumentBatch | None, tombstones: Sequence[str], *, again: bool = False) -> None:
         """Decide about one batch. `again`: documents that this run has seen already are left out silently."""
         if self.error is not None:
             return
         try:
-            self._take(batch, again)
+            if batch is not None:
+                self._take(batch, again)
             self._bury(tombstones)
             self._collect(block=False)
             # A page may hold many batches: memory holds those being written and as many that wait.
@@ -111,17 +133,17 @@ class PartitionSync:
         self._reject(rejections, rows)
         changes = decide(documents, rows, tenant=t.tenant, space=self._space(), retry_permanent=self._full)
         self._matched += sum(1 for c in changes if c.row is not None and c.row.tenant == t.tenant)
-        unchanged = []
+        unchanged: dict[str, str | None] = {}
         for change in changes:
             setattr(self.figures, change.kind, getattr(self.figures, change.kind) + 1)
             if change.kind is Kind.UNCHANGED:
-                unchanged.append(change.document.document_id)
+                unchanged[change.document.document_id] = change.document.record_hash
             else:
                 self._buffer.append(change)
                 self._pending.add(change.document.document_id)
         if unchanged and self.depth == "apply":
             self._pending.update(unchanged)
-            self._running[self._executor.submit(self._touch, unchanged)] = unchanged
+            self._running[self._ledger_thread.submit(self._touch, unchanged)] = list(unchanged)
         self._submit(everything=False)
 
     def _space(self) -> str:
@@ -207,7 +229,7 @@ class PartitionSync:
                 self._writing.begin()
             self._running[self._executor.submit(self._work, batch)] = [c.document.document_id for c in batch]
 
-    def _touch(self, unchanged: list[str]) -> Figures:
+    def _touch(self, unchanged: dict[str, str | None]) -> Figures:
         """Beside the reading of the next page: the ledger's database works while Python does something else."""
         t = self.target
         t.ledger.touch(t.entity, t.collection, t.tenant, unchanged, self.started_at)

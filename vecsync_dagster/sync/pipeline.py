@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from vecsync_dagster.config.models import EntityConfig, SyncConfig
-from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import ConfigError, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Cursor, Page, Read, Source
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
+from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
@@ -104,8 +104,11 @@ def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[Partit
     job.begin("partial" if job.options.partial else "full" if complete else "incremental")
     if job.options.stages == ("export",):
         return _export(job, names, read)
-    with ThreadPoolExecutor(job.settings.parallel, thread_name_prefix="vecsync") as executor:
-        parts = {name: _open(job, name, executor) for name in names}
+    with (
+        ThreadPoolExecutor(job.settings.parallel, thread_name_prefix="vecsync") as executor,
+        ThreadPoolExecutor(1, thread_name_prefix="vecsync-ledger") as ledger_thread,
+    ):
+        parts = {name: _open(job, name, executor, ledger_thread) for name in names}
         running = {name: part for name, part in parts.items() if isinstance(part, PartitionSync)}
         ended, cursor = _stream(job, read, running) if running else (False, None)
         for part in running.values():
@@ -134,7 +137,7 @@ def _snapshot(job: Job) -> Snapshot:
     return job.snapshots.describe(job.name, job.tenant)
 
 
-def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | PartitionResult:
+def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> PartitionSync | PartitionResult:
     """The run of one partition, or its failed result if its store or provider cannot be had."""
     try:
         writing = job.options.depth != "plan"
@@ -148,6 +151,7 @@ def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | 
         target,
         job.options.depth,
         executor,
+        ledger_thread,
         run_id=job.run_id,
         full=job.mode == "full",
         keep_rejected=job.keep,
@@ -158,18 +162,19 @@ def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | 
 
 def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
     """Feed every page to every partition. Returns whether the export came to its end, and the cursor to go on from."""
-    builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
+    feed = Feed(job, parts)
     cursor = read.since
     try:
         # Closed here and now, not by the garbage collector: the source holds a connection open.
         with contextlib.closing(_pages(job, read)) as pages:
             for page in pages:
                 cursor = page.cursor or cursor
-                _feed(job, builder, parts, page, again=False)
+                feed.page(page)
                 if job.interrupted or all(part.error for part in parts.values()):
                     return False, None
+            feed.finish()
         if job.exports and read.since is not None and read.limit is None and read.offset == 0:
-            _feed_retries(job, builder, parts)
+            _feed_retries(job, feed, parts)
     except VecsyncError as error:
         for part in parts.values():
             part.error = part.error or error
@@ -177,16 +182,7 @@ def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[b
     return True, cursor
 
 
-def _feed(job: Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync], page: Page, *, again: bool) -> None:
-    batches = builder.build(page.records)
-    tombstones = () if job.options.partial else page.tombstones
-    for name, part in parts.items():
-        part.take(batches[name], tombstones, again=again)
-    job.page_done()
-    job.watch(next(iter(parts.values())).figures)
-
-
-def _feed_retries(job: Job, builder: DocumentBuilder, parts: Mapping[str, PartitionSync]) -> None:
+def _feed_retries(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> None:
     """Documents that failed before are not among the changed rows: they are asked for by id."""
     for name, part in parts.items():
         if part.error is not None:
@@ -194,7 +190,7 @@ def _feed_retries(job: Job, builder: DocumentBuilder, parts: Mapping[str, Partit
         ids = job.ledger.due(job.name, name, job.tenant, datetime.max.replace(tzinfo=UTC), limit=10_000)
         if ids:
             for page in job.source.read(Read(job.tenant, ids=ids), job.settings.page):
-                _feed(job, builder, {name: part}, page, again=True)
+                feed.again(name, page)
 
 
 def _pages(job: Job, read: Read) -> Generator[Page, None, None]:

@@ -69,7 +69,7 @@ class DocumentsContract:
             0,
         )
         assert (ledger.count(*A), ledger.count_all(*A)) == (1, 2)
-        assert [found for some in ledger.unseen(*A, LATER + MINUTE) for found in some][-1][0] == "d2"
+        assert {found[0] for some in ledger.unseen(*A, LATER + MINUTE) for found in some} == {"d1", "d2"}
         confirm(ledger, A, ["d2"])
         assert (state(ledger, "d2")["status"], state(ledger, "d2")["vector_version"]) == ("synced", 1)
 
@@ -188,28 +188,56 @@ class DocumentsContract:
         ledger.fail(*A, SPACE, [failed("d1", error="\0\ud800" + "e" * 2000)], NOON)
         assert state(ledger, "d1")["last_error"] == "\ufffd?" + "e" * 998
 
+    def test_records_as_they_were_are_recognised(self, ledger: SqlLedger) -> None:
+        """Synced rows of just these records, this tenant and this space are seen; the others come back untouched."""
+        same = ["d1", "d2", "altered", "failed", "stale", "never"]
+        ledger.confirm(*A, SPACE, [confirmed(name, record="r1") for name in same[:5]], NOON)
+        ledger.confirm(*B, SPACE, [confirmed("moved", record="r1")], NOON)
+        ledger.confirm(*A, OTHER_SPACE, [confirmed("space", record="r1")], NOON)
+        confirm(ledger, A, ["unknown"])
+        ledger.fail(*A, SPACE, [failed("failed")], NOON)
+        ledger.mark_stale(*A, ["stale"], "VALIDATION_ERROR", "no name", NOON)
+        given = dict.fromkeys([*same, "moved", "space", "unknown"], "r1") | {"altered": "r2"}
+        assert ledger.recognise(*A, SPACE, given, LATER) == set(given) - {"d1", "d2"}
+        seen = {name: state(ledger, name)["last_seen_at"] for name in given if name != "never"}
+        assert seen == dict.fromkeys(seen, NOON) | {"d1": LATER, "d2": LATER}
+
+    def test_a_document_is_recognised_once_a_run(self, ledger: SqlLedger) -> None:
+        """The same id once more in one run is a duplicate, which somebody must look at."""
+        ledger.confirm(*A, SPACE, [confirmed("d1", record="r1")], NOON)
+        assert ledger.recognise(*A, SPACE, {"d1": "r1"}, LATER) == set()
+        assert ledger.recognise(*A, SPACE, {"d1": "r1"}, LATER) == {"d1"}
+        assert ledger.recognise(*A, SPACE, {}, LATER) == set()
+
+    def test_touch_learns_the_record(self, ledger: SqlLedger) -> None:
+        """A row that needed a look and no write is recognised the next time; a failed one is not."""
+        confirm(ledger, A, ["d1"])
+        ledger.fail(*A, SPACE, [failed("d2")], NOON)
+        ledger.touch(*A, {"d1": "r1", "d2": "r1"}, LATER)
+        assert ledger.recognise(*A, SPACE, {"d1": "r1", "d2": "r1"}, LATER + MINUTE) == {"d2"}
+
     def test_touch_is_bounded_by_tenant(self, ledger: SqlLedger) -> None:
         """Touching moves last_seen_at of this tenant's rows alone, and nothing else."""
         confirm(ledger, A, ["d1", "d2"])
         confirm(ledger, B, ["d3"])
         before = state(ledger, "d1")
-        ledger.touch(*A, ["d1", "d3", "unknown"], LATER)
+        ledger.touch(*A, dict.fromkeys(["d1", "d3", "unknown"]), LATER)
         assert state(ledger, "d1") == before | {"last_seen_at": LATER}
         assert [state(ledger, name)["last_seen_at"] for name in ("d2", "d3")] == [NOON, NOON]
-        ledger.touch("works", "materials", "tenant-a", ["d1"], LATER + MINUTE)
+        ledger.touch("works", "materials", "tenant-a", dict.fromkeys(["d1"]), LATER + MINUTE)
         assert state(ledger, "d1")["last_seen_at"] == LATER
 
     def test_touch_never_goes_back(self, ledger: SqlLedger) -> None:
         """A run that started earlier and ends later does not make a row look older."""
         confirm(ledger, A, ["d1"], LATER)
-        ledger.touch(*A, ["d1"], NOON)
+        ledger.touch(*A, dict.fromkeys(["d1"]), NOON)
         assert state(ledger, "d1")["last_seen_at"] == LATER
 
     def test_touch_makes_stale_rows_synced_again(self, ledger: SqlLedger) -> None:
         """A record that is valid again, and as the store holds it, is synced and has no error."""
         confirm(ledger, A, ["d1", "d2"])
         ledger.mark_stale(*A, ["d1", "d2"], "VALIDATION_ERROR", "no name", NOON)
-        ledger.touch(*A, ["d1"], LATER)
+        ledger.touch(*A, dict.fromkeys(["d1"]), LATER)
         row = state(ledger, "d1")
         assert (row["status"], row["error_code"], row["last_error"]) == ("synced", None, None)
         assert state(ledger, "d2")["status"] == "stale"
@@ -217,7 +245,7 @@ class DocumentsContract:
     def test_touch_keeps_failed_rows_failed(self, ledger: SqlLedger) -> None:
         """A document that is not yet due is seen, and still failed."""
         ledger.fail(*A, SPACE, [failed("d1")], NOON)
-        ledger.touch(*A, ["d1"], LATER)
+        ledger.touch(*A, dict.fromkeys(["d1"]), LATER)
         row = state(ledger, "d1")
         assert (row["status"], row["error_code"], row["last_seen_at"]) == ("failed", "QDRANT_UNAVAILABLE", LATER)
 
@@ -225,7 +253,7 @@ class DocumentsContract:
         """Being seen makes no point: a stale row without hashes stays stale."""
         ledger.fail(*A, SPACE, [failed("d1")], NOON)
         ledger.mark_stale(*A, ["d1"], "VALIDATION_ERROR", "no name", NOON)
-        ledger.touch(*A, ["d1"], LATER)
+        ledger.touch(*A, dict.fromkeys(["d1"]), LATER)
         assert state(ledger, "d1")["status"] == "stale"
 
     def test_stale_rows_are_seen_and_keep_their_hashes(self, ledger: SqlLedger) -> None:
@@ -253,7 +281,8 @@ class DocumentsContract:
         ids = names(12_000)
         confirm(ledger, A, ids)
         assert len(ledger.rows(*PLACE, ids, NOON)) == 12_000
-        ledger.touch(*A, ids, LATER)
+        assert len(ledger.recognise(*A, SPACE, dict.fromkeys(ids, "r1"), LATER)) == 12_000
+        ledger.touch(*A, dict.fromkeys(ids), LATER)
         assert ledger.count_unseen(*A, LATER) == 0
         assert ledger.mark_stale(*A, ids, "VALIDATION_ERROR", "no name", LATER) == 12_000
         ledger.fail(*A, SPACE, [failed(name) for name in ids], LATER)
@@ -265,7 +294,7 @@ class DocumentsContract:
         """Empty lists are no error and change nothing."""
         ledger.confirm(*A, SPACE, [], NOON)
         ledger.fail(*A, SPACE, [], NOON)
-        ledger.touch(*A, [], NOON)
+        ledger.touch(*A, dict.fromkeys([]), NOON)
         ledger.forget(*A, [])
         assert ledger.mark_stale(*A, [], "VALIDATION_ERROR", "", NOON) == 0
         assert ledger.rows(*PLACE, [], NOON) == {}

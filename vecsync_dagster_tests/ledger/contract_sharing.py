@@ -32,7 +32,7 @@ class SharingContract:
             for start in range(0, 100, 20):
                 ids = names(100, prefix=tenant)[start : start + 20]
                 confirm(ledger, where, ids)
-                ledger.touch(*where, ids, NOON + MINUTE)
+                ledger.touch(*where, dict.fromkeys(ids), NOON + MINUTE)
             return len(ledger.rows(*PLACE, names(100, prefix=tenant), NOON))
 
         tenants = [f"tenant-{number}" for number in range(6)]

@@ -41,9 +41,15 @@ def point_id(document_id: str) -> str:
 
 
 def confirmed(
-    document_id: str, *, content: str = "c1", payload: str = "p1", vector: bool = True, point: str | None = None
+    document_id: str,
+    *,
+    content: str = "c1",
+    payload: str = "p1",
+    vector: bool = True,
+    point: str | None = None,
+    record: str | None = None,
 ) -> Confirmed:
-    return Confirmed(document_id, f"db-{document_id}", point or point_id(document_id), content, payload, vector)
+    return Confirmed(document_id, f"db-{document_id}", point or point_id(document_id), content, payload, vector, record)
 
 
 def failed(

@@ -26,7 +26,7 @@ MOMENTS = [
     ("store", "upsert", "before", 2),
     ("store", "upsert", "after", 3),
     ("ledger", "confirm", "after", 2),
-    ("ledger", "touch", "after", 1),
+    ("ledger", "recognise", "after", 1),
     ("store", "set_payload", "after", 1),
     ("store", "delete", "before", 1),
     ("store", "delete", "after", 1),

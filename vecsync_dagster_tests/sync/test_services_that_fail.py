@@ -277,7 +277,7 @@ MOMENTS = [
     ("store", "delete", 1),
     ("ledger", "keep_vectors", 1),
     ("ledger", "confirm", 1),
-    ("ledger", "touch", 1),
+    ("ledger", "recognise", 1),
     ("ledger", "forget", 1),
     ("ledger", "rows", 1),
 ]

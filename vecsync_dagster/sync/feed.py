@@ -1,0 +1,107 @@
+"""Pages of records on their way to the partitions of one run.
+
+Most records of most runs are as they were: the ledger is asked for those by a hash of the whole record, and of
+the rest alone documents are made. It is asked one page ahead, in a thread of its own, so that its database works
+while the next page is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.documents.columns import Records
+from vecsync_dagster.sources.base import Page
+from vecsync_dagster.sync.job import Job
+from vecsync_dagster.sync.partition import PartitionSync
+
+__all__ = ["Feed"]
+
+_AHEAD = 1
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A page that the ledger is being asked about. `asked` lacks the partitions that take every record; `once`
+    are the rows whose ids the page has once."""
+
+    tombstones: Sequence[str]
+    records: Records
+    hashes: dict[str, list[str]]
+    once: dict[str, int]
+    asked: dict[str, Future[set[str]]]
+
+
+class Feed:
+    """Not thread-safe: it belongs to the thread that reads."""
+
+    def __init__(self, job: Job, parts: Mapping[str, PartitionSync]) -> None:
+        self._job = job
+        self._parts = parts
+        self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
+        self._waiting: deque[_Waiting] = deque()
+
+    def page(self, page: Page) -> None:
+        """Raises ConfigError if the configuration names a field that the records do not have, and ledger errors."""
+        self._waiting.append(self._ask(page))
+        while len(self._waiting) > _AHEAD:
+            self._take(self._waiting.popleft())
+
+    def finish(self) -> None:
+        while self._waiting:
+            self._take(self._waiting.popleft())
+
+    def again(self, name: str, page: Page) -> None:
+        """Records of one collection that were asked for by id; those this run has seen already are left out."""
+        batch = self._builder.build(page.records)[name]
+        self._parts[name].take(batch, (), again=True)
+        self._job.page_done()
+        self._job.watch(self._parts[name].figures)
+
+    def _ask(self, page: Page) -> _Waiting:
+        records = self._builder.read(page.records)
+        hashes = self._builder.record_hashes(records)
+        once = _once(self._builder.ids(records))
+        asked = {
+            name: part.recognise({identity: hashes[name][row] for identity, row in once.items()})
+            for name, part in self._parts.items()
+            if part.recognises
+        }
+        tombstones = () if self._job.options.partial else page.tombstones
+        return _Waiting(tombstones, records, hashes, once, asked)
+
+    def _take(self, page: _Waiting) -> None:
+        wanted: dict[str, Sequence[int]] = {}
+        for name, part in self._parts.items():
+            if name not in page.asked:
+                wanted[name] = range(len(page.records))
+                continue
+            others = page.asked[name].result()
+            part.unchanged(len(page.once) - len(others))
+            wanted[name] = _rows(page, others)
+        batches = self._builder.documents(page.records, page.hashes, wanted) if any(wanted.values()) else {}
+        for name, part in self._parts.items():
+            part.take(batches.get(name), page.tombstones)
+        self._job.page_done()
+        self._job.watch(next(iter(self._parts.values())).figures)
+
+
+def _once(ids: Sequence[str | None]) -> dict[str, int]:
+    """Document id -> row. Records without an id, or with one that the page has twice, are always looked at."""
+    rows = {identity: row for row, identity in enumerate(ids) if identity is not None}
+    if len(rows) < len(ids):
+        for identity, times in Counter(ids).items():
+            if identity is not None and times > 1:
+                del rows[identity]
+    return rows
+
+
+def _rows(page: _Waiting, others: set[str]) -> Sequence[int]:
+    """The rows of those documents, and of those that were not asked for."""
+    if not others and len(page.once) == len(page.records):
+        return ()
+    known = {row for identity, row in page.once.items() if identity not in others}
+    return [row for row in range(len(page.records)) if row not in known]
