@@ -167,18 +167,22 @@ class Ledger(Protocol):
         """Rows of those document ids, whatever their tenant (a moved document is found here)."""
         ...
 
-    def announce(
-        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
-    ) -> None:
-        """New documents that are about to be written: rows with status pending and null hashes, where there are
-        none. A run that is killed between the store's write and `confirm` would else leave points that nobody
-        knows of, should their records vanish before the next run."""
-        ...
-
     def confirm(
-        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
-    ) -> None:
-        """Status synced, hashes stored, retry_count 0, error gone, last_seen_at = seen_at, last_synced_at = now."""
+        self,
+        entity: str,
+        collection: str,
+        tenant: str,
+        space: Space,
+        writes: Sequence[Confirmed],
+        seen_at: datetime,
+        *,
+        moved: bool = False,
+    ) -> list[str]:
+        """Status synced, hashes stored, retry_count 0, error gone, last_seen_at = seen_at, last_synced_at = now.
+
+        Rows of another tenant are taken over only where `moved` says that these documents were known to be
+        there. Else that tenant's run took them meanwhile: they stay, and their ids are returned.
+        """
         ...
 
     def recognise(
@@ -239,7 +243,8 @@ class Ledger(Protocol):
 
     # -- partitions --------------------------------------------------------------------------------
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
-        """Every tenant the ledger has rows of (a vanished tenant is found here: fault 4)."""
+        """Every tenant the ledger has rows of, or runs that did not finish: a vanished tenant is found here
+        (fault 4), also one of which only the store ever learned."""
         ...
 
     def count(self, entity: str, collection: str, tenant: str) -> int:
@@ -279,7 +284,7 @@ class Ledger(Protocol):
         ...
 
     def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:
-        """Ids of the runs that began to write into the partition and did not finish."""
+        """Ids of the runs that began to write into the partition and did not finish, oldest first."""
         ...
 
     def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:

@@ -38,13 +38,13 @@ from vecsync_dagster.ledger.tables import Moment, index_state
 __all__ = [
     "ANY_STALE",
     "NO_ERROR",
-    "announce",
     "confirm",
     "fail",
     "forget",
     "freshen",
     "mark_alike",
     "mark_stale",
+    "owners",
     "rows",
     "touch",
     "unlike",
@@ -163,21 +163,25 @@ def forget(dialect: str) -> Delete:
 
 
 @cache
-def confirm(dialect: str) -> Insert:
-    """Insert or update by the key; a row of another entity is left alone, so the count tells."""
+def confirm(dialect: str, moved: bool) -> Insert:
+    """Insert or update by the key; a row of another entity is left alone, and one of another tenant unless it
+    `moved`, so the count tells."""
     insert = insert_into(index_state, dialect)
     new = insert.excluded
     kept = {"collection", "document_id", "entity", "vector_version", "created_at"}
     values: dict[str, Any] = {column.name: new[column.name] for column in index_state.c if column.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
+    ours = _T.entity == new.entity if moved else and_(_T.entity == new.entity, _T.tenant_id == new.tenant_id)
     return insert.on_conflict_do_update(
-        index_elements=[_T.collection, _T.document_id], set_=values, where=_T.entity == new.entity
+        index_elements=[_T.collection, _T.document_id], set_=values, where=ours
     ).execution_options(preserve_rowcount=True)
 
 
 @cache
-def announce(dialect: str) -> Insert:
-    return insert_into(index_state, dialect).on_conflict_do_nothing(index_elements=[_T.collection, _T.document_id])
+def owners(dialect: str) -> Select[*tuple[Any, ...]]:
+    """Document id, entity and tenant of rows, whoever's they are."""
+    of_collection = _T.collection == bindparam("of_collection")
+    return select(_T.document_id, _T.entity, _T.tenant_id).where(of_collection, _among(dialect))
 
 
 @cache

@@ -34,8 +34,16 @@ class Documents(LedgerPart):
         return found
 
     def confirm(
-        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
-    ) -> None:
+        self,
+        entity: str,
+        collection: str,
+        tenant: str,
+        space: Space,
+        writes: Sequence[Confirmed],
+        seen_at: datetime,
+        *,
+        moved: bool = False,
+    ) -> list[str]:
         """Raises LedgerRejected where another entity has rows of these ids in the collection."""
         now = self._now()
         common = {
@@ -44,27 +52,24 @@ class Documents(LedgerPart):
             **_times(now, seen_at),
             "last_synced_at": now,
         }
-        statement = statements.confirm(self.database.dialect)
+        statement = statements.confirm(self.database.dialect, moved)
+        refused: list[str] = []
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
                 rows = [common | _confirmed(write) for write in some]
                 if connection.execute(statement, rows).rowcount < len(rows):
-                    raise _of_another_entity(entity, collection)
+                    refused += self._of_others(connection, entity, collection, tenant, some)
+        return refused
 
-    def announce(
-        self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
-    ) -> None:
-        common = {
-            **_columns(entity, collection, tenant, space),
-            **_times(self._now(), seen_at),
-            "status": "pending",
-            "retry_count": 0,
-        }
-        nothing = {"content_hash": None, "payload_hash": None, "record_hash": None, "vector_version": 0}
-        statement = statements.announce(self.database.dialect)
-        with self.database.write() as connection:
-            for some in chunks(_in_order(writes)):
-                connection.execute(statement, [common | _confirmed(write) | nothing for write in some])
+    def _of_others(
+        self, connection: Connection, entity: str, collection: str, tenant: str, writes: Sequence[Confirmed]
+    ) -> list[str]:
+        """Which of these documents are another tenant's. Raises LedgerRejected where they are another entity's."""
+        values = {"of_collection": collection, "ids": [write.document_id for write in writes]}
+        found = connection.execute(statements.owners(self.database.dialect), values).all()
+        if any(owner != entity for _, owner, _ in found):
+            raise _of_another_entity(entity, collection)
+        return [document_id for document_id, _, whose in found if whose != tenant]
 
     def fail(
         self, entity: str, collection: str, tenant: str, space: Space, failures: Sequence[Failed], seen_at: datetime

@@ -56,11 +56,12 @@ class Partitions(LedgerPart):
         return now if last is None else max(now, last + _TICK)
 
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
-        query = select(_T.tenant_id).distinct().where(_T.entity == entity).order_by(_T.tenant_id)
+        rows = select(_T.tenant_id).distinct().where(_T.entity == entity)
+        runs = select(_U.tenant_id).distinct().where(_U.entity == entity)
         if collection is not None:
-            query = query.where(_T.collection == collection)
+            rows, runs = rows.where(_T.collection == collection), runs.where(_U.collection == collection)
         with self.database.read() as connection:
-            return list(connection.scalars(query))
+            return sorted({*connection.scalars(rows), *connection.scalars(runs)})
 
     def count(self, entity: str, collection: str, tenant: str) -> int:
         return self._count(_in(entity, collection, tenant), _HELD)

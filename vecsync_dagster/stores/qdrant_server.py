@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import TypeVar
 
 import numpy as np
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 FLOATS_PER_REQUEST = 400_000
 """About 8 MB of JSON; a server takes 32 MB by default."""
+
+LOOKS = 5
+"""How often `set_payload` looks which points exist, while other processes go on deleting some of them."""
 
 _DISTANCES: dict[Distance, models.Distance] = {
     "cosine": models.Distance.COSINE,
@@ -125,22 +129,31 @@ class QdrantServerStore:
         self._write(collection, f"upsert {len(structs)} points", lambda c: [c.upsert(name, structs, wait=True)])
 
     def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
-        if not points:
-            return []
-        name = self._prefix + collection
         ids = [point.point_id for point in points]
-        existing = {str(record.id) for record in self._records(collection, ids, with_payload=False)}
+        existing = set(ids)
+        for look in range(LOOKS):
+            there = self._records(collection, sorted(existing), with_payload=False) if existing else []
+            existing = {str(record.id) for record in there}
+            try:
+                self._set_payload(collection, [point for point in points if point.point_id in existing])
+                break
+            except StoreRejected as error:
+                # Another process deleted one since we looked; the server has written the others, or not.
+                if error.fields.get("status") != HTTPStatus.NOT_FOUND or look == LOOKS - 1:
+                    raise
+        return [point_id for point_id in ids if point_id not in existing]
+
+    def _set_payload(self, collection: str, points: Sequence[Point]) -> None:
+        name = self._prefix + collection
         operations: list[models.UpdateOperation] = [
             models.OverwritePayloadOperation(
                 overwrite_payload=models.SetPayload(payload=dict(point.payload), points=[point.point_id])
             )
             for point in points
-            if point.point_id in existing
         ]
         if operations:
             action = f"set {len(operations)} payloads"
             self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True))
-        return [point_id for point_id in ids if point_id not in existing]
 
     def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
         if point_ids:

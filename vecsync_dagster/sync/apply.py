@@ -1,8 +1,7 @@
 """Doing what was decided: the store learns first, the ledger second, batch by batch.
 
 A crash between the two is repaired by the next run: it finds the document unconfirmed, writes the same
-point again, and takes the vector from the cache. New documents are announced to the ledger before the store
-is written, so that their points are known even if their records are gone by then.
+point again, and takes the vector from the cache. What no row tells of is found by the marks of `writing.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.writing import leave_mark
 
 __all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "remove"]
 
@@ -90,6 +90,8 @@ class _Batch:
         self.confirmed: set[str] = set()
 
     def write(self, changes: Sequence[Change]) -> None:
+        if any(self._moved(change) for change in changes):
+            leave_mark(self.target, self.target.tenant)  # the other tenant's run may be writing them too
         missing = self._payloads([c for c in changes if c.kind is Kind.PAYLOAD_ONLY])
         self._vectors([c for c in changes if c.kind is not Kind.PAYLOAD_ONLY] + missing)
 
@@ -105,7 +107,6 @@ class _Batch:
         if not changes:
             return
         embedded, failures = _embed(self.target, changes, self.figures)
-        self._announce([change for change, _ in embedded if change.row is None])
         failures += [(change, error) for (change, _), error in _isolate(embedded, self._upsert)]
         self.fail(failures)
 
@@ -114,18 +115,26 @@ class _Batch:
         self._confirm([change for change, _ in some], vector_written=True)
         self.figures.upserted += len(some)
 
-    def _announce(self, changes: Sequence[Change]) -> None:
-        if changes:
-            t = self.target
-            writes = [_write(change, vector_written=True) for change in changes]
-            t.ledger.announce(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
+    def _moved(self, change: Change) -> bool:
+        return change.row is not None and change.row.tenant != self.target.tenant
 
     def _confirm(self, changes: Sequence[Change], *, vector_written: bool) -> None:
-        if changes:
+        t = self.target
+        for moved in (False, True):
+            writes = [_write(c, vector_written=vector_written) for c in changes if self._moved(c) is moved]
+            if writes:
+                bounds = (t.entity, t.collection, t.tenant, t.space)
+                self._leave(t.ledger.confirm(*bounds, writes, self.seen_at, moved=moved))
+                self.confirmed.update(write.document_id for write in writes)
+
+    def _leave(self, taken: Sequence[str]) -> None:
+        """Documents that another tenant's run confirmed while this one wrote them: whose write came last in the
+        store nobody knows."""
+        if taken:
             t = self.target
-            writes = [_write(change, vector_written=vector_written) for change in changes]
-            t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
-            self.confirmed.update(write.document_id for write in writes)
+            rows = t.ledger.rows(t.entity, t.collection, taken, self.seen_at)
+            for tenant in sorted({t.tenant, *(row.tenant for row in rows.values())}):
+                leave_mark(t, tenant)
 
     def fail(self, failures: Sequence[tuple[Change, VecsyncError]]) -> None:
         if not failures:

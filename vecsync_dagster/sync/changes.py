@@ -3,8 +3,8 @@
 The words, used with this meaning everywhere:
 
 - new: the store never held the document.
-- changed: its text, template or vector space differs from what the store confirmed.
-- payload_only: its text is the same, its payload (or its tenant) is not: no vector is written.
+- changed: its text, template, vector space or tenant differs from what the store confirmed.
+- payload_only: its text is the same, its payload is not: no vector is written.
 - unchanged: both are what the store confirmed.
 - retry: an earlier attempt failed; it is made again.
 - removed: the document is no longer in the source.
@@ -49,21 +49,30 @@ class Change:
 
 
 def decide(
-    documents: Sequence[Document], rows: Mapping[str, LedgerRow], *, tenant: str, space: str, retry_permanent: bool
+    documents: Sequence[Document],
+    rows: Mapping[str, LedgerRow],
+    *,
+    tenant: str,
+    space: str,
+    retry_permanent: bool,
+    doubted: bool = False,
 ) -> list[Change]:
     """The change of each document, in order.
 
     `rows` are the ledger's rows of these documents, whatever their tenant: one that lies under another
     tenant has moved here. `retry_permanent`: whether documents that used up their retries are tried again.
+    `doubted`: the store may hold other vectors than the rows say, so none is kept where a payload changes.
     """
     return [
-        Change(_kind(document, row, tenant, space, retry_permanent), document, row)
+        Change(_kind(document, row, tenant, space, retry_permanent, doubted), document, row)
         for document in documents
         for row in (rows.get(document.document_id),)
     ]
 
 
-def _kind(document: Document, row: LedgerRow | None, tenant: str, space: str, retry_permanent: bool) -> Kind:
+def _kind(
+    document: Document, row: LedgerRow | None, tenant: str, space: str, retry_permanent: bool, doubted: bool
+) -> Kind:
     if row is None:
         return Kind.NEW
     if row.status == "failed":
@@ -72,10 +81,11 @@ def _kind(document: Document, row: LedgerRow | None, tenant: str, space: str, re
             return Kind.UNCHANGED if permanent and not retry_permanent else Kind.RETRY
         if row.content_hash == document.content_hash:
             return Kind.RETRY  # changed, failed, and changed back: the row must become synced again
-    if row.content_hash is None:  # announced or failed, never confirmed
+    if row.content_hash is None:  # failed, never confirmed
         return Kind.NEW
-    if row.content_hash != document.content_hash or row.space != space:
+    # One that moved is written whole: its old tenant's run may be changing it just now.
+    if row.content_hash != document.content_hash or row.space != space or row.tenant != tenant:
         return Kind.CHANGED
-    if row.payload_hash != document.payload_hash or row.tenant != tenant:
-        return Kind.PAYLOAD_ONLY
+    if row.payload_hash != document.payload_hash:
+        return Kind.CHANGED if doubted else Kind.PAYLOAD_ONLY
     return Kind.UNCHANGED

@@ -18,6 +18,7 @@ from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions
+from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.verify import CheckOutcome
@@ -27,7 +28,10 @@ __all__ = ["Job"]
 
 @dataclass(slots=True)
 class Job:
-    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset)."""
+    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset).
+
+    `settled`: the partitions whose writing ended well.
+    """
 
     name: str
     entity: EntityConfig
@@ -45,6 +49,7 @@ class Job:
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     mode: str = ""
     interrupted: bool = False
+    settled: list[PartitionSync] = field(default_factory=list)
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)

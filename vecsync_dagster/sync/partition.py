@@ -17,7 +17,7 @@ from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import mend_unfinished
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.writing import Writing
+from vecsync_dagster.sync.writing import Writing, leave_mark
 
 __all__ = ["Depth", "PartitionSync"]
 
@@ -131,7 +131,14 @@ class PartitionSync:
         rejections = batch.rejections + ([] if again else duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         self._reject(rejections, rows)
-        changes = decide(documents, rows, tenant=t.tenant, space=self._space(), retry_permanent=self._full)
+        changes = decide(
+            documents,
+            rows,
+            tenant=t.tenant,
+            space=self._space(),
+            retry_permanent=self._full,
+            doubted=self._writing.doubted,
+        )
         self._matched += sum(1 for c in changes if c.row is not None and c.row.tenant == t.tenant)
         unchanged: dict[str, str | None] = {}
         for change in changes:
@@ -293,16 +300,17 @@ class PartitionSync:
         """A record that changed between a tenant and global has a new document id: its old document goes
         as soon as the new one is there, or others would go on seeing it until their own full run."""
         t = self.target
-        new = [c.document for c in batch if c.kind is Kind.NEW]
+        new = [c.document for c in batch if c.row is None or c.row.content_hash is None]
         if not new or not self._has_other_scope():
             return 0
         other = GLOBAL if t.tenant != GLOBAL else ""
         kind = t.config.type or t.entity
         ids = [document_id(other, kind, document.db_id) for document in new]
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-        for identity, row in rows.items():
-            self._writing.begin(row.tenant)
-            remove(t, row.tenant, [(identity, point_id(t.entity, identity))])
+        for tenant in sorted({row.tenant for row in rows.values()}):
+            leave_mark(t, tenant)
+            theirs = [identity for identity, row in rows.items() if row.tenant == tenant]
+            remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in theirs])
         return len(rows)
 
     def _has_other_scope(self) -> bool:
@@ -330,13 +338,15 @@ class PartitionSync:
     # -- ending ------------------------------------------------------------------------------------
 
     def mend(self, source: Source) -> None:
-        """After a complete export: put right what runs that did not finish left between store and ledger."""
-        if self._writing.left and self.depth == "apply":
-            mended = mend_unfinished(self.target, source)
+        """After a complete export that was not suspicious: put right what runs that did not finish left between
+        store and ledger."""
+        if self._writing.doubted and self.depth == "apply" and not self.figures.removals_blocked:
+            mended, all_of_it = mend_unfinished(self.target, source)
             mended.payload_only = 0  # those are documents of the source, which are counted already
             self.figures.add(mended)
-            self._writing.finish_left()
+            if all_of_it:
+                self._writing.mended()
 
     def settle(self) -> None:
-        """The run ends, and the ledger knows all that it wrote."""
+        """The run has ended well and the ledger knows all that it wrote."""
         self._writing.finish()

@@ -77,7 +77,11 @@ def sync_tenant(
         stop=stop or (lambda: False),
     )
     with contextlib.nullcontext() if job.options.dry_run else ledger.hold(name, tenant):
-        return [result for group in _groups(job, names) for result in _sync_group(job, *group)]
+        results = [result for group in _groups(job, names) for result in _sync_group(job, *group)]
+    # Only now is it certain that nobody else wrote these partitions meanwhile: a hold that was lost has raised.
+    for part in job.settled:
+        part.settle()
+    return results
 
 
 def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embedders, ledger: Ledger) -> Embedders:
@@ -229,7 +233,7 @@ def _close(job: Job, part: PartitionSync, *, complete: bool) -> None:
             if job.exports:
                 part.mend(job.source)
         if part.error is None:
-            part.settle()
+            job.settled.append(part)
     except VecsyncError as error:
         part.error = part.error or error
 

@@ -9,6 +9,7 @@ payload stands in the payload. A point that does not add up is left alone and co
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,9 +76,10 @@ def rebuild(
 
     `force`: rows and watermarks that the ledger has are forgotten first; without it such a ledger is refused
     with LedgerRejected. Raises SpaceMismatch where the ledger has another space pinned, PartitionBusy where a
-    run is under way, and the errors of store and ledger; what was written until then stays.
+    run is under way, and the errors of store and ledger; what was written until then stays. Marks of runs that did
+    not finish stay as well.
     """
-    known = ledger.tenants(entity, collection)
+    known = [tenant for tenant in ledger.tenants(entity, collection) if ledger.count_all(entity, collection, tenant)]
     if known and not force:
         raise LedgerRejected(
             f"the ledger has rows of collection {collection}, of {len(known)} tenants: nothing was rebuilt. To forget "
@@ -90,17 +92,22 @@ def rebuild(
         raise SpaceMismatch(
             f"collection {collection}: the ledger is pinned to {pinned}, the store holds {space}", collection=collection
         )
+    run_id = uuid.uuid4().hex
     for tenant in known:
-        _forget(ledger, entity, collection, tenant)
+        _forget(ledger, entity, collection, tenant, run_id)
     rebuilt = Rebuilt(entity, collection, str(space))
     for some in _ours(entity, config.type or entity, store, rebuilt):
         for tenant, writes in some.items():
             _write(ledger, rebuilt, tenant, space, writes)
+    for tenant in known:
+        ledger.finish_writing(entity, collection, tenant, [run_id])
     return rebuilt
 
 
-def _forget(ledger: Ledger, entity: str, collection: str, tenant: str) -> None:
+def _forget(ledger: Ledger, entity: str, collection: str, tenant: str, run_id: str) -> None:
+    """Marked until the rebuild has ended: points whose rows were forgotten are still looked for if it does not."""
     with ledger.hold(entity, tenant):
+        ledger.begin_writing(entity, collection, tenant, run_id)
         for rows in ledger.unseen(entity, collection, tenant, datetime.max.replace(tzinfo=UTC)):
             ledger.forget(entity, collection, tenant, [identity for identity, _ in rows])
         ledger.drop_partition(entity, collection, tenant)

@@ -10,8 +10,9 @@ Both sides come ordered by point id and are merged, so that memory stays flat. A
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
@@ -19,7 +20,7 @@ from typing import Literal, TypeVar
 
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.documents.hashing import payload_hash, point_id
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.sources.base import Read, Source
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
@@ -60,7 +61,7 @@ def compare(ledger: Iterable[LedgerPoint], stored: Iterable[StoredPoint]) -> Ite
             yield _orphan(point)
             point = next(points, None)
         elif point is None or row.point_id < point.point_id:
-            yield Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
+            yield _missing(row)
             row = next(rows, None)
         else:
             difference = _difference(row, point)
@@ -85,43 +86,72 @@ def compare_partition(target: Target) -> Iterator[Difference]:
         yield from _with_tenants(t, some)
 
 
-def mend_unfinished(target: Target, source: Source) -> Figures:
+def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
     """Mend what a run that did not finish left in this partition, whose right to sync the caller holds.
 
     It may have told the store what the ledger never heard of; where the source has changed back since, nothing
-    else would look there. Foreign points stay: they are no run's.
+    else would look there. Foreign points stay: they are no run's. Returns False where something was left because
+    it is another tenant's too, which is being synced.
     """
+    figures, all_of_it = Figures(), True
     ours = (d for d in compare_partition(target) if d.kind != "orphan" or _is_own(target, d))
-    return repair(lambda tenant: replace(target, tenant=tenant), source, ours, held=target.tenant)
+    for tenant, some in _by_tenant(ours):
+        other = replace(target, tenant=tenant)
+        try:
+            with nullcontext() if tenant == target.tenant else _held(other):
+                figures.add(_mend(other, source, some))
+        except PartitionBusy:
+            all_of_it = False
+    return figures, all_of_it
 
 
-def repair(
-    target_of: Callable[[str], Target], source: Source, differences: Iterable[Difference], *, held: str | None = None
-) -> Figures:
+def repair(target_of: Callable[[str], Target], source: Source, differences: Iterable[Difference]) -> Figures:
     """Mend every difference: orphans are deleted; the others are written again from the source's record, with
     vectors from the cache. A record that the source no longer has is removed.
 
-    Each tenant is held while it is mended (`held`: the one that the caller holds already): a point that a run has
-    written but not yet told the ledger looks like an orphan. `target_of` gives the target of a tenant. Raises
+    Each tenant is held while it is mended, and what a run has put right meanwhile is left alone: a point that it
+    has written but not yet told the ledger looks like an orphan. `target_of` gives the target of a tenant. Raises
     PartitionBusy where a run is under way, and the first error of a service; what was mended stays.
     """
     figures = Figures()
+    for tenant, some in _by_tenant(differences):
+        target = target_of(tenant)
+        with _held(target):
+            figures.add(_mend(target, source, some))
+    return figures
+
+
+def _by_tenant(differences: Iterable[Difference]) -> Iterator[tuple[str, list[Difference]]]:
     for some in _chunks(differences):
         for tenant, group in groupby(sorted(some, key=_tenant), key=_tenant):
-            target, theirs = target_of(tenant), list(group)
-            with nullcontext() if tenant == held else target.ledger.hold(target.entity, tenant):
-                orphans = _still_orphans(target, [d for d in theirs if d.kind == "orphan"])
-                if orphans:
-                    target.store.delete_foreign(target.collection, orphans)
-                    figures.removed += len(orphans)
-                ours = [d for d in theirs if d.tenant is not None]
-                if ours:
-                    figures.add(_rewrite(target, source, ours))
-    return figures
+            yield tenant, list(group)
 
 
 def _tenant(difference: Difference) -> str:
     return difference.tenant or difference.stored_tenant or GLOBAL
+
+
+@contextmanager
+def _held(target: Target) -> Iterator[None]:
+    """The right to sync a tenant; should the mending not come to its end, its next full run looks again."""
+    partition, run_id = (target.entity, target.collection, target.tenant), uuid.uuid4().hex
+    with target.ledger.hold(target.entity, target.tenant):
+        target.ledger.begin_writing(*partition, run_id)
+        yield
+    target.ledger.finish_writing(*partition, [run_id])
+
+
+def _mend(target: Target, source: Source, differences: Sequence[Difference]) -> Figures:
+    """Differences of one tenant, which is held."""
+    figures = Figures()
+    orphans = _still_orphans(target, [d for d in differences if d.kind == "orphan"])
+    if orphans:
+        target.store.delete_foreign(target.collection, orphans)
+        figures.removed += len(orphans)
+    ours = _still_different(target, [d for d in differences if d.kind != "orphan"])
+    if ours:
+        figures.add(_rewrite(target, source, ours))
+    return figures
 
 
 def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[str]:
@@ -129,6 +159,24 @@ def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[str]:
     claimed = [d.document_id for d in orphans if d.document_id is not None]
     rows = target.ledger.rows(target.entity, target.collection, claimed, datetime.now(UTC)) if claimed else {}
     return [d.point_id for d in orphans if d.document_id not in rows or not _is_of(target, d, rows[d.document_id])]
+
+
+def _still_different(target: Target, differences: Sequence[Difference]) -> list[Difference]:
+    """Those that are so now too, as they are now."""
+    t = target
+    named = {d.document_id: d for d in differences if d.document_id is not None and d.db_id is not None}
+    if not named:
+        return []
+    rows = t.ledger.rows(t.entity, t.collection, list(named), datetime.now(UTC))
+    points = {p.point_id: p for p in t.store.retrieve(t.collection, [d.point_id for d in named.values()])}
+    found: list[Difference | None] = []
+    for identity, d in named.items():
+        row, point = rows.get(identity), points.get(d.point_id)
+        if row is None or row.tenant != t.tenant or row.content_hash is None or row.payload_hash is None:
+            continue
+        held = LedgerPoint(d.point_id, identity, d.db_id or "", row.tenant, row.content_hash, row.payload_hash)
+        found.append(_missing(held) if point is None else _difference(held, point))
+    return [d for d in found if d is not None]
 
 
 def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) -> Figures:
@@ -172,6 +220,10 @@ def _apply(target: Target, changes: Sequence[Change], now: datetime) -> Figures:
 def _mending(difference: Difference, row: LedgerRow | None, content_hash: str) -> Kind:
     same_text = row is not None and row.content_hash == content_hash
     return Kind.PAYLOAD_ONLY if difference.payload_only and same_text else Kind.CHANGED
+
+
+def _missing(row: LedgerPoint) -> Difference:
+    return Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
 
 
 def _difference(row: LedgerPoint, point: StoredPoint) -> Difference | None:

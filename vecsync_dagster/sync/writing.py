@@ -1,41 +1,53 @@
-"""Between the store's answer and the ledger's entry a run can end. What is known of that: who began, who finished.
+"""Between the store's answer and the ledger's entry a run can end. What is known of that: marks in the ledger.
 
 The ledger's rows cannot tell: where the source has changed back since, they and the source agree, and only the
-store is different. So a run says that it begins before it tells the store anything, and that it ends once the
-ledger knows it all; where one did not, the next full run compares the partition point by point.
+store is different. So a run marks a partition before it tells the store anything, and takes the mark away once the
+ledger knows it all. Where a mark is left, the next full run compares the partition point by point; until then no
+run trusts a vector in it, and writes a document whole where its payload alone would do.
+
+The same holds where two runs may cross: what one tenant's run does to a document that lies with another tenant,
+while that one is synced too, can reach store and ledger in different orders. Such a mark stays in any case.
 """
 
 from __future__ import annotations
 
+import uuid
+
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["Writing"]
+__all__ = ["Writing", "leave_mark"]
 
 
 class Writing:
-    """The writing of one partition by one run. `left`: runs before it that began and did not finish."""
+    """The writing of one partition by one run. `doubted`: a mark was there when the run began."""
 
     def __init__(self, target: Target, run_id: str) -> None:
         self._ledger = target.ledger
-        self._collection = (target.entity, target.collection)
-        self._tenant = target.tenant
+        self._partition = (target.entity, target.collection, target.tenant)
         self._run_id = run_id
-        self._begun: set[str] = set()
-        self.left = self._ledger.unfinished(*self._collection, self._tenant)
+        self._left = self._ledger.unfinished(*self._partition)
+        self._over: list[str] = []
+        self.doubted = bool(self._left)
 
-    def begin(self, tenant: str | None = None) -> None:
-        """Before the store is told anything about this partition, or about another tenant's."""
-        tenant = tenant or self._tenant
-        if tenant not in self._begun:
-            self._ledger.begin_writing(*self._collection, tenant, self._run_id)
-            self._begun.add(tenant)
+    def begin(self) -> None:
+        """Before the store is told anything about the partition; later calls do nothing."""
+        if not self._over:
+            self._ledger.begin_writing(*self._partition, self._run_id)
+            self._over.append(self._run_id)
+
+    def mended(self) -> None:
+        """What the marks that were there stood for is put right."""
+        self._over.extend(self._left)
 
     def finish(self) -> None:
-        """The ledger knows all that was written."""
-        for tenant in sorted(self._begun):
-            self._ledger.finish_writing(*self._collection, tenant, [self._run_id])
+        """The ledger knows all that was written: after the right to sync the tenant was held to the very end."""
+        if self._over:
+            self._ledger.finish_writing(*self._partition, self._over)
 
-    def finish_left(self) -> None:
-        """What the runs before it had left is put right."""
-        self._ledger.finish_writing(*self._collection, self._tenant, self.left)
-        self.left = []
+
+def leave_mark(target: Target, tenant: str) -> None:
+    """A mark in this tenant's partition that only its next full run takes away.
+
+    It has a name of its own: a run of that tenant which is under way takes away those alone that it found.
+    """
+    target.ledger.begin_writing(target.entity, target.collection, tenant, uuid.uuid4().hex)

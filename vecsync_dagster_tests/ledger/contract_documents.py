@@ -55,23 +55,16 @@ class DocumentsContract:
         row = state(ledger, "d1")
         assert (row["scope"], row["tenant_id"]) == ("global", "global")
 
-    def test_an_announced_document_is_known_but_not_held(self, ledger: SqlLedger) -> None:
-        """What is about to be written is pending with no hash; rows that are there already stay as they are."""
-        confirm(ledger, A, ["d1"])
-        before = state(ledger, "d1")
-        ledger.announce(*A, SPACE, [confirmed("d1"), confirmed("d2")], LATER)
-        assert state(ledger, "d1") == before
-        row = state(ledger, "d2")
-        assert (row["status"], row["content_hash"], row["payload_hash"], row["vector_version"]) == (
-            "pending",
-            None,
-            None,
-            0,
-        )
-        assert (ledger.count(*A), ledger.count_all(*A)) == (1, 2)
-        assert {found[0] for some in ledger.unseen(*A, LATER + MINUTE) for found in some} == {"d1", "d2"}
-        confirm(ledger, A, ["d2"])
-        assert (state(ledger, "d2")["status"], state(ledger, "d2")["vector_version"]) == ("synced", 1)
+    def test_a_document_that_another_tenant_took_stays_there(self, ledger: SqlLedger) -> None:
+        """Only who knew that a document lay with another tenant takes it over; else its id is told, and the others
+        of the same call are confirmed."""
+        confirm(ledger, A, ["d1", "d2"])
+        writes = [confirmed(document_id, content="c2") for document_id in ("d1", "d2", "d3")]
+        assert sorted(ledger.confirm(*B, SPACE, writes, LATER)) == ["d1", "d2"]
+        found = [(state(ledger, name)["tenant_id"], state(ledger, name)["content_hash"]) for name in ("d1", "d2", "d3")]
+        assert found == [("tenant-a", "c1"), ("tenant-a", "c1"), ("tenant-b", "c2")]
+        assert ledger.confirm(*B, SPACE, writes, LATER, moved=True) == []
+        assert (ledger.count(*A), ledger.count(*B)) == (0, 3)
 
     def test_a_vector_written_again_raises_its_version(self, ledger: SqlLedger, clock: Clock) -> None:
         """vector_version counts vectors written, not payloads, and created_at stays (T3)."""
@@ -97,7 +90,7 @@ class DocumentsContract:
     def test_a_moved_document_is_one_row_under_its_new_tenant(self, ledger: SqlLedger) -> None:
         """A document confirmed under another tenant leaves the old one: it is there once."""
         confirm(ledger, A, ["d1"])
-        ledger.confirm(*GLOBAL, SPACE, [confirmed("d1", vector=False)], LATER)
+        ledger.confirm(*GLOBAL, SPACE, [confirmed("d1", vector=False)], LATER, moved=True)
         assert ledger.rows(*PLACE, ["d1"], NOON)["d1"].tenant == "global"
         assert state(ledger, "d1")["scope"] == "global"
         assert (ledger.count_all(*A), ledger.count_all(*GLOBAL)) == (0, 1)

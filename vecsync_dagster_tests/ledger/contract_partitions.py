@@ -96,6 +96,16 @@ class PartitionsContract:
         assert ledger.tenants(*PLACE) == ["tenant-a", "tenant-b"]
         assert ledger.tenants("works") == []
 
+    def test_a_tenant_of_which_only_the_store_learned_is_known(self, ledger: SqlLedger) -> None:
+        """A run that was cut short before its first row leaves its tenant's name, until it is finished."""
+        confirm(ledger, A, ["d1"])
+        ledger.begin_writing(*B, "run-1")
+        ledger.begin_writing(ENTITY, "usecases", "tenant-c", "run-1")
+        assert ledger.tenants(ENTITY) == ["tenant-a", "tenant-b", "tenant-c"]
+        assert ledger.tenants(*PLACE) == ["tenant-a", "tenant-b"]
+        ledger.finish_writing(*B, ["run-1"])
+        assert ledger.tenants(*PLACE) == ["tenant-a"]
+
     def test_counts_are_bounded(self, ledger: SqlLedger) -> None:
         """`count` is what the store should hold of the partition, `count_all` is every row of it."""
         confirm(ledger, A, ["d1", "d2"])

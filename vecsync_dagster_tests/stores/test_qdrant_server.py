@@ -128,7 +128,7 @@ class TestFaults:
         status: int,
     ) -> None:
         """A refusal is StoreRejected, for readers too: it never looks like an empty collection."""
-        rest.fail(status=status, path_contains=path)
+        rest.fail(status=status, path_contains=path, times=qdrant_server.LOOKS)
         with pytest.raises(StoreRejected, match=str(status)):
             call(store)
 

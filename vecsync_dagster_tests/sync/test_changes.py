@@ -44,9 +44,9 @@ FAILED_AS_ANOTHER = {**DUE, "attempt_hash": OTHER_ATTEMPT}
 REJECTED = {**NEVER, "status": "failed", "attempt_hash": ""}
 
 
-def decided(row: LedgerRow | None, *, retry_permanent: bool = False) -> Change:
+def decided(row: LedgerRow | None, *, retry_permanent: bool = False, doubted: bool = False) -> Change:
     rows = {} if row is None else {row.document_id: row}
-    [change] = decide([NOW], rows, tenant=TENANT, space=SPACE, retry_permanent=retry_permanent)
+    [change] = decide([NOW], rows, tenant=TENANT, space=SPACE, retry_permanent=retry_permanent, doubted=doubted)
     return change
 
 
@@ -56,7 +56,7 @@ CASES: list[tuple[str, dict[str, Any] | None, Kind]] = [
     ("pending: seen, never stored", {**NEVER, "status": "pending"}, Kind.NEW),
     ("another text", OLD_TEXT, Kind.CHANGED),
     ("another payload", {"payload_hash": OTHER_PRICE.payload_hash}, Kind.PAYLOAD_ONLY),
-    ("another tenant", {"tenant": "t2"}, Kind.PAYLOAD_ONLY),
+    ("another tenant", {"tenant": "t2"}, Kind.CHANGED),
     ("another tenant and text", {**OLD_TEXT, "tenant": "t2"}, Kind.CHANGED),
     ("another space", {"space": "openai/m/1536/cosine"}, Kind.CHANGED),
     ("another space and payload", {"space": "o/m/1/dot", "payload_hash": "0" * 16}, Kind.CHANGED),
@@ -104,16 +104,23 @@ def test_fault_7_nothing_unconfirmed_counts_as_done(case: str, row: dict[str, An
 
 
 def test_a_moved_record() -> None:
-    """A record that moved to this tenant is written here: its tenant alone makes another payload."""
+    """A record that moved to this tenant is written here, whole: the other tenant's run may be writing it too."""
     there = document(tenant="t2")
     row = replace(SYNCED, tenant="t2", content_hash=there.content_hash, payload_hash=there.payload_hash)
-    assert decided(row).kind is Kind.PAYLOAD_ONLY
+    assert decided(row).kind is Kind.CHANGED
     failed_there = replace(
         row,
         status="failed",
         attempt_hash=attempt_hash(OTHER_TEXT.content_hash, document(tenant="t2", name="Beta").payload_hash),
     )
     assert decided(failed_there).kind is Kind.RETRY
+
+
+@pytest.mark.parametrize(("case", "row", "kind"), CASES, ids=[case for case, _, _ in CASES])
+def test_where_a_run_did_not_finish_no_vector_is_trusted(case: str, row: dict[str, Any] | None, kind: Kind) -> None:
+    """A payload alone is not written where the vector beside it may be another text's; all else is as ever."""
+    wanted = Kind.CHANGED if kind is Kind.PAYLOAD_ONLY else kind
+    assert decided(None if row is None else replace(SYNCED, **row), doubted=True).kind is wanted
 
 
 @pytest.mark.parametrize(("row", "count"), [(None, 0), ({}, 0), (DUE, 2), (PERMANENT, 6), (FAILED_AS_ANOTHER, 0)])
