@@ -22,12 +22,16 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    column,
     delete,
     exists,
     func,
+    literal,
     literal_column,
+    null,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -38,6 +42,7 @@ from vecsync_dagster.ledger.tables import Moment, index_state
 __all__ = [
     "ANY_STALE",
     "NO_ERROR",
+    "WRITTEN",
     "confirm",
     "fail",
     "forget",
@@ -61,6 +66,9 @@ NO_ERROR: Final[Mapping[str, Any]] = {
     "next_attempt_at": None,
 }
 """A document that is known to be right: no trace of earlier attempts."""
+
+WRITTEN: Final = ("document_id", "db_id", "point_id", "content_hash", "payload_hash", "record_hash")
+"""What `confirm` is told of each document; after these, how many vectors were written (0 or 1)."""
 
 # Statements that name their documents go by the table's key. Without statistics (SQLite; a new PostgreSQL
 # table) both planners would rather walk the whole partition by an index on entity and tenant, once a chunk:
@@ -165,16 +173,40 @@ def forget(dialect: str) -> Delete:
 @cache
 def confirm(dialect: str, moved: bool) -> Insert:
     """Insert or update by the key; a row of another entity is left alone, and one of another tenant unless it
-    `moved`, so the count tells."""
+    `moved`, so the count tells.
+
+    All rows are one parameter (`writes`, a list of lists in the order of `WRITTEN`): what is the same for all of
+    them is bound once, and the database does the rest without Python. Others: entity, collection, scope,
+    tenant_id, space, seen_at, now.
+    """
     insert = insert_into(index_state, dialect)
     new = insert.excluded
+    selected = _written(dialect)
+    rows = insert.from_select(list(selected), select(*selected.values()).where(true()))  # SQLite must see a WHERE
     kept = {"collection", "document_id", "entity", "vector_version", "created_at"}
-    values: dict[str, Any] = {column.name: new[column.name] for column in index_state.c if column.name not in kept}
+    values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
     ours = _T.entity == new.entity if moved else and_(_T.entity == new.entity, _T.tenant_id == new.tenant_id)
-    return insert.on_conflict_do_update(
+    return rows.on_conflict_do_update(
         index_elements=[_T.collection, _T.document_id], set_=values, where=ours
     ).execution_options(preserve_rowcount=True)
+
+
+def _written(dialect: str) -> dict[str, ColumnElement[Any]]:
+    """Each column of the table with the value that `confirm` gives it."""
+    each = func.json_each if dialect == "sqlite" else func.jsonb_array_elements
+    listed = bindparam("writes", type_=JSON if dialect == "sqlite" else JSONB)
+    value = each(listed).table_valued(column("value", JSON if dialect == "sqlite" else JSONB)).c.value
+    now, seen_at = bindparam("now", type_=Moment), bindparam("seen_at", type_=Moment)
+    same = ("entity", "collection", "scope", "tenant_id", "space")
+    return {
+        **{name: bindparam(name, type_=_T[name].type) for name in same},
+        **{name: value[place].as_string() for place, name in enumerate(WRITTEN)},
+        "vector_version": value[len(WRITTEN)].as_integer(),
+        **{name: null() if given is None else literal(given) for name, given in NO_ERROR.items()},
+        "last_seen_at": seen_at,
+        **dict.fromkeys(("last_synced_at", "last_attempt_at", "created_at", "updated_at"), now),
+    }
 
 
 @cache
@@ -192,7 +224,7 @@ def fail(dialect: str) -> Insert:
     never_held = _T.content_hash.is_(None)
     kept = {"collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
     kept |= {"last_synced_at", "created_at"}
-    values: dict[str, Any] = {column.name: new[column.name] for column in index_state.c if column.name not in kept}
+    values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     for name in ("space", "db_id", "point_id"):
         values[name] = case((never_held, new[name]), else_=_T[name])
     return insert.on_conflict_do_update(

@@ -45,19 +45,13 @@ class Documents(LedgerPart):
         moved: bool = False,
     ) -> list[str]:
         """Raises LedgerRejected where another entity has rows of these ids in the collection."""
-        now = self._now()
-        common = {
-            **_columns(entity, collection, tenant, space),
-            **statements.NO_ERROR,
-            **_times(now, seen_at),
-            "last_synced_at": now,
-        }
+        common = {**_columns(entity, collection, tenant, space), "seen_at": seen_at, "now": self._now()}
         statement = statements.confirm(self.database.dialect, moved)
         refused: list[str] = []
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
-                rows = [common | _confirmed(write) for write in some]
-                if connection.execute(statement, rows).rowcount < len(rows):
+                rows = [[*map(write.__getattribute__, statements.WRITTEN), int(write.vector_written)] for write in some]
+                if connection.execute(statement, {**common, "writes": rows}).rowcount < len(rows):
                     refused += self._of_others(connection, entity, collection, tenant, some)
         return refused
 
@@ -171,18 +165,6 @@ def _columns(entity: str, collection: str, tenant: str, space: Space) -> dict[st
 
 def _times(now: datetime, seen_at: datetime) -> dict[str, datetime]:
     return {"last_seen_at": seen_at, "last_attempt_at": now, "created_at": now, "updated_at": now}
-
-
-def _confirmed(write: Confirmed) -> dict[str, Any]:
-    return {
-        "document_id": write.document_id,
-        "db_id": write.db_id,
-        "point_id": write.point_id,
-        "content_hash": write.content_hash,
-        "payload_hash": write.payload_hash,
-        "record_hash": write.record_hash,
-        "vector_version": int(write.vector_written),  # on a conflict it is added to what is there
-    }
 
 
 def _failed(failure: Failed) -> dict[str, Any]:

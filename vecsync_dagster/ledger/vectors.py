@@ -66,11 +66,13 @@ class Vectors(LedgerPart):
 
     def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Raises LedgerRejected for a vector that is not one of this space, before any is kept."""
+        if not vectors:
+            return
         now = self._now()
         common = {"space": str(space), "created_at": now, "last_used_at": now}
-        rows = [common | {"text_hash": key, "vector": _bytes(space, vectors[key])} for key in sorted(vectors)]
-        if not rows:
-            return
+        keys = sorted(vectors)
+        matrix = _matrix(space, [vectors[key] for key in keys])
+        rows = [common | {"text_hash": key, "vector": row.tobytes()} for key, row in zip(keys, matrix, strict=True)]
         with self.database.write(durable=True) as connection:
             for some in chunks(rows):
                 connection.execute(_keep(self.database.dialect), some)
@@ -84,12 +86,15 @@ class Vectors(LedgerPart):
                 connection.execute(_USE, {**values, "hashes": some})
 
 
-def _bytes(space: Space, vector: NDArray[np.float32]) -> bytes:
-    if vector.shape != (space.dimensions,) or not np.isfinite(vector).all():
-        raise LedgerRejected(
-            f"a vector of shape {vector.shape} is not one of the space {space}, or not finite", space=str(space)
-        )
-    return vector.astype(_FLOAT32).tobytes()
+def _matrix(space: Space, vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """All of them as one array, shape (vectors, dimensions), as the table keeps them."""
+    wrong = next((vector.shape for vector in vectors if vector.shape != (space.dimensions,)), None)
+    if wrong is not None:
+        raise LedgerRejected(f"a vector of shape {wrong} is not one of the space {space}", space=str(space))
+    matrix = np.stack(vectors).astype(_FLOAT32)
+    if not np.isfinite(matrix).all():
+        raise LedgerRejected(f"a vector that is not finite is not one of the space {space}", space=str(space))
+    return matrix
 
 
 def _vector(data: bytes) -> NDArray[np.float32]:
