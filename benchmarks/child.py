@@ -23,13 +23,14 @@ Runner = Callable[[Path, Path, Any, Any], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`runner` is floor, vecsync, repair, partitions, model or model_sync. `state` holds its ledger and its store."""
+    """`runner` is floor, floor_read_back, vecsync, repair, partitions, model or model_sync. `state` holds its
+    ledger and its store."""
 
     runner: str
     source: str
     state: str
     mode: Literal["full", "incremental"] = "full"
-    verify: Literal["auto", "identity", "counts"] = "auto"
+    verify: Literal["auto", "identity", "counts"] = "counts"
     die_after: int | None = None
 
 
@@ -80,10 +81,10 @@ def main() -> None:
 
 def _runner(task: Task) -> Runner:
     """Imported here, so that no runner pays for another's imports."""
-    if task.runner == "floor":
+    if task.runner in ("floor", "floor_read_back"):
         from benchmarks import floor
 
-        return floor.run
+        return floor.run if task.runner == "floor" else floor.run_and_read_back
     if task.runner in ("model", "model_sync"):
         from benchmarks import local_model
 

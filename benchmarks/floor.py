@@ -1,7 +1,7 @@
 """The floor: the least that a script can do and be right as long as nothing goes wrong.
 
-It has no validation, tenants, cache, retries, checks, history or guard against mass deletion, holds all it knows in
-memory, and never looks at what the store really has.
+It has no validation, tenants, cache, retries, history or guard against mass deletion, and holds all it knows in
+memory. `run` never looks at what the store really has; `run_and_read_back` does, point by point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.sink import CountingProvider, DroppingStore
 from vecsync_dagster.stores.base import Point
 
-__all__ = ["run"]
+__all__ = ["run", "run_and_read_back"]
 
 _BATCH = 200
 _SELECT = "SELECT id, name, category, description, price, sku FROM records ORDER BY id"
@@ -56,6 +56,23 @@ def run(source: Path, ledger_file: Path, store: DroppingStore, provider: Countin
             ledger.executemany("DELETE FROM ledger WHERE id = ?", [(db_id,) for db_id in known])
     ledger.close()
     return {"fetched": fetched}
+
+
+def run_and_read_back(
+    source: Path, ledger_file: Path, store: DroppingStore, provider: CountingProvider
+) -> dict[str, int]:
+    """A pass, and then every point compared with the ledger by its payload's hash. Raises where one differs."""
+    found = run(source, ledger_file, store, provider)
+    ledger = sqlite3.connect(ledger_file)
+    known = dict(ledger.execute("SELECT id, payload_hash FROM ledger"))
+    ledger.close()
+    for points in store.scan("records", "global"):
+        for point in points:
+            if known.pop(point.payload["dbId"], None) != _hash(json.dumps(point.payload, sort_keys=True)):
+                raise ValueError(f"point {point.point_id} is not as it was written")
+    if known:
+        raise ValueError(f"{len(known)} points are missing")
+    return found
 
 
 def _write(ledger: sqlite3.Connection, store: DroppingStore, provider: CountingProvider, rows: list[Any]) -> None:

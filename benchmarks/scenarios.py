@@ -37,12 +37,14 @@ class _Tried:
             state.mkdir(parents=True)
 
     def task(self, runner: str, **options: object) -> Task:
-        state = self.floor if runner == "floor" else self.vecsync
+        state = self.floor if runner.startswith("floor") else self.vecsync
         return replace(Task(runner, str(self.source), str(state)), **options)  # type: ignore[arg-type]
 
-    def pair(self, phase: str, target: float, runner: str = "vecsync", **options: object) -> Pair:
+    def pair(
+        self, phase: str, target: float, runner: str = "vecsync", *, floor: str = "floor", **options: object
+    ) -> Pair:
         """Measure both, one after the other; alternately the one and the other first."""
-        tasks = {"floor": self.task("floor"), "vecsync": self.task(runner, **options)}
+        tasks = {"floor": self.task(floor), "vecsync": self.task(runner, **options)}
         order = ("floor", "vecsync") if self._floor_first else ("vecsync", "floor")
         measured = {name: measure(tasks[name]) for name in order}
         return Pair(phase, measured["floor"], measured["vecsync"], target)
@@ -66,7 +68,9 @@ def phases(folder: Path, source: Path, rows: int, seed: int) -> Iterator[Pair]:
     yield tried.right(tried.pair("a first sync", 1.3), written=rows, embedded=rows)
     nothing = {"written": 0, "embedded": 0, "payloads": 0, "deleted": 0}
     yield tried.right(tried.pair("b nothing changed", 1.5), **nothing)
-    yield tried.right(tried.pair("b, verify: counts", 1.5, verify="counts"), **nothing)
+    both = tried.pair("b, both read the store back", 1.5, floor="floor_read_back", verify="identity")
+    yield tried.right(both, **nothing)
+    yield tried.right(tried.pair("b, vecsync alone reads it back", 1.5, verify="identity"), **nothing)
     yield tried.right(tried.pair("b, incremental", 1.5, mode="incremental"), **nothing)
     changed, gone = change_texts(source, seed)
     yield tried.right(tried.pair("c texts 1 %, deleted 0.1 %", 1.5), embedded=changed, written=changed, deleted=gone)
@@ -91,7 +95,7 @@ def lost(folder: Path, source: Path, rows: int, seed: int) -> Iterator[Pair]:
     tried = _Tried(folder, source, floor_first=seed % 2 == 0)
     tried.pair("a first sync", 1.3)
     gone = [lose_points(state, 0.01) for state in (tried.floor, tried.vecsync)]
-    pair = tried.pair("1 % of the points lost, next run", 1.5)
+    pair = tried.pair("1 % of the points lost, next run", 1.5, verify="identity")
     named = next((check for check in pair.vecsync.failed_checks if check.startswith("identity: ")), "")
     if f"{gone[1]} missing" not in named:
         raise Wrong(f"{gone[1]} points were lost, but the checks say: {pair.vecsync.failed_checks}")
