@@ -2,10 +2,19 @@
 
 from vecsync_dagster.alerts.notifier import Alerts, Delivery, announce, build_channels, nothing_well, send_test
 from vecsync_dagster.alerts.outcomes import Observed, Unsynced, observe_results
-from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, sync_failed, tenants_lost
+from vecsync_dagster.alerts.problems import (
+    PRICE_TAG,
+    check_failed,
+    cost_passed,
+    failed_for_good,
+    kind_of_check,
+    sync_failed,
+    tenants_lost,
+)
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert
 
 __all__ = [
+    "PRICE_TAG",
     "Alert",
     "Alerts",
     "Delivery",
@@ -17,6 +26,7 @@ __all__ = [
     "check_failed",
     "cost_passed",
     "failed_for_good",
+    "kind_of_check",
     "nothing_well",
     "observe_results",
     "send_test",

@@ -34,12 +34,14 @@ class Observed:
     well: set[str] = field(default_factory=set)
     entities: set[str] = field(default_factory=set)
     """Those whose permanent failures were all looked at."""
+    over: list[Callable[[KnownAlert], bool]] = field(default_factory=list)
+    """Says of further problems that they are over."""
 
     @property
     def is_over(self) -> Callable[[KnownAlert], bool]:
         def over(known: KnownAlert) -> bool:
             permanent = known.alert.kind == "permanent_failure" and known.alert.entity in self.entities
-            return permanent or known.key in self.well
+            return permanent or known.key in self.well or any(one(known) for one in self.over)
 
         return over
 

@@ -13,7 +13,18 @@ from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger.alerts import Alert, AlertBook
 
-__all__ = ["check_failed", "cost_passed", "failed_for_good", "kind_of_check", "sync_failed", "tenants_lost"]
+__all__ = [
+    "PRICE_TAG",
+    "check_failed",
+    "cost_passed",
+    "failed_for_good",
+    "kind_of_check",
+    "sync_failed",
+    "tenants_lost",
+]
+
+PRICE_TAG: Final = "vecsync/price_usd"
+"""The tag of a Dagster run that says what it paid."""
 
 RECONCILIATION: Final = frozenset({"counts", "identity", "isolation", "reconciliation"})
 """Checks that compare the source, the ledger and the store."""

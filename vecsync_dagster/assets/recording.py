@@ -12,7 +12,7 @@ from typing import NamedTuple
 import dagster as dg
 from filelock import FileLock
 
-from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
+from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
@@ -92,9 +92,9 @@ def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: 
     for entity in dict.fromkeys(result.entity for result in results):
         own = [result for result in results if result.entity == entity]
         add_tenants(instance, entity, [result.tenant for result in own])
-        materialized = frozenset(instance.get_materialized_partitions(asset_key(entity, "vectors")))
+        settled = settled_partitions(instance, entity)
         for result in own:
-            if worth_an_event(result, materialized):
+            if worth_an_event(result, settled):
                 events += events_of(workspace, result, result.stages)
     return events
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -62,6 +63,23 @@ def test_a_webhook_is_signed(webhook: Inbox) -> None:
     expected = hmac.new(SECRET.encode(), f"{timestamp}.".encode() + post.body, hashlib.sha256).hexdigest()
     assert post.headers["X-Vecsync-Signature"] == f"sha256={expected}"
     assert post.headers["Content-Type"] == "application/json"
+
+
+def test_the_documented_check_of_a_signature_works(webhook: Inbox) -> None:
+    """The code that docs/alerts.md gives to receivers accepts our message, and no altered or old one."""
+    text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"<!-- example: signature -->\n```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 (our own documentation)
+    config = AlertsConfig.model_validate(webhook_config(webhook))
+    for now in (datetime.now(UTC), datetime.now(UTC) - timedelta(hours=1)):
+        [built] = build_channels(config, now=lambda now=now: now)  # type: ignore[misc]
+        built.send(MESSAGE)
+    fresh, old = webhook.posts
+    assert names["is_genuine"](SECRET, fresh.headers, fresh.body)
+    assert not names["is_genuine"]("other", fresh.headers, fresh.body)
+    assert not names["is_genuine"](SECRET, fresh.headers, fresh.body + b" ")
+    assert not names["is_genuine"](SECRET, old.headers, old.body)
 
 
 def test_a_webhook_gets_the_figures_as_data(webhook: Inbox) -> None:

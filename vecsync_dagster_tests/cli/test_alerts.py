@@ -146,3 +146,12 @@ def test_a_test_message(asked: Path, config: Path, slack: Inbox) -> None:
     broken = vecsync("alerts", "test", "--json", "--config", config)
     assert broken.code == 1
     assert broken.json["channels"] == {"slack": "ALERT_REFUSED: alerts.slack: the server answered 404"}
+
+
+def test_check_names_a_secret_that_is_not_set(config: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` says whether each channel has its secrets, and sends nothing."""
+    with_alerts(config)
+    assert "alerts slack" in vecsync("check", "--config", config).out
+    monkeypatch.delenv("SLACK_URL")
+    assert "SLACK_URL is not set" in vecsync("check", "--config", config).out
+    assert slack.posts == []
