@@ -11,7 +11,8 @@
     │   ├── StoreLocked             <STORE>_LOCKED           another process holds the embedded store
     │   ├── SourceUnavailable       SOURCE_UNAVAILABLE
     │   ├── LedgerUnavailable       LEDGER_UNAVAILABLE
-    │   └── PartitionBusy           PARTITION_BUSY           another run holds this partition
+    │   ├── PartitionBusy           PARTITION_BUSY           another run holds this partition
+    │   └── AlertUnsent             ALERT_UNSENT             a channel does not answer, or asks to wait
     ├── Terminal                    the same call would fail again
     │   ├── ConfigError             CONFIG_ERROR
     │   ├── SourceRejected          SOURCE_ERROR             wrong table, column, credentials ...
@@ -22,7 +23,8 @@
     │   ├── SpaceMismatch           SPACE_MISMATCH           another model's vectors for this collection
     │   ├── StoreRejected           <STORE>_REJECTED
     │   ├── LedgerRejected          LEDGER_ERROR
-    │   └── OutputUnwritable        OUTPUT_UNWRITABLE        folder not writable, disk full
+    │   ├── OutputUnwritable        OUTPUT_UNWRITABLE        folder not writable, disk full
+    │   └── AlertRefused            ALERT_REFUSED            a channel refuses: wrong URL, login, address
     └── Interrupted                 INTERRUPTED              SIGINT / SIGTERM asked the run to end
 
 Messages carry names, ids and counts; never document text, never a secret.
@@ -33,6 +35,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AlertRefused",
+    "AlertUnsent",
     "ConfigError",
     "EmbeddingMisconfigured",
     "EmbeddingRateLimited",
@@ -135,6 +139,10 @@ class OutputUnwritable(Terminal):
     default_code = "OUTPUT_UNWRITABLE"
 
 
+class AlertRefused(Terminal):
+    default_code = "ALERT_REFUSED"
+
+
 class SourceUnavailable(Transient):
     default_code = "SOURCE_UNAVAILABLE"
 
@@ -145,6 +153,10 @@ class LedgerUnavailable(Transient):
 
 class PartitionBusy(Transient):
     default_code = "PARTITION_BUSY"
+
+
+class AlertUnsent(Transient):
+    default_code = "ALERT_UNSENT"
 
 
 class EmbeddingTimeout(Transient):

@@ -5,33 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.assets.metadata import materialization_metadata
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation
 from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
 
-__all__ = ["Event", "asset_key", "events_of", "failure_of", "worth_an_event"]
+__all__ = ["Event", "asset_key", "events_of", "failure_of", "settled_partitions", "worth_an_event"]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
+_SHOWN_FAILURES = 20
 
 
 def asset_key(entity: str, stage: str) -> dg.AssetKey:
     return dg.AssetKey([entity, stage])
 
 
-def worth_an_event(result: PartitionResult, materialized: frozenset[str]) -> bool:
-    """Events are dear (30 to 90 ms each where Dagster's storage is SQLite on a slow disk), so an unchanged
-    partition that was materialized before gets none: the ledger knows when it was last verified. One that
-    failed or was interrupted is not materialized at all.
+def settled_partitions(instance: dg.DagsterInstance, entity: str) -> frozenset[str]:
+    """Partitions that were materialized and whose checks all passed when they were last evaluated."""
+    vectors = asset_key(entity, "vectors")
+    checks = [dg.AssetCheckKey(asset_key(entity, stage), name) for name, (stage, _) in CHECKS.items()]
+    states = instance.event_log_storage.get_asset_check_partition_info(checks)
+    failed = AssetCheckExecutionRecordStatus.FAILED
+    unwell = {state.partition_key for state in states if state.latest_execution_status is failed}
+    return frozenset(instance.get_materialized_partitions(vectors)) - unwell
 
-    `materialized`: partition keys of the entity's vectors that have been materialized.
+
+def worth_an_event(result: PartitionResult, settled: frozenset[str]) -> bool:
+    """Events are dear (30 to 90 ms each where Dagster's storage is SQLite on a slow disk), so an unchanged
+    partition that is settled gets none: the ledger knows when it was last verified. One whose check failed before
+    gets some, so that people see that it is well again. One that failed or was interrupted is not materialized at
+    all.
+
+    `settled`: see `settled_partitions`.
     """
     if result.outcome != "success":
         return False
     key = str(partition_key(result.collection, result.tenant))
-    return result.figures.touched or key not in materialized or any(not c.passed for c in result.checks)
+    return result.figures.touched or key not in settled or any(not c.passed for c in result.checks)
 
 
 def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[str] = STAGES) -> Iterator[Event]:
@@ -59,7 +72,14 @@ def failure_of(results: Sequence[PartitionResult]) -> dg.Failure | None:
         return None
     return dg.Failure(
         description=f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}",
-        metadata={"failed": [f"{result.collection}|{result.tenant}" for result in failed]},
+        metadata={
+            "failed": [f"{result.collection}|{result.tenant}" for result in failed],
+            "reasons": {
+                f"{result.collection}|{result.tenant}": f"{result.error.code}: {result.error}"
+                for result in failed[:_SHOWN_FAILURES]
+                if result.error
+            },
+        },
         allow_retries=False,
     )
 

@@ -14,7 +14,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
-from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
+from vecsync_dagster.alerts import PRICE_TAG
+from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import check_specs, evaluation
 from vecsync_dagster.config.models import Config, QdrantStore
@@ -142,13 +143,11 @@ class _Run:
         self._results: list[PartitionResult] = []
 
     def sync(self, entity: str, keys: Sequence[str] | None) -> Iterator[Event]:
-        instance = self._context.instance
-        vectors = asset_key(entity, "vectors")
-        materialized = frozenset(instance.get_materialized_partitions(vectors))
+        settled = frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)
         for selection in self._selections(entity, keys):
             for result in self._workspace.sync(selection, self._options):
                 self._results.append(result)
-                if worth_an_event(result, frozenset() if self._show_unchanged else materialized):
+                if worth_an_event(result, settled):
                     yield from events_of(self._workspace, result, self._options.stages)
                     self._log(result)
 
@@ -166,7 +165,11 @@ class _Run:
         metrics = run_metrics(self._results, started_at=self._started_at, ended_at=datetime.now(UTC))
         write_metrics(self._workspace.config.state_folder, metrics)
         quiet = sum(1 for result in self._results if result.outcome == "success" and not result.figures.touched)
-        tags = {"vecsync/partitions": str(len(self._results)), "vecsync/unchanged": str(quiet)}
+        tags = {
+            "vecsync/partitions": str(len(self._results)),
+            "vecsync/unchanged": str(quiet),
+            PRICE_TAG: f"{self._price():.6f}",
+        }
         self._context.instance.add_run_tags(self._context.run.run_id, tags)
         self._context.log.info("%d partitions, %d of them unchanged", len(self._results), quiet)
         failure = failure_of(self._results)
@@ -176,6 +179,14 @@ class _Run:
             # Running again costs little: what was done is found unchanged.
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from failure
         raise failure
+
+    def _price(self) -> float:
+        """What the run paid, with its earlier attempts."""
+        paid = sum(result.figures.price_usd for result in self._results)
+        before = self._context.instance.get_run_by_id(self._context.run.run_id)
+        # On a first attempt the tag can only be one that was copied from a run that this one repeats.
+        earlier = before.tags.get(PRICE_TAG) if before is not None and self._context.retry_number else None
+        return paid + float(earlier or 0)
 
     def _selections(self, entity: str, keys: Sequence[str] | None) -> list[Selection]:
         if keys is not None:

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 from filelock import FileLock
 
-from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, worth_an_event
+from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.sync import PartitionResult, Workspace
 
-__all__ = ["dagster_home", "open_instance", "prepare_instance", "record"]
+__all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record"]
 
 
 def dagster_home(config: Config) -> Path:
@@ -59,9 +60,16 @@ def prepare_instance(config: Config) -> Path:
     return dagster_home(config)
 
 
-def record(workspace: Workspace, results: Sequence[PartitionResult]) -> int:
+class Recorded(NamedTuple):
+    """`run_id` is empty where there was nothing to record, and so no run."""
+
+    events: int
+    run_id: str = ""
+
+
+def record(workspace: Workspace, results: Sequence[PartitionResult]) -> Recorded:
     """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
-    results, and its failure if partitions failed. Returns the number of events; none, no run.
+    results, and its failure if partitions failed.
 
     A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
     second one violates a unique index.
@@ -69,13 +77,14 @@ def record(workspace: Workspace, results: Sequence[PartitionResult]) -> int:
     with open_instance(workspace.config) as instance:
         events = _events(workspace, results, instance)
         failure = failure_of(results)
-        if events or failure:
-            _job(events, failure).execute_in_process(
-                instance=instance,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                raise_on_error=False,
-            )
-        return len(events)
+        if not events and failure is None:
+            return Recorded(0)
+        result = _job(events, failure).execute_in_process(
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
+        return Recorded(len(events), result.run_id)
 
 
 def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: dg.DagsterInstance) -> list[Event]:
@@ -83,9 +92,9 @@ def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: 
     for entity in dict.fromkeys(result.entity for result in results):
         own = [result for result in results if result.entity == entity]
         add_tenants(instance, entity, [result.tenant for result in own])
-        materialized = frozenset(instance.get_materialized_partitions(asset_key(entity, "vectors")))
+        settled = settled_partitions(instance, entity)
         for result in own:
-            if worth_an_event(result, materialized):
+            if worth_an_event(result, settled):
                 events += events_of(workspace, result, result.stages)
     return events
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.alerts import alerts
 from vecsync_dagster.cli.check import check
 from vecsync_dagster.cli.demo import demo
 from vecsync_dagster.cli.export import export, tenants
@@ -61,6 +62,7 @@ def _vecsync(
 for _command in (demo, sync, status, search, check, reconcile, migrate, export, tenants, ui):
     app.command()(_command)
 app.add_typer(ledger, name="ledger")
+app.add_typer(alerts, name="alerts")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

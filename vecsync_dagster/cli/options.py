@@ -29,7 +29,12 @@ def config_path(ctx: typer.Context, given: Path | None) -> Path:
 
 
 def read_config(ctx: typer.Context, given: Path | None) -> Config:
-    """The configuration of `--config`. Raises ConfigError."""
+    """The configuration of `--config`; what is tried again from here on is told on stderr. Raises ConfigError."""
+    from stamina.instrumentation import set_on_retry_hooks
+
+    from vecsync_dagster.cli.output import tell_of_retry
     from vecsync_dagster.config.loading import load_config
 
+    # stamina's own hook prints to stdout where structlog is installed, into the midst of a table or of JSON.
+    set_on_retry_hooks([tell_of_retry])
     return load_config(config_path(ctx, given))

@@ -10,11 +10,27 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 
-__all__ = ["command_line", "error", "log_to_stderr", "note", "number_of", "print_json", "stderr", "stdout", "warn"]
+from vecsync_dagster.errors import VecsyncError
+
+if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
+
+__all__ = [
+    "command_line",
+    "error",
+    "log_to_stderr",
+    "note",
+    "number_of",
+    "print_json",
+    "stderr",
+    "stdout",
+    "tell_of_retry",
+    "warn",
+]
 
 PIPE_WIDTH = 140  # columns of a table that no terminal shows
 
@@ -48,6 +64,13 @@ def warn(message: str) -> None:
 
 def error(code: str, message: str) -> None:
     stderr().print(f"error: {code}: {message}", style="red", soft_wrap=True)
+
+
+def tell_of_retry(details: RetryDetails) -> None:
+    """A pause has its reason. Errors that are not ours are told by their type: a client's text may hold anything."""
+    cause = details.caused_by
+    reason = f"{cause.code}: {cause}" if isinstance(cause, VecsyncError) else type(cause).__name__
+    warn(f"{reason}; trying again in {details.wait_for:.0f} s")
 
 
 def number_of(count: int, thing: str) -> str:

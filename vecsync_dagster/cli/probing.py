@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import Source
@@ -38,6 +39,7 @@ def probe_all(workspace: Workspace) -> Iterator[Probe]:
     yield from _providers(workspace)
     yield from _stores(workspace)
     yield from _spaces(workspace)
+    yield from _alerts(workspace)
 
 
 def _failed(part: str, error: VecsyncError, state: State = "FAIL") -> Probe:
@@ -148,3 +150,15 @@ def _spaces(workspace: Workspace) -> Iterator[Probe]:
                     yield Probe(f"collection {collection}", "OK", f"vectors of {space}")
             except VecsyncError as error:
                 yield _failed(f"collection {collection}", error)
+
+
+def _alerts(workspace: Workspace) -> Iterator[Probe]:
+    """Only whether the secrets are there: a check that is made often should not send messages."""
+    alerts = workspace.config.alerts
+    for name in alerts.channels:
+        settings = getattr(alerts, name)
+        unset = [v.env for v in dict(settings).values() if isinstance(v, EnvRef) and v.get() is None]
+        if unset:
+            yield Probe(f"alerts {name}", "FAIL", f"the environment variable {', '.join(unset)} is not set")
+        else:
+            yield Probe(f"alerts {name}", "OK", "configured; `vecsync alerts test` sends a message")

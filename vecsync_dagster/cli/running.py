@@ -91,7 +91,8 @@ class Outcome:
 
 
 def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop, record: bool) -> Outcome:
-    """Sync what is wanted, write sync_metrics.json, and with `record` tell Dagster. A dry run does neither.
+    """Sync what is wanted, write sync_metrics.json, with `record` tell Dagster, and send alerts where they are
+    configured. A dry run does nothing of that.
 
     What goes wrong with a partition is in the outcome. Raises ConfigError for names that do not exist.
     """
@@ -106,8 +107,8 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         workspace.close()  # what follows needs no store: others may have it
         if not options.dry_run:
             _write_metrics(config, outcome)
-            if record:
-                _record(workspace, outcome.results)
+            run_id = _record(workspace, outcome.results) if record else ""
+            _alert(workspace, outcome, run_id)
     return outcome
 
 
@@ -201,8 +202,9 @@ def _write_metrics(config: Config, outcome: Outcome) -> None:
         outcome.problems.append(Problem(None, None, error))
 
 
-def _record(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
-    """Show the results in Dagster's UI too. Its storage is a convenience here: the sync itself is done."""
+def _record(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
+    """Show the results in Dagster's UI too; the run's id. Its storage is a convenience here: the sync itself is
+    done."""
     from alembic.util import CommandError
     from dagster import DagsterError
     from dagster._check import CheckError
@@ -211,7 +213,28 @@ def _record(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
     from vecsync_dagster.assets.recording import record
 
     try:
-        record(workspace, results)
+        return record(workspace, results).run_id
     except (DagsterError, CheckError, SQLAlchemyError, CommandError, OSError, VecsyncError) as error:
         reason = str(error) if isinstance(error, VecsyncError) else type(error).__name__
         output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({reason})")
+        return ""
+
+
+def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
+    """What was seen, and what could not be sent before, goes to the channels. One that fails is a warning: what it
+    was not told is kept for the next run."""
+    config = workspace.config
+    if not config.alerts.channels:
+        return
+    from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_results
+
+    unsynced = [Unsynced(p.entity, p.tenant, p.error) for p in outcome.problems if p.entity is not None]
+    try:
+        observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
+        delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
+    except VecsyncError as error:
+        # Without the ledger nobody knows what was told before: better twice than not at all.
+        delivery = announce(config.alerts, [one.alert() for one in unsynced])
+        output.warn(f"alerts cannot be kept: {error.code}: {error}")
+    for failure in delivery.errors.values():
+        output.warn(f"an alert was not sent; the next run tries again: {failure.code}: {failure}")

@@ -16,7 +16,9 @@ from vecsync_dagster.config.yaml_text import KeyPath
 
 __all__ = ["explain"]
 
-_SECRETS = {"url", "api_key", "base_url"}
+_SECRETS = {"url", "api_key", "base_url", "password", "secret", "user"}
+# The second part may be a name that the user chose; it may be "url".
+_SECRETS_FROM = {"sources": 2, "stores": 2, "embedding": 1, "ledger": 1, "alerts": 1}
 _ENV = "write it as {env: NAME}, the name of an environment variable; secrets do not stand in this file"
 _WORDS = {
     "missing": "this key is missing",
@@ -86,8 +88,9 @@ def _path(error: dict[str, Any], data: Any) -> KeyPath:
 
 def _public(path: KeyPath) -> tuple[KeyPath, bool]:
     """The path, and whether a secret may stand there; below such a key even keys are not repeated."""
-    # The second part is a name that the user chose; it may be "url".
-    start = {"sources": 2, "stores": 2, "embedding": 1, "ledger": 1}.get(str(path[0]) if path else "", len(path))
+    start = {"sources": 2, "stores": 2, "embedding": 1, "ledger": 1, "alerts": 1}.get(
+        str(path[0]) if path else "", len(path)
+    )
     for position in range(start, len(path)):
         if path[position] in _SECRETS:
             return path[: position + 1], True
@@ -133,12 +136,12 @@ def _keys_at(loc: KeyPath) -> list[str]:
     for part in loc:
         places = [found for place in places for found in _step(place, part)]
     models = [p for p in places if isinstance(p, type) and issubclass(p, BaseModel)]
-    return sorted({name for model in models for name in model.model_fields})
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 
 
 def _step(place: Any, part: Any) -> Iterator[Any]:
     if isinstance(place, type) and issubclass(place, BaseModel):
-        field = place.model_fields.get(part)
+        field = next((f for name, f in place.model_fields.items() if part in (name, f.alias)), None)
         if field is not None:
             yield from _members(field.annotation)
         elif part in _tags(place):

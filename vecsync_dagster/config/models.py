@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from vecsync_dagster.config.alerts import AlertsConfig
 from vecsync_dagster.config.entities import CollectionConfig, EntityConfig, FieldType, Tenancy
 from vecsync_dagster.config.services import (
     BundledProvider,
@@ -32,6 +33,7 @@ from vecsync_dagster.config.services import (
 from vecsync_dagster.config.values import Duration, EnvRef, Model, Name, Text, resolve
 
 __all__ = [
+    "AlertsConfig",
     "BundledProvider",
     "CollectionConfig",
     "Config",
@@ -128,6 +130,7 @@ class Config(Model):
     ledger: LedgerConfig = LedgerConfig()
     sync: SyncConfig = SyncConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    alerts: AlertsConfig = AlertsConfig()
     state: Text = ".vecsync"
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

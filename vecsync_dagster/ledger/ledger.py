@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Self
 
 from vecsync_dagster.ledger import migrate
+from vecsync_dagster.ledger.alerts import AlertBook
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
@@ -18,7 +19,7 @@ from vecsync_dagster.ledger.vectors import Vectors
 __all__ = ["SqlLedger"]
 
 
-class SqlLedger(Documents, Partitions, Vectors, Runs, Holds):
+class SqlLedger(Documents, Partitions, Vectors, Runs, AlertBook, Holds):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:

@@ -7,7 +7,8 @@ Wherever a column is called `tenant_id` it holds the partition key: a tenant's i
 
 `watermark` is keyed by collection too: a run may select one collection of an entity, and the others must
 not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
-many. `unfinished_run` has a row for each run that began to write and has not ended well. `invalid_record`
+many. `alert` has a row for each problem that was seen, `alert_delivery` what each channel was told of it.
+`unfinished_run` has a row for each run that began to write and has not ended well. `invalid_record`
 holds names and ids, never a record's values.
 
 No index holds `last_seen_at`, which changes for every document at every full run: the clean-up reads its whole
@@ -23,6 +24,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -38,6 +40,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = [
     "Moment",
+    "alert",
+    "alert_delivery",
     "collection_space",
     "embedding_cache",
     "index_state",
@@ -194,4 +198,33 @@ invalid_record = Table(
     Column("rejected_at", Moment, nullable=False),
     Index("ix_invalid_record_rejected", "rejected_at"),
     Index("ix_invalid_record_partition", "entity", "tenant_id", "rejected_at"),
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("entity", Text, nullable=False),
+    Column("partition", Text),
+    Column("check_name", Text),
+    Column("severity", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("figures", JSON, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("episode", Integer, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("raised_at", Moment, nullable=False),
+    Column("observed_at", Moment, nullable=False),
+    Column("closed_at", Moment),
+)
+
+alert_delivery = Table(
+    "alert_delivery",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("channel", _Key, primary_key=True),
+    Column("episode", Integer, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("told_at", Moment, nullable=False),
 )

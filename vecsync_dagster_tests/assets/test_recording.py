@@ -23,7 +23,7 @@ def sync_and_record(world: World, mode: str) -> int:
         results = []
         for selection in workspace.select([ENTITY]):
             results += workspace.sync(selection, SyncOptions(mode="full" if mode == "full" else None))
-        return record(workspace, results)
+        return record(workspace, results).events
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import pytest
 
 from vecsync_dagster_tests.cli.program import vecsync
 
-COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui", "ledger")
+GROUPS = {"ledger": "rebuild", "alerts": "list"}
+COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui", *GROUPS)
 
 
 def test_help_lists_every_command() -> None:
@@ -32,7 +33,7 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "demo"])
 def test_every_command_takes_the_configuration(command: str) -> None:
     """Each command that works on a configuration takes --config."""
-    words = ("ledger", "rebuild") if command == "ledger" else (command,)
+    words = (command, GROUPS[command]) if command in GROUPS else (command,)
     assert "--config" in vecsync(*words, "--help").out
 
 

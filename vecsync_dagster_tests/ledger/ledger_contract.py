@@ -5,6 +5,7 @@ Each part of it is a class of its own in `contract_*.py`.
 
 from __future__ import annotations
 
+from vecsync_dagster_tests.ledger.contract_alerts import AlertsContract
 from vecsync_dagster_tests.ledger.contract_documents import DocumentsContract
 from vecsync_dagster_tests.ledger.contract_partitions import PartitionsContract
 from vecsync_dagster_tests.ledger.contract_runs import RunsContract
@@ -12,5 +13,7 @@ from vecsync_dagster_tests.ledger.contract_sharing import SharingContract
 from vecsync_dagster_tests.ledger.contract_vectors import VectorsContract
 
 
-class LedgerContract(DocumentsContract, PartitionsContract, VectorsContract, RunsContract, SharingContract):
+class LedgerContract(
+    DocumentsContract, PartitionsContract, VectorsContract, RunsContract, AlertsContract, SharingContract
+):
     """Needs the fixtures `ledger` (empty) and `clock` (the ledger's)."""

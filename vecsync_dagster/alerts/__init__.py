@@ -1,0 +1,35 @@
+"""Alerts: problems of a sync, told to Slack, by e-mail or to a webhook; once, and once more when it is well again."""
+
+from vecsync_dagster.alerts.notifier import Alerts, Delivery, announce, build_channels, nothing_well, send_test
+from vecsync_dagster.alerts.outcomes import Observed, Unsynced, observe_results
+from vecsync_dagster.alerts.problems import (
+    PRICE_TAG,
+    check_failed,
+    cost_passed,
+    failed_for_good,
+    kind_of_check,
+    sync_failed,
+    tenants_lost,
+)
+from vecsync_dagster.ledger.alerts import Alert, KnownAlert
+
+__all__ = [
+    "PRICE_TAG",
+    "Alert",
+    "Alerts",
+    "Delivery",
+    "KnownAlert",
+    "Observed",
+    "Unsynced",
+    "announce",
+    "build_channels",
+    "check_failed",
+    "cost_passed",
+    "failed_for_good",
+    "kind_of_check",
+    "nothing_well",
+    "observe_results",
+    "send_test",
+    "sync_failed",
+    "tenants_lost",
+]

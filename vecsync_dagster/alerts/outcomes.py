@@ -1,0 +1,109 @@
+"""The outcome of a sync, as problems: for a sync that was made without Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, kind_of_check, sync_failed
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.ledger.alerts import Alert, AlertBook, KnownAlert
+from vecsync_dagster.sync import PartitionResult
+
+__all__ = ["Observed", "Unsynced", "observe_results"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsynced:
+    """What kept an entity, or one of its tenants, from having results at all."""
+
+    entity: str
+    tenant: str | None
+    error: VecsyncError
+
+    def alert(self, run_id: str = "") -> Alert:
+        return sync_failed(self.entity, self.tenant, _reason(self.error), run_id=run_id)
+
+
+@dataclass(slots=True)
+class Observed:
+    """Problems, and the keys of those that would be open if they were not over."""
+
+    raised: list[Alert] = field(default_factory=list)
+    well: set[str] = field(default_factory=set)
+    entities: set[str] = field(default_factory=set)
+    """Those whose permanent failures were all looked at."""
+    over: list[Callable[[KnownAlert], bool]] = field(default_factory=list)
+    """Says of further problems that they are over."""
+
+    @property
+    def is_over(self) -> Callable[[KnownAlert], bool]:
+        def over(known: KnownAlert) -> bool:
+            permanent = known.alert.kind == "permanent_failure" and known.alert.entity in self.entities
+            return permanent or known.key in self.well or any(one(known) for one in self.over)
+
+        return over
+
+
+def observe_results(
+    config: Config,
+    book: AlertBook,
+    results: Sequence[PartitionResult],
+    unsynced: Sequence[Unsynced] = (),
+    *,
+    run_id: str = "",
+) -> Observed:
+    observed = Observed()
+    observed.raised += [one.alert(run_id) for one in unsynced]
+    for result in results:
+        _result(observed, result, run_id)
+    unreached = {one.entity for one in unsynced if one.tenant is None}
+    for result in results:
+        if result.outcome == "success" and result.entity not in unreached:
+            observed.well.update(sync_failed(result.entity, place, "").key for place in (None, result.tenant))
+    if results:
+        _cost(observed, config, results, run_id)
+        observed.entities = {result.entity for result in results}
+        observed.raised += failed_for_good(book, config, sorted(observed.entities), run_id=run_id)
+    return observed
+
+
+def _result(observed: Observed, result: PartitionResult, run_id: str) -> None:
+    entity, partition = result.entity, f"{result.collection}|{result.tenant}"
+    if result.error is not None:
+        observed.raised.append(sync_failed(entity, partition, _reason(result.error), run_id=run_id))
+    elif result.outcome == "success":
+        observed.well.add(sync_failed(entity, partition, "").key)
+    for check in result.checks:
+        if check.passed:
+            observed.well.add(Alert(kind_of_check(check.name), entity, "", partition, check.name).key)
+        else:
+            observed.raised.append(
+                check_failed(
+                    entity,
+                    partition,
+                    check.name,
+                    check.message,
+                    severity="warning" if check.warning else "error",
+                    figures=check.facts,
+                    run_id=run_id,
+                )
+            )
+
+
+def _cost(observed: Observed, config: Config, results: Sequence[PartitionResult], run_id: str) -> None:
+    """One run's price, under the name of its entity, or of its entities together."""
+    limit = config.alerts.cost_usd_per_run
+    if limit is None:
+        return
+    name = ", ".join(dict.fromkeys(result.entity for result in results))
+    alert = cost_passed(name, sum(result.figures.price_usd for result in results), limit, run_id=run_id)
+    if alert.figures["price_usd"] > limit:  # type: ignore[operator]
+        observed.raised.append(alert)
+    else:
+        observed.well.add(alert.key)
+
+
+def _reason(error: VecsyncError) -> str:
+    return f"{error.code}: {error}"

@@ -1,0 +1,190 @@
+"""What an ended Dagster run found: its failing and passing checks, its failed partitions, what it paid.
+
+An unchanged partition has no event, so a run that succeeded says by its extent which failures are over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final
+
+import dagster as dg
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster_shared.error import SerializableErrorInfo
+
+from vecsync_dagster.alerts import (
+    PRICE_TAG,
+    Alert,
+    KnownAlert,
+    Observed,
+    check_failed,
+    cost_passed,
+    failed_for_good,
+    kind_of_check,
+    sync_failed,
+)
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.ledger.alerts import AlertBook
+from vecsync_dagster.sync import STAGES
+
+__all__ = ["ALL_JOB", "entities_of", "is_ours", "observe_run"]
+
+ALL_JOB: Final = "sync_all_job"
+_PARTITION: Final = "dagster/partition"
+_RANGE: Final = "dagster/asset_partition_range_start"
+
+
+def is_ours(config: Config, jobs: Collection[str], run: dg.DagsterRun) -> bool:
+    """Whether a run is one of our jobs, or materializes or checks our assets: others may live beside them."""
+    return run.job_name in jobs or bool(_selected(config, run))
+
+
+def entities_of(config: Config, run: dg.DagsterRun) -> list[str]:
+    """The entities a run was to sync; none for a job that is known by its checks alone."""
+    selected = _selected(config, run)
+    everything = run.job_name == ALL_JOB
+    return [name for name in config.entities if name in selected or everything or run.job_name == f"{name}_job"]
+
+
+def observe_run(config: Config, book: AlertBook, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Observed:
+    """Everything the run says, as problems and as what is over."""
+    observed = Observed()
+    entities = entities_of(config, run)
+    _checks(observed, config, instance, run)
+    failed = _failures(observed, config, instance, run, entities) if not run.is_success else {}
+    if failed is not None:
+        observed.over.append(_synced(instance, run, entities))
+    _cost(observed, config, run, entities)
+    observed.entities = set(entities or config.entities)
+    observed.raised += failed_for_good(book, config, sorted(observed.entities), run_id=run.run_id)
+    return observed
+
+
+def _checks(observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    for check in _evaluations(config, instance, run):
+        entity, partition = check.asset_key.path[0], check.partition
+        if check.passed:
+            observed.well.add(Alert(kind_of_check(check.check_name), entity, "", partition, check.check_name).key)
+            continue
+        figures = {
+            name: value.value for name, value in check.metadata.items() if isinstance(value, dg.IntMetadataValue)
+        }
+        observed.raised.append(
+            check_failed(
+                entity,
+                partition,
+                check.check_name,
+                check.description or "it failed",
+                severity="error" if check.severity is dg.AssetCheckSeverity.ERROR else "warning",
+                figures={name: value for name, value in figures.items() if value is not None},
+                run_id=run.run_id,
+            )
+        )
+
+
+def _evaluations(config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetCheckEvaluation]:
+    """The last one of each check and partition: a step that was tried again evaluates twice."""
+    last: dict[Any, dg.AssetCheckEvaluation] = {}
+    for data in _data(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key.path[0] in config.entities:
+            last[data.asset_check_key, data.partition] = data
+    yield from last.values()
+
+
+def _failures(
+    observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
+) -> Mapping[str, str] | None:
+    """Partition -> why, of a run that failed by naming its partitions. None: it ended in another way, and then
+    nothing is known of those that it does not name."""
+    name = next(iter(entities)) if len(entities) == 1 else run.job_name
+    causes = list(_data(instance, run, dg.DagsterEventType.STEP_FAILURE))
+    for cause in causes:
+        named = cause.user_failure_data.metadata if cause.user_failure_data else {}
+        if "failed" in named:
+            reasons = _reasons(named)
+            for key, reason in reasons.items():
+                owner = _owner(config, key) or name
+                observed.raised.append(sync_failed(owner, key, reason, run_id=run.run_id))
+            return reasons
+    if run.tags.get(WILL_RETRY_TAG) != "true":
+        # Only the error's type: its text is not ours, and may hold anything.
+        kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
+        message = f"the run ended with {kinds}" if kinds else "the run's process ended, or it never began"
+        observed.raised.append(sync_failed(name, run.tags.get(_PARTITION), message, run_id=run.run_id))
+    return None
+
+
+def _root(error: SerializableErrorInfo) -> str:
+    """Dagster wraps what a step raised."""
+    while error.cause is not None:
+        error = error.cause
+    return error.cls_name or "an error"
+
+
+def _reasons(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str]:
+    known = metadata["reasons"].value if "reasons" in metadata else {}
+    return {key: known.get(key, "see the run") for key in metadata["failed"].value}
+
+
+def _synced(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
+) -> Callable[[KnownAlert], bool]:
+    """Says which failed syncs are over with this run (those that it raised itself stay open anyhow)."""
+    partitions = _extent(instance, run)
+    stages = {key.path[-1] for key in run.asset_selection or ()}
+    whole = not stages or STAGES[-1] in stages
+
+    def over(known: KnownAlert) -> bool:
+        alert = known.alert
+        if alert.kind != "run_failure" or not whole:
+            return False
+        if alert.partition is None:
+            return run.is_success and (alert.entity in entities or alert.entity == run.job_name)
+        if alert.entity not in entities:
+            return alert.entity == run.job_name and run.is_success
+        return partitions is None or alert.partition in partitions
+
+    return over
+
+
+def _extent(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Collection[str] | None:
+    """The partitions the run was for; None: all there are."""
+    if _PARTITION in run.tags:
+        return {run.tags[_PARTITION]}
+    if _RANGE in run.tags:
+        done = _data(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        return {data.materialization.partition for data in done}
+    ops: Mapping[str, Any] = dict(run.run_config).get("ops") or {}  # type: ignore[assignment]
+    asked = [op.get("config", {}).get("partitions") for op in ops.values()]
+    named = [set(keys) for keys in asked if keys is not None]
+    return set.union(*named) if named else None
+
+
+def _cost(observed: Observed, config: Config, run: dg.DagsterRun, entities: Collection[str]) -> None:
+    limit, paid = config.alerts.cost_usd_per_run, run.tags.get(PRICE_TAG)
+    if limit is None or paid is None:
+        return
+    alert = cost_passed(", ".join(entities) or run.job_name, float(paid), limit, run_id=run.run_id)
+    if float(paid) > limit:
+        observed.raised.append(alert)
+    else:
+        observed.well.add(alert.key)
+
+
+def _data(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEventType) -> Iterator[Any]:
+    for record in instance.get_records_for_run(run.run_id, of_type=kind).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None:
+            yield event.event_specific_data
+
+
+def _selected(config: Config, run: dg.DagsterRun) -> set[str]:
+    """Our entities among the assets and checks that the run selects."""
+    checks = (check.asset_key for check in run.asset_check_selection or ())
+    keys = [*(run.asset_selection or ()), *checks]
+    return {key.path[0] for key in keys if len(key.path) == 2 and key.path[0] in config.entities}
+
+
+def _owner(config: Config, partition: str) -> str | None:
+    collection = partition.partition("|")[0]
+    return next((name for name, entity in config.entities.items() if collection in entity.collections), None)

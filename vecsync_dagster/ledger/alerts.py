@@ -1,0 +1,210 @@
+"""Problems that were seen, and what each channel was told of them: kept here, so that both survive a restart.
+
+What belongs here: which problem is open, since when, and what a channel has yet to be told. What a problem is,
+and how it is told, is the business of the room `alerts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, case, delete, func, not_, select, update
+
+from vecsync_dagster.config.alerts import AlertKind, Severity
+from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
+from vecsync_dagster.ledger.tables import alert, alert_delivery, index_state
+
+__all__ = ["Alert", "AlertBook", "KnownAlert"]
+
+_A: Final = alert.c
+_D: Final = alert_delivery.c
+_T: Final = index_state.c
+
+KEPT: Final = timedelta(days=30)
+"""How long a problem that is over stays in the table."""
+OLD_NEWS: Final = timedelta(days=1)
+"""A problem that ended longer ago is not told any more to a channel that never heard of it (a new one, for example)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A problem: names, counts and codes; never document text, never a secret.
+
+    `partition` is `collection|tenant`; None: the entity as a whole. `message` is one sentence. `run_id`: the
+    Dagster run that found it, empty where there is none.
+    """
+
+    kind: AlertKind
+    entity: str
+    message: str
+    partition: str | None = None
+    check: str | None = None
+    severity: Severity = "error"
+    figures: Mapping[str, int | float | str] = field(default_factory=dict)
+    run_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """What makes it the same problem when it is seen again."""
+        return ":".join((self.kind, self.entity, self.check or "", self.partition or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAlert:
+    """A problem as the ledger has it. `episode` counts how often it began; `closed_at` None: it is still there."""
+
+    alert: Alert
+    episode: int
+    opened_at: datetime
+    raised_at: datetime
+    closed_at: datetime | None
+
+    @property
+    def key(self) -> str:
+        return self.alert.key
+
+
+class AlertBook(LedgerPart):
+    def observe(
+        self, raised: Sequence[Alert], well: Callable[[KnownAlert], bool], *, run_id: str, at: datetime
+    ) -> None:
+        """What a run found, in one transaction: problems, and which open ones are over (`well`).
+
+        `at`: when it was found. Runs may be looked at late and out of order: what is known from a later time
+        stays as it is. Observing the same twice changes nothing.
+        """
+        rows = [_values(one, at) for one in {one.key: one for one in raised}.values()]
+        keys = {row["key"] for row in rows}
+        with self.database.write() as connection:
+            for some in chunks(rows):
+                connection.execute(_raise(self.database.dialect), some)
+            still = select(alert).where(_A.closed_at.is_(None), _A.observed_at <= at)
+            for known in map(_known, connection.execute(still).all()):
+                if known.key not in keys and well(known):
+                    over = update(alert).where(_A.key == known.key, _A.observed_at <= at)
+                    connection.execute(over, {"closed_at": at, "observed_at": at, "run_id": run_id})
+            self._forget_old(connection.execute)
+
+    def alerts(self) -> list[KnownAlert]:
+        """Open problems, those that began last first."""
+        query = select(alert).where(_A.closed_at.is_(None)).order_by(_A.opened_at.desc(), _A.key)
+        with self.database.read() as connection:
+            return [_known(row) for row in connection.execute(query)]
+
+    def untold(self, channel: str, cool_down: timedelta) -> list[KnownAlert]:
+        """What a channel has yet to be told: a problem that began, one that was seen again after the cool-down,
+        and (once) that one is over. Ordered by run."""
+        finished = and_(_A.closed_at.is_not(None), _D.closed.is_(True), _D.episode == _A.episode)
+        query = (
+            select(alert, _D.episode.label("told_episode"), _D.closed, _D.told_at)
+            .outerjoin(alert_delivery, and_(_D.key == _A.key, _D.channel == channel))
+            .where(not_(func.coalesce(finished, False)))
+            .order_by(_A.observed_at, _A.run_id, _A.key)
+        )
+        now = self._now()
+        with self.database.read() as connection:
+            return [_known(row) for row in connection.execute(query).all() if _is_untold(row, cool_down, now)]
+
+    def told(self, channel: str, alerts: Iterable[KnownAlert]) -> None:
+        """The channel took a message about these."""
+        now = self._now()
+        rows = [
+            {
+                "key": known.key,
+                "channel": channel,
+                "episode": known.episode,
+                "closed": known.closed_at is not None,
+                "told_at": now,
+            }
+            for known in alerts
+        ]
+        with self.database.write() as connection:
+            for some in chunks(rows):
+                connection.execute(_told(self.database.dialect), some)
+
+    def permanent_failures(self, entity: str, collection: str) -> dict[str, int]:
+        """Tenant -> documents that failed for good; only where there are any. Rejected records are not among them:
+        no attempt was made for those (`attempt_hash` is empty)."""
+        query = (
+            select(_T.tenant_id, func.count())
+            .where(_T.collection == collection, _T.status == "failed", _T.next_attempt_at.is_(None))
+            .where(_T.entity == entity, _T.attempt_hash != "")
+            .group_by(_T.tenant_id)
+        )
+        with self.database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _forget_old(self, execute: Callable[..., Any]) -> None:
+        old = select(_A.key).where(_A.closed_at < self._now() - KEPT)
+        execute(delete(alert_delivery).where(_D.key.in_(old)))
+        execute(delete(alert).where(_A.closed_at < self._now() - KEPT))
+
+
+def _is_untold(row: Row[*tuple[Any, ...]], cool_down: timedelta, now: datetime) -> bool:
+    told: datetime | None = row.told_at
+    if told is None:
+        return row.closed_at is None or row.closed_at > now - OLD_NEWS
+    if row.closed_at is not None or row.closed or row.told_episode != row.episode:
+        return True  # the last word that was said about it is not true any more
+    return row.raised_at > told and now >= told + cool_down
+
+
+def _values(one: Alert, at: datetime) -> dict[str, Any]:
+    return {
+        "key": one.key,
+        "kind": one.kind,
+        "entity": one.entity,
+        "partition": one.partition,
+        "check_name": one.check,
+        "severity": one.severity,
+        "message": clean(one.message),
+        "figures": dict(one.figures),
+        "run_id": one.run_id,
+        "episode": 1,
+        "opened_at": at,
+        "raised_at": at,
+        "observed_at": at,
+        "closed_at": None,
+    }
+
+
+def _known(row: Row[*tuple[Any, ...]]) -> KnownAlert:
+    found = Alert(
+        kind=row.kind,
+        entity=row.entity,
+        message=row.message,
+        partition=row.partition,
+        check=row.check_name,
+        severity=row.severity,
+        figures=row.figures,
+        run_id=row.run_id,
+    )
+    return KnownAlert(found, row.episode, row.opened_at, row.raised_at, row.closed_at)
+
+
+@cache
+def _raise(dialect: str) -> Insert:
+    statement = insert_into(alert, dialect)
+    new = statement.excluded
+    over = _A.closed_at.is_not(None)
+    replaced = ("severity", "message", "figures", "run_id", "raised_at", "observed_at", "closed_at")
+    begun = {
+        "episode": case((over, _A.episode + 1), else_=_A.episode),
+        "opened_at": case((over, new.opened_at), else_=_A.opened_at),
+    }
+    return statement.on_conflict_do_update(
+        index_elements=[_A.key],
+        set_={**{name: new[name] for name in replaced}, **begun},
+        where=_A.observed_at <= new.observed_at,
+    )
+
+
+@cache
+def _told(dialect: str) -> Insert:
+    statement = insert_into(alert_delivery, dialect)
+    values = {name: statement.excluded[name] for name in ("episode", "closed", "told_at")}
+    return statement.on_conflict_do_update(index_elements=[_D.key, _D.channel], set_=values)

@@ -1,0 +1,258 @@
+"""Alerts of Dagster runs: real runs on an ephemeral instance, the sensors as the daemon calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from vecsync_dagster.automation.alerting import DELIVERY, OBSERVERS
+from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster_tests.alerts.conftest import slack_config
+from vecsync_dagster_tests.fakes.alert_servers import Inbox
+from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
+from vecsync_dagster_tests.world import ENTITY, World, config_of
+
+UI = "https://dagster.example.com"
+
+
+class Daemon:
+    """Runs jobs, and after each what the daemon would: the sensor for the run's end, then the delivery."""
+
+    def __init__(self, world: World, instance: dg.DagsterInstance) -> None:
+        self.world = world
+        self.instance = instance
+        self.definitions = build_definitions(world.config)
+
+    def run(
+        self, job: str = "works_job", partition: str | None = None, *, deliver: bool = True, **config: Any
+    ) -> dg.DagsterRun:
+        op = "all_sync" if job == "sync_all_job" else "works_sync"
+        result = self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            run_config={"ops": {op: {"config": {"mode": "full", **config}}}},
+            partition_key=partition,
+            raise_on_error=False,
+        )
+        run = self.instance.get_run_by_id(result.run_id)
+        assert run is not None
+        self.observe(run)
+        if deliver:
+            self.deliver()
+        return run
+
+    def observe(self, run: dg.DagsterRun) -> Any:
+        [name] = [name for name, status in OBSERVERS.items() if status is run.status]
+        kind = dg.DagsterEventType.RUN_SUCCESS if run.is_success else dg.DagsterEventType.RUN_FAILURE
+        [record] = self.instance.get_records_for_run(run.run_id, of_type=kind).records
+        event = record.event_log_entry.dagster_event
+        assert event is not None
+        sensor = self.definitions.resolve_sensor_def(name)
+        context = dg.build_run_status_sensor_context(name, event, self.instance, run)
+        return sensor(context)
+
+    def deliver(self) -> Any:
+        return self.definitions.resolve_sensor_def(DELIVERY)(dg.build_sensor_context(instance=self.instance))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    config = config_of(
+        tmp_path,
+        source={"type": "sqlite", "path": "source.db"},
+        store={"type": "qdrant", "path": "qdrant"},
+        alerts={**slack_config(), "ui_url": UI},
+    )
+    world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
+    world.insert({"id": n, "is_global": True} for n in range(1, 6))
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(11, 15))
+    return world
+
+
+@pytest.fixture
+def daemon(world: World, slack: Inbox) -> Iterator[Daemon]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Daemon(world, instance)
+
+
+def texts(slack: Inbox) -> list[str]:
+    return [post.json["text"] for post in slack.posts]
+
+
+def lose_point(world: World) -> None:
+    with world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        [page, *_] = store.scan(ENTITY, "acme")
+        store.delete(ENTITY, "acme", [page[0].point_id])
+
+
+def repair(world: World) -> None:
+    with world.workspace() as workspace:
+        workspace.repair(ENTITY, ENTITY, list(workspace.differences(ENTITY, ENTITY)))
+
+
+def test_sensors_are_there_where_a_channel_is(world: World, tmp_path: Path) -> None:
+    """They run by themselves; without a channel there are none."""
+    sensors = list(build_definitions(world.config).sensors or ())
+    assert {sensor.name for sensor in sensors} == {*OBSERVERS, DELIVERY}
+    assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
+    silent = config_of(tmp_path, source={"type": "sqlite", "path": "s.db"}, store={"type": "qdrant", "path": "qdrant"})
+    assert not build_definitions(silent).sensors
+
+
+@pytest.mark.parametrize("job", ["works_job", "sync_all_job"])
+def test_a_failing_check_is_told_once_and_so_is_its_end(daemon: Daemon, world: World, slack: Inbox, job: str) -> None:
+    """Two failing checks of a run are one message with a link; unchanged again, the run says that it is well."""
+    daemon.run(job)
+    assert slack.posts == []
+    lose_point(world)
+    run = daemon.run(job)
+    assert run.is_success  # a failing check does not fail the run
+    daemon.run(job)
+    [text] = texts(slack)
+    assert text.startswith("vecsync: 2 problems in works\n")
+    assert "works, works|acme, check identity: store and source differ: 1 missing" in text
+    assert "store 3" in text
+    assert "ledger 4" in text
+    assert f"Run {UI}/runs/{run.run_id}" in text
+    repair(world)
+    daemon.run(job)
+    daemon.run(job)
+    assert len(slack.posts) == 2
+    assert texts(slack)[1].startswith("vecsync: 2 well again in works\n")
+
+
+def test_a_failed_partition_is_told_by_its_name(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """A run that fails tells which partitions and why; the next one that succeeds tells that it is over."""
+    world.insert([{"id": 99, "tenant_id": "a|b"}])
+    assert daemon.run().is_failure
+    [text] = texts(slack)
+    assert "works, works|a|b: sync failed: INVALID_TENANT" in text
+    world.delete(99)
+    assert daemon.run(partition="works|global").is_success
+    assert len(slack.posts) == 1  # another partition says nothing of this one
+    assert daemon.run().is_success
+    assert "well again" in texts(slack)[1]
+
+
+def test_a_run_that_ended_in_another_way_is_told_without_its_text(
+    daemon: Daemon, slack: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is not ours may hold anything: only its type is told."""
+    from vecsync_dagster.sync import Workspace
+
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("Geheimnis")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Workspace, "select", broken)
+        assert daemon.run().is_failure
+    [text] = texts(slack)
+    assert "works: sync failed: the run ended with LookupError" in text
+    assert "Geheimnis" not in text
+    assert daemon.run().is_success
+    assert "well again" in texts(slack)[1]
+
+
+def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """Dagster retries a crashed run by itself: only the last attempt's end is news."""
+    run = daemon.run()
+    repeated = run.with_status(dg.DagsterRunStatus.FAILURE).with_tags({**run.tags, "dagster/will_retry": "true"})
+    with world.workspace() as workspace:
+        from vecsync_dagster.automation.run_outcomes import observe_run
+
+        observed = observe_run(world.config, workspace.ledger, daemon.instance, repeated)
+    assert observed.raised == []
+
+
+def test_slack_is_down(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """The delivery's tick fails, so that people see it, and a later one tells; observing goes on meanwhile."""
+    daemon.run(deliver=False)
+    lose_point(world)
+    slack.fail(503, times=1000)
+    daemon.run(deliver=False)
+    with pytest.raises(dg.Failure, match=r"alerts were not sent: ALERT_UNSENT: alerts\.slack: the server answered 503"):
+        daemon.deliver()
+    daemon.run(deliver=False)
+    slack.recover()
+    assert "sent: 1 to slack" in daemon.deliver().skip_message
+    assert daemon.deliver().skip_message == "nothing to tell"
+    assert len(slack.posts) == 1
+
+
+def test_looking_at_a_run_twice_changes_nothing(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """A tick that is repeated after a crash, or late, neither doubles a message nor reopens what is over."""
+    daemon.run()
+    lose_point(world)
+    failing = daemon.run()
+    repair(world)
+    daemon.run()
+    daemon.observe(failing)
+    daemon.deliver()
+    assert len(slack.posts) == 2
+
+
+def test_a_run_of_others_is_none_of_ours(daemon: Daemon, slack: Inbox) -> None:
+    """Other jobs may live in the same code location; their failures are their own."""
+
+    @dg.op
+    def theirs() -> None:
+        raise LookupError("theirs")
+
+    @dg.job
+    def other_job() -> None:
+        theirs()
+
+    result = other_job.execute_in_process(instance=daemon.instance, raise_on_error=False)
+    run = daemon.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert "none of vecsync's" in daemon.observe(run).skip_message
+    daemon.deliver()
+    assert slack.posts == []
+
+
+@contextmanager
+def paid_daemon(folder: Path, **more: Any) -> Iterator[Daemon]:
+    """A world whose vectors are paid for, at a server that refuses the text "unsagbar"."""
+    with OpenAIServer(dimensions=8, rejects="unsagbar") as server, dg.DagsterInstance.ephemeral() as instance:
+        provider = {"provider": "openai", "model": "m", "dimensions": 8, "base_url": server.base_url}
+        config = config_of(
+            folder,
+            source={"type": "sqlite", "path": "source.db"},
+            store={"type": "qdrant", "path": "qdrant"},
+            embedding={"chain": [{**provider, "price_per_million_tokens": 1000}]},
+            **more,
+        )
+        world = World(f"sqlite:///{folder / 'source.db'}", config)
+        world.insert({"id": n, "is_global": True} for n in range(1, 6))
+        yield Daemon(world, instance)
+
+
+def test_what_a_run_may_cost(tmp_path: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price of all its partitions stands in the run's tags, and is told where it passes the limit."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    with paid_daemon(tmp_path, alerts={**slack_config(), "cost_usd_per_run": 0.001}) as daemon:
+        run = daemon.run()
+        assert float(run.tags["vecsync/price_usd"]) > 0.001
+        daemon.run()
+    first, second = texts(slack)
+    assert "works: cost limit passed: one run paid US$ " in first
+    assert "well again" in second
+
+
+def test_documents_that_failed_for_good_are_told(tmp_path: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number and their partition, not their text; and that it is over when they changed."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    with paid_daemon(tmp_path, alerts=slack_config(), sync={"retry": {"max_retries": 0}}) as daemon:
+        daemon.world.update(1, 2, name="unsagbar")
+        daemon.run()
+        [text] = texts(slack)
+        assert "works, works|global: documents failed for good: 2 failed too often" in text
+        assert "unsagbar" not in text
+        daemon.world.update(1, 2, name="sagbar")
+        daemon.run()
+    assert "(was: documents failed for good" in texts(slack)[1]

@@ -1,0 +1,157 @@
+"""Alerts for people who have cron and nothing else: a command-line sync tells, and tells when it is well again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stamina
+
+from vecsync_dagster.config import load_config
+from vecsync_dagster.demo import DATABASE
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster_tests.cli.program import MORAVA, change_rows, replace_in_config, vecsync
+from vecsync_dagster_tests.fakes.alert_servers import Inbox
+from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
+    with Inbox() as inbox, stamina.set_testing(True, attempts=2):
+        monkeypatch.setenv("SLACK_URL", inbox.url)
+        yield inbox
+
+
+def with_alerts(config: Path, more: str = "") -> Path:
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f"{text}\nalerts: {{slack: {{url: {{env: SLACK_URL}}}}{more}}}\n", encoding="utf-8")
+    return config
+
+
+def texts(slack: Inbox) -> list[str]:
+    return [post.json["text"] for post in slack.posts]
+
+
+def lose_point(config: Path) -> None:
+    """The store loses a point behind the ledger's back."""
+    with Workspace(load_config(config)) as workspace:
+        store = workspace.store_of("works", "works")
+        [page, *_] = store.scan("works", MORAVA)
+        store.delete("works", MORAVA, [page[0].point_id])
+
+
+def sync(config: Path, *more: str) -> int:
+    return vecsync("sync", "tenant", MORAVA, "--entity", "works", *more, "--config", config).code
+
+
+def test_a_failing_check_is_told_once_and_so_is_its_end(config: Path, synced: Path, slack: Inbox) -> None:
+    """A lost point makes one message, however often cron runs, and one more when it is back."""
+    with_alerts(config, ", ui_url: https://dagster.example.com")
+    lose_point(config)
+    assert [sync(config, "--full"), sync(config, "--full", "--no-record")] == [1, 1]
+    [text] = texts(slack)
+    assert f"works|{MORAVA}, check counts: store and source differ: the store has" in text
+    assert "https://dagster.example.com/runs/" in text
+    listed = vecsync("alerts", "list", "--config", config)
+    assert listed.code == 0
+    assert all(check in listed.out for check in ("counts", "identity", "1 missing"))
+    assert vecsync("reconcile", "--repair", "--entity", "works", "--config", config).code == 0
+    assert sync(config, "--full", "--no-record") == 0
+    assert sync(config, "--full", "--no-record") == 0
+    assert len(slack.posts) == 2
+    assert "well again in works" in texts(slack)[1]
+    assert "no problem is open" in vecsync("alerts", "list", "--config", config).out
+
+
+def test_a_source_that_is_gone_is_told(config: Path, synced: Path, slack: Inbox) -> None:
+    """A sync that cannot begin is a failure that is told, and over with the first that can."""
+    with_alerts(config)
+    (synced / DATABASE).rename(synced / "away")
+    assert sync(config, "--no-record") == 1
+    [text] = texts(slack)
+    assert "sync failed: SOURCE_" in text
+    (synced / "away").rename(synced / DATABASE)
+    assert sync(config, "--no-record") == 0
+    assert "well again in works" in texts(slack)[1]
+
+
+def test_slack_is_down_and_the_next_run_tells_it(config: Path, synced: Path, slack: Inbox) -> None:
+    """What could not be sent is a warning, is listed as untold, and goes out with the next run."""
+    with_alerts(config)
+    lose_point(config)
+    slack.fail(503, times=100)
+    ran = vecsync("sync", "tenant", MORAVA, "--entity", "works", "--full", "--no-record", "--config", config)
+    assert ran.code == 1
+    assert "warning: an alert was not sent; the next run tries again: ALERT_UNSENT: alerts.slack" in ran.err
+    listed = vecsync("alerts", "list", "--json", "--config", config).json["alerts"]
+    assert {alert["check"]: alert["untold"] for alert in listed} == {"counts": ["slack"], "identity": ["slack"]}
+    slack.recover()
+    sync(config, "--full", "--no-record")
+    assert len(slack.posts) == 1
+
+
+def test_no_document_text_is_told(config: Path, synced: Path, slack: Inbox) -> None:
+    """Rejected and failing records are told by counts and codes: no word of a record is sent."""
+    with_alerts(config, ", min_severity: warning")
+    change_rows(synced, "UPDATE works SET name = 'Geheimnis', unit = NULL WHERE tenant_id = ?", MORAVA)
+    assert sync(config, "--full", "--no-record") == 0
+    [post] = slack.posts
+    assert "check validation" in post.json["text"]
+    assert "Geheimnis" not in post.body.decode()
+
+
+def test_what_a_run_may_cost(fresh: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that paid more than the limit is told, with both figures."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    with OpenAIServer(dimensions=8) as server:
+        priced = "dimensions: 8, price_per_million_tokens: 1000"
+        paid = f"- {{provider: openai, model: m, {priced}, base_url: {server.base_url}}}"
+        replace_in_config(fresh, "- {provider: hash, dimensions: 64}", paid)
+        with_alerts(fresh, ", cost_usd_per_run: 0.0001")
+        for _ in range(2):
+            assert vecsync("sync", "global", "--entity", "works", "--no-record", "--config", fresh).code == 0
+    first, second = texts(slack)
+    assert "cost limit passed: one run paid US$ " in first
+    assert "limit_usd 0.0001" in first
+    assert "well again" in second
+
+
+def test_without_a_ledger_it_is_told_all_the_same(config: Path, synced: Path, slack: Inbox) -> None:
+    """A ledger that cannot be opened keeps nothing, but somebody hears of it."""
+    with_alerts(config)
+    (synced / "state" / "ledger.sqlite").write_bytes(b"this is no database, it only looks like a file" * 100)
+    assert sync(config, "--no-record") == 1
+    [text] = texts(slack)
+    assert "sync failed: LEDGER_" in text
+
+
+def test_a_dry_run_tells_nobody(config: Path, synced: Path, slack: Inbox) -> None:
+    """Looking at what would happen is no event."""
+    with_alerts(config)
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
+    sync(config, "--full", "--dry-run")
+    assert slack.posts == []
+
+
+def test_a_test_message(asked: Path, config: Path, slack: Inbox) -> None:
+    """`alerts test` says for each channel whether it works; without one it says what to add."""
+    none = vecsync("alerts", "test", "--config", asked)
+    assert none.code == 1
+    assert "no channel is configured" in none.err
+    with_alerts(config)
+    fine = vecsync("alerts", "test", "--config", config)
+    assert (fine.code, fine.out) == (0, "slack: sent\n")
+    slack.fail(404)
+    broken = vecsync("alerts", "test", "--json", "--config", config)
+    assert broken.code == 1
+    assert broken.json["channels"] == {"slack": "ALERT_REFUSED: alerts.slack: the server answered 404"}
+
+
+def test_check_names_a_secret_that_is_not_set(config: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` says whether each channel has its secrets, and sends nothing."""
+    with_alerts(config)
+    assert "alerts slack" in vecsync("check", "--config", config).out
+    monkeypatch.delenv("SLACK_URL")
+    assert "SLACK_URL is not set" in vecsync("check", "--config", config).out
+    assert slack.posts == []

@@ -1,0 +1,143 @@
+"""What every ledger remembers of problems, and of who was told of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.alerts import Alert, KnownAlert
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, B, Clock, failed
+
+BROKEN = Alert(
+    "reconciliation", ENTITY, "2 missing", "materials|tenant-a", "identity", figures={"missing": 2}, run_id="r1"
+)
+HOUR = timedelta(hours=1)
+
+
+def see(ledger: SqlLedger, *raised: Alert, at: datetime = NOON) -> None:
+    ledger.observe(raised, lambda _: False, run_id="r1", at=at)
+
+
+def mend(ledger: SqlLedger, at: datetime, run_id: str = "r2") -> None:
+    ledger.observe([], lambda known: known.key == BROKEN.key, run_id=run_id, at=at)
+
+
+def untold(ledger: SqlLedger, channel: str = "slack") -> list[KnownAlert]:
+    return ledger.untold(channel, HOUR)
+
+
+def tell(ledger: SqlLedger, channel: str = "slack") -> list[KnownAlert]:
+    news = untold(ledger, channel)
+    ledger.told(channel, news)
+    return news
+
+
+class AlertsContract:
+    def test_a_problem_comes_back_as_it_was(self, ledger: SqlLedger) -> None:
+        """Every field of a problem is kept, and when it began."""
+        see(ledger, BROKEN, replace(BROKEN, partition=None, check=None, figures={}))
+        see(ledger, replace(BROKEN, message="3 missing", run_id="r2"), at=NOON + MINUTE)
+        by_key = {known.key: known for known in ledger.alerts()}
+        assert len(by_key) == 2
+        known = by_key[BROKEN.key]
+        assert known.alert == replace(BROKEN, message="3 missing", run_id="r2")
+        assert (known.episode, known.opened_at, known.raised_at) == (1, NOON, NOON + MINUTE)
+
+    def test_a_problem_that_is_over_is_not_open(self, ledger: SqlLedger) -> None:
+        """It closes with the run that found it well; coming back, it begins anew."""
+        see(ledger, BROKEN, replace(BROKEN, check="counts"))
+        mend(ledger, NOON + MINUTE)
+        assert [known.alert.check for known in ledger.alerts()] == ["counts"]
+        see(ledger, BROKEN, at=NOON + 2 * MINUTE)
+        again = {known.alert.check: known for known in ledger.alerts()}["identity"]
+        assert (again.episode, again.opened_at) == (2, NOON + 2 * MINUTE)
+
+    def test_what_is_raised_is_not_over(self, ledger: SqlLedger) -> None:
+        """A problem that the same run found again stays open, whatever is said of its kind."""
+        see(ledger, BROKEN)
+        ledger.observe([BROKEN], lambda _: True, run_id="r2", at=NOON + MINUTE)
+        assert len(ledger.alerts()) == 1
+
+    def test_late_news_changes_nothing(self, ledger: SqlLedger) -> None:
+        """A run that is looked at after a later one neither opens nor closes what that one found."""
+        see(ledger, BROKEN)
+        mend(ledger, NOON + 2 * MINUTE)
+        see(ledger, BROKEN, at=NOON + MINUTE)
+        assert ledger.alerts() == []
+        see(ledger, BROKEN, at=NOON + 4 * MINUTE)
+        mend(ledger, NOON + 3 * MINUTE)
+        assert len(ledger.alerts()) == 1
+
+    def test_a_channel_is_told_once_in_the_cool_down(self, ledger: SqlLedger, clock: Clock) -> None:
+        """A problem that lasts is news again only when it was seen again and the cool-down is over."""
+        see(ledger, BROKEN)
+        assert len(tell(ledger)) == 1
+        see(ledger, BROKEN, at=NOON + 30 * MINUTE)
+        clock.now = NOON + 59 * MINUTE
+        assert untold(ledger) == []
+        clock.now = NOON + HOUR
+        assert len(tell(ledger)) == 1
+        clock.now = NOON + 3 * HOUR
+        assert untold(ledger) == []  # not seen again since
+
+    def test_its_end_is_told_once(self, ledger: SqlLedger, clock: Clock) -> None:
+        """The end is news at once, and once; so is a new beginning."""
+        see(ledger, BROKEN)
+        tell(ledger)
+        mend(ledger, NOON + MINUTE)
+        [known] = tell(ledger)
+        assert (known.closed_at, known.alert.run_id) == (NOON + MINUTE, "r2")
+        mend(ledger, NOON + 2 * MINUTE)
+        assert untold(ledger) == []
+        clock.now = NOON + 3 * MINUTE
+        see(ledger, BROKEN, at=NOON + 3 * MINUTE)
+        [known] = tell(ledger)
+        assert known.closed_at is None
+
+    def test_channels_are_told_apart(self, ledger: SqlLedger) -> None:
+        """What one channel was told, another one still has to hear."""
+        see(ledger, BROKEN)
+        tell(ledger, "email")
+        assert (len(untold(ledger)), len(untold(ledger, "email"))) == (1, 0)
+
+    def test_a_problem_that_was_never_told_is_told_with_its_end(self, ledger: SqlLedger, clock: Clock) -> None:
+        """A channel that was down all the while hears of it once, but not of old stories."""
+        see(ledger, BROKEN)
+        mend(ledger, NOON + MINUTE)
+        [known] = untold(ledger)
+        assert known.closed_at == NOON + MINUTE
+        clock.now = NOON + 2 * DAY
+        assert untold(ledger) == []
+
+    def test_what_is_long_over_is_forgotten(self, ledger: SqlLedger, clock: Clock) -> None:
+        """The table does not grow for ever; open problems stay."""
+        see(ledger, BROKEN, replace(BROKEN, check="counts"))
+        tell(ledger)
+        mend(ledger, NOON + MINUTE)
+        clock.now = NOON + 31 * DAY
+        see(ledger, at=clock.now)
+        assert untold(ledger) == []
+        assert [known.alert.check for known in ledger.alerts()] == ["counts"]
+
+    def test_many_problems_at_once(self, ledger: SqlLedger) -> None:
+        """No statement grows with their number."""
+        see(ledger, *(replace(BROKEN, partition=f"materials|t{number}") for number in range(1203)))
+        assert len(tell(ledger)) == 1203
+        assert untold(ledger) == []
+
+    def test_a_message_is_kept_within_bounds(self, ledger: SqlLedger) -> None:
+        """What a database cannot store is replaced, and a text is never longer than 1000 characters."""
+        see(ledger, replace(BROKEN, message="a\0b" + "x" * 2000))
+        [known] = ledger.alerts()
+        assert len(known.alert.message) == 1000
+        assert known.alert.message.startswith("a\ufffdb")
+
+    def test_documents_that_failed_for_good_are_counted(self, ledger: SqlLedger) -> None:
+        """By tenant, only those that are not tried again, only those of the collection; no rejected records."""
+        ledger.fail(*A, SPACE, [failed("d0", attempt="", retry_count=0)], NOON)
+        ledger.fail(*A, SPACE, [failed("d1"), failed("d2"), failed("d3", next_attempt_at=NOON)], NOON)
+        ledger.fail(*B, SPACE, [failed("d4", next_attempt_at=NOON)], NOON)
+        ledger.fail(ENTITY, "other", "tenant-a", SPACE, [failed("d5")], NOON)
+        assert ledger.permanent_failures(ENTITY, "materials") == {"tenant-a": 2}
+        assert ledger.permanent_failures("works", "materials") == {}
