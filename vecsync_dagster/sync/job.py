@@ -27,7 +27,8 @@ __all__ = ["Job"]
 
 @dataclass(slots=True)
 class Job:
-    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset)."""
+    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset). `notes`: what
+    people should know of a collection's run, besides its figures."""
 
     name: str
     entity: EntityConfig
@@ -45,6 +46,7 @@ class Job:
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     mode: str = ""
     interrupted: bool = False
+    notes: dict[str, str] = field(default_factory=dict)
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)
@@ -103,6 +105,7 @@ class Job:
             stages=self.options.stages,
             checks=tuple(checks),
             error=error,
+            note=self.notes.get(collection, ""),
         )
         if not self.options.dry_run:
             self.ledger.record_run(_run(result))
