@@ -90,9 +90,8 @@ def _column(values: Sequence[Any]) -> tuple[pa.Array, bool]:
     if not kinds or kinds <= {str} or kinds == {bool} or kinds == {float} or kinds == {int}:
         return arrow_array(values), False
     if kinds == {int, float} and all(abs(value) < _EXACT for value in values if type(value) is int):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64()), False
-    texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
-    return pa.array(texts, pa.string()), True
+        return arrow_array([None if value is None else float(value) for value in values]), False
+    return arrow_array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values]), True
 
 
 def id_text(value: Any) -> str | None:

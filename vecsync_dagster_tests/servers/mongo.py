@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from pymongo import MongoClient
 
-__all__ = ["URL_VARIABLE", "mongo_server", "new_mongo_database"]
+__all__ = ["URL_VARIABLE", "failing", "mongo_server", "new_mongo_database"]
 
 URL_VARIABLE = "MONGO_URL"
 
@@ -39,3 +39,15 @@ def new_mongo_database(server: str) -> Iterator[str]:
     finally:
         with MongoClient[dict[str, object]](server) as client:
             client.drop_database(name)
+
+
+@contextmanager
+def failing(server: str, command: str, *, mode: object = "alwaysOn", **how: object) -> Iterator[None]:
+    """Every such command of vecsync fails in this block; `mode` {"times": n}: so many of them."""
+    fault = {"configureFailPoint": "failCommand", "data": {"failCommands": [command], "appName": "vecsync", **how}}
+    with MongoClient[dict[str, object]](server) as client:
+        client.admin.command({**fault, "mode": mode})
+        try:
+            yield
+        finally:
+            client.admin.command({**fault, "mode": "off"})

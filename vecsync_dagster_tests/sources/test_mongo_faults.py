@@ -14,9 +14,9 @@ from vecsync_dagster.config.models import EnvRef, MongoSource
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable
 from vecsync_dagster.sources import Read
 from vecsync_dagster.sources.mongo import MongoDbSource
+from vecsync_dagster_tests.servers.mongo import failing
 from vecsync_dagster_tests.sources.backends import entity_config, ids, read, told
 from vecsync_dagster_tests.sources.mongo_backend import VARIABLE, MongoBackend
-from vecsync_dagster_tests.sources.test_mongo_stream import failing
 
 SECRET = "hunter2"
 
@@ -91,7 +91,7 @@ def test_a_query_that_takes_too_long_may_be_tried_again(mongo: MongoBackend, mon
     mongo.create()
     source = at(mongo.url, monkeypatch, database=mongo.database, timeout_s=0.2)
     with (
-        failing(mongo, "find", blockConnection=True, blockTimeMS=600),
+        failing(mongo.url, "find", blockConnection=True, blockTimeMS=600),
         pytest.raises(SourceUnavailable, match="no answer in time"),
     ):
         read(source)
@@ -170,9 +170,9 @@ def test_fault_11_a_fetch_that_fails_is_not_the_end(mongo: MongoBackend) -> None
     source = mongo.source()
     pages = source.read(Read("a"), 50)
     assert ids([next(pages)])[0] == "0"
-    with failing(mongo, "getMore", closeConnection=True), pytest.raises(SourceUnavailable):
+    with failing(mongo.url, "getMore", closeConnection=True), pytest.raises(SourceUnavailable):
         list(pages)
-    with failing(mongo, "getMore", errorCode=43), pytest.raises(SourceUnavailable, match=r"CursorNotFound|43"):
+    with failing(mongo.url, "getMore", errorCode=43), pytest.raises(SourceUnavailable, match=r"CursorNotFound|43"):
         read(source)
     assert len(ids(read(source))) == 400
 

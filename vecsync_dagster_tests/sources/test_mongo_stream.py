@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable
@@ -12,6 +9,7 @@ from vecsync_dagster.sources import Cursor, Page, Read
 from vecsync_dagster.sources.base import Losable
 from vecsync_dagster.sources.mongo import MongoDbSource
 from vecsync_dagster.sources.mongo_stream import token_of
+from vecsync_dagster_tests.servers.mongo import failing
 from vecsync_dagster_tests.sources.backends import ids, read, time, values
 from vecsync_dagster_tests.sources.mongo_backend import MongoBackend
 
@@ -46,17 +44,6 @@ def end(pages: list[Page]) -> Cursor:
 
 def gone(pages: list[Page]) -> list[str]:
     return sorted(key for page in pages for key in page.tombstones)
-
-
-@contextmanager
-def failing(backend: MongoBackend, command: str, **how: object) -> Iterator[None]:
-    """The server fails every such command in this block."""
-    fault = {"configureFailPoint": "failCommand", "data": {"failCommands": [command], "appName": "vecsync", **how}}
-    backend.client.admin.command({**fault, "mode": "alwaysOn"})
-    try:
-        yield
-    finally:
-        backend.client.admin.command({**fault, "mode": "off"})
 
 
 def test_a_read_from_a_token_has_what_happened_since(stream: MongoBackend) -> None:
@@ -218,7 +205,7 @@ def test_a_token_that_the_server_forgot_is_lost(stream: MongoBackend) -> None:
     source = stream.source()
     assert isinstance(source, Losable)
     cursor = begin(source)
-    with failing(stream, "aggregate", errorCode=HISTORY_LOST):
+    with failing(stream.url, "aggregate", errorCode=HISTORY_LOST):
         assert "ChangeStreamHistoryLost" in (source.lost(Read("a", since=cursor)) or "")
         with pytest.raises(SourceRejected, match=r"ChangeStreamHistoryLost.*run a full sync"):
             read(source, since=cursor)
@@ -244,7 +231,7 @@ def test_a_server_that_is_away_has_not_lost_the_token(stream: MongoBackend) -> N
     stream.put({"id": 1, "tenant_id": "a"})
     source = stream.source()
     cursor = begin(source)
-    with failing(stream, "aggregate", closeConnection=True):
+    with failing(stream.url, "aggregate", closeConnection=True):
         assert source.lost(Read("a", since=cursor)) is None
         with pytest.raises(SourceUnavailable):
             read(source, since=cursor)
@@ -276,7 +263,7 @@ def test_a_server_without_streams_is_read_by_time(mongo: MongoBackend) -> None:
     """`auto` does without on a standalone server; `always` is an error there."""
     mongo.create()
     mongo.put({"id": 1, "tenant_id": "a", "updated_at": time(1)})
-    with failing(mongo, "aggregate", errorCode=40573):
+    with failing(mongo.url, "aggregate", errorCode=40573):
         source = mongo.source(change_stream="auto")
         cursor = end(read(source))
         assert token_of(cursor) is None
