@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from vecsync_dagster_tests.servers.mongo import mongo_server, new_mongo_database
 from vecsync_dagster_tests.servers.postgres import new_database, postgres_server
 
 
@@ -21,3 +22,17 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
     """URL of a new, empty PostgreSQL database, dropped after the test."""
     with new_database(postgres_url) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """URL of a server of MongoDB's protocol that is a replica set: mongodb://127.0.0.1:port/."""
+    with mongo_server() as url:
+        yield url
+
+
+@pytest.fixture
+def mongo_database(mongo_url: str) -> Iterator[str]:
+    """Name of a new, empty database on that server, dropped after the test."""
+    with new_mongo_database(mongo_url) as name:
+        yield name

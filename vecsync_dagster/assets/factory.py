@@ -220,6 +220,8 @@ class _Run:
             figures.embedded,
             figures.seconds,
         )
+        if result.note:
+            self._context.log.warning("%s of %s: %s", result.collection, result.tenant, result.note)
         if not result.semantic:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
 

@@ -29,6 +29,7 @@ def materialization_metadata(
         **_of_stage(result, stage, snapshot),
         **numbers,
         "mode": dg.MetadataValue.text(result.mode),
+        **({"note": dg.MetadataValue.text(result.note)} if result.note else {}),
         "started_at": dg.MetadataValue.timestamp(result.started_at),
         "ended_at": dg.MetadataValue.timestamp(result.ended_at),
         "last_runs": _table(runs),

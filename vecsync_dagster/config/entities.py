@@ -7,7 +7,7 @@ import string
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from vecsync_dagster.config.values import CollectionName, Duration, Model, Name, Text
 from vecsync_dagster.stores.base import RESERVED_KEYS
@@ -15,6 +15,13 @@ from vecsync_dagster.stores.base import RESERVED_KEYS
 __all__ = ["CollectionConfig", "EntityConfig", "FieldType", "Tenancy"]
 
 FieldType = Literal["number", "integer", "boolean", "string", "datetime"]
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+Allowed = Annotated[tuple[str | int | bool, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Tenancy(Model):
@@ -66,7 +73,11 @@ class CollectionConfig(Model):
 
 
 class EntityConfig(Model):
-    """One kind of record: where it comes from, how it is checked, and the collections it feeds."""
+    """One kind of record: where it comes from, how it is checked, and the collections it feeds.
+
+    `filter`: field -> the value, or the list of values, that a record must have to be in the collections
+    (`approvalStatus: approved`); one that has another value is gone like a deleted one.
+    """
 
     source: Name
     table: Text
@@ -76,6 +87,7 @@ class EntityConfig(Model):
     updated_at: Text | None = None
     deleted_at: Text | None = None
     overlap: Duration = timedelta(minutes=10)
+    filter: dict[Text, Allowed] = Field(default_factory=dict)
     required: tuple[str, ...] = ()
     types: dict[str, FieldType] = Field(default_factory=dict)
     collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]

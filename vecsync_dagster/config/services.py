@@ -14,6 +14,7 @@ __all__ = [
     "EmbeddingConfig",
     "HashProvider",
     "LedgerConfig",
+    "MongoSource",
     "OpenAIProvider",
     "PostgresSource",
     "ProviderConfig",
@@ -41,7 +42,23 @@ class SqliteSource(Model):
     path: Text
 
 
-SourceConfig = Annotated[PostgresSource | SqliteSource, Field(discriminator="type")]
+class MongoSource(Model):
+    """A MongoDB database (extra `mongo`), only read unless an entity has `writeback`. `url` is
+    mongodb://user:password@host:port/database or mongodb+srv://...; `database` None: the one in the URL.
+
+    `change_stream`: follow the server's change streams in incremental syncs, so that deletions are seen too:
+    `auto` where it has them (replica sets, Atlas), `always` or an error, `never`.
+    """
+
+    type: Literal["mongo"]
+    url: EnvRef
+    database: Text | None = None
+    change_stream: Literal["auto", "always", "never"] = "auto"
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+SourceConfig = Annotated[PostgresSource | SqliteSource | MongoSource, Field(discriminator="type")]
 
 
 class _Provider(Model):

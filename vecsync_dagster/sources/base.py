@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-__all__ = ["Cursor", "Page", "Read", "Source"]
+__all__ = ["Cursor", "Losable", "Page", "Read", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,10 @@ class Source(Protocol):
 
     - `read` streams in bounded memory and ends normally only after the last row: a fetch that fails
       raises (fault 11), it never looks like the end.
-    - A full read comes in one snapshot of the database, ordered by id, so that limit and offset are
-      stable; an incremental one is ordered by (modification time, id).
+    - A full read is ordered by id, so that limit and offset are stable, and comes in one snapshot of the
+      database; where that cannot be held for as long as a read takes (MongoDB), every row that is there all
+      the while comes once. An incremental read is ordered by (modification time, id), one of a change stream
+      by id.
     - The tenant `global` is the rows whose global flag is set, whatever their tenant column says; any
       other tenant is its rows whose flag is not set (M1). Rows that have neither a tenant nor the flag
       belong to nobody and are not read; `unassigned` counts them.
@@ -106,3 +108,13 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Losable(Protocol):
+    """A source whose cursors the server may forget (change streams)."""
+
+    def lost(self, what: Read) -> str | None:
+        """Why an incremental read from `what.since` would miss something, so that only a full one will do; None
+        where it would not. Asked before `read`, which raises what keeps this from knowing."""
+        ...

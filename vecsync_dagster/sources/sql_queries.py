@@ -72,10 +72,22 @@ class Queries:
         return null() if name is None else self.dialect.moment(self.reflected[name], self.reflected.kinds[name])
 
     def _deleted(self) -> ColumnElement[Any]:
-        return not_(self._live()) if self.entity.deleted_at is not None else literal(0)
+        plain = self.entity.deleted_at is None and not self.entity.filter
+        return literal(0) if plain else not_(self._live())
 
     def _live(self) -> ColumnElement[bool]:
-        return true() if self.entity.deleted_at is None else self.reflected[self.entity.deleted_at].is_(None)
+        """Neither marked as deleted nor kept out by the filter: true or false, never null."""
+        deleted_at = self.entity.deleted_at
+        undeleted = true() if deleted_at is None else self.reflected[deleted_at].is_(None)
+        return and_(undeleted, *(self._allowed(name, values) for name, values in self.entity.filter.items()))
+
+    def _allowed(self, name: str, values: Sequence[str | int | bool]) -> ColumnElement[bool]:
+        """By the text of the values; true and false as flags are understood."""
+        column, kind = self.reflected[name], self.reflected.kinds[name]
+        texts = [str(value) for value in values if not isinstance(value, bool)]
+        flags = [self.dialect.flagged(column, kind) == value for value in values if isinstance(value, bool)]
+        wanted = or_(*([self.dialect.among(column, kind, texts)] if texts else []), *flags)
+        return and_(column.is_not(None), wanted)
 
     def _flagged(self) -> ColumnElement[bool]:
         flag = self.entity.tenancy.global_flag if self.entity.tenancy is not None else None

@@ -75,6 +75,7 @@ def _used(entity: EntityConfig) -> list[tuple[str, str]]:
         if entity.tenancy.global_flag is not None:
             used.append(("tenancy.global_flag", entity.tenancy.global_flag))
     used += [(key, name) for key in ("updated_at", "deleted_at") if (name := getattr(entity, key)) is not None]
+    used += [(f"filter.{name}", name) for name in entity.filter]
     return used[:1] + list(_fields(entity)) + used[1:]
 
 

@@ -28,10 +28,9 @@ __all__ = ["Job"]
 
 @dataclass(slots=True)
 class Job:
-    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset).
-
-    `settled`: the partitions whose writing ended well.
-    """
+    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset). `notes`: what
+    people should know of a collection's run, besides its figures. `settled`: the partitions whose writing ended
+    well."""
 
     name: str
     entity: EntityConfig
@@ -50,6 +49,7 @@ class Job:
     mode: str = ""
     interrupted: bool = False
     settled: list[PartitionSync] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)
@@ -108,6 +108,7 @@ class Job:
             stages=self.options.stages,
             checks=tuple(checks),
             error=error,
+            note=self.notes.get(collection, ""),
         )
         if not self.options.dry_run:
             self.ledger.record_run(_run(result))

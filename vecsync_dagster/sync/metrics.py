@@ -85,6 +85,7 @@ def _partition(result: PartitionResult) -> dict[str, Any]:
         "collection": result.collection,
         "tenant": result.tenant,
         "mode": result.mode,
+        "note": result.note,
         "outcome": result.outcome,
         "ok": result.ok,
         "started_at": result.started_at.isoformat(),

@@ -65,6 +65,8 @@ class PartitionResult:
     stages: tuple[Stage, ...]
     checks: tuple[CheckOutcome, ...] = ()
     error: VecsyncError | None = None
+    note: str = ""
+    """What people should know of this run besides: that it was a full one because the change stream was lost."""
 
     @property
     def ok(self) -> bool:

@@ -7,6 +7,7 @@ and uploading overlap while memory holds a few batches. Knows nothing of Dagster
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,7 @@ from vecsync_dagster.config.models import EntityConfig, SyncConfig
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import ConfigError, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
-from vecsync_dagster.sources.base import Cursor, Page, Read, Source
+from vecsync_dagster.sources.base import Cursor, Losable, Page, Read, Source
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
@@ -30,6 +31,8 @@ from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, validation_outcome, verify
 
 __all__ = ["sync_tenant"]
+
+_log = logging.getLogger(__name__)
 
 
 def sync_tenant(
@@ -96,9 +99,22 @@ def _groups(job: Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor 
     if mode == "full" or not job.source.incremental:
         yield list(names), None
         return
-    cursors = {name: job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name)) for name in names}
+    cursors = {name: _watermark(job, name) for name in names}
     for cursor in dict.fromkeys(cursors.values()):
         yield [name for name in names if cursors[name] == cursor], cursor
+
+
+def _watermark(job: Job, name: str) -> Cursor | None:
+    """Where to go on from; None for a full read, where the source itself says that nothing less will do."""
+    cursor = job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name))
+    if cursor is None or not isinstance(job.source, Losable):
+        return cursor
+    lost = job.source.lost(Read(job.tenant, since=cursor))
+    if lost is None:
+        return cursor
+    _log.warning("%s of %s: %s: a full sync instead", name, job.tenant, lost)
+    job.notes[name] = f"a full sync instead of an incremental one: {lost}"
+    return None
 
 
 def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:

@@ -9,7 +9,7 @@ from vecsync_dagster.errors import ConfigError
 from vecsync_dagster_tests.config.examples import VALID, changed, message_of
 
 WORKS = "vecsync.yaml:8: entities.works.collections.works"
-ENTITY_KEYS = "collections, deleted_at, id, overlap, required, source, table, tenancy, type, types, updated_at"
+ENTITY_KEYS = "collections, deleted_at, filter, id, overlap, required, source, table, tenancy, type, types, updated_at"
 TOP_KEYS = "alerts, embedding, entities, ledger, schedule, sources, state, stores, sync"
 TEMPLATE = "a template holds fields like {name} only, without formats, numbers or indexes"
 SYNTAX = "write a field as {name}, a brace as {{ }}"
@@ -89,7 +89,10 @@ VALUES = [
         "vecsync.yaml:7: entities.works.overlap: this should be greater than or equal to 0 seconds",
     ),
     (entity("deleted_at: ''"), "vecsync.yaml:7: entities.works.deleted_at: this is empty; it is ''"),
-    (changed(SQLITE, "{type: mysql}"), "vecsync.yaml:2: sources.db.type: valid is 'postgres', 'sqlite'; it is 'mysql'"),
+    (
+        changed(SQLITE, "{type: mysql}"),
+        "vecsync.yaml:2: sources.db.type: valid is 'postgres', 'sqlite', 'mongo'; it is 'mysql'",
+    ),
     (added("stores: {main: {type: redis}}"), "vecsync.yaml:9: stores.main.type: valid is 'qdrant'; it is 'redis'"),
     (added("sync: {batch: 0}"), "vecsync.yaml:9: sync.batch: this should be greater than or equal to 1; it is 0"),
     (added("sync: {parallel: 11}"), "vecsync.yaml:9: sync.parallel: this should be less than or equal to 10; it is 11"),

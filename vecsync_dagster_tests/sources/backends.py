@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
-from vecsync_dagster.config.models import EntityConfig, SourceConfig
+from vecsync_dagster.config.models import EntityConfig, PostgresSource, SqliteSource
 from vecsync_dagster.sources import Page, Read, Source, SqlSource, build_source
 
-__all__ = ["Backend", "SqlBackend", "entity_config", "ids", "read", "time", "told", "values"]
+__all__ = ["Backend", "SqlBackend", "entity_config", "id_of", "ids", "read", "time", "told", "values"]
 
 
 def time(minute: int, *, day: int = 1) -> str:
@@ -61,7 +61,7 @@ class SqlBackend:
     """`placeholder` is the driver's own: values go in as the driver sends them, without a type."""
 
     engine: Engine
-    config: SourceConfig
+    config: PostgresSource | SqliteSource
     folder: Path
     placeholder: str
     types: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +124,12 @@ def values(pages: list[Page], name: str) -> list[Any]:
 
 def ids(pages: list[Page]) -> list[str]:
     """The ids, as the documents stage makes text of them."""
-    return [str(value) for value in values(pages, "id")]
+    return [str(value) for page in pages for value in values([page], id_of(page))]
+
+
+def id_of(page: Page) -> str:
+    """The column that is the id: MongoDB's own key, or `id`."""
+    return "_id" if "_id" in page.records.schema.names else "id"
 
 
 def told(error: BaseException) -> str:

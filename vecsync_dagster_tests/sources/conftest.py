@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from vecsync_dagster.config.models import EnvRef, PostgresSource, SqliteSource
 from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.sources.backends import SqlBackend
+from vecsync_dagster_tests.sources.mongo_backend import VARIABLE, MongoBackend
 
 pytest.register_assert_rewrite("vecsync_dagster_tests.sources.source_contract")
 
@@ -49,6 +50,15 @@ def postgres(postgres_of_module: str, tmp_path: Path, monkeypatch: pytest.Monkey
         connection.exec_driver_sql("CREATE SCHEMA public")
         connection.exec_driver_sql("GRANT USAGE ON SCHEMA public TO PUBLIC")
         connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} RESET ALL")
+
+
+@pytest.fixture
+def mongo(mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MongoBackend]:
+    """An empty database of MongoDB; without change streams unless a source asks for them."""
+    monkeypatch.setenv(VARIABLE, mongo_url)
+    backend = MongoBackend(mongo_url, mongo_database)
+    yield backend
+    backend.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

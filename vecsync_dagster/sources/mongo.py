@@ -1,0 +1,279 @@
+"""A collection of MongoDB as a source: runs the queries of mongo_queries.py, and follows change streams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import chain, islice
+from typing import Any
+
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.cursor import Cursor as ServerCursor
+from pymongo.errors import OperationFailure
+
+from vecsync_dagster.config.models import EntityConfig, MongoSource
+from vecsync_dagster.errors import SourceRejected, VecsyncError
+from vecsync_dagster.sources.base import Page, Read
+from vecsync_dagster.sources.mongo_connection import Connection
+from vecsync_dagster.sources.mongo_progress import Progress, Shared
+from vecsync_dagster.sources.mongo_queries import Queries, Query, both
+from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, token_now, token_of
+from vecsync_dagster.sources.mongo_values import id_text, record_batch, value_at
+
+__all__ = ["MongoDbSource"]
+
+IDS_PER_QUERY = 100  # few enough for an index to be used by every server
+SAMPLED = 1000
+Document = dict[str, Any]
+Item = Document | str
+"""A document, or the text of the id of one that is gone."""
+
+_log = logging.getLogger(__name__)
+
+
+class MongoDbSource:
+    """One entity of a database, as the protocol `Source` has it; nothing is opened before it is used.
+
+    A full read is in the order of an id that does not change: every document that is there all the while comes
+    once, however long it takes. With change streams an incremental read follows the events since the last one,
+    and its last page alone has a cursor; without them it goes by `updated_at`.
+    """
+
+    def __init__(self, config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> None:
+        self.id_field = entity.id
+        self._streaming = config.change_stream != "never"
+        self.incremental = entity.updated_at is not None or self._streaming
+        self._required = config.change_stream == "always"
+        self._entity = entity
+        self._name = name
+        self._entity_name = entity_name
+        self._queries = Queries(entity)
+        self._connection = Connection(config, name=name)
+        self._tokens: Shared[Token | None] = Shared()
+        self._events: Shared[Events] = Shared()
+
+    def fields(self) -> tuple[str, ...]:
+        with self._reading("looking the collection up"):
+            return self._queries.fields
+
+    def tenants(self) -> list[str]:
+        tenancy = self._entity.tenancy
+        if tenancy is None:
+            return []
+        theirs = both({tenancy.column: {"$ne": None}}, self._queries.unflagged(), self._queries.live())
+        with self._reading("listing the tenants") as collection:
+            groups = collection.aggregate([{"$match": theirs}, {"$group": {"_id": f"${tenancy.column}"}}])
+            return sorted({key for group in groups if (key := id_text(group["_id"])) is not None})
+
+    def count(self, tenant: str) -> int:
+        return self._counted(self._queries.tenant(tenant))
+
+    def unassigned(self) -> int:
+        return self._counted(self._queries.nobody())
+
+    def read(self, what: Read, page: int = 500) -> Iterator[Page]:
+        """Pages of at most `page` documents, tombstones counted in. A read by `ids`, or a part of a full read, has
+        no cursor. Raises ValueError where limit, offset or page make no sense."""
+        if page < 1 or what.offset < 0 or (what.limit is not None and what.limit < 0):
+            raise ValueError("page is at least 1, limit and offset are not negative")
+        return self._pages(what, page)
+
+    def lost(self, what: Read) -> str | None:
+        token = token_of(what.since)
+        if token is None or not self._streaming:
+            return None
+        try:
+            with self._reading("following the change stream") as collection:
+                return self._events.look(what.tenant, str(token), lambda: drain(collection, token, self.id_field)).lost
+        except VecsyncError:
+            return None  # `read` will meet the same error, and say it
+
+    def check(self) -> str:
+        with self._reading("reading some documents") as collection:
+            some = list(collection.find({}, self._queries.projection).limit(SAMPLED))
+            version = self._connection.client.server_info()["version"]
+            size = collection.estimated_document_count()
+            with self._connection.client.start_session() as session:
+                streams = self._streaming and self._token(session) is not None
+        never = [name for name in self._queries.fields if some and not any(_has(document, name) for document in some)]
+        if self.id_field in never:
+            raise SourceRejected(
+                f"entities.{self._entity_name}.id: no document of {self._entity.table} has the field "
+                f"{self.id_field!r}; for MongoDB's own key write id: _id",
+                entity=self._entity_name,
+            )
+        absent = f"; none of {len(some)} looked at has: {', '.join(never)}" if never else ""
+        way = "change stream" if streams else "no change stream"
+        return f"MongoDB {version}, collection {self._entity.table}: {size} documents, {way}{absent}"
+
+    def close(self) -> None:
+        self.__dict__.pop("_collection", None)
+        self._connection.close()
+
+    # -- the server --------------------------------------------------------------------------------
+    @cached_property
+    def _collection(self) -> Collection[Document]:
+        return self._connection.collection(self._entity.table, f"entities.{self._entity_name}.table")
+
+    @contextmanager
+    def _reading(self, doing: str) -> Iterator[Collection[Document]]:
+        with self._connection.translating(f"entity {self._entity_name}: {doing}"):
+            yield self._collection
+
+    def _counted(self, whose: Query) -> int:
+        with self._reading("counting") as collection:
+            return collection.count_documents(both(whose, self._queries.live()))
+
+    def _token(self, session: ClientSession) -> Token | None:
+        """Where the change stream stands; None, from then on, on a server that has none."""
+        try:
+            return token_now(self._collection, session)
+        except OperationFailure as error:
+            if self._required or has_streams(error):
+                raise
+        _log.info("source %s: no change streams; deleted documents are found by full runs", self._name)
+        self._streaming = False
+        return None
+
+    # -- reading -----------------------------------------------------------------------------------
+    def _pages(self, what: Read, page: int) -> Iterator[Page]:
+        with (
+            self._reading(f"reading collection {self._entity.table}") as collection,
+            # Reads of one session see at least what the one before saw, also on a secondary.
+            self._connection.client.start_session(causal_consistency=True) as session,
+            _Reader(collection, session, self._queries) as reader,
+        ):
+            token = token_of(what.since) if self._streaming and what.ids is None else None
+            events = None if token is None else self._drained(collection, what.tenant, token)
+            progress = self._progress(what, session, events)
+            items = self._items(reader, what, events)
+            while some := list(islice(items, page)):
+                yield self._page(some, progress)
+            if events is not None and progress.counts:
+                yield Page(record_batch(self._queries.fields, []), cursor=progress.end())
+
+    def _progress(self, what: Read, session: ClientSession, events: Events | None) -> Progress:
+        """The clock and the token are taken before anything is read: what is written meanwhile comes after them."""
+        progress = Progress(what, self._entity.updated_at, self.id_field)
+        if not progress.counts:
+            return progress
+        now = self._connection.database.command("hello", session=session)["localTime"]
+        progress.begin(now, by_events=events is not None)
+        if events is not None:
+            progress.token = events.token
+        elif self._streaming:
+            progress.token = self._tokens.take(what.tenant, "", lambda: self._token(session))
+        return progress
+
+    def _drained(self, collection: Collection[Document], tenant: str, token: Token) -> Events:
+        events = self._events.take(tenant, str(token), lambda: drain(collection, token, self.id_field))
+        if events.lost is not None:
+            raise SourceRejected(f"source {self._name}: {events.lost}; run a full sync")
+        return events
+
+    def _items(self, reader: _Reader, what: Read, events: Events | None) -> Iterator[Item]:
+        if what.ids is not None:
+            found: Iterator[Item] = reader.by_ids(what.tenant, list(dict.fromkeys(what.ids)))
+        elif events is not None:
+            found = reader.by_events(what.tenant, events)
+        elif what.since is not None and self._entity.updated_at is not None:
+            found = reader.modified(what.tenant, what.since.value, self._entity.updated_at)
+        else:
+            return reader.all(what.tenant, what.limit, what.offset)
+        return islice(found, what.offset, None if what.limit is None else what.offset + what.limit)
+
+    def _page(self, items: Sequence[Item], progress: Progress) -> Page:
+        documents = [item for item in items if not isinstance(item, str)]
+        live = [document for document in documents if self._queries.is_live(document)]
+        dead = (
+            item if isinstance(item, str) else id_text(value_at(item, self.id_field))
+            for item in items
+            if isinstance(item, str) or not self._queries.is_live(item)
+        )
+        gone = tuple(text for text in dead if text is not None)
+        return Page(record_batch(self._queries.fields, live), gone, progress.after(documents))
+
+
+class _Reader:
+    """Documents of one read, in its order; a cursor of the server stands behind them until it ends or is left."""
+
+    def __init__(self, collection: Collection[Document], session: ClientSession, queries: Queries) -> None:
+        self._collection = collection
+        self._session = session
+        self._queries = queries
+        self._id = queries.entity.id
+        self._open: list[ServerCursor[Document]] = []
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for cursor in self._open:
+            cursor.close()
+
+    def all(self, tenant: str, limit: int | None, offset: int) -> Iterator[Item]:
+        if limit == 0:  # no limit at all, to the server
+            return
+        whose = both(self._queries.tenant(tenant), self._queries.live())
+        yield from self._found(whose, [self._id], limit or 0, offset)
+
+    def modified(self, tenant: str, since: str, updated_at: str) -> Iterator[Item]:
+        """The server sorts documents without a time first: they are asked for on their own, and come last."""
+        start = self._queries.start(since)
+        whose = self._queries.tenant(tenant)
+        dated = self._found(both(whose, self._queries.dated(updated_at, start)), [updated_at, self._id])
+        undated = self._found(both(whose, self._queries.undated(updated_at, start)), [self._id])
+        return chain((item for item in dated if self._queries.is_due(item, start)), undated)
+
+    def by_ids(self, tenant: str, ids: Sequence[str]) -> Iterator[Item]:
+        """In chunks of ids as they were given, each chunk in the order of ids."""
+        whose = both(self._queries.tenant(tenant), self._queries.live())
+        for start in range(0, len(ids), IDS_PER_QUERY):
+            some = ids[start : start + IDS_PER_QUERY]
+            wanted = set(some)
+            for document in self._found(both(self._queries.among(some), whose), [self._id]):
+                if id_text(value_at(document, self._id)) in wanted:
+                    yield document
+
+    def by_events(self, tenant: str, events: Events) -> Iterator[Item]:
+        """What the documents of these events are now; of those that the tenant does not have, the text of the id."""
+        keys = events.keys if self._id == "_id" else {**events.gone, **self._ids_of(list(events.keys.values()))}
+        texts = list(keys)
+        for start in range(0, len(texts), IDS_PER_QUERY):
+            missing = dict.fromkeys(texts[start : start + IDS_PER_QUERY])
+            raw = {self._id: {"$in": [keys[text] for text in missing]}}
+            for document in self._found(both(raw, self._queries.tenant(tenant)), [self._id]):
+                missing.pop(id_text(value_at(document, self._id)) or "", None)
+                yield document
+            yield from missing
+
+    def _ids_of(self, keys: Sequence[Any]) -> dict[str, Any]:
+        """The ids of documents by their `_id`. One that is deleted by now will be an event of the next read."""
+        found: dict[str, Any] = {}
+        for start in range(0, len(keys), IDS_PER_QUERY):
+            some = {"_id": {"$in": keys[start : start + IDS_PER_QUERY]}}
+            for document in self._collection.find(some, {"_id": 0, self._id: 1}, session=self._session):
+                value = value_at(document, self._id)
+                found[id_text(value) or repr(value)] = value
+        return found
+
+    def _found(self, query: Query, order: Sequence[str], limit: int = 0, offset: int = 0) -> Iterator[Document]:
+        cursor = self._collection.find(
+            query,
+            self._queries.projection,
+            sort=[(name, 1) for name in order],
+            skip=offset,
+            limit=limit,
+            allow_disk_use=True,
+            session=self._session,
+        )
+        self._open.append(cursor)
+        yield from cursor
+        self._open.remove(cursor)
+
+
+def _has(document: Document, name: str) -> bool:
+    return value_at(document, name) is not None

@@ -1,0 +1,157 @@
+"""The queries of one entity in MongoDB: built here, run by mongo.py. Every one of records is bounded by its tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.sources.mongo_values import Fields, candidates, value_at
+from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
+
+__all__ = ["GLOBAL", "Queries", "Query", "moment"]
+
+GLOBAL = "global"
+Query = dict[str, Any]
+_NOTHING: Query = {"_id": {"$in": []}}
+_FLAGGED = [True, 1, "1", "t", "T", "true", "True", "TRUE"]
+_ISO = r"^\d{4}-\d\d-\d\d"
+_DAY = timedelta(days=1)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    entity: EntityConfig
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a record, the id first."""
+        entity = self.entity
+        more = [entity.tenancy.column, entity.tenancy.global_flag] if entity.tenancy is not None else []
+        names = [*entity.fields, *more, entity.updated_at, entity.deleted_at, *entity.filter]
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def projection(self) -> dict[str, int]:
+        """A field inside another one that is wanted too would be refused by the server."""
+        names = self.fields
+        wanted = {name: 1 for name in names if not any(name.startswith(f"{other}.") for other in names)}
+        return {"_id": 0, **wanted}
+
+    def tenant(self, tenant: str) -> Query:
+        """Whose records are read (M1): the flag wins over the tenant's field; without tenancy all are global."""
+        tenancy = self.entity.tenancy
+        if tenancy is None:
+            return {} if tenant == GLOBAL else _NOTHING
+        if tenant == GLOBAL:
+            return {tenancy.global_flag: {"$in": _FLAGGED}} if tenancy.global_flag is not None else _NOTHING
+        return both({tenancy.column: {"$in": candidates([tenant])}}, self.unflagged())
+
+    def unflagged(self) -> Query:
+        tenancy = self.entity.tenancy
+        return {} if tenancy is None or tenancy.global_flag is None else {tenancy.global_flag: {"$nin": _FLAGGED}}
+
+    def live(self) -> Query:
+        """Neither marked as deleted nor kept out by the filter."""
+        deleted = {} if self.entity.deleted_at is None else {self.entity.deleted_at: None}
+        return both(deleted, *({name: {"$in": list(allowed)}} for name, allowed in self.entity.filter.items()))
+
+    def is_live(self, document: Fields) -> bool:
+        """`live`, said of a document that is here: its value, or one of them if it is an array."""
+        deleted_at = self.entity.deleted_at
+        if deleted_at is not None and value_at(document, deleted_at) is not None:
+            return False
+        return all(_allowed(value_at(document, name), allowed) for name, allowed in self.entity.filter.items())
+
+    def nobody(self) -> Query:
+        """Records that have neither a tenant nor the flag."""
+        tenancy = self.entity.tenancy
+        return _NOTHING if tenancy is None else both({tenancy.column: None}, self.unflagged())
+
+    def among(self, texts: Sequence[str]) -> Query:
+        """Records by the text of their ids."""
+        return {self.entity.id: {"$in": candidates(texts)}}
+
+    # -- incremental -------------------------------------------------------------------------------
+    def start(self, cursor: str) -> datetime:
+        """Where an incremental read begins: the cursor's time less the overlap."""
+        return earlier(moment_of(cursor), self.entity.overlap)
+
+    def dated(self, updated_at: str, start: datetime) -> Query:
+        """Modified or deleted at or after `start`, by times that can be compared. Of texts a few more: see `is_due`.
+
+        The deletion's time counts by itself: not every application dates the modification too.
+        """
+        modified = {"$or": [{updated_at: bound} for bound in _bounds(start)]}
+        deleted_at = self.entity.deleted_at
+        if deleted_at is None:
+            return modified
+        deleted: Query = {"$or": [{deleted_at: bound} for bound in _bounds(start)]}
+        return {"$or": [modified, both(deleted, {updated_at: {"$ne": None}})]}
+
+    def undated(self, updated_at: str, start: datetime) -> Query:
+        """Nobody knows when: no time at all, or text that is none."""
+        text = {"$lt": _text_bound(start), "$not": {"$regex": _ISO}}
+        return {"$or": [{updated_at: None}, {updated_at: text}]}
+
+    def is_due(self, document: Fields, start: datetime) -> bool:
+        """What `dated` says, exactly: text may hold a time zone, or only a day, which is as good as its last moment."""
+        times = [value_at(document, name) for name in (self.entity.updated_at, self.entity.deleted_at) if name]
+        return any(_since(value, start) for value in times)
+
+
+def both(*parts: Query) -> Query:
+    """All of these conditions; empty ones are none."""
+    real = [part for part in parts if part]
+    merged = {key: value for part in real for key, value in part.items()}
+    # One flat condition where no field is named twice: every server finds its indexes there.
+    return merged if len(merged) == sum(map(len, real)) else {"$and": real}
+
+
+def moment(value: Any) -> int | None:
+    """A modification time in microseconds since 1970 (sql_types.py); None where it is none."""
+    when = _time_of(value)
+    return None if when is None else (when - EPOCH) // _MICROSECOND
+
+
+def _since(value: Any, start: datetime) -> bool:
+    when = _time_of(value)
+    if when is None:
+        return value is not None
+    return (when + _DAY - _MICROSECOND if isinstance(value, str) and len(value) == 10 else when) >= start
+
+
+def _time_of(value: Any) -> datetime | None:
+    """A date; text in ISO 8601, without a time zone in UTC; or a number of seconds, milli- or microseconds."""
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            size = abs(value)
+            return EPOCH + timedelta(seconds=value / (1 if size < 1e11 else 1e3 if size < 1e14 else 1e6))
+    except (ValueError, OverflowError):
+        return None
+    return None
+
+
+def _bounds(start: datetime) -> list[Mapping[str, Any]]:
+    """MongoDB compares a value with others of its type alone: a bound for each type that can hold a time."""
+    seconds = (start - EPOCH).total_seconds()
+    numbers = [{"$gte": seconds, "$lt": 1e11}, {"$gte": max(seconds * 1e3, 1e11), "$lt": 1e14}]
+    return [{"$gte": start}, {"$gte": _text_bound(start)}, *numbers, {"$gte": max(seconds * 1e6, 1e14)}]
+
+
+def _text_bound(start: datetime) -> str:
+    """Not after any text that means `start` or later, in whatever time zone it is written."""
+    return (start - min(_DAY, start - datetime.min.replace(tzinfo=UTC))).date().isoformat()
+
+
+def _allowed(value: Any, allowed: Sequence[Any]) -> bool:
+    """As the server compares: true is not 1."""
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(one, bool) == isinstance(other, bool) and one == other for one in values for other in allowed)

@@ -1,0 +1,143 @@
+"""Change streams: what happened to a collection since a resume token, as ids.
+
+The token stands in the cursor of a read (`Cursor.id`), behind the time that a read without streams goes on from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bson import json_util
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
+
+from vecsync_dagster.sources.base import Cursor
+from vecsync_dagster.sources.mongo_errors import NO_STREAMS, REFUSED, is_transient
+from vecsync_dagster.sources.mongo_values import id_text, value_at
+
+__all__ = ["SYNC_METADATA", "Events", "Token", "cursor_with", "drain", "has_streams", "token_now", "token_of"]
+
+SYNC_METADATA = "syncMetadata"
+"""The field of a write-back (T9): what touches nothing else is no change."""
+
+Document = dict[str, Any]
+Token = Mapping[str, Any]
+_MOST = 100_000  # changed documents; past that a full read is quicker, and memory stays bounded
+_WAIT_MS = 100
+_PRE_IMAGES = 17  # wire version of MongoDB 6.0, the first that can tell what a document was before
+_WANTED = {"operationType": 1, "documentKey": 1, "updateDescription": 1}
+_ENDS = {"drop": "dropped", "rename": "renamed", "dropDatabase": "dropped with its database", "invalidate": "replaced"}
+
+
+@dataclass(slots=True)
+class Events:
+    """`keys`: `_id` of every document that was written or deleted, each once, by its text or representation.
+    `gone`: ids of deleted documents where they are another field than `_id`. `lost`: why only a full read will do."""
+
+    token: Token | None = None
+    keys: dict[str, Any] = field(default_factory=dict)
+    gone: dict[str, Any] = field(default_factory=dict)
+    lost: str | None = None
+
+
+def token_of(cursor: Cursor | None) -> Token | None:
+    """The resume token in a cursor, if there is one."""
+    if cursor is None or not cursor.id.startswith('{"resume"'):
+        return None
+    try:
+        token = json_util.loads(cursor.id)["resume"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+    return token if isinstance(token, dict) else None
+
+
+def cursor_with(value: str, token: Token) -> Cursor:
+    return Cursor(value, json_util.dumps({"resume": token}))
+
+
+def has_streams(error: OperationFailure) -> bool:
+    """Whether the server that answered so can do change streams, and lets this user."""
+    return error.code not in NO_STREAMS and error.code != 13
+
+
+def token_now(collection: Collection[Document], session: ClientSession) -> Token | None:
+    """Where the stream stands: taken before a full read, so that nothing written during it is lost."""
+    with collection.watch(session=session, max_await_time_ms=_WAIT_MS) as stream:
+        if stream.resume_token is None:
+            stream.try_next()  # the first answer of old servers has no token
+        return stream.resume_token
+
+
+def drain(collection: Collection[Document], token: Token, id_field: str) -> Events:
+    """All that happened since the token. Raises what may be tried again; anything else is a lost token."""
+    events = Events()
+    own = id_field == "_id"
+    try:
+        with collection.watch(
+            [{"$project": {**_WANTED, f"fullDocumentBeforeChange.{id_field}": 1}}],
+            resume_after=token,
+            full_document_before_change=None if own or not _has_pre_images(collection) else "whenAvailable",
+            max_await_time_ms=_WAIT_MS,
+        ) as stream:
+            while events.lost is None and (event := stream.try_next()) is not None:
+                _take(events, event, id_field)
+            events.token = stream.resume_token
+    except OperationFailure as error:
+        if is_transient(error) or error.code in REFUSED:
+            raise
+        name = (error.details or {}).get("codeName") or error.code
+        events.lost = f"the server cannot go on from the resume token of the last run ({name})"
+    return events
+
+
+def _has_pre_images(collection: Collection[Document]) -> bool:
+    described = collection.database.client.topology_description.server_descriptions().values()
+    return min((server.max_wire_version for server in described if server.is_readable), default=0) >= _PRE_IMAGES
+
+
+def _take(events: Events, event: Mapping[str, Any], id_field: str) -> None:
+    kind = event["operationType"]
+    if kind in _ENDS:
+        events.lost = f"the collection was {_ENDS[kind]} since the last run"
+    if "documentKey" not in event or _only_metadata(event):
+        return
+    key = event["documentKey"]["_id"]
+    events.keys[id_text(key) or repr(key)] = key
+    if id_field != "_id":
+        _take_old_id(events, event, id_field)
+    if len(events.keys) > _MOST:
+        events.lost = f"more than {_MOST} documents changed since the last run"
+
+
+def _take_old_id(events: Events, event: Mapping[str, Any], id_field: str) -> None:
+    """The id that a document had: the event's key is its `_id`, and the document itself may be gone."""
+    before = event.get("fullDocumentBeforeChange")
+    if before is not None:
+        old = value_at(before, id_field)
+        events.gone[id_text(old) or repr(old)] = old
+    elif event["operationType"] == "delete" or _touches(event, id_field):
+        events.lost = (
+            f"a document was deleted, and the stream does not tell its {id_field}; it does where {id_field} is _id, "
+            "or with changeStreamPreAndPostImages switched on for the collection"
+        )
+
+
+def _touched(event: Mapping[str, Any]) -> set[str]:
+    """The fields that an update names."""
+    told = event.get("updateDescription") or {}
+    names = [*told.get("updatedFields", {}), *told.get("removedFields", [])]
+    return {*names, *(cut["field"] for cut in told.get("truncatedArrays", []))}
+
+
+def _only_metadata(event: Mapping[str, Any]) -> bool:
+    names = _touched(event)
+    return bool(names) and all(name.partition(".")[0] == SYNC_METADATA for name in names)
+
+
+def _touches(event: Mapping[str, Any], name: str) -> bool:
+    """Whether an update changed this field: a document that got another id lost its old one."""
+    return any(name == touched or name.startswith(f"{touched}.") for touched in _touched(event))

@@ -1,0 +1,123 @@
+"""Values of MongoDB documents -> plain values and Arrow batches, and the way back from an id's text.
+
+A document has no schema: the type of a column follows from the values of its batch. Where they are of one plain
+type the column has it; else, and for arrays and objects, it is text that holds JSON, in which every value is what
+it would be in any other batch.
+
+ObjectId, UUID and dates become text (dates ISO 8601, in UTC), Decimal128 a float, binary data hex digits. NaN and
+the infinities stay what they are, for validation to reject; a date that Python cannot hold is null.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, Timestamp
+from bson.errors import InvalidId
+
+from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.sources.sql_types import integers, storable, uuids
+
+__all__ = ["Fields", "candidates", "id_text", "plain", "record_batch", "value_at"]
+
+Fields = Mapping[str, Any]
+JSON_TEXT = {b"vecsync": b"json"}
+_EXACT = 2**53  # whole numbers that a float holds
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON could hold it."""
+    if value is None or isinstance(value, (str, bool)):
+        return str(value) if isinstance(value, Code) else value
+    if isinstance(value, int):
+        return int(value)  # Int64 is an int of its own
+    if isinstance(value, float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return _special(value)
+
+
+def _special(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    if isinstance(value, DatetimeMS):
+        return None
+    if isinstance(value, Decimal128):
+        return float(value.to_decimal())
+    if isinstance(value, (bytes, Binary)):
+        return value.hex()
+    if isinstance(value, Timestamp):
+        return value.as_datetime().isoformat()
+    if isinstance(value, DBRef):
+        return plain(value.as_doc())
+    return str(value.pattern) if isinstance(value, Regex) else str(value)
+
+
+def value_at(document: Any, path: str) -> Any:
+    """The value of a field; `a.b` goes into objects, and into those of an array: a list of what is found there."""
+    name, _, rest = path.partition(".")
+    value = document.get(name) if isinstance(document, Mapping) else None
+    if not rest:
+        return value
+    if isinstance(value, list):
+        return [found for item in value if (found := value_at(item, rest)) is not None] or None
+    return value_at(value, rest)
+
+
+def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.RecordBatch:
+    """One row for each document, one column for each of `fields`."""
+    columns = [_column([plain(value_at(document, name)) for document in documents]) for name in fields]
+    schema = pa.schema(
+        [
+            pa.field(name, array.type, metadata=JSON_TEXT if is_json else None)
+            for name, (array, is_json) in zip(fields, columns, strict=True)
+        ]
+    )
+    return pa.RecordBatch.from_arrays([array for array, _ in columns], schema=schema)
+
+
+def _column(values: Sequence[Any]) -> tuple[pa.Array, bool]:
+    """The values, and whether they are text that holds JSON."""
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds or kinds <= {str} or kinds == {bool} or kinds == {float} or kinds == {int}:
+        return arrow_array(values), False
+    if kinds == {int, float} and all(abs(value) < _EXACT for value in values if type(value) is int):
+        return arrow_array([None if value is None else float(value) for value in values]), False
+    return arrow_array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values]), True
+
+
+def id_text(value: Any) -> str | None:
+    """The text of an id, as the documents stage makes it of the record; None for what can be none."""
+    value = plain(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        value = int(value)
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+
+
+def candidates(texts: Sequence[str]) -> list[Any]:
+    """Every value whose text is one of these: what a query by ids or tenants may find."""
+    held: list[Any] = [text for text in texts if storable(text) or "\x00" in text]
+    held += integers(texts)
+    held += [uuid.UUID(text) for text in uuids(texts)]
+    return held + [found for text in texts if (found := _other(text)) is not None]
+
+
+def _other(text: str) -> ObjectId | float | None:
+    try:
+        if len(text) == 24 and text == text.lower():
+            return ObjectId(text)
+    except InvalidId:
+        pass
+    try:
+        number = float(text) if "." in text else None
+    except ValueError:
+        return None
+    return number if number is not None and str(number) == text and not number.is_integer() else None
