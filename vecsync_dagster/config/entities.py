@@ -66,7 +66,10 @@ class CollectionConfig(Model):
 
 
 class EntityConfig(Model):
-    """One kind of record: where it comes from, how it is checked, and the collections it feeds."""
+    """One kind of record: where it comes from, how it is checked, and the collections it feeds.
+
+    `checksum`: the change sensor lets the database make a checksum of each tenant's records. It sees what count and
+    modification time cannot: a row deleted while another came, or dated back; a changed tenant is read in full."""
 
     source: Name
     table: Text
@@ -76,6 +79,7 @@ class EntityConfig(Model):
     updated_at: Text | None = None
     deleted_at: Text | None = None
     overlap: Duration = timedelta(minutes=10)
+    checksum: bool = False
     required: tuple[str, ...] = ()
     types: dict[str, FieldType] = Field(default_factory=dict)
     collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]
@@ -91,7 +95,7 @@ class EntityConfig(Model):
     def fingerprint(self, collection: str) -> str:
         """A hash of every setting that decides what the documents of a collection are: where it changes, rows
         that did not change need another look."""
-        own = self.model_dump_json(exclude={"collections", "overlap"})
+        own = self.model_dump_json(exclude={"collections", "overlap", "checksum"})
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

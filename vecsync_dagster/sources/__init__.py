@@ -6,12 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vecsync_dagster.config.models import EntityConfig, PostgresSource, SourceConfig
-from vecsync_dagster.sources.base import Cursor, Page, Read, Source
+from vecsync_dagster.sources.base import Cursor, Fingerprint, Fingerprinting, Page, Read, Source
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster.sources.sql_sqlite import Sqlite
 
-__all__ = ["Cursor", "Page", "Read", "Source", "SqlSource", "build_source"]
+__all__ = [
+    "Cursor",
+    "Fingerprint",
+    "Fingerprinting",
+    "Page",
+    "Read",
+    "Source",
+    "SqlSource",
+    "build_source",
+]
 
 
 def build_source(
