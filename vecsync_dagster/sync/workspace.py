@@ -24,6 +24,7 @@ from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import Difference, compare_collection, repair
 from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.rollcall import RollCall, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
@@ -116,11 +117,19 @@ class Workspace:
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced.
         """
-        tenancy = self.entity(entity).tenancy
         found = set(self.source(entity).tenants()) | set(self.ledger.tenants(entity))
         found.discard(GLOBAL)
-        shared = [GLOBAL] if tenancy is None or tenancy.global_flag is not None else []
-        return shared + sorted(found)
+        return ([GLOBAL] if self.has_global(entity) else []) + sorted(found)
+
+    def has_global(self, entity: str) -> bool:
+        """Whether there can be records that everybody may see."""
+        tenancy = self.entity(entity).tenancy
+        return tenancy is None or tenancy.global_flag is not None
+
+    def call_the_roll(self, entity: str, known: Iterable[str] = ()) -> RollCall:
+        """The source's tenants beside those of the ledger, and of `known` others; without `global`."""
+        share = self.config.automation.tenants.max_lost_share
+        return call_the_roll(entity, self.source(entity).tenants(), self.ledger.tenants(entity), known, share)
 
     def reserved_tenant(self, entity: str) -> bool:
         """Whether a tenant of the source is itself called `global`: it would look like everybody's."""
