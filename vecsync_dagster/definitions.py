@@ -8,22 +8,41 @@ from __future__ import annotations
 
 import dagster as dg
 
-from vecsync_dagster.assets.factory import build_all_job, build_entity_assets, build_entity_job
-from vecsync_dagster.automation import alert_sensors, nightly_schedules
+from vecsync_dagster.assets.factory import build_all_job, build_entity_assets, build_entity_job, pool_of
+from vecsync_dagster.automation import (
+    Notify,
+    alert_sensors,
+    change_sensor,
+    log_only,
+    nightly_schedules,
+    standing_schedules,
+    tenants_sensor,
+)
+from vecsync_dagster.checks.standing import build_standing_checks, build_standing_jobs
 from vecsync_dagster.config import Config, find_config, load_config
 
 __all__ = ["build_definitions", "defs"]
 
 
-def build_definitions(config: Config) -> dg.Definitions:
-    """Everything that follows from one configuration."""
+def build_definitions(config: Config, *, notify: Notify = log_only) -> dg.Definitions:
+    """Everything that follows from one configuration. `notify` is told what sensors find that people should know."""
     jobs = {name: build_entity_job(name) for name in config.entities}
     everything = build_all_job(config)
+    reconcile, freshness = build_standing_jobs(config)
+    with_tenants = [name for name, entity in config.entities.items() if entity.tenancy is not None]
+    watched = [everything.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
     return dg.Definitions(
         assets=[build_entity_assets(config, name) for name in config.entities],
-        jobs=[*jobs.values(), everything],
-        schedules=nightly_schedules(config, jobs),
-        sensors=alert_sensors(config, [everything.name, *(job.name for job in jobs.values())]),
+        asset_checks=[
+            check for name in config.entities for check in build_standing_checks(config, name, pool_of(config))
+        ],
+        jobs=[*jobs.values(), everything, reconcile, freshness],
+        schedules=[*nightly_schedules(config, jobs), *standing_schedules(config, reconcile, freshness)],
+        sensors=[
+            *(tenants_sensor(config, name, jobs[name], notify) for name in with_tenants),
+            *(change_sensor(config, name, job) for name, job in jobs.items()),
+            *alert_sensors(config, watched),
+        ],
         # Steps are few and streams are shared: a process for each step would only cost its start (3.7 s a run).
         executor=dg.in_process_executor,
     )

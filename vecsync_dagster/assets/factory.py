@@ -20,12 +20,13 @@ from vecsync_dagster.automation.partitions import add_tenants, partitions_of, se
 from vecsync_dagster.checks import check_specs, evaluation
 from vecsync_dagster.config.models import Config, QdrantStore
 from vecsync_dagster.errors import Transient
-from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
+from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
-__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job"]
+__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "pool_of"]
 
 EMBEDDED_POOL = "vecsync_embedded_store"
+FEW_TENANTS = 4
 MAX_RETRIES = 2
 RETRY_SECONDS = 30.0
 
@@ -77,7 +78,7 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
         can_subset=True,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=_pool(settings),
+        pool=pool_of(settings),
     )
     def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
         stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
@@ -95,9 +96,11 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
 
 
 def build_entity_job(name: str) -> UnresolvedAssetJobDefinition:
+    # The checks over all partitions are not its business: they have jobs of their own.
+    own = [dg.AssetCheckKey(asset_key(name, stage), check) for check, (stage, _) in CHECKS.items()]
     return dg.define_asset_job(
         f"{name}_job",
-        selection=dg.AssetSelection.groups(name),
+        selection=dg.AssetSelection.groups(name).without_checks() | dg.AssetSelection.checks(*own),
         description=f"Sync {name}: a partition, a range, or (started without one) every tenant",
     )
 
@@ -106,7 +109,7 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
     """One run over all entities. A job cannot hold assets of different partitions, so this one is an op that
     yields their events."""
 
-    @dg.op(name="all_sync", pool=_pool(settings), out=dg.Out(dg.Nothing))
+    @dg.op(name="all_sync", pool=pool_of(settings), out=dg.Out(dg.Nothing))
     def all_sync(context: dg.OpExecutionContext, config: SyncRun) -> Iterator[Event]:
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(), show_unchanged=False)
@@ -144,12 +147,17 @@ class _Run:
 
     def sync(self, entity: str, keys: Sequence[str] | None) -> Iterator[Event]:
         settled = frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)
-        for selection in self._selections(entity, keys):
+        chosen = self._selections(entity, keys)
+        if len(chosen) > FEW_TENANTS:
+            self._workspace.look_ahead(entity)
+        for selection in chosen:
             for result in self._workspace.sync(selection, self._options):
                 self._results.append(result)
                 if worth_an_event(result, settled):
                     yield from events_of(self._workspace, result, self._options.stages)
                     self._log(result)
+                elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
+                    yield from (evaluation(entity, result.collection, result.tenant, check) for check in result.checks)
 
     def verify(self, entity: str, keys: Sequence[str] | None, wanted: set[str]) -> Iterator[Event]:
         """Checks alone, of the partitions as they are now: nothing is synced."""
@@ -192,9 +200,17 @@ class _Run:
         if keys is not None:
             self._require_partitions(entity, keys)
             return selections(entity, keys)
-        found = list(self._workspace.select([entity]))
+        found = list(self._workspace.select([entity], self._believable(entity)))
         add_tenants(self._context.instance, entity, [selection.tenant for selection in found])
         return found
+
+    def _believable(self, entity: str) -> list[str]:
+        """All tenants; without those that vanished where the source is taken for broken: nothing of them is removed."""
+        roll = self._workspace.call_the_roll(entity)
+        if roll.lost is None:
+            return self._workspace.tenants(entity)
+        self._context.log.error(str(roll.lost))
+        return [tenant for tenant in self._workspace.tenants(entity) if tenant not in roll.lost.missing]
 
     def _require_partitions(self, entity: str, keys: Sequence[str]) -> None:
         """Keys typed into the launchpad may be wrong. Raises dagster.Failure that says what a key looks like."""
@@ -226,7 +242,7 @@ class _Run:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
 
 
-def _pool(config: Config) -> str | None:
+def pool_of(config: Config) -> str | None:
     """An embedded store belongs to one process at a time: runs that need it queue for a pool of one."""
     embedded = any(isinstance(store, QdrantStore) and store.path is not None for store in config.stores.values())
     return EMBEDDED_POOL if embedded else None

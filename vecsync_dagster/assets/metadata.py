@@ -25,7 +25,10 @@ def materialization_metadata(
         for name, value in figures.items()
         if name != "unidentified"
     }
+    # A partition cannot be unmaterialized: what it says last must be that it holds nothing.
+    emptied = {"state": dg.MetadataValue.text("removed, 0 points")} if result.emptied else {}
     return {
+        **emptied,
         **_of_stage(result, stage, snapshot),
         **numbers,
         "mode": dg.MetadataValue.text(result.mode),

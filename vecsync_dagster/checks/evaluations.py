@@ -12,7 +12,7 @@ from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.sync import CHECKS, CheckOutcome
 from vecsync_dagster.sync.reconcile import Difference
 
-__all__ = ["check_specs", "evaluation"]
+__all__ = ["check_metadata", "check_specs", "evaluation", "severity"]
 
 _COLUMNS = ("kind", "document", "point", "tenant", "stored_tenant")
 
@@ -33,21 +33,30 @@ def check_specs(entity: str, partitions: dg.PartitionsDefinition[Any]) -> list[d
 def evaluation(entity: str, collection: str, tenant: str, check: CheckOutcome) -> dg.AssetCheckEvaluation:
     """One check of one partition. Its metadata has counts and, for differences, ids: never document text."""
     stage, _ = CHECKS[check.name]
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey([entity, stage]),
+        check_name=check.name,
+        passed=check.passed,
+        metadata=check_metadata(check),
+        severity=severity(check),
+        description=check.message,
+        blocking=check.blocking,
+        partition=str(partition_key(collection, tenant)),
+    )
+
+
+def check_metadata(check: CheckOutcome) -> dict[str, dg.MetadataValue]:
+    """Counts and, for differences, ids."""
     metadata: dict[str, dg.MetadataValue] = {"result": dg.MetadataValue.text(check.message)}
     for name, fact in check.facts.items():
         metadata[name] = dg.MetadataValue.int(fact) if isinstance(fact, int) else dg.MetadataValue.text(fact)
     if check.differences:
         metadata["differences"] = _table(check.differences)
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey([entity, stage]),
-        check_name=check.name,
-        passed=check.passed,
-        metadata=metadata,
-        severity=dg.AssetCheckSeverity.WARN if check.warning else dg.AssetCheckSeverity.ERROR,
-        description=check.message,
-        blocking=False,
-        partition=str(partition_key(collection, tenant)),
-    )
+    return metadata
+
+
+def severity(check: CheckOutcome) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.WARN if check.warning else dg.AssetCheckSeverity.ERROR
 
 
 def _table(differences: Sequence[Difference]) -> dg.MetadataValue:

@@ -77,6 +77,9 @@ class EntityConfig(Model):
 
     `filter`: field -> the value, or the list of values, that a record must have to be in the collections
     (`approvalStatus: approved`); one that has another value is gone like a deleted one.
+
+    `checksum`: the change sensor lets the database make a checksum of each tenant's records. It sees what count and
+    modification time cannot: a row deleted while another came, or dated back; a changed tenant is read in full.
     """
 
     source: Name
@@ -88,6 +91,7 @@ class EntityConfig(Model):
     deleted_at: Text | None = None
     overlap: Duration = timedelta(minutes=10)
     filter: dict[Text, Allowed] = Field(default_factory=dict)
+    checksum: bool = False
     required: tuple[str, ...] = ()
     types: dict[str, FieldType] = Field(default_factory=dict)
     collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]
@@ -103,7 +107,7 @@ class EntityConfig(Model):
     def fingerprint(self, collection: str) -> str:
         """A hash of every setting that decides what the documents of a collection are: where it changes, rows
         that did not change need another look."""
-        own = self.model_dump_json(exclude={"collections", "overlap"})
+        own = self.model_dump_json(exclude={"collections", "overlap", "checksum"})
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

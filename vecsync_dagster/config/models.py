@@ -1,7 +1,8 @@
 """vecsync.yaml as typed, frozen models. Unknown keys are refused; defaults are what most users want.
 
 What belongs here: the whole file, how it is synced, and what can be checked from the file alone. Its parts
-are `entities.py` and `services.py`; reading it and writing messages for people are `loading.py` and `messages.py`.
+are `entities.py`, `services.py` and `automation.py`; reading it and writing messages for people are `loading.py`
+and `messages.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from vecsync_dagster.config.alerts import AlertsConfig
+from vecsync_dagster.config.automation import AutomationConfig, ChecksConfig, ScheduleConfig
 from vecsync_dagster.config.entities import CollectionConfig, EntityConfig, FieldType, Tenancy
 from vecsync_dagster.config.services import (
     BundledProvider,
@@ -35,7 +36,9 @@ from vecsync_dagster.config.values import Duration, EnvRef, Model, Name, Text, r
 
 __all__ = [
     "AlertsConfig",
+    "AutomationConfig",
     "BundledProvider",
+    "ChecksConfig",
     "CollectionConfig",
     "Config",
     "EmbeddingConfig",
@@ -96,30 +99,6 @@ class SyncConfig(Model):
     retry: RetryConfig = RetryConfig()
 
 
-class ScheduleConfig(Model):
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
-    enabled: bool = True
-
-    @field_validator("cron")
-    @classmethod
-    def _cron(cls, cron: str) -> str:
-        from dagster._utils.schedules import is_valid_cron_schedule
-
-        if not is_valid_cron_schedule(cron):
-            raise ValueError("not a cron schedule of five fields, like 0 3 * * *")
-        return cron
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone(cls, timezone: str) -> str:
-        try:
-            ZoneInfo(timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones
-            raise ValueError("not a time zone; write one like Europe/Prague") from error
-        return timezone
-
-
 class Config(Model):
     """The whole file. `state` is the folder of ledger, snapshots and run history."""
 
@@ -133,6 +112,8 @@ class Config(Model):
     sync: SyncConfig = SyncConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     alerts: AlertsConfig = AlertsConfig()
+    automation: AutomationConfig = AutomationConfig()
+    checks: ChecksConfig = ChecksConfig()
     state: Text = ".vecsync"
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vecsync_dagster.sources.base import Cursor
+from vecsync_dagster.sources.base import Cursor, Fingerprint
 from vecsync_dagster.space import Space
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "PartitionTotals",
     "Rejected",
     "Run",
+    "Seen",
     "Status",
 ]
 
@@ -118,6 +119,16 @@ class Run:
     ended_at: datetime
     figures: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The last sync of a partition that left nothing out. `at`: when it began. `settings`: a hash of
+    what documents are made by. `fingerprint`: None where the source has none."""
+
+    at: datetime
+    settings: str
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +285,17 @@ class Ledger(Protocol):
     def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None: ...
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
-        """Forget the watermark of a partition that is gone (its rows are forgotten already)."""
+        """Forget how far a partition that is gone had come (its rows are forgotten already)."""
+        ...
+
+    def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen) -> None: ...
+
+    def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
+        """Of every partition (collection, tenant) that was ever synced."""
+        ...
+
+    def errors(self, entity: str, collection: str, tenant: str) -> dict[str, int]:
+        """How many documents are failed, by error code."""
         ...
 
     # -- unfinished runs ---------------------------------------------------------------------------

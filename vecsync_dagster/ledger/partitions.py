@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, l
 
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, Status
 from vecsync_dagster.ledger.part import Insert, LedgerPart, insert_into
-from vecsync_dagster.ledger.tables import index_state, unfinished_run, watermark
+from vecsync_dagster.ledger.tables import index_state, source_state, unfinished_run, watermark
 from vecsync_dagster.sources.base import Cursor
 
 __all__ = ["Partitions"]
@@ -117,7 +117,9 @@ class Partitions(LedgerPart):
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:
-            connection.execute(delete(watermark).where(_watermark_of(entity, collection, tenant)))
+            for table in (watermark, source_state):
+                place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
+                connection.execute(delete(table).where(place))
 
     def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
         """Beginning twice changes nothing."""
@@ -142,6 +144,15 @@ class Partitions(LedgerPart):
         with self.database.write() as connection:
             for run_id in run_ids:
                 connection.execute(delete(unfinished_run).where(place, _U.run_id == run_id))
+
+    def errors(self, entity: str, collection: str, tenant: str) -> dict[str, int]:
+        query = (
+            select(_T.error_code, func.count())
+            .where(_in(entity, collection, tenant), _T.status == "failed")
+            .group_by(_T.error_code)
+        )
+        with self.database.read() as connection:
+            return {code or "UNKNOWN": number for code, number in connection.execute(query)}
 
     def _count(self, *conditions: ColumnElement[bool]) -> int:
         with self.database.read() as connection:

@@ -8,7 +8,8 @@ Wherever a column is called `tenant_id` it holds the partition key: a tenant's i
 `watermark` is keyed by collection too: a run may select one collection of an entity, and the others must
 not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
 many. `alert` has a row for each problem that was seen, `alert_delivery` what each channel was told of it.
-`unfinished_run` has a row for each run that began to write and has not ended well. `invalid_record`
+`unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
+what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
 
 No index holds `last_seen_at`, which changes for every document at every full run: the clean-up reads its whole
@@ -47,6 +48,7 @@ __all__ = [
     "index_state",
     "invalid_record",
     "metadata",
+    "source_state",
     "sync_run",
     "unfinished_run",
     "watermark",
@@ -164,6 +166,17 @@ unfinished_run = Table(
     Column("tenant_id", _Key, primary_key=True),
     Column("run_id", _Key, primary_key=True),
     Column("began_at", Moment, nullable=False),
+)
+
+source_state = Table(
+    "source_state",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("fingerprint", Text),
+    Column("settings", Text, nullable=False),
+    Column("at", Moment, nullable=False),
 )
 
 sync_run = Table(

@@ -8,12 +8,21 @@ from typing import overload
 
 from vecsync_dagster.config.models import EntityConfig, MongoSource, PostgresSource, SourceConfig, SqliteSource
 from vecsync_dagster.errors import ConfigError
-from vecsync_dagster.sources.base import Cursor, Page, Read, Source
+from vecsync_dagster.sources.base import Cursor, Fingerprint, Fingerprinting, Page, Read, Source
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster.sources.sql_sqlite import Sqlite
 
-__all__ = ["Cursor", "Page", "Read", "Source", "SqlSource", "build_source"]
+__all__ = [
+    "Cursor",
+    "Fingerprint",
+    "Fingerprinting",
+    "Page",
+    "Read",
+    "Source",
+    "SqlSource",
+    "build_source",
+]
 
 
 @overload

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-__all__ = ["Cursor", "Losable", "Page", "Read", "Source"]
+__all__ = ["Cursor", "Fingerprint", "Fingerprinting", "Losable", "Page", "Read", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +117,36 @@ class Losable(Protocol):
     def lost(self, what: Read) -> str | None:
         """Why an incremental read from `what.since` would miss something, so that only a full one will do; None
         where it would not. Asked before `read`, which raises what keeps this from knowing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a tenant's rows look like from afar; two that are equal mean that nothing is known to have changed.
+
+    `rows`: live ones. `latest`: the newest modification or deletion, microseconds since 1970, None where the source
+    has no such time. `checksum`: over all fields of all live rows, empty where it is not asked for.
+    """
+
+    rows: int = 0
+    latest: int | None = None
+    checksum: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.rows}/{'' if self.latest is None else self.latest}/{self.checksum}"
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint:
+        """The inverse of `str`."""
+        rows, latest, checksum = text.split("/", 2)
+        return cls(int(rows), int(latest) if latest else None, checksum)
+
+
+@runtime_checkable
+class Fingerprinting(Protocol):
+    """What a source may offer beside `Source`: to say, cheaply, which tenants may have changed."""
+
+    def fingerprints(self, tenant: str | None = None) -> dict[str, Fingerprint]:
+        """Of every tenant that has live rows, and of `global` where there are such; or of one tenant alone. One
+        statement, computed by the database, over what is committed when it starts."""
         ...

@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected
-from vecsync_dagster.sources.base import Cursor, Page, Read
+from vecsync_dagster.sources.base import Cursor, Fingerprint, Page, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
-from vecsync_dagster.sources.sql_queries import Queries
+from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
 from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of, text_of
@@ -59,6 +59,18 @@ class SqlSource:
         statement = self._queries.unassigned()
         with self._transaction("counting") as (connection, _):
             return connection.execute(statement).scalar_one()
+
+    def fingerprints(self, tenant: str | None = None) -> dict[str, Fingerprint]:
+        statement = self._queries.fingerprints(tenant)
+        with self._transaction("looking for changes") as (connection, _):
+            rows = connection.execute(statement).all()
+        return {
+            GLOBAL if shared else key: Fingerprint(
+                live, max((m for m in moments if m is not None), default=None), checksum or ""
+            )
+            for shared, key, live, checksum, *moments in rows
+            if live and (shared or key not in (None, GLOBAL))
+        }
 
     def read(self, what: Read, page: int = 500) -> Iterator[Page]:
         """Pages of at most `page` rows, tombstones counted in. A read by `ids`, or a part of a full read,

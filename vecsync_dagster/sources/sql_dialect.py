@@ -77,6 +77,10 @@ class Dialect(Protocol):
         the moment was taken from: it tells by which clock it goes."""
         ...
 
+    def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
+        """An aggregate: text that differs where any value of the live rows does, whatever their order."""
+        ...
+
     def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
         """Our error for the driver's: names and codes, nothing of what the driver says."""
         ...

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Engine,
+    Numeric,
     Text,
     and_,
     bindparam,
@@ -192,6 +193,11 @@ class Postgres:
         if kind is Kind.DATE:
             bound = cast(bound, Date)  # a date is as good as any time of that day
         return or_(column >= bound, column.is_(None))
+
+    def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
+        """The sum of the rows' hashes: a row of which there are two does not cancel itself out."""
+        row = cast(func.row(*columns), Text)
+        return cast(func.sum(cast(func.hashtextextended(row, 0), Numeric)).filter(live), Text)
 
     def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
         cause = error.orig

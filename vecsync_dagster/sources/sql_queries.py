@@ -6,7 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, literal, not_, null, or_, select, true
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Label,
+    Select,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+)
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.sources.base import Cursor, Read
@@ -49,6 +65,32 @@ class Queries:
 
     def count(self, tenant: str) -> Select[int]:
         return self._counted(self._tenant(tenant), self._live())
+
+    def fingerprints(self, tenant: str | None) -> Select[Any]:
+        """Rows of: whether everybody's, the tenant's key, live rows, checksum of these, newest moments of all rows."""
+        shared, key = self._owner()
+        live = self._live()
+        moments = [
+            func.max(self.dialect.moment(self.reflected[name], self.reflected.kinds[name]))
+            for name in (self.entity.updated_at, self.entity.deleted_at)
+            if name is not None
+        ]
+        columns = [self.reflected[column.name] for column in self.reflected.columns]
+        checksum = self.dialect.checksum(columns, live) if self.entity.checksum else null()
+        statement = (
+            select(shared, key, func.count().filter(live), checksum, *moments)
+            .select_from(self.reflected.table)
+            .where(true() if tenant is None else self._tenant(tenant))
+        )
+        # By name, as PostgreSQL takes no two equal expressions with parameters for the same.
+        return statement if self.entity.tenancy is None else statement.group_by(shared.name, key.name)
+
+    def _owner(self) -> tuple[Label[bool], Label[Any]]:
+        """Whose a row is: whether everybody's, and the tenant's key if not."""
+        if self.entity.tenancy is None:
+            return literal_column("1 = 1", Boolean()).label("vecsync_shared"), null().label("vecsync_owner")
+        key = case((self._flagged(), null()), else_=self.dialect.text(self.reflected[self.entity.tenancy.column]))
+        return self._flagged().label("vecsync_shared"), key.label("vecsync_owner")
 
     def unassigned(self) -> Select[int]:
         if self.entity.tenancy is None:

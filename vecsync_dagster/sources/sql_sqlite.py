@@ -7,6 +7,7 @@ seconds, milliseconds or microseconds since 1970, mixed as they come; they are c
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
@@ -96,6 +97,7 @@ class Sqlite:
         )
         # Bytes that are no UTF-8 must not end the read, nor stand in an error's text.
         connection.text_factory = _decoded
+        connection.create_aggregate("vecsync_checksum", -1, _Checksum)  # type: ignore[arg-type]
         return connection
 
     def begin(self, connection: Connection) -> Clock:
@@ -148,6 +150,9 @@ class Sqlite:
         known = func.coalesce(_milliseconds(column, whole_days=True), literal(_FOREVER, BigInteger))
         return known >= literal((start - EPOCH) // timedelta(milliseconds=1), BigInteger)
 
+    def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
+        return func.vecsync_checksum(*columns).filter(live)
+
     def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
         code: int | None = getattr(error.orig, "sqlite_errorcode", None)
         name: str = getattr(error.orig, "sqlite_errorname", type(error.orig).__name__)
@@ -156,6 +161,20 @@ class Sqlite:
             hint = "; the file must be readable, and the folder of a database in WAL mode writable"
         transient = code is not None and code & 0xFF in _TRANSIENT
         return (SourceUnavailable if transient else SourceRejected)(f"{self.place}: {doing}: {name}{hint}", error=name)
+
+
+class _Checksum:
+    """The sum of the rows' hashes. SQLite has no hash function of its own."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def step(self, *values: object) -> None:
+        digest = hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self._sum += int.from_bytes(digest)
+
+    def finalize(self) -> str:
+        return str(self._sum)
 
 
 def _decoded(text: bytes) -> str:

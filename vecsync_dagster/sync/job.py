@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from vecsync_dagster.config.models import EntityConfig, SyncConfig
+from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import VecsyncError
@@ -21,7 +21,7 @@ from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
-from vecsync_dagster.sync.verify import CheckOutcome
+from vecsync_dagster.sync.verify import CheckOutcome, graded
 
 __all__ = ["Job"]
 
@@ -40,6 +40,7 @@ class Job:
     embedders: Embedders
     ledger: Ledger
     settings: SyncConfig
+    checks: ChecksConfig
     options: SyncOptions
     snapshots: Snapshots | None
     rejections: RejectionLog | None
@@ -50,6 +51,8 @@ class Job:
     interrupted: bool = False
     settled: list[PartitionSync] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+    """Whether the records of this read were checked, and kept as a snapshot, already."""
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)
@@ -61,6 +64,7 @@ class Job:
     def begin(self, mode: str) -> None:
         """A read begins: its results count their seconds from here."""
         self.mode = mode
+        self.gated = False
         self._started_at = datetime.now(UTC)
         self._begun = time.monotonic()
 
@@ -106,7 +110,7 @@ class Job:
             space=str(provider.space) if provider else "",
             semantic=provider.semantic if provider else True,
             stages=self.options.stages,
-            checks=tuple(checks),
+            checks=tuple(graded(check, self.checks) for check in checks),
             error=error,
             note=self.notes.get(collection, ""),
         )

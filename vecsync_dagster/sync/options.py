@@ -69,6 +69,12 @@ class PartitionResult:
     """What people should know of this run besides: that it was a full one because the change stream was lost."""
 
     @property
+    def emptied(self) -> bool:
+        """Whether a complete export had no record of it, and nothing of it is left."""
+        full = self.mode == "full" and self.outcome == "success" and "vectors" in self.stages
+        return full and not self.figures.fetched and not self.figures.removals_blocked
+
+    @property
     def ok(self) -> bool:
         """Synced, no document failed, and no check found an error (warnings are shown, not counted)."""
         sound = all(check.passed or check.warning for check in self.checks)

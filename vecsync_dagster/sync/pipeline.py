@@ -13,7 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from vecsync_dagster.config.models import EntityConfig, SyncConfig
+from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import ConfigError, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
@@ -22,6 +22,7 @@ from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.gate import refused
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
@@ -46,6 +47,7 @@ def sync_tenant(
     ledger: Ledger,
     collections: Sequence[str] | None = None,
     settings: SyncConfig | None = None,
+    checks: ChecksConfig | None = None,
     options: SyncOptions | None = None,
     snapshots: Snapshots | None = None,
     rejections: RejectionLog | None = None,
@@ -73,6 +75,7 @@ def sync_tenant(
         embedders=_embedders(provider, ledger),
         ledger=ledger,
         settings=settings or SyncConfig(),
+        checks=checks or ChecksConfig(),
         options=options or SyncOptions(),
         snapshots=snapshots,
         rejections=rejections,
@@ -124,6 +127,15 @@ def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[Partit
     job.begin("partial" if job.options.partial else "full" if complete else "incremental")
     if job.options.stages == ("export",):
         return _export(job, names, read)
+    try:
+        left_out = refused(job, names, lambda: _pages(job, read))
+    except VecsyncError as error:
+        return [job.result(name, Figures(), error=error) for name in names]
+    names = [name for name in names if name not in {result.collection for result in left_out}]
+    return left_out + _sync_parts(job, names, read, complete=complete)
+
+
+def _sync_parts(job: Job, names: Sequence[str], read: Read, *, complete: bool) -> list[PartitionResult]:
     with (
         ThreadPoolExecutor(job.settings.parallel, thread_name_prefix="vecsync") as executor,
         ThreadPoolExecutor(1, thread_name_prefix="vecsync-ledger") as ledger_thread,
@@ -215,7 +227,7 @@ def _feed_retries(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> N
 
 def _pages(job: Job, read: Read) -> Generator[Page, None, None]:
     """Pages from the source, kept as a snapshot on the way; or, where `export` is not selected, from the last one."""
-    if not job.exports and job.snapshots is not None:
+    if job.snapshots is not None and (job.gated or not job.exports):
         yield from job.snapshots.pages(job.name, job.tenant, job.settings.page)
         return
     keep = job.snapshots if not job.options.dry_run else None

@@ -236,8 +236,8 @@ def _difference(row: LedgerPoint, point: StoredPoint) -> Difference | None:
     ):
         return None
     ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
-    if row.tenant != point.tenant:
-        return Difference("wrong_tenant", *ids)
+    if row.tenant != point.tenant or (row.tenant != GLOBAL and payload.get("isGlobal")):
+        return Difference("wrong_tenant", *ids)  # or everybody may read what is one tenant's
     return Difference("stale_hash", *ids, payload_only=same_text)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
+from vecsync_dagster.config.models import ChecksConfig
+from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import Difference, compare_partition
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["CHECKS", "CheckOutcome", "last_full_run", "validation_outcome", "verify"]
+__all__ = ["CHECKS", "CheckOutcome", "graded", "last_full_run", "validation_outcome", "verify"]
 
 LISTED = 20
 _RUNS_BACK = 200
@@ -22,13 +24,15 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "identity": ("vectors", "No missing point, no orphan, no stale hash: compared id by id"),
     "isolation": ("vectors", "No point lies under a wrong tenant"),
     "removal_guard": ("vectors", "The run would not have removed suspiciously much"),
+    "failures": ("vectors", "No document waits for another attempt, or was given up"),
 }
 """Check name -> (stage it belongs to, what it says)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """One check of one partition. `facts` are ids and counts only; `warning`: bad, but nothing is wrong yet."""
+    """One check of one partition. `facts` are ids and counts only; `warning`: bad, but nothing is wrong yet.
+    `blocking`: because of it nothing was written."""
 
     name: str
     passed: bool
@@ -36,6 +40,13 @@ class CheckOutcome:
     facts: Mapping[str, int | str] = field(default_factory=dict)
     differences: Sequence[Difference] = ()
     warning: bool = False
+    blocking: bool = False
+
+
+def graded(outcome: CheckOutcome, checks: ChecksConfig) -> CheckOutcome:
+    """The outcome with the severity that the configuration gives it, if it gives one."""
+    wanted = checks.severity_of(outcome.name)
+    return outcome if wanted is None else replace(outcome, warning=wanted == "warn")
 
 
 def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> Figures:
@@ -47,14 +58,15 @@ def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> 
     return Figures()
 
 
-def validation_outcome(figures: Figures) -> CheckOutcome:
+def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutcome:
     rejected = figures.invalid
     return CheckOutcome(
         "validation",
         passed=rejected == 0,
         message=f"{rejected} of {figures.fetched} records were rejected" if rejected else "all records are valid",
         facts={"fetched": figures.fetched, "invalid": rejected},
-        warning=True,
+        warning=not blocking,
+        blocking=blocking,
     )
 
 
@@ -67,7 +79,7 @@ def verify(
     the ledger cannot keep, because they have no id of their own. After an incremental run (`full` False) a
     source of another size is a warning: rows that were deleted or moved away are seen by the next full run.
     """
-    outcomes = [_counts(target, source_rows, unidentified, full=full), _guard(target, figures)]
+    outcomes = [_counts(target, source_rows, unidentified, full=full), _guard(target, figures), _failures(target)]
     return outcomes + (_compared(target) if identity else [])
 
 
@@ -124,6 +136,20 @@ def _guard(target: Target, figures: Figures) -> CheckOutcome:
         passed=blocked == 0,
         message=message if blocked else f"{figures.removed} removed",
         facts={"blocked": blocked, "removed": figures.removed},
+    )
+
+
+def _failures(target: Target) -> CheckOutcome:
+    """Documents that an embedding provider or the store refused; those that are invalid are `validation`'s."""
+    errors = target.ledger.errors(target.entity, target.collection, target.tenant)
+    errors.pop(ValidationFailed.default_code, None)
+    told = ", ".join(f"{number} {code}" for code, number in sorted(errors.items()))
+    return CheckOutcome(
+        "failures",
+        passed=not errors,
+        message=f"{sum(errors.values())} documents failed: {told}" if errors else "none",
+        facts={"failed": sum(errors.values()), **errors},
+        warning=True,
     )
 
 

@@ -15,7 +15,7 @@ from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
-from vecsync_dagster.sources import Source, build_source
+from vecsync_dagster.sources import Fingerprint, Source, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
@@ -24,9 +24,11 @@ from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import Difference, compare_collection, repair
 from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.rollcall import RollCall, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
+from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, validation_outcome, verify
+from vecsync_dagster.sync.verify import CheckOutcome, graded, last_full_run, validation_outcome, verify
 
 __all__ = ["Selection", "Workspace"]
 
@@ -51,6 +53,7 @@ class Workspace:
         self._read_only = read_only
         self._sources: dict[str, Source] = {}
         self._stores: dict[str, VectorStore] = {}
+        self._looks = Looks()
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -114,11 +117,19 @@ class Workspace:
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced.
         """
-        tenancy = self.entity(entity).tenancy
         found = set(self.source(entity).tenants()) | set(self.ledger.tenants(entity))
         found.discard(GLOBAL)
-        shared = [GLOBAL] if tenancy is None or tenancy.global_flag is not None else []
-        return shared + sorted(found)
+        return ([GLOBAL] if self.has_global(entity) else []) + sorted(found)
+
+    def has_global(self, entity: str) -> bool:
+        """Whether there can be records that everybody may see."""
+        tenancy = self.entity(entity).tenancy
+        return tenancy is None or tenancy.global_flag is not None
+
+    def call_the_roll(self, entity: str, known: Iterable[str] = ()) -> RollCall:
+        """The source's tenants beside those of the ledger, and of `known` others; without `global`."""
+        share = self.config.automation.tenants.max_lost_share
+        return call_the_roll(entity, self.source(entity).tenants(), self.ledger.tenants(entity), known, share)
 
     def reserved_tenant(self, entity: str) -> bool:
         """Whether a tenant of the source is itself called `global`: it would look like everybody's."""
@@ -151,6 +162,7 @@ class Workspace:
         options = options or SyncOptions()
         started = datetime.now(UTC)
         try:
+            look = self._look(selection, options)
             results = sync_tenant(
                 selection.entity,
                 entity,
@@ -161,6 +173,7 @@ class Workspace:
                 ledger=self.ledger,
                 collections=selection.collections,
                 settings=self.config.sync,
+                checks=self.config.checks,
                 options=options,
                 snapshots=self.snapshots,
                 rejections=self.rejections,
@@ -171,10 +184,28 @@ class Workspace:
             raise
         except VecsyncError as error:
             return [_failed(selection, collection, options, started, error) for collection in selection.collections]
+        if leaves_nothing_out(options):
+            self._remember(entity, results, look)
         finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
         if finished and options.depth == "apply":
             self._forget_if_gone(selection)
         return results
+
+    def look_ahead(self, entity: str) -> None:
+        """Many tenants of the entity are about to be synced: look at all of them in one statement."""
+        self._looks.ahead(entity, self.source(entity))
+
+    def _look(self, selection: Selection, options: SyncOptions) -> Fingerprint | None:
+        """What the tenant looks like before its read begins."""
+        if not leaves_nothing_out(options):
+            return None
+        return self._looks.at(selection.entity, selection.tenant, self.source(selection.entity))
+
+    def _remember(self, entity: EntityConfig, results: Sequence[PartitionResult], look: Fingerprint | None) -> None:
+        for result in results:
+            if result.outcome == "success":
+                seen = seen_after(result, look, entity.fingerprint(result.collection))
+                self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
 
     def _forget_if_gone(self, selection: Selection) -> None:
         """A tenant without rows in source and ledger leaves no watermark and no snapshot."""
@@ -201,7 +232,7 @@ class Workspace:
                 full=True,
                 identity=True,
             )
-            yield collection, [validation_outcome(last), *outcomes]
+            yield collection, [graded(one, self.config.checks) for one in (validation_outcome(last), *outcomes)]
 
     def target(self, entity: str, collection: str, tenant: str) -> Target:
         """Raises SpaceMismatch or EmbeddingUnavailable where the collection's space cannot be had."""

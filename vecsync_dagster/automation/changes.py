@@ -1,0 +1,116 @@
+"""The change sensor of an entity: asks the source which tenants differ from what the ledger has seen.
+
+Level-triggered: it looks at what is, not at what happened, so that whatever it missed (it was off, a run failed, a
+change came between tick and run) it finds with its next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from vecsync_dagster.automation.partitions import partition_key, tenants_name
+from vecsync_dagster.automation.requests import Requests
+from vecsync_dagster.automation.runs import run_over
+from vecsync_dagster.automation.under_way import under_way
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.sources import Fingerprinting
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.due import Due, due_partitions
+
+__all__ = ["change_sensor"]
+
+
+def change_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    settings = config.automation.changes
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name=f"{entity}_changes",
+        job=job,
+        minimum_interval_seconds=round(settings.interval.total_seconds()),
+        default_status=running if settings.enabled else stopped,
+        description=f"Asks for a sync of those tenants of {entity} whose rows have changed since they were last synced",
+    )
+    def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        with Workspace(config) as workspace:
+            return _Tick(context, workspace, entity).result()
+
+    return changes
+
+
+class _Tick:
+    def __init__(self, context: dg.SensorEvaluationContext, workspace: Workspace, entity: str) -> None:
+        self._instance = context.instance
+        self._workspace = workspace
+        self._entity = entity
+        self._settings = workspace.config.automation.changes
+        self._now = datetime.now(UTC)
+        self._requests = Requests(context.cursor, self._settings.backoff, self._now)
+        self._partitions = set(self._instance.get_dynamic_partitions(tenants_name(entity)))
+        self._shared = workspace.has_global(entity)
+
+    def result(self) -> dg.SensorResult:
+        # Before the ledger and the source are asked: a run that ends meanwhile is then known by what it did.
+        busy = under_way(self._instance, self._entity)
+        seen = self._workspace.ledger.seen(self._entity)
+        due = self._due(seen)
+        keys = {partition_key(one.collection, one.tenant): one for one in due}
+        self._requests.keep(keys)
+        free = [
+            (key, one)
+            for key, one in keys.items()
+            if key not in busy and self._requests.may_ask(key, _done_at(seen, one))
+        ]
+        # Those that failed wait behind the others: they must not take the places of a tick for ever.
+        free.sort(key=lambda pair: self._requests.attempts(pair[0]))
+        wanted = [one for _, one in free[: self._settings.max_partitions]]
+        runs = self._runs(wanted)
+        return dg.SensorResult(
+            run_requests=runs,
+            skip_reason=None if runs else self._why_nothing(len(due), busy_with=sum(key in busy for key in keys)),
+            cursor=self._requests.cursor(),
+            dynamic_partitions_requests=self._global_partition(),
+        )
+
+    def _due(self, seen: dict[tuple[str, str], Seen]) -> list[Due]:
+        """Of the tenants that are partitions: new ones, and those that vanished, are the tenants sensor's."""
+        source = self._workspace.source(self._entity)
+        looks = source.fingerprints() if isinstance(source, Fingerprinting) else None
+        there = set(source.tenants() if looks is None else looks) - {GLOBAL}
+        tenants = sorted(there & self._partitions) + ([GLOBAL] if self._shared else [])
+        entity = self._workspace.entity(self._entity)
+        return due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
+
+    def _runs(self, wanted: Sequence[Due]) -> list[dg.RunRequest]:
+        """A run for each partition while they are few; else one for all that need no more than their changed rows,
+        and one for those that must be read in full."""
+        if len(wanted) <= self._settings.single_runs:
+            return [self._run([one], single=True) for one in wanted]
+        groups = ([one for one in wanted if one.full is full] for full in (False, True))
+        return [self._run(group, single=False) for group in groups if group]
+
+    def _run(self, group: Sequence[Due], *, single: bool) -> dg.RunRequest:
+        keys = [partition_key(one.collection, one.tenant) for one in group]
+        run_keys = [self._requests.ask(key, one.state) for key, one in zip(keys, group, strict=True)]
+        return run_over(self._entity, keys, run_keys, mode="full" if group[0].full else "configured", single=single)
+
+    def _global_partition(self) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+        if not self._shared or GLOBAL in self._partitions:
+            return []
+        return [dg.DynamicPartitionsDefinition(name=tenants_name(self._entity)).build_add_request([GLOBAL])]
+
+    def _why_nothing(self, due: int, *, busy_with: int) -> str:
+        if not due:
+            return "nothing has changed"
+        return f"{due} partitions differ: {busy_with} of them are being synced, the others wait after a failed run"
+
+
+def _done_at(seen: dict[tuple[str, str], Seen], one: Due) -> datetime | None:
+    last = seen.get((one.collection, one.tenant))
+    return None if last is None else last.at

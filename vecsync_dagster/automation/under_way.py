@@ -1,0 +1,61 @@
+"""Partitions that a queued or running run is about to sync, or is syncing: nobody asks for them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+__all__ = ["UnderWay", "under_way"]
+
+_STATUSES = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+_PARTITION = "dagster/partition"
+_RANGE = "dagster/asset_partition_range_start"
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """`everything`: a run over all partitions, or over a range of them, is among the runs."""
+
+    everything: bool = False
+    keys: set[str] = field(default_factory=set)
+
+    def __contains__(self, key: str) -> bool:
+        return self.everything or key in self.keys
+
+
+def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:
+    """From the runs that have not ended: of the entity's job, of the job over all entities, and from the UI."""
+    found = UnderWay()
+    for run in instance.get_runs(dg.RunsFilter(statuses=_STATUSES)):
+        op = _op(run, entity)
+        if op is None:
+            continue
+        keys = [run.tags[_PARTITION]] if _PARTITION in run.tags else _configured(run, op)
+        if keys is None or _RANGE in run.tags:
+            found.everything = True
+        else:
+            found.keys.update(keys)
+    return found
+
+
+def _op(run: dg.DagsterRun, entity: str) -> str | None:
+    """The op of the run that syncs the entity; None if it has none."""
+    if run.job_name == "sync_all_job":
+        return "all_sync"
+    ours = any(key.path[0] == entity for key in run.asset_selection or ())
+    return f"{entity}_sync" if ours or run.job_name == f"{entity}_job" else None
+
+
+def _configured(run: dg.DagsterRun, op: str) -> Iterable[str] | None:
+    place: Any = run.run_config
+    for name in ("ops", op, "config", "partitions"):
+        place = place.get(name) if isinstance(place, dict) else None
+    return place if isinstance(place, list) else None

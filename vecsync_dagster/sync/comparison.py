@@ -1,0 +1,80 @@
+"""Ledger against store over whole collections: counted as they stream by, never collected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vecsync_dagster.sync.reconcile import Difference
+from vecsync_dagster.sync.workspace import Workspace
+
+__all__ = ["Comparison", "compare_settled", "compare_whole"]
+
+_EXAMPLES = 20
+_SECOND_LOOK = 10_000
+
+
+@dataclass(slots=True)
+class Comparison:
+    """The differences of one collection: how many by (tenant, kind), and the first few.
+
+    `synced` False: neither ledger nor store know the collection. `points`: what the store holds.
+    """
+
+    entity: str
+    collection: str
+    synced: bool
+    points: int = 0
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: list[Difference] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.counts.total()
+
+    def count(self, differences: Iterable[Difference]) -> None:
+        for difference in differences:
+            # What lies under a wrong tenant is the ledger's tenant's business; an orphan has only the store's.
+            self.counts[difference.tenant or difference.stored_tenant or "(none)", difference.kind] += 1
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append(difference)
+
+    def as_dict(self) -> dict[str, Any]:
+        counts = [{"tenant": t, "kind": kind, "points": n} for (t, kind), n in sorted(self.counts.items())]
+        return {
+            "entity": self.entity,
+            "collection": self.collection,
+            "synced": self.synced,
+            "points": self.points,
+            "total": self.total,
+            "differences": counts,
+            "examples": [asdict(example) for example in self.examples],
+        }
+
+
+def compare_whole(workspace: Workspace, entity: str, collection: str) -> Comparison:
+    """One look at all tenants of a collection. Raises a service's errors."""
+    comparison = _begun(workspace, entity, collection)
+    if comparison.synced:
+        comparison.count(workspace.differences(entity, collection))
+    return comparison
+
+
+def compare_settled(workspace: Workspace, entity: str, collection: str) -> Comparison:
+    """The same beside runs that are under way: what they have written and not yet recorded looks like a difference,
+    so that only what a second look finds again is one. More than ten thousand are no run in between."""
+    first = compare_whole(workspace, entity, collection)
+    if not 0 < first.total <= _SECOND_LOOK:
+        return first
+    before = {(d.kind, d.point_id) for d in workspace.differences(entity, collection)}
+    again = _begun(workspace, entity, collection)
+    again.count(d for d in workspace.differences(entity, collection) if (d.kind, d.point_id) in before)
+    return again
+
+
+def _begun(workspace: Workspace, entity: str, collection: str) -> Comparison:
+    store = workspace.store_of(entity, collection)
+    known = workspace.ledger.space_of(collection) is not None or store.pinned_space(collection) is not None
+    return Comparison(entity, collection, synced=known, points=store.count(collection) if known else 0)

@@ -1,0 +1,58 @@
+"""Which partitions are due: a pure decision over what the source looks like now and what was seen last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.sources.base import Fingerprint
+
+__all__ = ["Due", "due_partitions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A partition that differs from what was seen. `state` names the difference; `full`: changed rows alone would not
+    mend it."""
+
+    collection: str
+    tenant: str
+    state: str
+    full: bool = False
+
+
+def due_partitions(
+    entity: EntityConfig,
+    tenants: Iterable[str],
+    looks: Mapping[str, Fingerprint] | None,
+    seen: Mapping[tuple[str, str], Seen],
+    now: datetime,
+    due_after: timedelta,
+) -> list[Due]:
+    """The partitions of `tenants` that are due. `looks` None: the source cannot say what changed; then they are due
+    when their last sync is `due_after` ago."""
+    settings = {name: entity.fingerprint(name) for name in entity.collections}
+    found = []
+    for tenant in tenants:
+        look = None if looks is None else looks.get(tenant, Fingerprint())
+        for collection in entity.collections:
+            last = seen.get((collection, tenant))
+            if last is None or last.settings != settings[collection]:
+                found.append(Due(collection, tenant, f"{look} {settings[collection]}"))
+            elif look is None:
+                if now - last.at >= due_after:
+                    found.append(Due(collection, tenant, f"after {last.at.isoformat()}"))
+            elif look != last.fingerprint:
+                full = last.fingerprint is not None and not _dated(last.fingerprint, look, entity)
+                found.append(Due(collection, tenant, str(look), full))
+    return found
+
+
+def _dated(before: Fingerprint, after: Fingerprint, entity: EntityConfig) -> bool:
+    """Whether rows that were dated later explain the difference, so that reading those will do."""
+    if entity.checksum or after.latest is None or after.rows < before.rows:
+        return False
+    return before.latest is None or after.latest > before.latest

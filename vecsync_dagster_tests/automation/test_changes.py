@@ -1,0 +1,195 @@
+"""The change sensor: what it asks for, how often, and that it loses nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from vecsync_dagster.sync import Selection, SyncOptions
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
+from vecsync_dagster_tests.world import ENTITY
+
+
+def asked_keys(requests: list[dg.RunRequest]) -> list[str]:
+    return sorted(key for request in requests for key in keys_of(request))
+
+
+def test_nothing_changed_asks_for_nothing(settled: Automated) -> None:
+    """After all was synced the sensor is quiet, and says why."""
+    result = settled.tick("changes")
+    assert result.run_requests == []
+    assert result.skip_reason is not None
+    assert result.skip_reason.skip_message == "nothing has changed"
+
+
+def test_a_changed_row_asks_for_its_partition_alone(settled: Automated) -> None:
+    """A run for that one partition, of changed rows only; after it the sensor is quiet again."""
+    settled.world.update(11, name="иначе")
+    [request] = settled.asked("changes")
+    assert (request.partition_key, config_of_op(request)["mode"]) == ("works|acme", "configured")
+    settled.run([request])
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []
+
+
+def test_rows_of_everybody_are_a_partition_too(automated: Automated) -> None:
+    """`global` becomes a partition and is synced, though no tenant is called so."""
+    assert asked_keys(automated.asked("changes")) == ["works|global"]
+    assert automated.partitions() == {"global"}
+
+
+def test_new_tenants_are_left_to_the_tenants_sensor(settled: Automated) -> None:
+    """A tenant that is no partition yet is not asked for twice, by two sensors."""
+    settled.world.insert([{"id": 77, "tenant_id": "delta"}])
+    assert settled.asked("changes") == []
+
+
+def test_a_deleted_row_asks_for_a_full_run(settled: Automated) -> None:
+    """Fewer rows are no changed row that an incremental run could read."""
+    settled.world.delete(11)
+    [request] = settled.asked("changes")
+    assert config_of_op(request)["mode"] == "full"
+    settled.use(sync={"removal_guard": {"share": 0.3, "min_documents": 2}})
+    settled.run([request])
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []
+
+
+def test_a_deletion_behind_an_insertion_is_found_one_run_later(settled: Automated) -> None:
+    """As many rows as before and a newer time: the run misses the deletion, notices, and a full one follows."""
+    settled.world.delete(11)
+    settled.world.insert([{"id": 70, "tenant_id": "acme"}])
+    settled.settle()
+    settled.world.assert_exact()
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_row_dated_back_is_seen_by_a_checksum(settled: Automated, checksum: bool) -> None:
+    """Count and newest time stay the same: only the checksum tells, and its run reads the tenant in full."""
+    entities = settled.world.config.model_dump(mode="json", exclude_unset=True)["entities"]
+    entities[ENTITY]["checksum"] = checksum
+    settled.use(entities=entities)
+    settled.settle()
+    with settled.world.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE works SET name = 'иначе', updated_at = '2020-01-01T00:00:00' WHERE id = 11")
+    requests = settled.asked("changes")
+    assert asked_keys(requests) == (["works|acme"] if checksum else [])
+    if checksum:
+        settled.run(requests)
+        settled.world.assert_exact()
+        assert settled.asked("changes") == []
+
+
+def test_many_partitions_share_a_run(settled: Automated) -> None:
+    """More than `single_runs`: one run over those that changed, and one, in full, over those that lost rows."""
+    settled.use(automation={"changes": {"single_runs": 2}})
+    settled.world.update(1, 11, name="иначе")
+    settled.world.delete(21, 31)
+    requests = settled.asked("changes")
+    assert [(config_of_op(request)["mode"], keys_of(request)) for request in requests] == [
+        ("configured", ["works|acme", "works|global"]),
+        ("full", ["works|brick", "works|cord"]),
+    ]
+    assert all(result.success for result in settled.run(requests))
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []
+
+
+def test_a_tick_is_bounded(settled: Automated) -> None:
+    """One tick asks for no more than `max_partitions`; the next one asks for the rest."""
+    settled.use(automation={"changes": {"max_partitions": 2}})
+    settled.world.update(1, 11, 21, 31, name="иначе")
+    first, second = settled.asked("changes"), settled.asked("changes")
+    assert [len(asked_keys(requests)) for requests in (first, second)] == [2, 2]
+    assert asked_keys(first + second) == ["works|acme", "works|brick", "works|cord", "works|global"]
+
+
+def test_a_change_between_tick_and_run_is_synced_by_that_run(settled: Automated) -> None:
+    """The run reads what is there when it runs; nothing is asked for again."""
+    settled.world.update(11, name="иначе")
+    requests = settled.asked("changes")
+    settled.world.update(12, name="тоже иначе")
+    settled.run(requests)
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []
+
+
+def test_a_change_while_a_run_reads_is_not_lost(settled: Automated) -> None:
+    """What the run did not see is not taken for seen: the source was looked at before its read began."""
+    world = settled.world
+    added: list[int] = []
+    with world.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # so that rows come while others are read
+
+    def insert_once(_: Figures) -> None:
+        if not added:
+            added.append(1)
+            world.insert([{"id": 70, "tenant_id": "acme"}])
+
+    with world.workspace() as workspace:
+        selection = Selection(ENTITY, "acme", (ENTITY,))
+        [result] = workspace.sync(selection, SyncOptions(mode="full"), progress=insert_once)
+    assert (result.outcome, result.figures.fetched) == ("success", 4)
+    requests = settled.asked("changes")
+    assert asked_keys(requests) == ["works|acme"]
+    settled.run(requests)
+    world.assert_exact()
+    assert settled.asked("changes") == []
+
+
+def test_a_state_that_returns_is_asked_for_again(settled: Automated) -> None:
+    """Run keys hold for ever: a row that comes, goes and comes again is three runs all the same."""
+    row = {"id": 70, "tenant_id": "acme"}
+    for _ in range(2):
+        now = settled.world.now
+        settled.world.insert([row])
+        settled.run(settled.asked("changes"))
+        settled.world.assert_exact()
+        settled.world.delete(70)
+        settled.world.now = now
+        settled.run(settled.asked("changes"))
+        settled.world.assert_exact()
+
+
+@pytest.mark.parametrize("queued", ["single", "set", "everything"])
+def test_partitions_under_way_are_not_asked_for(settled: Automated, queued: str) -> None:
+    """Not while a run for the partition, a set with it, or everything is queued; once that ended, again."""
+    settled.world.update(11, 21, name="иначе")
+    keys: dict[str, Any] = {"single": ["works|acme"], "set": ["works|acme", "works|cord"], "everything": None}
+    run_id = settled.queue(keys[queued], single=queued == "single")
+    assert asked_keys(settled.asked("changes")) == ([] if queued == "everything" else ["works|brick"])
+    run = settled.instance.get_run_by_id(run_id)
+    assert run is not None
+    settled.instance.report_run_failed(run)
+    assert "works|acme" in asked_keys(settled.asked("changes"))
+
+
+def test_a_failed_run_waits_before_it_is_asked_for_again(settled: Automated) -> None:
+    """The same state is asked for again only after the back-off, under another run key; others go on."""
+    settled.use(automation={"changes": {"backoff": {"base": 3600, "cap": 3600}}})
+    settled.world.update(11, name="иначе")
+    [request] = settled.asked("changes")
+    assert settled.asked("changes") == []  # it was never run: for the sensor that is a failure
+    settled.world.update(21, name="иначе")
+    assert asked_keys(settled.asked("changes")) == ["works|brick"]
+    result = settled.tick("changes")
+    assert result.skip_reason is not None
+    assert "2 partitions differ: 0 of them are being synced" in str(result.skip_reason.skip_message)
+    settled.run([request])
+    settled.world.update(11, name="снова иначе")  # that run succeeded: a new change does not wait
+    assert asked_keys(settled.asked("changes")) == ["works|acme"]
+
+
+def test_other_templates_make_every_partition_due(settled: Automated) -> None:
+    """A changed template is a change of every document, though no row changed."""
+    entities = settled.world.config.model_dump(mode="json", exclude_unset=True)["entities"]
+    entities[ENTITY]["collections"][ENTITY]["text"] = "{name}"
+    settled.use(entities=entities)
+    requests = settled.asked("changes")
+    assert len(asked_keys(requests)) == 4
+    settled.run(requests)
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []

@@ -1,0 +1,103 @@
+"""What sensors asked for: the back-off, the run keys, the cursor; and which partitions are due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from vecsync_dagster.automation.requests import Requests
+from vecsync_dagster.config.automation import RequestBackoff
+from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.sources import Fingerprint
+from vecsync_dagster.sync.due import Due, due_partitions
+from vecsync_dagster_tests.sources.backends import entity_config
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+BACKOFF = RequestBackoff(base=timedelta(minutes=1), multiplier=2, cap=timedelta(minutes=5))
+QUARTER = timedelta(minutes=15)
+
+
+def test_the_wait_grows_to_its_cap() -> None:
+    """1, 2, 4 and then 5 minutes after the last request; each has a run key of its own, with the state in it."""
+    cursor, at, waits, run_keys = "", NOON, [], []
+    for _ in range(6):
+        requests = Requests(cursor, BACKOFF, at)
+        run_keys.append(requests.ask("a", "s1"))
+        asked_at, cursor = at, requests.cursor()
+        while not Requests(cursor, BACKOFF, at).may_ask("a", None):
+            at += timedelta(seconds=30)
+        waits.append((at - asked_at) / timedelta(minutes=1))
+    assert waits == [1, 2, 4, 5, 5, 5]
+    assert len(set(run_keys)) == 6
+    assert Requests("", BACKOFF, NOON).ask("a", "s2") != run_keys[0] == Requests("", BACKOFF, NOON).ask("a", "s1")
+
+
+def test_what_was_done_waits_no_longer() -> None:
+    """A sync that began after the request ends the wait; one that began before does not."""
+    requests = Requests(None, BACKOFF, NOON)
+    requests.ask("a", "s")
+    assert not requests.may_ask("a", NOON - timedelta(seconds=1))
+    assert requests.may_ask("a", NOON + timedelta(seconds=1))
+
+
+def test_what_is_not_wanted_any_more_is_forgotten() -> None:
+    """The cursor holds no more than what is still to be done."""
+    requests = Requests(None, BACKOFF, NOON)
+    for key in ("a", "b"):
+        requests.ask(key, "s")
+    requests.keep(["b"])
+    again = Requests(requests.cursor(), BACKOFF, NOON)
+    assert (again.attempts("a"), again.attempts("b")) == (0, 1)
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "[]", "7", '{"a": 1}', '{"a": [1, 2]}', "null"])
+def test_a_cursor_that_is_none_is_empty(cursor: str) -> None:
+    """Whatever somebody typed into the UI does not stop the sensor."""
+    assert Requests(cursor, BACKOFF, NOON).cursor() == "{}"
+
+
+SETTINGS = entity_config().fingerprint("materials")
+SEEN = Seen(NOON, SETTINGS, Fingerprint(5, 1000, "7"))
+
+
+@pytest.mark.parametrize(
+    ("look", "full"),
+    [
+        (Fingerprint(5, 1000, "7"), None),
+        (Fingerprint(6, 1001, "8"), False),
+        (Fingerprint(5, 1001, "8"), False),
+        (Fingerprint(4, 1001, "8"), True),
+        (Fingerprint(6, 1000, "8"), True),
+        (Fingerprint(5, 999, "8"), True),
+        (Fingerprint(0, None, ""), True),
+    ],
+)
+def test_due_by_looks(look: Fingerprint, full: bool | None) -> None:
+    """Equal looks are not due; later dates with no row less are read incrementally, all else in full."""
+    found = due_partitions(entity_config(), ["a"], {"a": look}, {("materials", "a"): SEEN}, NOON, QUARTER)
+    assert [one.full for one in found] == ([] if full is None else [full])
+
+
+def test_never_seen_is_due() -> None:
+    """A partition that was never synced, or under other settings, is due; so is one that had no rows."""
+    looks = {"a": Fingerprint(1, 2)}
+    never = due_partitions(entity_config(), ["a"], looks, {}, NOON, QUARTER)
+    other = due_partitions(
+        entity_config(), ["a"], looks, {("materials", "a"): Seen(NOON, "other", looks["a"])}, NOON, QUARTER
+    )
+    assert [(one.tenant, one.full) for one in never + other] == [("a", False)] * 2
+    emptied = due_partitions(entity_config(), ["global"], {}, {("materials", "global"): SEEN}, NOON, QUARTER)
+    assert [one.full for one in emptied] == [True]
+
+
+def test_a_source_that_cannot_say_is_due_by_time() -> None:
+    """Without looks a partition is due when its last sync is long enough ago, each time under another state."""
+    seen = {("materials", "a"): Seen(NOON, SETTINGS), ("materials", "b"): Seen(NOON - QUARTER, SETTINGS)}
+    found = due_partitions(entity_config(), ["a", "b", "c"], None, seen, NOON, QUARTER)
+    assert [one.tenant for one in found] == ["b", "c"]
+    later = due_partitions(
+        entity_config(), ["b"], None, {("materials", "b"): Seen(NOON, SETTINGS)}, NOON + QUARTER, QUARTER
+    )
+    assert later[0].state != found[0].state
+    assert isinstance(found[0], Due)

@@ -1,0 +1,159 @@
+"""The tenants sensor: who comes, who goes, and a source that is not to be believed."""
+
+from __future__ import annotations
+
+import pytest
+
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync.rollcall import call_the_roll
+from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
+from vecsync_dagster_tests.world import ENTITY
+
+
+def drop_tenant(automated: Automated, *tenants: str) -> None:
+    world = automated.world
+    world.delete(*(row["id"] for row in world.rows() if row["tenant_id"] in tenants))
+
+
+def test_new_tenants_are_synced_in_the_tick_that_finds_them(automated: Automated) -> None:
+    """They become partitions and get their runs in one tick; the next tick has nothing to say."""
+    requests = automated.asked("tenants")
+    assert automated.partitions() == {"acme", "brick", "cord"}
+    assert sorted(key for request in requests for key in keys_of(request)) == [
+        "works|acme",
+        "works|brick",
+        "works|cord",
+    ]
+    assert all(result.success for result in automated.run(requests))
+    assert {payload["tenantId"] for payload in automated.world.stored().values()} == {"acme", "brick", "cord"}
+    quiet = automated.tick("tenants")
+    assert (quiet.run_requests, quiet.skip_reason.skip_message if quiet.skip_reason else None) == (
+        [],
+        "no tenant came or went",
+    )
+
+
+def test_many_new_tenants_share_a_run(automated: Automated) -> None:
+    """More than a few partitions are one run over a scattered set of them."""
+    automated.world.insert({"id": 1000 + n, "tenant_id": f"tenant-{n:02}"} for n in range(20))
+    [request] = automated.asked("tenants")
+    assert len(keys_of(request)) == 23
+    [result] = automated.run([request])
+    assert result.success
+    automated.settle()
+    automated.world.assert_exact()
+
+
+def test_a_tenant_that_is_gone_leaves_nothing(settled: Automated) -> None:
+    """Its points, ledger rows, watermark and snapshot go, its partition says so, and then leaves the partitions."""
+    world = settled.world
+    drop_tenant(settled, "brick")
+    [request] = settled.asked("tenants")
+    assert keys_of(request) == ["works|brick"]
+    assert config_of_op(request) == {"mode": "full", "allow_removals": True, "partitions": ["works|brick"]}
+    assert settled.partitions() == {"acme", "brick", "cord", GLOBAL}
+    [result] = settled.run([request])
+    assert result.success
+    world.assert_exact()
+    assert settled.last_materialization("works|brick").metadata["state"].value == "removed, 0 points"
+    with world.workspace() as workspace:
+        assert "brick" not in workspace.ledger.tenants(ENTITY)
+        assert (
+            workspace.ledger.watermark(ENTITY, ENTITY, "brick", world.config.entities[ENTITY].fingerprint(ENTITY))
+            is None
+        )
+        assert (ENTITY, "brick") not in workspace.ledger.seen(ENTITY)
+        assert not workspace.snapshots.path(ENTITY, "brick").exists()
+    assert settled.asked("tenants") == []
+    assert settled.partitions() == {"acme", "cord", GLOBAL}
+    assert settled.tick("tenants").dynamic_partitions_requests == []
+
+
+def test_a_tenant_that_comes_back_is_synced_again(settled: Automated) -> None:
+    """The same rows as before, gone and back again, are the same points again."""
+    rows = [row for row in settled.world.rows() if row["tenant_id"] == "brick"]
+    drop_tenant(settled, "brick")
+    settled.settle()
+    settled.world.insert({key: row[key] for key in ("id", "name", "tenant_id")} for row in rows)
+    settled.settle()
+    settled.world.assert_exact()
+    assert "brick" in settled.partitions()
+
+
+def test_a_tenant_that_only_the_ledger_knows_is_found(settled: Automated) -> None:
+    """Fault 4: one that vanished is visited again though it is no partition any more."""
+    settled.instance.delete_dynamic_partition(f"vecsync_{ENTITY}_tenants", "brick")
+    drop_tenant(settled, "brick")
+    settled.run(settled.asked("tenants"))
+    settled.world.assert_exact()
+
+
+@pytest.mark.parametrize("gone", [("acme", "brick"), ("acme", "brick", "cord")], ids=["too many", "all"])
+def test_a_source_that_lists_far_fewer_removes_nothing(settled: Automated, gone: tuple[str, ...]) -> None:
+    """Neither the sensor nor a full run over everything removes; people are told, and the tick says why."""
+    before = settled.world.stored()
+    drop_tenant(settled, *gone)
+    result = settled.tick("tenants")
+    assert (result.run_requests, result.dynamic_partitions_requests) == ([], [])
+    assert result.skip_reason is not None
+    assert "taken for broken" in str(result.skip_reason.skip_message)
+    assert [(one.known, one.listed, one.missing) for one in settled.told] == [(3, 3 - len(gone), gone)]
+    schedule = settled.definitions.resolve_schedule_def("works_nightly")
+    job = settled.definitions.resolve_job_def(schedule.job_name)
+    config = {"ops": {"works_sync": {"config": {"mode": "full"}}}}
+    assert job.execute_in_process(instance=settled.instance, run_config=config).success
+    assert settled.world.stored() == before
+
+
+def test_the_share_is_configurable(settled: Automated) -> None:
+    """Where losing all tenants is nothing unusual, all are removed."""
+    settled.use(automation={"tenants": {"max_lost_share": 1}})
+    drop_tenant(settled, "acme", "brick", "cord")
+    settled.settle()
+    assert settled.told == []
+    settled.world.assert_exact()
+    assert settled.partitions() == {GLOBAL}
+
+
+def test_keys_that_cannot_be_partitions_are_named(settled: Automated) -> None:
+    """A tenant with a `|` in its key is no partition, is asked for in no run, and the tick says so."""
+    settled.world.insert([{"id": 99, "tenant_id": "a|b"}])
+    result = settled.tick("tenants")
+    assert (result.run_requests, result.dynamic_partitions_requests) == ([], [])
+    assert result.skip_reason is not None
+    assert "1 tenant keys cannot be partitions: 'a|b'" in str(result.skip_reason.skip_message)
+    assert settled.asked("changes") == []
+
+
+def test_a_removal_is_asked_for_once_while_it_waits(settled: Automated) -> None:
+    """While its run is queued no other is asked for; when that failed, the next one waits for the back-off."""
+    drop_tenant(settled, "brick")
+    [request] = settled.asked("tenants")
+    queued = settled.queue(keys_of(request))
+    assert settled.asked("tenants") == []
+    run = settled.instance.get_run_by_id(queued)
+    assert run is not None
+    settled.instance.report_run_failed(run)
+    assert settled.asked("tenants") == []
+    settled.cursors["works_tenants"] = None
+    assert [keys_of(again) for again in settled.asked("tenants")] == [["works|brick"]]
+
+
+@pytest.mark.parametrize(
+    ("at_source", "holders", "share", "vanished", "lost"),
+    [
+        (["a", "b"], ["a", "b"], 0.5, (), False),
+        (["a"], ["a", "b"], 0.5, ("b",), False),
+        (["a"], ["a", "b"], 0.4, ("b",), True),
+        ([], ["a"], 0.99, ("a",), True),
+        ([], ["a"], 1.0, ("a",), False),
+        ([], [], 0.0, (), False),
+        (["x", "global"], ["global", "a"], 0.5, ("a",), True),
+    ],
+)
+def test_who_is_believed(
+    at_source: list[str], holders: list[str], share: float, vanished: tuple[str, ...], lost: bool
+) -> None:
+    """A source may lack that share of the tenants that have documents, and no more; `global` is no tenant."""
+    roll = call_the_roll("works", at_source, holders, (), share)
+    assert (roll.vanished, roll.lost is not None) == (vanished, lost)
