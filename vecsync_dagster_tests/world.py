@@ -17,7 +17,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from vecsync_dagster.config import Config
-from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.documents import Document, DocumentBuilder
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
 
@@ -48,6 +48,7 @@ class World:
     config: Config
     now: datetime = START
     results: list[PartitionResult] = field(default_factory=list)
+    _open: Workspace | None = None
 
     def __post_init__(self) -> None:
         self.engine = sa.create_engine(self.source_url, poolclass=sa.NullPool)
@@ -82,8 +83,21 @@ class World:
 
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
+        if self._open is not None:
+            yield self._open
+            return
         with Workspace(self.config) as workspace:
             yield workspace
+
+    @contextmanager
+    def kept_open(self) -> Iterator[Workspace]:
+        """One workspace for all that is done in the block: opening one takes longer than a small sync."""
+        with Workspace(self.config) as workspace:
+            self._open = workspace
+            try:
+                yield workspace
+            finally:
+                self._open = None
 
     def sync(self, *tenants: str, entity: str = ENTITY, **options: Any) -> list[PartitionResult]:
         """Sync these tenants (none: all there are); returns the results, which are kept as well."""
@@ -98,8 +112,12 @@ class World:
 
     def expected(self, collection: str = ENTITY) -> dict[str, dict[str, Any]]:
         """Point id -> payload of every valid row, by tenant and scope."""
+        return {document.point_id: dict(document.payload) for document in self.documents(collection)}
+
+    def documents(self, collection: str = ENTITY) -> list[Document]:
+        """The document of every valid row."""
         entity = self.config.entities[ENTITY]
-        points: dict[str, dict[str, Any]] = {}
+        documents: list[Document] = []
         by_tenant: dict[str, list[dict[str, Any]]] = {}
         for row in self.rows():
             tenant = GLOBAL if row["is_global"] else row["tenant_id"]
@@ -108,8 +126,8 @@ class World:
                 by_tenant.setdefault(tenant, []).append(plain)
         for tenant, rows in by_tenant.items():
             batch = DocumentBuilder(ENTITY, entity, tenant, [collection]).build(pa.RecordBatch.from_pylist(rows))
-            points.update({document.point_id: dict(document.payload) for document in batch[collection].documents})
-        return points
+            documents += batch[collection].documents
+        return documents
 
     def stored(self, collection: str = ENTITY) -> dict[str, dict[str, Any]]:
         with self.workspace() as workspace:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
@@ -98,7 +98,7 @@ def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
     for tenant, some in _by_tenant(ours):
         other = replace(target, tenant=tenant)
         try:
-            with nullcontext() if tenant == target.tenant else _held(other):
+            with _held(other, some, already=target.tenant):
                 figures.add(_mend(other, source, some))
         except PartitionBusy:
             all_of_it = False
@@ -109,14 +109,15 @@ def repair(target_of: Callable[[str], Target], source: Source, differences: Iter
     """Mend every difference: orphans are deleted; the others are written again from the source's record, with
     vectors from the cache. A record that the source no longer has is removed.
 
-    Each tenant is held while it is mended, and what a run has put right meanwhile is left alone: a point that it
-    has written but not yet told the ledger looks like an orphan. `target_of` gives the target of a tenant. Raises
+    Each tenant is held while it is mended, also the one under which a point lies by mistake, and what a run has put
+    right meanwhile is left alone: what it has written but not yet told the ledger looks like an orphan, or like a
+    point of another tenant's. `target_of` gives the target of a tenant. Raises
     PartitionBusy where a run is under way, and the first error of a service; what was mended stays.
     """
     figures = Figures()
     for tenant, some in _by_tenant(differences):
         target = target_of(tenant)
-        with _held(target):
+        with _held(target, some):
             figures.add(_mend(target, source, some))
     return figures
 
@@ -132,10 +133,16 @@ def _tenant(difference: Difference) -> str:
 
 
 @contextmanager
-def _held(target: Target) -> Iterator[None]:
-    """The right to sync a tenant; should the mending not come to its end, its next full run looks again."""
+def _held(target: Target, differences: Sequence[Difference], already: str | None = None) -> Iterator[None]:
+    """The right to sync all the tenants that these differences are about, but the one that the caller holds already.
+
+    Should the mending not come to its end, the next full run looks again.
+    """
+    tenants = {target.tenant, *(d.stored_tenant for d in differences if d.stored_tenant is not None)}
     partition, run_id = (target.entity, target.collection, target.tenant), uuid.uuid4().hex
-    with target.ledger.hold(target.entity, target.tenant):
+    with ExitStack() as holds:
+        for tenant in sorted(tenants - {already}):
+            holds.enter_context(target.ledger.hold(target.entity, tenant))
         target.ledger.begin_writing(*partition, run_id)
         yield
     target.ledger.finish_writing(*partition, [run_id])

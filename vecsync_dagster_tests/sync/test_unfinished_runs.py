@@ -1,7 +1,7 @@
 """A run ends between the store's answer and the ledger's entry, and then the source changes back: nobody would look.
 
 The ledger says what it said before, and so does the source; only the store is different. The next full run must see
-that the one before it never finished.
+that the one before it never finished; and until then no run may hide what is wrong.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def sync_until(world: World, tenant: str, method: str) -> None:
         [selection] = workspace.select([ENTITY], [tenant])
         with pytest.raises(Killed):
             workspace.sync(selection, SyncOptions(mode="full"))
+        delattr(workspace.ledger, method)
 
 
 def undelete(world: World) -> None:
@@ -99,17 +100,103 @@ def test_one_full_run_mends_what_was_left_half_done(world: World, case: Case, la
     world.update(2, name="A", code="A")
     if case.name == "a deleted row comes back":
         undelete_first(world)
+    with world.kept_open():
+        world.sync()
+        case.change(world)
+        sync_until(world, case.tenant, case.method)
+        case.back(world)
+        results: list[PartitionResult] = []
+        for tenant in sorted(["acme", GLOBAL, "brick"], reverse=last_first):
+            results += world.sync(tenant, mode="full")
+        assert sum(result.figures.embedded for result in results) == 0
+        world.assert_exact()
+        again = world.sync(mode="full")
+        assert all(result.ok and not result.figures.touched for result in again)
+
+
+def assert_vector(world: World, db_id: str, text: str) -> None:
+    """The point nearest to the text is this document's, and it is as near as can be."""
+    with world.workspace() as workspace:
+        vector = workspace.embedders.of(ENTITY, ENTITY, pin=False).provider.embed_query(text)
+        [best, *_] = workspace.store("main").search(ENTITY, vector, "acme", limit=1)
+    assert (best.payload["dbId"], round(best.score, 3)) == (db_id, 1.0)
+
+
+@pytest.mark.parametrize("modes", [["full"], ["incremental", "full"]], ids="-".join)
+def test_a_new_payload_does_not_hide_that_the_vector_is_another_texts(world: World, modes: list[str]) -> None:
+    """A text is written, unconfirmed, and changed back together with a payload: the old text's vector comes back."""
+    seed(world, {"acme": 4})
+    world.update(2, name="Копать")
     world.sync()
-    case.change(world)
-    sync_until(world, case.tenant, case.method)
-    case.back(world)
-    results: list[PartitionResult] = []
-    for tenant in sorted(["acme", GLOBAL, "brick"], reverse=last_first):
-        results += world.sync(tenant, mode="full")
-    assert sum(result.figures.embedded for result in results) == 0
+    world.update(2, name="Красить")
+    sync_until(world, "acme", "confirm")
+    world.update(2, name="Копать", code="W-2")
+    for mode in modes:
+        world.sync(mode=mode)
+    assert_vector(world, "2", "Копать шт")
     world.assert_exact()
-    again = world.sync(mode="full")
-    assert all(result.ok and not result.figures.touched for result in again)
+
+
+def test_a_tenant_of_which_only_the_store_learned_is_emptied(world: World) -> None:
+    """A new tenant's first run is killed after its first write; then the tenant is gone: so are its points."""
+    seed(world, {"acme": 4})
+    world.sync()
+    world.insert({"id": n, "tenant_id": "cement"} for n in (3001, 3002))
+    sync_until(world, "cement", "confirm")
+    world.delete(3001, 3002)
+    assert len(world.stored()) == 6
+    results = world.sync(mode="full")
+    assert one(results, "cement").figures.removed == 2
+    world.assert_exact()
+    assert "cement" not in {result.tenant for result in world.sync(mode="full")}
+
+
+def test_a_rebuilt_ledger_still_knows_what_did_not_finish(world: World) -> None:
+    """Marks outlive a rebuild and refuse none: the next full run compares, and then they are gone."""
+    seed(world, {"acme": 4})
+    world.sync()
+    world.insert([{"id": 50, "tenant_id": "acme"}])
+    sync_until(world, "acme", "confirm")
+    world.delete(50)
+    with world.workspace() as workspace:
+        assert workspace.rebuild(ENTITY, ENTITY, force=True).taken.total() == 5
+        assert len(workspace.ledger.unfinished(ENTITY, ENTITY, "acme")) == 1
+    assert one(world.sync(mode="full"), "acme").figures.removed == 1
+    world.assert_exact()
+    with world.workspace() as workspace:
+        assert workspace.ledger.unfinished(ENTITY, ENTITY, "acme") == []
+
+
+def test_a_rebuild_that_is_cut_short_is_not_forgotten(world: World) -> None:
+    """Rows were forgotten and not yet made anew, and then a record goes: the next full run still finds its point."""
+    seed(world, {"acme": 4})
+    world.sync()
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with world.workspace() as workspace:
+        store: Any = workspace.store("main")
+        store.scan = die
+        with pytest.raises(Killed):
+            workspace.rebuild(ENTITY, ENTITY, force=True)
+        del store.scan
+    world.delete(3)
+    world.sync(mode="full")
+    world.assert_exact()
+
+
+def test_a_suspicious_export_mends_nothing(world: World) -> None:
+    """Where the removal guard stops a removal, the export is not believed: what is left half done waits."""
+    seed(world, {"acme": 100})
+    world.sync()
+    world.insert([{"id": 500, "tenant_id": "acme"}])
+    sync_until(world, "acme", "confirm")
+    world.delete(500, *range(1, 61))
+    assert one(world.sync(mode="full"), "acme").figures.removals_blocked == 60
+    assert len(world.stored()) == 101
+    assert one(world.sync(mode="full", allow_removals=True), "acme").figures.removed == 61
+    world.assert_exact()
 
 
 def undelete_first(world: World) -> None:

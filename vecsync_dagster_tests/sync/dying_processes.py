@@ -1,0 +1,152 @@
+"""Syncs that are killed with SIGKILL, each in a process of its own, started in a fraction of a second.
+
+    python -m vecsync_dagster_tests.sync.dying_processes CONFIG
+
+imports everything once and then forks a process for each line of its input, "STAGE WHEN NTH MODE". The process
+syncs everything, and dies before or after (WHEN) its NTH call of that stage; at the stage `any` it dies after NTH
+milliseconds, whatever it is doing. For each line one is answered: the process's exit status, negative for a signal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+from qdrant_client import QdrantClient
+from sqlalchemy import event
+
+from vecsync_dagster.config import load_config
+from vecsync_dagster.embedding.tokens import TokenCounter
+from vecsync_dagster.ledger import migrate
+from vecsync_dagster.sync import SyncOptions, Workspace
+from vecsync_dagster_tests.sync.killed_process import die_at
+
+__all__ = ["STAGES", "Stage"]
+
+Stage = Literal["export", "embed", "upsert", "payload", "delete", "commit", "any"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+PATIENCE_S = 30.0
+_NEEDED = (
+    "anyio.from_thread",
+    "anyio._backends._asyncio",
+    "pandas",
+    "vecsync_dagster.embedding.openai_remote",
+    "vecsync_dagster.sources.sql_postgres",
+    "vecsync_dagster.sources.sql_sqlite",
+    "vecsync_dagster.stores.qdrant_embedded",
+    "vecsync_dagster.stores.qdrant_server",
+)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(workspace: Workspace, stage: Stage, when: str, nth: int) -> None:
+    """Set the moment of death."""
+    [entity] = workspace.config.entities
+    match stage:
+        case "export":
+            source = workspace.source(entity)
+            source.read = dying(source.read, when, nth)  # type: ignore[method-assign]
+        case "embed":
+            provider: Any = workspace.embedders.of(entity, entity, pin=False).provider
+            provider.embed_parts = dying(provider.embed_parts, when, nth)
+        case "commit" if when == "before":
+            event.listen(workspace.ledger.database.engine, "commit", Countdown(nth))
+        case "commit":
+            method = ("confirm", "touch", "keep_vectors", "forget", "set_watermark", "record_run")[nth % 6]
+            die_at(workspace.ledger, method, when, 1 + nth // 6)
+        case "any":
+            threading.Timer(nth / 1000, die).start()
+        case _:
+            method = {"payload": "set_payload"}.get(stage, stage)
+            die_at(workspace.store("main"), method, when, nth)
+
+
+class Countdown:
+    """Dies at its nth call."""
+
+    def __init__(self, nth: int) -> None:
+        self._left = nth
+        self._lock = threading.Lock()
+
+    def __call__(self, *_: object) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                die()
+
+
+def dying(real: Any, when: str, nth: int) -> Any:
+    """A generator function whose process dies before or after the nth item of all its calls together."""
+    countdown = Countdown(nth)
+
+    def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        if when == "before":
+            countdown()
+        for item in real(*args, **kwargs):
+            if when == "after":
+                countdown()
+            yield item
+
+    return generate
+
+
+def sync(config: str, stage: Stage, when: str, nth: int, mode: Literal["full", "incremental"]) -> None:
+    with Workspace(load_config(Path(config))) as workspace:
+        arm(workspace, stage, when, nth)
+        for selection in workspace.select(workspace.config.entities):
+            deadline = time.monotonic() + PATIENCE_S
+            # A database server needs a moment to notice that the one before was killed.
+            while busy(workspace.sync(selection, SyncOptions(mode=mode, allow_removals=True))):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{selection.tenant} stays busy")
+                time.sleep(0.02)
+
+
+def busy(results: list[Any]) -> bool:
+    return any(result.error is not None and result.error.code == "PARTITION_BUSY" for result in results)
+
+
+def warm_up() -> None:
+    """Do what each sync would do again at its first use. No thread is begun: it would be missing in the forked ones."""
+    for name in _NEEDED:
+        importlib.import_module(name)
+    migrate.head()
+    TokenCounter("loopback").count("text")
+    QdrantClient(url="http://127.0.0.1:1", check_compatibility=False).close()
+
+
+def run_and_exit(config: str, stage: Any, when: str, nth: str, mode: Any) -> NoReturn:
+    status = 1
+    try:
+        sync(config, stage, when, int(nth), mode)
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        os._exit(status)
+
+
+def main() -> None:
+    warm_up()
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run_and_exit(sys.argv[1], *line.split())
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""Any sequence of changes, syncs, failures, crashes and crossings, then one full run: store == source == ledger."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from vecsync_dagster.config.models import HashProvider as HashConfig
+from vecsync_dagster.config.models import SyncConfig
+from vecsync_dagster.embedding.hashing import HashProvider
+from vecsync_dagster.errors import (
+    EmbeddingUnavailable,
+    LedgerUnavailable,
+    SourceUnavailable,
+    StoreUnavailable,
+    VecsyncError,
+)
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.sources import build_source
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import PartitionResult, SyncOptions, sync_tenant
+from vecsync_dagster_tests.fakes.memory_store import MemoryStore
+from vecsync_dagster_tests.world import ENTITY, World, config_of
+
+TENANTS = (GLOBAL, "acme", "brick")
+SETTINGS = SyncConfig.model_validate({"page": 3, "batch": 2, "delete_batch": 2, "parallel": 2})
+
+Kind = Literal["crash", "failure", "meanwhile"]
+
+
+class Crash(BaseException):
+    """The process ends here: nothing catches it, and what is called afterwards does not happen any more."""
+
+
+class Fate:
+    """What befalls one run: at the nth call of one method, before or after it was done.
+
+    A crash is followed by nothing: in the other threads too the process is gone. A failure happens once.
+    Meanwhile: at that moment something else is done, and the run goes on as if nothing had happened.
+    """
+
+    def __init__(
+        self, meanwhile: Callable[[], object], method: str = "", nth: int = 1, kind: Kind = "crash", after: bool = False
+    ) -> None:
+        self._method, self._left, self._kind, self._after = method, nth, kind, after
+        self._meanwhile = meanwhile
+        self._lock = threading.Lock()
+        self._gone = False
+
+    def meet(self, method: str, call: Callable[[], Any], error: VecsyncError) -> Any:
+        with self._lock:
+            if self._gone:
+                raise Crash
+            self._left -= method == self._method
+            mine = method == self._method and self._left == 0
+            self._gone = mine and self._kind == "crash" and not self._after
+        if mine and not self._after:
+            self._strike(error)
+        answer = call()
+        if mine and self._after:
+            self._gone = self._kind == "crash"
+            self._strike(error)
+        return answer
+
+    def _strike(self, error: VecsyncError) -> None:
+        if self._kind != "meanwhile":
+            raise Crash if self._gone else error
+        self._meanwhile()
+
+
+class Fated:
+    """An object whose named methods meet the fate of the run; it is the real one otherwise."""
+
+    def __init__(self, real: Any, methods: Sequence[str], fate: Fate, error: VecsyncError) -> None:
+        self._real, self._methods, self._fate, self._error = real, frozenset(methods), fate, error
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._real, name)
+        if name not in self._methods:
+            return found
+        return lambda *args, **kwargs: self._fate.meet(name, lambda: found(*args, **kwargs), self._error)
+
+
+SOURCE_CALLS = ("read",)
+PROVIDER_CALLS = ("embed_documents",)
+WRITES = ("upsert", "set_payload", "delete")
+STORE_CALLS = (*WRITES, "scan")
+LEDGER_CALLS = (
+    "begin_writing",
+    "finish_writing",
+    "rows",
+    "keep_vectors",
+    "confirm",
+    "touch",
+    "fail",
+    "unseen",
+    "forget",
+    "set_watermark",
+    "record_run",
+)
+
+ChangeKind = Literal["insert", "text", "payload", "move", "delete", "mark as deleted", "empty a tenant"]
+Change = tuple[ChangeKind, int, str]
+FateOfRun = tuple[str, int, Kind, bool] | None
+
+# sampled_from, not integers: those would mostly be small.
+numbers = st.sampled_from(range(40))
+some_changes = st.lists(
+    st.tuples(st.sampled_from(get_args(ChangeKind)), numbers, st.sampled_from(TENANTS)), min_size=4, max_size=10
+)
+fates = st.tuples(
+    st.sampled_from([*SOURCE_CALLS, *PROVIDER_CALLS, *STORE_CALLS, *WRITES, *WRITES, *LEDGER_CALLS]),
+    st.sampled_from([1, 1, 2]),
+    st.sampled_from(get_args(Kind)),
+    st.booleans(),
+)
+
+
+class AnySequence(RuleBasedStateMachine):
+    """The source is a real table, the ledger a real database; store and embedding are plain and fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="vecsync-sequence-"))
+        config = config_of(
+            self.folder, source={"type": "sqlite", "path": "source.db"}, store={"type": "qdrant", "path": "unused"}
+        )
+        works = config.entities[ENTITY].model_copy(update={"overlap": timedelta(seconds=2)})
+        self.world = World(
+            f"sqlite:///{self.folder / 'source.db'}", config.model_copy(update={"entities": {ENTITY: works}})
+        )
+        self.source = build_source(
+            config.sources["estimating"], works, name="estimating", entity_name=ENTITY, path_of=config.path
+        )
+        self.ledger = SqlLedger.open(f"sqlite:///{self.folder / 'ledger.sqlite'}")
+        self.store = MemoryStore()
+        self.provider = HashProvider(HashConfig(provider="hash", dimensions=8))
+        self.next_id = 0
+        with self.world.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # rows may change while others read them
+
+    def teardown(self) -> None:
+        try:
+            self.after_one_full_run_everything_is_right()
+        finally:
+            self.ledger.close()
+            self.source.close()
+            self.world.engine.dispose()
+            shutil.rmtree(self.folder)
+
+    # -- the source changes ------------------------------------------------------------------------
+    @initialize()
+    def begin(self) -> None:
+        for number in range(15):
+            self.change("insert", number, TENANTS[number % 3])
+        for tenant in TENANTS:
+            self.run(tenant, SyncOptions())
+
+    def change(self, kind: ChangeKind, number: int, tenant: str) -> None:
+        rows = self.world.rows()
+        some = [rows[number % len(rows)]["id"]] if rows else []
+        match kind:
+            case "insert":
+                self.next_id += 1
+                self.world.insert([{"id": self.next_id, **whose(tenant)}])
+            case "text":
+                self.world.update(*some, name=f"Работа {number % 5}")
+            case "payload":
+                self.world.update(*some, code=f"W-{number % 5}")
+            case "move":
+                self.world.update(*some, **whose(tenant))
+            case "delete":
+                self.world.delete(*some)
+            case "mark as deleted":
+                self.world.update(*some, deleted_at=self.world.now.isoformat())
+            case "empty a tenant":
+                self.world.delete(*[row["id"] for row in rows if row["tenant_id"] == "brick"])
+
+    # -- syncs, good and bad -----------------------------------------------------------------------
+    @rule(
+        changes=some_changes,
+        later=some_changes,
+        tenants=st.permutations(TENANTS),
+        mode=st.sampled_from(["full", "incremental"]),
+        fate=fates,
+    )
+    def sync(
+        self,
+        changes: list[Change],
+        later: list[Change],
+        tenants: list[str],
+        mode: Literal["full", "incremental"],
+        fate: FateOfRun,
+    ) -> None:
+        """Some changes, then all tenants in any order. The first one's run may fail or crash, or the source changes
+        and another tenant is synced while it has a batch in hand."""
+        for change in changes:
+            self.change(*change)
+        options = SyncOptions(mode=mode, allow_removals=True)
+        before = dict(self.store.points)
+        self.run(tenants[0], SyncOptions(mode=mode, dry_run=True))
+        assert self.store.points == before
+
+        def meanwhile() -> None:
+            for change in later:
+                self.change(*change)
+            self.run(tenants[1], options)
+
+        self.run(tenants[0], options, fate, meanwhile)
+        for tenant in tenants[1:]:
+            self.run(tenant, options)
+
+    @rule(changes=some_changes, tenant=st.sampled_from(TENANTS), limit=st.sampled_from(range(6)), fate=fates)
+    def sync_a_part(self, changes: list[Change], tenant: str, limit: int, fate: FateOfRun) -> None:
+        for change in changes:
+            self.change(*change)
+        self.run(tenant, SyncOptions(mode="full", limit=limit, offset=limit % 2), fate)
+
+    def run(
+        self,
+        tenant: str,
+        options: SyncOptions,
+        fated: FateOfRun = None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> list[PartitionResult] | None:
+        """None where the run crashed or the ledger failed it."""
+        fate = Fate(meanwhile, *(fated or ()))
+        ledger = Fated(self.ledger, LEDGER_CALLS, fate, LedgerUnavailable("the ledger is away"))
+        store = Fated(self.store, STORE_CALLS, fate, StoreUnavailable("the store is away", service="MEMORY"))
+        provider = Fated(self.provider, PROVIDER_CALLS, fate, EmbeddingUnavailable("the provider is away"))
+        source = Fated(self.source, SOURCE_CALLS, fate, SourceUnavailable("the source is away"))
+        try:
+            results = sync_tenant(
+                ENTITY,
+                self.world.config.entities[ENTITY],
+                tenant,
+                source=source,
+                store={ENTITY: store},
+                provider=provider,
+                ledger=ledger,
+                settings=SETTINGS,
+                options=options,
+            )
+        except (Crash, LedgerUnavailable):
+            assert fated is not None
+            assert fated[2] != "meanwhile"
+            return None
+        if fated is None or fated[2] == "meanwhile":
+            assert all(result.error is None for result in results), results
+        return results
+
+    # -- what holds --------------------------------------------------------------------------------
+    @rule()
+    def after_one_full_run_everything_is_right(self) -> None:
+        """At the end of every sequence, and now and then on the way: later changes would hide what is wrong."""
+        options = SyncOptions(mode="full", allow_removals=True)
+        for tenant in TENANTS:
+            self.run(tenant, options)
+        expected = self.world.expected()
+        assert self.store.points == expected
+        self.assert_vectors()
+        rows = {p.point_id: (p.tenant, p.content_hash, p.payload_hash) for p in self.ledger_points()}
+        assert rows == {
+            point_id: (payload["tenantId"] or GLOBAL, payload["contentHash"], payload["payloadHash"])
+            for point_id, payload in expected.items()
+        }
+        for tenant in TENANTS:
+            [result] = self.run(tenant, options) or []
+            assert result.ok, result.checks
+            assert not result.figures.touched
+
+    def assert_vectors(self) -> None:
+        """Each point has the vector of its own text."""
+        documents = self.world.documents()
+        texts = [self.provider.prepare(document.text).text for document in documents]
+        vectors = self.provider.embed_documents(texts).vectors
+        for document, vector in zip(documents, vectors, strict=True):
+            assert np.array_equal(self.store.vectors[document.point_id], vector), document.document_id
+
+    def ledger_points(self) -> list[Any]:
+        return [point for page in self.ledger.points(ENTITY, ENTITY) for point in page]
+
+
+def whose(tenant: str) -> dict[str, Any]:
+    return {"tenant_id": None if tenant == GLOBAL else tenant, "is_global": tenant == GLOBAL}
+
+
+TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(
+    max_examples=25,
+    stateful_step_count=10,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=(Phase.generate,),  # finding a smaller example takes longer than a test may
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
