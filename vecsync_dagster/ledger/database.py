@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,12 @@ _SQLITE: Final = {"sqlite", "sqlite+pysqlite"}
 _SYNCHRONOUS: Final = "vecsync_synchronous"
 
 LOCK_TIMEOUT_S: Final = 60.0
+
+# Text as it is, not as escapes: what is no Unicode is refused by the driver, as it is in any other parameter.
+_ENGINE: Final[Mapping[str, Any]] = {
+    "hide_parameters": True,
+    "json_serializer": partial(json.dumps, ensure_ascii=False),
+}
 
 
 class Database:
@@ -108,16 +116,16 @@ def sqlite_file(url: URL) -> Path | None:
 def _postgres_engine(url: URL) -> Engine:
     defaults: dict[str, Any] = {"connect_timeout": 10, "application_name": "vecsync"}
     arguments = {key: value for key, value in defaults.items() if key not in url.query}
-    return create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=arguments)
+    return create_engine(url, **_ENGINE, pool_pre_ping=True, connect_args=arguments)
 
 
 def _sqlite_engine(url: URL) -> Engine:
     arguments: dict[str, Any] = {} if "timeout" in url.query else {"timeout": LOCK_TIMEOUT_S}
     if sqlite_file(url) is None:
         arguments["check_same_thread"] = False
-        engine = create_engine(url, hide_parameters=True, poolclass=StaticPool, connect_args=arguments)
+        engine = create_engine(url, **_ENGINE, poolclass=StaticPool, connect_args=arguments)
     else:
-        engine = create_engine(url, hide_parameters=True, connect_args=arguments)
+        engine = create_engine(url, **_ENGINE, connect_args=arguments)
     event.listen(engine, "connect", _connect)
     event.listen(engine, "begin", _begin)
     return engine

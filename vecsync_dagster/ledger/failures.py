@@ -48,7 +48,8 @@ def ledger_errors(name: str) -> Iterator[None]:
     except exc.TimeoutError as error:
         raise LedgerUnavailable(f"ledger {name}: no connection became free in time", ledger=name) from error
     except exc.DBAPIError as error:
-        raise _translate(name, error) from error
+        # A server's text may quote a value: it is not chained.
+        raise _translate(name, error) from None
     except (exc.SQLAlchemyError, UnicodeError) as error:
         reason = "a value that cannot be stored" if isinstance(error, exc.StatementError | UnicodeError) else "misuse"
         raise LedgerRejected(f"ledger {name}: {reason} ({type(error).__name__})", ledger=name) from error
