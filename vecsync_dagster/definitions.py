@@ -15,8 +15,14 @@ from vecsync_dagster.config import Config, find_config, load_config
 __all__ = ["build_definitions", "defs"]
 
 
-def build_definitions(config: Config) -> dg.Definitions:
-    """Everything that follows from one configuration."""
+def build_definitions(
+    config: Config, *, executor: dg.ExecutorDefinition | None = dg.in_process_executor
+) -> dg.Definitions:
+    """Everything that follows from one configuration.
+
+    `executor`: of runs that belong to no job, like those the UI's "Materialize" makes; None leaves that to whom the
+    definitions are merged into.
+    """
     jobs = {name: build_entity_job(name) for name in config.entities}
     everything = build_all_job(config)
     return dg.Definitions(
@@ -24,8 +30,7 @@ def build_definitions(config: Config) -> dg.Definitions:
         jobs=[*jobs.values(), everything],
         schedules=nightly_schedules(config, jobs),
         sensors=alert_sensors(config, [everything.name, *(job.name for job in jobs.values())]),
-        # Steps are few and streams are shared: a process for each step would only cost its start (3.7 s a run).
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 
