@@ -24,8 +24,15 @@ from vecsync_dagster.config import Config, find_config, load_config
 __all__ = ["build_definitions", "defs"]
 
 
-def build_definitions(config: Config, *, notify: Notify = log_only) -> dg.Definitions:
-    """Everything that follows from one configuration. `notify` is told what sensors find that people should know."""
+def build_definitions(
+    config: Config, *, executor: dg.ExecutorDefinition | None = dg.in_process_executor, notify: Notify = log_only
+) -> dg.Definitions:
+    """Everything that follows from one configuration. `notify` is told what sensors find that people should know.
+
+    `executor`: of runs that belong to no job, like those the UI's "Materialize" makes; None leaves that to whom the
+    definitions are merged into. Steps are few and streams are shared: a process for each step would only cost its
+    start (3.7 s a run).
+    """
     jobs = {name: build_entity_job(name) for name in config.entities}
     everything = build_all_job(config)
     reconcile, freshness = build_standing_jobs(config)
@@ -43,8 +50,7 @@ def build_definitions(config: Config, *, notify: Notify = log_only) -> dg.Defini
             *(change_sensor(config, name, job) for name, job in jobs.items()),
             *alert_sensors(config, watched),
         ],
-        # Steps are few and streams are shared: a process for each step would only cost its start (3.7 s a run).
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, kind_of_check, sync_failed
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.alerts import Alert, AlertBook, KnownAlert
 from vecsync_dagster.sync import PartitionResult
 
@@ -71,6 +71,8 @@ def observe_results(
 
 def _result(observed: Observed, result: PartitionResult, run_id: str) -> None:
     entity, partition = result.entity, f"{result.collection}|{result.tenant}"
+    if isinstance(result.error, PartitionBusy):
+        return  # another run is syncing it, and tells what it finds
     if result.error is not None:
         observed.raised.append(sync_failed(entity, partition, _reason(result.error), run_id=run_id))
     elif result.outcome == "success":

@@ -24,6 +24,7 @@ from vecsync_dagster.alerts import (
     sync_failed,
 )
 from vecsync_dagster.config.models import Config
+from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger.alerts import AlertBook
 from vecsync_dagster.sync import STAGES
 
@@ -103,6 +104,8 @@ def _failures(
         if "failed" in named:
             reasons = _reasons(named)
             for key, reason in reasons.items():
+                if reason.startswith(f"{PartitionBusy.default_code}:"):
+                    continue  # another run is syncing it, and tells what it finds
                 owner = _owner(config, key) or name
                 observed.raised.append(sync_failed(owner, key, reason, run_id=run.run_id))
             return reasons

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from vecsync_dagster.config.messages import explain
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.config.yaml_text import parse_yaml
+from vecsync_dagster.config.yaml_text import KeyPath, parse_yaml
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["ENVIRONMENT", "find_config", "load_config", "parse_config"]
+__all__ = ["ENVIRONMENT", "find_config", "load_config", "parse_config", "validate_config"]
 
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "SYNC_MODE": ("sync", "mode"),
@@ -62,11 +62,17 @@ def load_config(path: Path) -> Config:
 def parse_config(text: str, *, name: str = "vecsync.yaml") -> Config:
     """The same from text; relative paths start at the current folder."""
     data, lines = parse_yaml(text, name)
+    return validate_config(data, name=name, lines=lines)
+
+
+def validate_config(data: Any, *, name: str, lines: Mapping[KeyPath, int] | None = None) -> Config:
+    """The same from plain data, which is changed where the environment overrides it. `lines`: of each key, if it
+    came from a file."""
     overridden = _override(data)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        messages = explain(error, data, lines, overridden)
+        messages = explain(error, data, lines or {}, overridden)
         raise ConfigError("\n".join(f"{name}{message}" for message in messages), file=name) from None
 
 

@@ -64,7 +64,8 @@ def _message(error: dict[str, Any], data: Any, lines: Mapping[KeyPath, int], ove
     if path in overridden:
         return f": {key} (from the environment variable {overridden[path]}): {reason}"
     line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), 1)
-    return f":{line}: {key}: {reason}" if key else f":{line}: {reason}"
+    place = f":{line}" if lines or not key else ""  # what came from no file has no lines
+    return f"{place}: {key}: {reason}" if key else f"{place}: {reason}"
 
 
 def _path(error: dict[str, Any], data: Any) -> KeyPath:

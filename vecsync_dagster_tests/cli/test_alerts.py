@@ -126,6 +126,16 @@ def test_without_a_ledger_it_is_told_all_the_same(config: Path, synced: Path, sl
     assert "sync failed: LEDGER_" in text
 
 
+def test_two_syncs_that_meet_tell_nobody(config: Path, synced: Path, slack: Inbox) -> None:
+    """A tenant that another run has is no problem: that run tells what it finds."""
+    with_alerts(config)
+    with Workspace(load_config(config)) as workspace, workspace.ledger.hold("works", MORAVA):
+        ran = vecsync("sync", "tenant", MORAVA, "--entity", "works", "--no-record", "--config", config)
+    assert ran.code == 1
+    assert "PARTITION_BUSY" in ran.err
+    assert slack.posts == []
+
+
 def test_a_dry_run_tells_nobody(config: Path, synced: Path, slack: Inbox) -> None:
     """Looking at what would happen is no event."""
     with_alerts(config)
