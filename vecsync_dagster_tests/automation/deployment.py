@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dagster as dg
 import yaml
 
 from vecsync_dagster_tests.world import ENTITY
@@ -163,6 +164,14 @@ class Deployment:
         return True
 
 
+def _make_storage(home: Path) -> None:
+    """Before several processes begin at once: those that make the same tables may wait for each other for ever."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs_count()
+        instance.all_instigator_state()
+        instance.get_dynamic_partitions("")
+
+
 @contextmanager
 def deployment(home: Path, config: Path, storage: Mapping[str, Any] | None = None) -> Iterator[Deployment]:
     """Our own dagster.yaml, but for `storage` and how often the queue is looked at."""
@@ -172,6 +181,7 @@ def deployment(home: Path, config: Path, storage: Mapping[str, Any] | None = Non
         settings["storage"] = dict(storage)
     home.mkdir()
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    _make_storage(home)
     running = Deployment(home, {"VECSYNC_CONFIG": str(config)})
     try:
         running.start_all()
