@@ -1,0 +1,132 @@
+"""Checks over all partitions at once: their jobs, their schedules, and what they find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.stores.base import Point
+from vecsync_dagster_tests.automation.ticks import VECTORS, Automated
+from vecsync_dagster_tests.world import ENTITY, World
+
+RECONCILED = {"reconciliation", "isolation_of_all"}
+
+
+def run(automated: Automated, job: str) -> dict[str, dg.AssetCheckEvaluation]:
+    result = automated.definitions.resolve_job_def(job).execute_in_process(instance=automated.instance)
+    assert result.success
+    return {one.check_name: one for one in result.get_asset_check_evaluations()}
+
+
+def foreign_point(world: World, tenant: str, **payload: object) -> None:
+    with world.workspace() as workspace:
+        point = Point("00000000-0000-4000-8000-000000000001", {"tenantId": tenant, **payload}, np.ones(64, np.float32))
+        workspace.store_of(ENTITY, ENTITY).upsert(ENTITY, [point])
+
+
+def test_all_is_well(settled: Automated) -> None:
+    """One unpartitioned run over everything: every point as the ledger says, every partition in time."""
+    found = run(settled, "reconcile_job")
+    assert {name: (one.passed, one.partition) for name, one in found.items()} == dict.fromkeys(RECONCILED, (True, None))
+    assert found["reconciliation"].metadata["points"].value == 17
+    assert {name: one.passed for name, one in run(settled, "freshness_job").items()} == {"freshness": True}
+
+
+def test_reconciliation_finds_what_no_partition_sees(settled: Automated) -> None:
+    """A foreign point under a tenant that nobody knows, and a lost one, are told by partition and kind."""
+    foreign_point(settled.world, "nobody")
+    with settled.world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        [points] = list(store.scan(ENTITY, "acme"))
+        store.delete(ENTITY, "acme", [points[0].point_id])
+    found = run(settled, "reconcile_job")
+    told = found["reconciliation"]
+    assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "1 missing of works|acme; 1 orphan of works|nobody" in str(told.description)
+    assert found["isolation_of_all"].passed
+
+
+@pytest.mark.parametrize("leak", [{"tenantId": "brick"}, {"isGlobal": True}, {"scope": GLOBAL}])
+def test_isolation_of_all_finds_who_may_read_too_much(settled: Automated, leak: dict[str, object]) -> None:
+    """A point of one tenant that another, or everybody, may read is found, in its partition and over all."""
+    with settled.world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        [points] = list(store.scan(ENTITY, "acme"))
+        store.set_payload(ENTITY, [Point(points[0].point_id, {**points[0].payload, **leak})])
+        selection = next(s for s in workspace.select([ENTITY]) if s.tenant == "acme")
+        [(_, outcomes)] = workspace.verify(selection)
+    assert [one.name for one in outcomes if not one.passed and one.name in ("identity", "isolation")] == ["isolation"]
+    told = run(settled, "reconcile_job")["isolation_of_all"]
+    assert not told.passed
+    assert "1 wrong_tenant of works|acme" in str(told.description)
+
+
+def test_freshness_names_what_is_late(settled: Automated) -> None:
+    """A partition whose last sync is too old, one that was never synced, and documents not seen for long."""
+    long_ago = datetime.now(UTC) - timedelta(days=3)
+    with settled.world.workspace() as workspace:
+        seen = workspace.ledger.seen(ENTITY)[ENTITY, "acme"]
+        workspace.ledger.set_seen(ENTITY, ENTITY, "acme", replace(seen, at=long_ago))
+    settled.world.insert([{"id": 70, "tenant_id": "delta"}])
+    settled.use(checks={"freshness": {"unseen": 1}})
+    told = run(settled, "freshness_job")["freshness"]
+    assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.WARN)
+    facts = {name: told.metadata[name].value for name in ("partitions", "never_synced", "too_old", "oldest_hours")}
+    assert facts == {"partitions": 5, "never_synced": 1, "too_old": 1, "oldest_hours": 72}
+    assert "1 partitions were never synced: works|delta; 1 were not synced for 2 days: works|acme" in str(
+        told.description
+    )
+
+
+def test_a_partition_in_time_is_fresh(settled: Automated) -> None:
+    """The limits are the configuration's."""
+    with settled.world.workspace() as workspace:
+        workspace.ledger.set_seen(ENTITY, ENTITY, "acme", Seen(datetime.now(UTC) - timedelta(days=3), "x"))
+    settled.use(checks={"freshness": {"max_age": "P4D"}})
+    assert run(settled, "freshness_job")["freshness"].passed
+
+
+def test_severity_is_the_configurations(settled: Automated) -> None:
+    """Each check may warn or be an error, whichever is configured."""
+    settled.use(checks={"severity": {"reconciliation": "warn", "freshness": "error"}, "freshness": {"max_age": 1}})
+    foreign_point(settled.world, "nobody")
+    with settled.world.workspace() as workspace:
+        workspace.ledger.set_seen(ENTITY, ENTITY, "acme", Seen(datetime.now(UTC) - timedelta(days=3), "x"))
+    assert run(settled, "reconcile_job")["reconciliation"].severity is dg.AssetCheckSeverity.WARN
+    assert run(settled, "freshness_job")["freshness"].severity is dg.AssetCheckSeverity.ERROR
+
+
+def test_a_materialization_from_the_ui_reads_no_whole_collection(settled: Automated) -> None:
+    """Dagster adds all checks of an asset to what the UI materializes: those over everything stay out of it."""
+    job = settled.definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=settled.instance, partition_key="works|acme", asset_selection=[VECTORS])
+    assert result.success
+    assert not {one.check_name for one in result.get_asset_check_evaluations()} & {*RECONCILED, "freshness"}
+
+
+def test_sensors_and_schedules_run_by_default(automated: Automated) -> None:
+    """What runs by itself runs without anybody switching it on; intervals, crons and switches are configuration."""
+    definitions = automated.definitions
+    sensors = {name: definitions.resolve_sensor_def(name) for name in ("works_tenants", "works_changes")}
+    assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
+    assert [sensor.minimum_interval_seconds for sensor in sensors.values()] == [60, 30]
+    weekly, fresh = (definitions.resolve_schedule_def(name) for name in ("reconcile_weekly", "freshness"))
+    assert (weekly.cron_schedule, weekly.job_name, weekly.execution_timezone) == ("0 5 * * SUN", "reconcile_job", "UTC")
+    assert (fresh.cron_schedule, fresh.job_name) == ("30 */6 * * *", "freshness_job")
+    assert {one.default_status for one in (weekly, fresh)} == {dg.DefaultScheduleStatus.RUNNING}
+    automated.use(
+        automation={"tenants": {"enabled": False}, "changes": {"interval": 5, "enabled": False}},
+        schedule={"enabled": False, "reconcile_cron": "0 6 * * *"},
+    )
+    definitions = automated.definitions
+    assert definitions.resolve_sensor_def("works_tenants").default_status is dg.DefaultSensorStatus.STOPPED
+    assert definitions.resolve_sensor_def("works_changes").default_status is dg.DefaultSensorStatus.STOPPED
+    assert definitions.resolve_sensor_def("works_changes").minimum_interval_seconds == 5
+    assert definitions.resolve_schedule_def("reconcile_weekly").cron_schedule == "0 6 * * *"
+    assert definitions.resolve_schedule_def("freshness").default_status is dg.DefaultScheduleStatus.STOPPED
