@@ -108,6 +108,13 @@ class World:
         self.results += results
         return results
 
+    def sync_one_by_one(self) -> list[PartitionResult]:
+        """A full run of each tenant that the world has rows of; the last one first where the source is PostgreSQL,
+        because no order may matter."""
+        tenants = {GLOBAL if row["is_global"] else row["tenant_id"] for row in self.rows()}
+        last_first = self.engine.dialect.name == "postgresql"
+        return [result for tenant in sorted(tenants, reverse=last_first) for result in self.sync(tenant, mode="full")]
+
     # -- what should be there ----------------------------------------------------------------------
 
     def expected(self, collection: str = ENTITY) -> dict[str, dict[str, Any]]:
@@ -148,6 +155,23 @@ class World:
             point_id: (payload["tenantId"] or GLOBAL, payload["contentHash"], payload["payloadHash"])
             for point_id, payload in stored.items()
         }
+
+    def assert_vectors(self) -> None:
+        """Each point's vector is its own text's: nothing is as near to it as the points of that text."""
+        documents = self.documents()
+        text_of = {document.point_id: document.text for document in documents}
+        with self.workspace() as workspace:
+            provider = workspace.embedders.of(ENTITY, ENTITY, pin=False).provider
+            texts = list(dict.fromkeys(text_of.values()))
+            vectors = provider.embed_documents([provider.prepare(text).text for text in texts]).vectors
+            vector_of = dict(zip(texts, vectors, strict=True))
+            store = workspace.store_of(ENTITY, ENTITY)
+            for document in documents:
+                tenant = document.payload["tenantId"] or GLOBAL
+                there = [d for d in documents if d.payload["tenantId"] in (None, tenant) and d.text == document.text]
+                hits = store.search(ENTITY, vector_of[document.text], tenant, limit=len(there))
+                assert {text_of[hit.point_id] for hit in hits} == {document.text}
+                assert min(hit.score for hit in hits) > 0.999
 
 
 def config_of(folder: Path, *, source: Mapping[str, Any], store: Mapping[str, Any], **more: Any) -> Config:

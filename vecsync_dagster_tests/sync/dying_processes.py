@@ -3,8 +3,9 @@
     python -m vecsync_dagster_tests.sync.dying_processes CONFIG
 
 imports everything once and then forks a process for each line of its input, "STAGE WHEN NTH MODE". The process
-syncs everything, and dies before or after (WHEN) its NTH call of that stage; at the stage `any` it dies after NTH
-milliseconds, whatever it is doing. For each line one is answered: the process's exit status, negative for a signal.
+syncs everything, and dies before or after (WHEN) its NTH call of that stage; at the stage `any` it dies at the NTH
+call of any function of ours, in whatever thread. For each line one is answered: the process's exit status, negative
+for a signal.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, NoReturn, get_args
 
 from qdrant_client import QdrantClient
 from sqlalchemy import event
 
+import vecsync_dagster
 from vecsync_dagster.config import load_config
 from vecsync_dagster.embedding.tokens import TokenCounter
 from vecsync_dagster.ledger import migrate
@@ -66,7 +69,7 @@ def arm(workspace: Workspace, stage: Stage, when: str, nth: int) -> None:
             method = ("confirm", "touch", "keep_vectors", "forget", "set_watermark", "record_run")[nth % 6]
             die_at(workspace.ledger, method, when, 1 + nth // 6)
         case "any":
-            threading.Timer(nth / 1000, die).start()
+            at_any_call(Countdown(nth))
         case _:
             method = {"payload": "set_payload"}.get(stage, stage)
             die_at(workspace.store("main"), method, when, nth)
@@ -86,14 +89,30 @@ class Countdown:
                 die()
 
 
+def at_any_call(countdown: Countdown) -> None:
+    """Not after a time: a slow machine would always be caught at its beginning, a fast one never."""
+    ours = str(Path(vecsync_dagster.__file__).parent) + os.sep
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(ours):
+            countdown()
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+
+
 def dying(real: Any, when: str, nth: int) -> Any:
     """A generator function whose process dies before or after the nth item of all its calls together."""
     countdown = Countdown(nth)
 
     def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        if when == "before":
-            countdown()
-        for item in real(*args, **kwargs):
+        items = real(*args, **kwargs)
+        while True:
+            if when == "before":
+                countdown()
+            item = next(items, None)
+            if item is None:
+                return
             if when == "after":
                 countdown()
             yield item
