@@ -48,6 +48,14 @@ class Four:
         """For one collection, or all of them."""
         self.store.fail(status=status, times=MANY, path_contains=collection)
 
+    def store_hangs(self, collection: str) -> None:
+        """Longer than the client waits, at each write of vectors."""
+        self.store.hang(1.2, times=MANY, path_contains=f"PUT /collections/{collection}/points")
+
+    def store_refuses(self, collection: str) -> None:
+        """Every write of vectors, as something that is not acceptable."""
+        self.store.fail(status=400, times=MANY, path_contains=f"PUT /collections/{collection}/points")
+
     def states(self, *ids: int) -> dict[int, RecordState]:
         with self.world.workspace() as workspace:
             found = workspace.ledger.records(ENTITY, FOUR, limit=MANY)
@@ -73,7 +81,7 @@ def four_collections(folder: Path, **sync: Any) -> Iterator[Four]:
         config = config_of(
             folder,
             source={"type": "sqlite", "path": "source.db"},
-            store={"type": "qdrant", "url": store.url, "timeout_s": 0.5, "attempts": 1},
+            store={"type": "qdrant", "url": store.url, "timeout_s": 1, "attempts": 1},
             embedding={"chain": [openai]},
             sync=sync,
             entities={

@@ -22,7 +22,7 @@ from vecsync_dagster.errors import Transient
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
-__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job"]
+__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "pool_of"]
 
 EMBEDDED_POOL = "vecsync_embedded_store"
 MAX_RETRIES = 2
@@ -72,11 +72,11 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{name}_sync",
         specs=specs,
-        check_specs=check_specs(name, partitions),
+        check_specs=check_specs(name, entity, partitions),
         can_subset=True,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=_pool(settings),
+        pool=pool_of(settings),
     )
     def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
         stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
@@ -105,7 +105,7 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
     """One run over all entities. A job cannot hold assets of different partitions, so this one is an op that
     yields their events."""
 
-    @dg.op(name="all_sync", pool=_pool(settings), out=dg.Out(dg.Nothing))
+    @dg.op(name="all_sync", pool=pool_of(settings), out=dg.Out(dg.Nothing))
     def all_sync(context: dg.OpExecutionContext, config: SyncRun) -> Iterator[Event]:
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(), show_unchanged=False)
@@ -213,7 +213,7 @@ class _Run:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
 
 
-def _pool(config: Config) -> str | None:
+def pool_of(config: Config) -> str | None:
     """An embedded store belongs to one process at a time: runs that need it queue for a pool of one."""
     embedded = any(isinstance(store, QdrantStore) and store.path is not None for store in config.stores.values())
     return EMBEDDED_POOL if embedded else None

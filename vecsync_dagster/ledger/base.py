@@ -238,10 +238,11 @@ class Ledger(Protocol):
         *,
         due: datetime | None = None,
         ids: Sequence[str] | None = None,
+        tenant: str | None = None,
         limit: int = 10_000,
     ) -> list[FailedRow]:
-        """Failed documents of an entity over all tenants, oldest attempt first; not those whose record was
-        rejected. `due`: only those whose next attempt is due then (never a permanent one). `ids`: only these
+        """Failed documents of an entity over all tenants or of one, oldest attempt first; not those whose record
+        was rejected. `due`: only those whose next attempt is due then (never a permanent one). `ids`: only these
         document ids."""
         ...
 
@@ -286,10 +287,10 @@ class Ledger(Protocol):
         ...
 
     def absent(
-        self, entity: str, collection: str, others: Sequence[str], tenant: str, limit: int
+        self, entity: str, collection: str, others: Sequence[str], tenant: str | None, limit: int
     ) -> tuple[int, list[tuple[str, str | None]]]:
-        """Records of the tenant that the store holds in one of the `others`, but not in `collection`: how many,
-        and the first ones as (document id, the error code of its row here: None where it has none)."""
+        """Records (of one tenant, or of all) that the store holds in one of the `others` but not in `collection`:
+        how many, and the first ones as (document id, the error code of its row here: None where it has none)."""
         ...
 
     # -- partitions --------------------------------------------------------------------------------
@@ -344,7 +345,9 @@ class Ledger(Protocol):
     # -- runs --------------------------------------------------------------------------------------
     def record_run(self, run: Run) -> None: ...
 
-    def runs(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[Run]:
+    def runs(
+        self, entity: str | None = None, tenant: str | None = None, limit: int = 100, *, mode: str | None = None
+    ) -> list[Run]:
         """Newest first."""
         ...
 

@@ -71,7 +71,7 @@ class Records(LedgerPart):
             return {_STATUS[rank]: count for rank, count in connection.execute(query)}
 
     def absent(
-        self, entity: str, collection: str, others: Sequence[str], tenant: str, limit: int
+        self, entity: str, collection: str, others: Sequence[str], tenant: str | None, limit: int
     ) -> tuple[int, list[tuple[str, str | None]]]:
         here = index_state.alias("here")
         same = and_(here.c.collection == collection, here.c.document_id == _T.document_id)

@@ -31,6 +31,7 @@ class Retries(LedgerPart):
         *,
         due: datetime | None = None,
         ids: Sequence[str] | None = None,
+        tenant: str | None = None,
         limit: int = 10_000,
     ) -> list[FailedRow]:
         when = true() if due is None else _T.next_attempt_at <= due
@@ -44,7 +45,7 @@ class Retries(LedgerPart):
                 _T.retry_count,
                 _T.next_attempt_at,
             )
-            .where(_of(entity, collections, ids), when)
+            .where(_of(entity, collections, ids), when, true() if tenant is None else _T.tenant_id == tenant)
             .order_by(_T.last_attempt_at, _T.document_id, _T.collection)
             .limit(limit)
         )

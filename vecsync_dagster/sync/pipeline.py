@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from vecsync_dagster.config.models import EntityConfig, SyncConfig
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import ConfigError, Transient, VecsyncError
+from vecsync_dagster.errors import ConfigError, StoreLocked, Transient, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Cursor, Page, Read, Source
 from vecsync_dagster.space import Space
@@ -28,7 +28,7 @@ from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshot, Snapshots
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, validation_outcome, verify
+from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, statuses, validation_outcome, verify
 
 __all__ = ["sync_tenant"]
 
@@ -166,9 +166,12 @@ def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | 
 
 def _unreachable(job: Job, name: str, space: Space) -> Transient | None:
     """Make sure of the collection. Why its store cannot be had now, if it cannot: what would have been written is
-    to be known as failed. Raises what only somebody can put right."""
+    to be known as failed. Raises what only somebody can put right, and StoreLocked: another process is using the
+    store, so it is no failure of any document."""
     try:
         job.stores[name].ensure_collection(name, space)
+    except StoreLocked:
+        raise
     except Transient as error:
         return error
     return None
@@ -281,6 +284,8 @@ def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionRe
 
 def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
     checks = [validation_outcome(part.figures)] if "documents" in job.options.stages else []
+    if job.options.depth == "apply" and job.options.retry:
+        checks.append(statuses(part.target))
     if job.options.depth != "apply" or job.options.partial:
         return checks
     full = job.mode == "full"
