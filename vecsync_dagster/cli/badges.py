@@ -25,32 +25,44 @@ _LONGEST = 160  # characters of an error in a list; one record alone shows all o
 
 
 def show_page(page: RecordPage, *, in_full: bool) -> None:
-    """Totals of each collection, then the records. `in_full`: every fact of each record."""
+    """Totals of each collection, then the records; or, `in_full`, every fact about each record."""
     out = output.stdout()
-    counts = tuple(Column(status, number=True) for status in SEVERITY)
-    columns = (
-        Column(page.entity),
-        Column("badge"),
-        Column("records", number=True),
-        *counts,
-        Column("health", number=True),
-    )
-    rows = [_totals(name, page.letters[name], totals) for name, totals in page.collections.items()]
-    print_table(out, columns, rows, total=_totals("all of them", "", page.overall))
-    out.print()
-    if not page.records:
-        out.print("no such record")
-        return
-    out.print(_list(page, in_full=in_full))
     if in_full:
         for record in page.records:
-            out.print(_details(page, record))
+            _show_record(page, record)
+    else:
+        _show_totals(page)
+        out.print(_list(page) if page.records else "no such record")
     legend = Text("badges: ").append("synced", _COLOURS["synced"])
     for status in ("stale", "failed", "pending"):
         legend.append(", ").append(f"{_MARKS[status]} {status}", _COLOURS[status])
     out.print(legend)
     if page.pages > 1:
         out.print(f"page {page.page} of {page.pages}, {page.matching:,} records; --page and --limit show others")
+
+
+def _show_totals(page: RecordPage) -> None:
+    counts = tuple(Column(status, number=True) for status in SEVERITY)
+    head = (Column(page.entity), Column("badge"), Column("records", number=True))
+    rows = [_totals(name, page.letters[name], totals) for name, totals in page.collections.items()]
+    columns = (*head, *counts, Column("health", number=True))
+    print_table(output.stdout(), columns, rows, total=_totals("all of them", "", page.overall))
+    output.stdout().print()
+
+
+def _show_record(page: RecordPage, record: RecordState) -> None:
+    out = output.stdout()
+    out.print(
+        Text(f"{record.db_id} of {record.tenant}: ")
+        .append(record.overall, _COLOURS[record.overall])
+        .append("  ")
+        .append(badges(page, record)),
+        soft_wrap=True,
+    )
+    out.print(_details(page, record))
+    errors = _reasons(page, record, longest=None)
+    if errors:
+        out.print(errors, soft_wrap=True)
 
 
 def badges(page: RecordPage, record: RecordState) -> Text:
@@ -76,18 +88,18 @@ def _totals(name: str, letter: str, totals: Totals) -> tuple[str | int, ...]:
     return (name, letter, totals.records, *(totals.counts.get(status, 0) for status in SEVERITY), health)
 
 
-def _list(page: RecordPage, *, in_full: bool) -> Table:
-    table = _table("record", "tenant", "state", "badges", *([] if in_full else ["why"]))
+def _list(page: RecordPage) -> Table:
+    table = _table("record", "tenant", "state", "badges", "why")
     for record in page.records:
         state = Text(record.overall, _COLOURS[record.overall])
-        cells = [Text(record.db_id), Text(record.tenant), state, badges(page, record)]
-        table.add_row(*cells, *([] if in_full else [_reasons(page, record)]))
+        reasons = _reasons(page, record, longest=_LONGEST)
+        table.add_row(Text(record.db_id), Text(record.tenant), state, badges(page, record), reasons)
     return table
 
 
-def _reasons(page: RecordPage, record: RecordState) -> Text:
+def _reasons(page: RecordPage, record: RecordState, *, longest: int | None) -> Text:
     bad = [(name, state) for name, state in record.collections.items() if state.error_code is not None]
-    lines = [Text(f"{page.letters[name]}: {_reason(state, _LONGEST)}", _COLOURS[state.status]) for name, state in bad]
+    lines = [Text(f"{page.letters[name]}: {_reason(state, longest)}", _COLOURS[state.status]) for name, state in bad]
     return Text("\n").join(lines)
 
 
@@ -119,8 +131,6 @@ def _details(page: RecordPage, record: RecordState) -> Table:
             Text(modified),
             Text(state.content_hash or "-"),
         )
-        if state.error_code is not None:
-            table.add_row("", Text(_reason(state, None), _COLOURS[state.status]))
     return table
 
 

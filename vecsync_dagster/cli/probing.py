@@ -171,7 +171,8 @@ def _documents(workspace: Workspace, entity: str) -> Iterator[Probe]:
     if permanent:
         yield Probe(part, "FAIL", f"statuses: {permanent} used up their retries; see `vecsync retry --reset`")
     elif counts.get("failed"):
-        yield Probe(part, "WARN", f"statuses: {counts['failed']} failed; see `vecsync status --entity {entity}`")
+        what = f"{len(failed)} will be tried again" if failed else f"{counts['failed']} rejected"
+        yield Probe(part, "WARN", f"statuses: {what}; see `vecsync status --entity {entity} --state failed`")
     else:
         yield Probe(part, "OK", f"statuses: none of {sum(counts.values())} failed")
     absent = [f"{count} not in {name}" for name, count in lacking.items() if count]

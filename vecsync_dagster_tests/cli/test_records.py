@@ -129,6 +129,8 @@ def test_json_has_every_fact(asked: Path) -> None:
 def test_one_record_in_full(asked: Path) -> None:
     """A single record shows versions, times and what changed last, of each collection."""
     out = run(asked, "status", "--entity", ENTITY, "--id", "1").out
+    assert out.startswith("1 of global: failed  T F! U I\n")
+    assert "\nF: QDRANT_REJECTED: " in out
     assert re.search(r"F functionality\s+failed\s+1\s.*\scode\s", out)
     assert re.search(r"T tools\s+synced\s+1\s", out)
 
@@ -297,7 +299,7 @@ def test_check_shows_statuses_and_collections(four: Four, config: Path) -> None:
     """Failed documents and records that a collection lacks are warnings, permanent failures fail the command."""
     probes = run(config, "check", "--json").json["checks"]
     assert [(p["state"], p["message"]) for p in probes if p["part"] == "documents of works"] == [
-        ("WARN", "statuses: 1 failed; see `vecsync status --entity works`"),
+        ("WARN", "statuses: 1 will be tried again; see `vecsync status --entity works --state failed`"),
         ("OK", "collections: each record is in all"),
     ]
     four.insert(5)
