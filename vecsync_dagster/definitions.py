@@ -9,11 +9,13 @@ from __future__ import annotations
 import dagster as dg
 
 from vecsync_dagster.assets.factory import build_all_job, build_entity_assets, build_entity_job, pool_of
+from vecsync_dagster.assets.retrying import build_retry_job
 from vecsync_dagster.automation import (
     Notify,
     alert_sensors,
+    build_retry_sensor,
     change_sensor,
-    log_only,
+    keep_for_alerts,
     nightly_schedules,
     standing_schedules,
     tenants_sensor,
@@ -25,9 +27,13 @@ __all__ = ["build_definitions", "defs"]
 
 
 def build_definitions(
-    config: Config, *, executor: dg.ExecutorDefinition | None = dg.in_process_executor, notify: Notify = log_only
+    config: Config,
+    *,
+    executor: dg.ExecutorDefinition | None = dg.in_process_executor,
+    notify: Notify = keep_for_alerts,
 ) -> dg.Definitions:
-    """Everything that follows from one configuration. `notify` is told what sensors find that people should know.
+    """Everything that follows from one configuration. `notify` is told where a source seems to
+    have lost its tenants.
 
     `executor`: of runs that belong to no job, like those the UI's "Materialize" makes; None leaves that to whom the
     definitions are merged into. Steps are few and streams are shared: a process for each step would only cost its
@@ -35,19 +41,21 @@ def build_definitions(
     """
     jobs = {name: build_entity_job(name) for name in config.entities}
     everything = build_all_job(config)
+    retry = build_retry_job(config)
     reconcile, freshness = build_standing_jobs(config)
     with_tenants = [name for name, entity in config.entities.items() if entity.tenancy is not None]
-    watched = [everything.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
+    watched = [everything.name, retry.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
     return dg.Definitions(
         assets=[build_entity_assets(config, name) for name in config.entities],
         asset_checks=[
             check for name in config.entities for check in build_standing_checks(config, name, pool_of(config))
         ],
-        jobs=[*jobs.values(), everything, reconcile, freshness],
+        jobs=[*jobs.values(), everything, retry, reconcile, freshness],
         schedules=[*nightly_schedules(config, jobs), *standing_schedules(config, reconcile, freshness)],
         sensors=[
             *(tenants_sensor(config, name, jobs[name], notify) for name in with_tenants),
             *(change_sensor(config, name, job) for name, job in jobs.items()),
+            build_retry_sensor(config, retry),
             *alert_sensors(config, watched),
         ],
         executor=executor,

@@ -6,9 +6,9 @@ that are under test.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.documents import Document, DocumentBuilder
+from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
 
@@ -42,13 +43,14 @@ WORKS = sa.Table(
 
 @dataclass
 class World:
-    """`source_url` is SQLAlchemy's; `config` is what the workspace is made from."""
+    """`source_url` is SQLAlchemy's; `config` is what the workspace is made from; `clock` is its ledger's."""
 
     source_url: str
     config: Config
     now: datetime = START
     results: list[PartitionResult] = field(default_factory=list)
     _open: Workspace | None = None
+    clock: Callable[[], datetime] = utc_now
 
     def __post_init__(self) -> None:
         self.engine = sa.create_engine(self.source_url, poolclass=sa.NullPool)
@@ -86,25 +88,28 @@ class World:
         if self._open is not None:
             yield self._open
             return
-        with Workspace(self.config) as workspace:
+        with Workspace(self.config, clock=self.clock) as workspace:
             yield workspace
 
     @contextmanager
     def kept_open(self) -> Iterator[Workspace]:
         """One workspace for all that is done in the block: opening one takes longer than a small sync."""
-        with Workspace(self.config) as workspace:
+        with Workspace(self.config, clock=self.clock) as workspace:
             self._open = workspace
             try:
                 yield workspace
             finally:
                 self._open = None
 
-    def sync(self, *tenants: str, entity: str = ENTITY, **options: Any) -> list[PartitionResult]:
-        """Sync these tenants (none: all there are); returns the results, which are kept as well."""
+    def sync(
+        self, *tenants: str, entity: str = ENTITY, collections: Sequence[str] = (), **options: Any
+    ) -> list[PartitionResult]:
+        """Sync these tenants and collections (none: all there are); returns the results, which are kept as well."""
         with self.workspace() as workspace:
             results: list[PartitionResult] = []
             for selection in workspace.select([entity], list(tenants) or None):
-                results += workspace.sync(selection, SyncOptions(**options))
+                chosen = replace(selection, collections=tuple(collections) or selection.collections)
+                results += workspace.sync(chosen, SyncOptions(**options))
         self.results += results
         return results
 

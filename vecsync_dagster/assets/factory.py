@@ -76,7 +76,7 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{name}_sync",
         specs=specs,
-        check_specs=check_specs(name, partitions),
+        check_specs=check_specs(name, entity, partitions),
         can_subset=True,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -64,8 +64,7 @@ class _Tick:
         ledger = workspace.ledger
         self._traces = {*ledger.tenants(entity), *(tenant for _, tenant in ledger.seen(entity))} - {GLOBAL}
         self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
-        if self._roll.lost is not None:
-            notify(self._roll.lost)
+        notify(workspace, entity, self._roll.lost)
 
     def result(self) -> dg.SensorResult:
         new = [tenant for tenant in self._roll.listed if tenant not in self._partitions]

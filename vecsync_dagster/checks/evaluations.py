@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from vecsync_dagster.automation.partitions import partition_key
-from vecsync_dagster.sync import CHECKS, CheckOutcome
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.sync import CHECKS, CheckOutcome, checks_of
 from vecsync_dagster.sync.reconcile import Difference
 
 __all__ = ["check_metadata", "check_specs", "evaluation", "severity"]
@@ -17,7 +18,7 @@ __all__ = ["check_metadata", "check_specs", "evaluation", "severity"]
 _COLUMNS = ("kind", "document", "point", "tenant", "stored_tenant")
 
 
-def check_specs(entity: str, partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
+def check_specs(entity: str, config: EntityConfig, partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
     """Partitioned like the asset, so that a check that failed for one tenant is not hidden by the next one's."""
     with warnings.catch_warnings():
         # Dagster still calls this a preview; the version is pinned below 1.14, and the tests show that it works.
@@ -26,7 +27,7 @@ def check_specs(entity: str, partitions: dg.PartitionsDefinition[Any]) -> list[d
             dg.AssetCheckSpec(
                 name=name, asset=dg.AssetKey([entity, stage]), description=description, partitions_def=partitions
             )
-            for name, (stage, description) in CHECKS.items()
+            for name, (stage, description) in checks_of(config).items()
         ]
 
 
@@ -51,7 +52,9 @@ def check_metadata(check: CheckOutcome) -> dict[str, dg.MetadataValue]:
     for name, fact in check.facts.items():
         metadata[name] = dg.MetadataValue.int(fact) if isinstance(fact, int) else dg.MetadataValue.text(fact)
     if check.differences:
-        metadata["differences"] = _table(check.differences)
+        metadata["differences"] = _differences(check.differences)
+    if check.rows:
+        metadata["records"] = _table(list(check.rows[0]), check.rows)
     return metadata
 
 
@@ -59,18 +62,20 @@ def severity(check: CheckOutcome) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.WARN if check.warning else dg.AssetCheckSeverity.ERROR
 
 
-def _table(differences: Sequence[Difference]) -> dg.MetadataValue:
-    records = [
-        dg.TableRecord(
-            {
-                "kind": d.kind,
-                "document": d.document_id or "",
-                "point": d.point_id,
-                "tenant": d.tenant or "",
-                "stored_tenant": d.stored_tenant or "",
-            }
-        )
+def _differences(differences: Sequence[Difference]) -> dg.MetadataValue:
+    rows = [
+        {
+            "kind": d.kind,
+            "document": d.document_id or "",
+            "point": d.point_id,
+            "tenant": d.tenant or "",
+            "stored_tenant": d.stored_tenant or "",
+        }
         for d in differences
     ]
-    schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in _COLUMNS])
-    return dg.MetadataValue.table(records=records, schema=schema)
+    return _table(_COLUMNS, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dg.MetadataValue:
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns])
+    return dg.MetadataValue.table(records=[dg.TableRecord(dict(row)) for row in rows], schema=schema)

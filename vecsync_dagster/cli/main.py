@@ -21,6 +21,7 @@ from vecsync_dagster.cli.ledger import ledger
 from vecsync_dagster.cli.migrate import migrate
 from vecsync_dagster.cli.options import ConfigOption
 from vecsync_dagster.cli.reconcile import reconcile
+from vecsync_dagster.cli.retry import retry
 from vecsync_dagster.cli.search import search
 from vecsync_dagster.cli.signals import interruptible
 from vecsync_dagster.cli.status import status
@@ -59,7 +60,7 @@ def _vecsync(
     """
 
 
-for _command in (demo, sync, status, search, check, reconcile, migrate, export, tenants, ui):
+for _command in (demo, sync, status, retry, search, check, reconcile, migrate, export, tenants, ui):
     app.command()(_command)
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")

@@ -118,10 +118,13 @@ def _order(key: Key) -> tuple[str, str, bool, str]:
 
 
 def _last_runs(runs: Iterable[Run]) -> tuple[dict[Key, Run], dict[Key, Run]]:
-    """The last run of each partition, and the last one that succeeded; runs come newest first."""
+    """The last run of each partition, and the last one that succeeded; runs come newest first. A few records by id
+    are no sync of their partition."""
     last: dict[Key, Run] = {}
     succeeded: dict[Key, Run] = {}
     for run in runs:
+        if run.mode in ("ids", "retry"):
+            continue
         key = (run.entity, run.collection, run.tenant)
         last.setdefault(key, run)
         if run.outcome == "success":

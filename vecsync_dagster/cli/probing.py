@@ -16,6 +16,8 @@ from vecsync_dagster.sync import Workspace, check_tenant
 
 __all__ = ["Probe", "probe_all"]
 
+_COUNTED = 100_000  # failed documents at most: one more or less changes nothing
+
 State = Literal["OK", "WARN", "FAIL"]
 
 
@@ -40,6 +42,8 @@ def probe_all(workspace: Workspace) -> Iterator[Probe]:
     yield from _stores(workspace)
     yield from _spaces(workspace)
     yield from _alerts(workspace)
+    for entity in workspace.config.entities:
+        yield from _documents(workspace, entity)
 
 
 def _failed(part: str, error: VecsyncError, state: State = "FAIL") -> Probe:
@@ -162,3 +166,29 @@ def _alerts(workspace: Workspace) -> Iterator[Probe]:
             yield Probe(f"alerts {name}", "FAIL", f"the environment variable {', '.join(unset)} is not set")
         else:
             yield Probe(f"alerts {name}", "OK", "configured; `vecsync alerts test` sends a message")
+
+
+def _documents(workspace: Workspace, entity: str) -> Iterator[Probe]:
+    """What the checks `statuses` and `collections` say of each partition, over all tenants, as the ledger has it."""
+    names = tuple(workspace.config.entities[entity].collections)
+    part = f"documents of {entity}"
+    try:
+        counts = workspace.ledger.count_records(entity, names)
+        if not counts:
+            return
+        failed = workspace.ledger.failed_rows(entity, names, limit=_COUNTED)
+        lacking = {c: workspace.ledger.absent(entity, c, [n for n in names if n != c], None, 0)[0] for c in names}
+    except VecsyncError as error:
+        yield _failed(part, error)
+        return
+    permanent = sum(row.next_attempt_at is None for row in failed)
+    if permanent:
+        yield Probe(part, "FAIL", f"statuses: {permanent} used up their retries; see `vecsync retry --reset`")
+    elif counts.get("failed"):
+        what = f"{len(failed)} will be tried again" if failed else f"{counts['failed']} rejected"
+        yield Probe(part, "WARN", f"statuses: {what}; see `vecsync status --entity {entity} --state failed`")
+    else:
+        yield Probe(part, "OK", f"statuses: none of {sum(counts.values())} failed")
+    absent = [f"{count} not in {name}" for name, count in lacking.items() if count]
+    if len(names) > 1:
+        yield Probe(part, "WARN" if absent else "OK", f"collections: {', '.join(absent) or 'each record is in all'}")

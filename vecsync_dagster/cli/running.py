@@ -6,7 +6,7 @@ Imports the whole engine: commands import this module when they run, not when th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,21 +17,25 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
-__all__ = ["Outcome", "Problem", "Wanted", "run_sync", "wanted_entities"]
+__all__ = ["Outcome", "Problem", "ScopeName", "Wanted", "record_results", "run_sync", "wanted_entities"]
 
 ScopeName = Literal["all", "global", "tenants", "tenant"]
+Part = tuple[Selection, SyncOptions]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which partitions are to be synced. `tenant` goes with the scope `tenant`."""
+    """Which partitions are to be synced. `tenant` goes with the scope `tenant`, and with `ids`: single records of
+    `entity`."""
 
     scope: ScopeName = "all"
     tenant: str | None = None
     entity: str | None = None
     collection: str | None = None
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +102,16 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     """
     outcome = Outcome(datetime.now(UTC), datetime.now(UTC))
     with Workspace(config, read_only=options.dry_run) as workspace:
-        selections = _select(workspace, wanted, outcome.problems)
-        for entity in dict.fromkeys(selection.entity for selection in selections):
+        parts = _parts(workspace, wanted, options, outcome.problems)
+        for entity in dict.fromkeys(selection.entity for selection, _ in parts):
             _warn_of_rows_left_out(workspace, entity)
-        with SyncProgress(len(selections)) as progress:
-            _sync(workspace, selections, options, outcome, progress, stop)
+        with SyncProgress(len(parts)) as progress:
+            _sync(workspace, parts, outcome, progress, stop)
         outcome.ended_at = datetime.now(UTC)
         workspace.close()  # what follows needs no store: others may have it
         if not options.dry_run:
             _write_metrics(config, outcome)
-            run_id = _record(workspace, outcome.results) if record else ""
+            run_id = record_results(workspace, outcome.results) if record else ""
             _alert(workspace, outcome, run_id)
     return outcome
 
@@ -122,15 +126,8 @@ def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
         output.warn(f"{entity}: a tenant is called {GLOBAL!r}, which is the name of everybody's records: not synced")
 
 
-def _sync(
-    workspace: Workspace,
-    selections: Sequence[Selection],
-    options: SyncOptions,
-    outcome: Outcome,
-    progress: SyncProgress,
-    stop: Stop,
-) -> None:
-    for selection in selections:
+def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progress: SyncProgress, stop: Stop) -> None:
+    for selection, options in parts:
         if stop():
             break
         progress.begin(selection)
@@ -144,6 +141,32 @@ def _sync(
             outcome.results += results
             progress.end(results)
     outcome.interrupted = stop()
+
+
+def _parts(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
+    if wanted.ids:
+        return _records(workspace, wanted, options, problems)
+    return [(selection, options) for selection in _select(workspace, wanted, problems)]
+
+
+def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
+    """Single records, by the tenants that have them. An id that nobody knows is a problem; the others go on."""
+    [entity] = wanted_entities(workspace, wanted)
+    try:
+        places = locate(workspace, entity, wanted.ids, wanted.tenant)
+    except VecsyncError as error:
+        problems.append(Problem(entity, wanted.tenant, error))
+        return []
+    for identity in dict.fromkeys(wanted.ids):
+        if not any(identity in ids for ids in places.values()):
+            where = "" if wanted.tenant is None else f" of tenant {wanted.tenant}"
+            unknown = ConfigError(f"no record {identity!r}{where}, neither in the source nor in the ledger")
+            problems.append(Problem(entity, wanted.tenant, unknown))
+    return [
+        (selection, replace(options, ids=tuple(ids)))
+        for tenant, ids in places.items()
+        for selection in workspace.select([entity], [tenant], wanted.collection)
+    ]
 
 
 def _select(workspace: Workspace, wanted: Wanted, problems: list[Problem]) -> list[Selection]:
@@ -202,7 +225,7 @@ def _write_metrics(config: Config, outcome: Outcome) -> None:
         outcome.problems.append(Problem(None, None, error))
 
 
-def _record(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
+def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
     """Show the results in Dagster's UI too; the run's id. Its storage is a convenience here: the sync itself is
     done."""
     from alembic.util import CommandError

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vecsync_dagster.cli import output
-from vecsync_dagster.cli.options import ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
     from vecsync_dagster.cli.overview import Overview
+    from vecsync_dagster.cli.recordpages import RecordPage
+    from vecsync_dagster.sync import Workspace
 
 __all__ = ["status"]
+
+
+class State(StrEnum):
+    PENDING = "pending"
+    SYNCED = "synced"
+    STALE = "stale"
+    FAILED = "failed"
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
 
 
 def status(
@@ -21,28 +37,81 @@ def status(
     config: ConfigOption = None,
     entity: EntityOption = None,
     tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant, or `global`.")] = None,
+    collection: CollectionOption = None,
+    state: Annotated[
+        State | None, typer.Option(help="Only records in this state: in --collection, else the worst of all.")
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Only this record, with every fact about it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Records on a page.")] = 20,
+    page: Annotated[int, typer.Option(min=1, help="Which page of records.")] = 1,
     days: Annotated[int, typer.Option(min=0, help="Count documents that no run has seen for so many days.")] = 7,
+    format_: Annotated[
+        Format, typer.Option("--format", "-f", help="csv is for records: with --entity.")
+    ] = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is synced: last sync, documents by status, retries that are due, what was rejected.
+
+    With --entity: each record with a badge for each of its collections (green synced, yellow ~ stale, red !
+    failed, grey ? pending) and the error, the worst first, and the health of the whole in per cent. A record's
+    state is the worst over all collections.
 
     Asks the ledger only, never the store or the source, so it works during a sync. Where a source has a
     modification column only a full run sees every document: `unseen` counts those that none has seen.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.overview import overview
+    from vecsync_dagster.cli.recordpages import record_page
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
-        if entity is not None:
-            workspace.entity(entity)
-        seen = overview(workspace, entity=entity, tenant=tenant, days=days)
-    if as_json:
-        output.print_json(seen.as_dict())
+        name = _entity(workspace, entity, collection, wanted=state is not None or identity is not None)
+        if name is None and format_ is Format.CSV:
+            raise typer.BadParameter("csv is for records: give --entity", param_hint="--format")
+        seen = overview(workspace, entity=name, tenant=tenant, days=days)
+        records = None
+        if name is not None:
+            records = record_page(
+                workspace,
+                name,
+                collection=collection,
+                tenant=tenant,
+                status=None if state is None else state.value,
+                identity=identity,
+                limit=limit,
+                page=page,
+            )
+    if as_json or format_ is Format.JSON:
+        output.print_json({**seen.as_dict(), **({} if records is None else records.as_dict())})
+    elif records is not None:
+        _show_records(records, as_csv=format_ is Format.CSV, in_full=identity is not None)
     elif seen.partitions:
         _show(seen)
     else:
         output.stdout().print("nothing was synced yet; `vecsync sync all` does")
+
+
+def _show_records(records: RecordPage, *, as_csv: bool, in_full: bool) -> None:
+    from vecsync_dagster.cli.badges import show_page, write_csv
+
+    if as_csv:
+        write_csv(records)
+    else:
+        show_page(records, in_full=in_full)
+
+
+def _entity(workspace: Workspace, entity: str | None, collection: str | None, *, wanted: bool) -> str | None:
+    """The entity whose records are meant, if records are. Raises ConfigError for names that do not exist."""
+    from vecsync_dagster.cli.running import Wanted, wanted_entities
+
+    names = wanted_entities(workspace, Wanted(entity=entity, collection=collection))
+    if entity is None and collection is None and not wanted:
+        return None
+    if len(names) > 1:
+        raise typer.BadParameter(f"say of which entity: {', '.join(names)}", param_hint="--entity")
+    return names[0]
 
 
 def _show(seen: Overview) -> None:

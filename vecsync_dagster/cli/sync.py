@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,29 +10,37 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.signals import stop_on_signals
 
+if TYPE_CHECKING:
+    from vecsync_dagster.cli.running import ScopeName, Wanted
+    from vecsync_dagster.config.models import Config
+
 __all__ = ["sync"]
 
 
-class Scope(StrEnum):
-    ALL = "all"
-    GLOBAL = "global"
-    TENANTS = "tenants"
-    TENANT = "tenant"
+SCOPES: tuple[ScopeName, ...] = ("all", "global", "tenants", "tenant")
 
 
 def sync(
     ctx: typer.Context,
     scope: Annotated[
-        Scope,
+        str,
         typer.Argument(
+            metavar="SCOPE|ENTITY",
             help="all: everything. global: the records everybody may see. tenants: every tenant, without global. "
-            "tenant ID: that one."
+            "tenant ID: that one. Or the name of an entity: all of it, or with --id single records.",
         ),
     ],
-    tenant: Annotated[str | None, typer.Argument(metavar="[ID]", help="The tenant, after `tenant`.")] = None,
+    tenant_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The tenant, after `tenant`.")] = None,
     config: ConfigOption = None,
     entity: EntityOption = None,
     collection: CollectionOption = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="Only this record of the entity, now; may be given several times."),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whose record --id is; without it, it is looked for.")
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read every record, also where only the changed ones would do.")
     ] = False,
@@ -57,13 +64,21 @@ def sync(
     Exit codes: 0 all is well; 1 a partition or a check failed (the others are done all the same);
     130 interrupted (the batches in flight were finished; run it again and it goes on from there).
 
+    With --id a record is synced at once in all collections of its entity, also where its retries are used up; one
+    that the database does not have any more is removed. Nothing else is touched.
+
     For cron: `vecsync sync all --config /etc/vecsync/vecsync.yaml`. Needs no server to be running.
     """
-    if (scope is Scope.TENANT) != (tenant is not None):
+    if (scope == "tenant") != (tenant_id is not None):
         raise typer.BadParameter("give a tenant's ID after `tenant`, and only there", param_hint="ID")
+    if ids and (full or limit is not None or offset or scope in ("global", "tenants", "tenant")):
+        raise typer.BadParameter("goes with an entity, --tenant, --collection and --dry-run only", param_hint="--id")
+    if tenant is not None and not ids:
+        raise typer.BadParameter("goes with --id; for a whole tenant write `tenant ID`", param_hint="--tenant")
     settings = read_config(ctx, config)
+    wanted = _wanted(settings, scope, tenant_id or tenant, entity, collection, ids or [])
     from vecsync_dagster.cli.report import show_outcome
-    from vecsync_dagster.cli.running import Wanted, run_sync
+    from vecsync_dagster.cli.running import run_sync
     from vecsync_dagster.sync import SyncOptions
 
     options = SyncOptions(
@@ -74,11 +89,28 @@ def sync(
         dry_run=dry_run,
     )
     with stop_on_signals() as stop:
-        outcome = run_sync(
-            settings, Wanted(scope.value, tenant, entity, collection), options, stop=stop, record=not no_record
-        )
+        outcome = run_sync(settings, wanted, options, stop=stop, record=not no_record)
     if as_json:
         output.print_json({"command": "sync", "dry_run": dry_run, **outcome.as_dict()})
     else:
         show_outcome(settings, outcome, dry_run=dry_run)
     raise typer.Exit(outcome.exit_code)
+
+
+def _wanted(
+    settings: Config, word: str, tenant: str | None, entity: str | None, collection: str | None, ids: list[str]
+) -> Wanted:
+    """What the words of the command line mean; the first one is a scope or an entity's name."""
+    from vecsync_dagster.cli.running import Wanted
+
+    scope: ScopeName | None = next((scope for scope in SCOPES if scope == word), None)
+    if scope is None:
+        if word not in settings.entities or entity not in (None, word):
+            entities = ", ".join(settings.entities)
+            raise typer.BadParameter(
+                f"{word!r} is none of {', '.join(SCOPES)}, nor an entity: {entities}", param_hint="SCOPE|ENTITY"
+            )
+        entity = word
+    if ids and entity is None:
+        raise typer.BadParameter("say of which entity: `vecsync sync ENTITY --id ID`", param_hint="--id")
+    return Wanted(scope or "all", tenant, entity, collection, tuple(ids))

@@ -75,12 +75,15 @@ class RemovalGuard(Model):
 
 
 class RetryConfig(Model):
-    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries (T6)."""
+    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries (T6). The retry worker
+    looks for due ones every `interval`, and tries at most `batch` documents of an entity at once."""
 
     max_retries: Annotated[int, Field(ge=0)] = 5
     base: Duration = timedelta(seconds=5)
     multiplier: Annotated[float, Field(ge=1, le=100)] = 2.0
     cap: Duration = timedelta(seconds=300)
+    interval: Annotated[timedelta, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
+    batch: Annotated[int, Field(ge=1, le=1_000)] = 10
 
 
 class SyncConfig(Model):

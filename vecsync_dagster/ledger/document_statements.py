@@ -45,6 +45,7 @@ __all__ = [
     "WRITTEN",
     "confirm",
     "fail",
+    "field_hashes",
     "forget",
     "freshen",
     "mark_alike",
@@ -67,8 +68,8 @@ NO_ERROR: Final[Mapping[str, Any]] = {
 }
 """A document that is known to be right: no trace of earlier attempts."""
 
-WRITTEN: Final = ("document_id", "db_id", "point_id", "content_hash", "payload_hash", "record_hash")
-"""What `confirm` is told of each document; after these, how many vectors were written (0 or 1)."""
+WRITTEN: Final = ("document_id", "db_id", "point_id", "content_hash", "payload_hash", "record_hash", "field_hashes")
+"""What `confirm` is told of each document; then its modified fields, and how many vectors were written (0 or 1)."""
 
 # Statements that name their documents go by the table's key. Without statistics (SQLite; a new PostgreSQL
 # table) both planners would rather walk the whole partition by an index on entity and tenant, once a chunk:
@@ -107,6 +108,11 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         _T.next_attempt_at,
         seen,
     ).where(_IN_COLLECTION, _among(dialect))
+
+
+@cache
+def field_hashes(dialect: str) -> Select[str, str]:
+    return select(_T.document_id, _T.field_hashes).where(_IN_COLLECTION, _among(dialect), _T.field_hashes.is_not(None))
 
 
 @cache
@@ -186,6 +192,7 @@ def confirm(dialect: str, moved: bool) -> Insert:
     kept = {"collection", "document_id", "entity", "vector_version", "created_at"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
+    values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
     ours = _T.entity == new.entity if moved else and_(_T.entity == new.entity, _T.tenant_id == new.tenant_id)
     return rows.on_conflict_do_update(
         index_elements=[_T.collection, _T.document_id], set_=values, where=ours
@@ -202,7 +209,8 @@ def _written(dialect: str) -> dict[str, ColumnElement[Any]]:
     return {
         **{name: bindparam(name, type_=_T[name].type) for name in same},
         **{name: value[place].as_string() for place, name in enumerate(WRITTEN)},
-        "vector_version": value[len(WRITTEN)].as_integer(),
+        "modified_fields": value[len(WRITTEN)].as_string(),
+        "vector_version": value[len(WRITTEN) + 1].as_integer(),
         **{name: null() if given is None else literal(given) for name, given in NO_ERROR.items()},
         "last_seen_at": seen_at,
         **dict.fromkeys(("last_synced_at", "last_attempt_at", "created_at", "updated_at"), now),
@@ -223,8 +231,9 @@ def fail(dialect: str) -> Insert:
     new = insert.excluded
     never_held = _T.content_hash.is_(None)
     kept = {"collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
-    kept |= {"last_synced_at", "created_at"}
+    kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
+    values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
     for name in ("space", "db_id", "point_id"):
         values[name] = case((never_held, new[name]), else_=_T[name])
     return insert.on_conflict_do_update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -33,6 +34,15 @@ class Documents(LedgerPart):
                     found[row[0]] = LedgerRow(*row)
         return found
 
+    def field_hashes(self, entity: str, collection: str, ids: Sequence[str]) -> dict[str, str]:
+        statement = statements.field_hashes(self.database.dialect)
+        found: dict[str, str] = {}
+        with self.database.read() as connection:
+            for some in chunks(ids):
+                values = {**_collection(entity, collection), "ids": some}
+                found.update((row[0], row[1]) for row in connection.execute(statement, values))
+        return found
+
     def confirm(
         self,
         entity: str,
@@ -50,7 +60,7 @@ class Documents(LedgerPart):
         refused: list[str] = []
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
-                rows = [[*map(write.__getattribute__, statements.WRITTEN), int(write.vector_written)] for write in some]
+                rows = [_written(write) for write in some]
                 if connection.execute(statement, {**common, "writes": rows}).rowcount < len(rows):
                     refused += self._of_others(connection, entity, collection, tenant, some)
         return refused
@@ -167,6 +177,12 @@ def _times(now: datetime, seen_at: datetime) -> dict[str, datetime]:
     return {"last_seen_at": seen_at, "last_attempt_at": now, "created_at": now, "updated_at": now}
 
 
+def _written(write: Confirmed) -> list[Any]:
+    """In the order of `statements.WRITTEN`."""
+    values = [getattr(write, name) for name in statements.WRITTEN]
+    return [*values, _names(write.modified_fields), int(write.vector_written)]
+
+
 def _failed(failure: Failed) -> dict[str, Any]:
     return {
         "document_id": failure.document_id,
@@ -177,4 +193,9 @@ def _failed(failure: Failed) -> dict[str, Any]:
         "last_error": clean(failure.error),
         "retry_count": failure.retry_count,
         "next_attempt_at": failure.next_attempt_at,
+        "modified_fields": _names(failure.modified_fields),
     }
+
+
+def _names(fields: Sequence[str] | None) -> str | None:
+    return None if fields is None else json.dumps(list(fields), ensure_ascii=False)

@@ -13,14 +13,16 @@ from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
+from vecsync_dagster.ledger.records import Records
+from vecsync_dagster.ledger.retries import Retries
 from vecsync_dagster.ledger.runs import Runs
-from vecsync_dagster.ledger.states import States
+from vecsync_dagster.ledger.source_states import States
 from vecsync_dagster.ledger.vectors import Vectors
 
 __all__ = ["SqlLedger"]
 
 
-class SqlLedger(Documents, Partitions, States, Vectors, Runs, AlertBook, Holds):
+class SqlLedger(Documents, Partitions, Records, Retries, States, Vectors, Runs, AlertBook, Holds):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:

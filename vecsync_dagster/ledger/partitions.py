@@ -145,15 +145,6 @@ class Partitions(LedgerPart):
             for run_id in run_ids:
                 connection.execute(delete(unfinished_run).where(place, _U.run_id == run_id))
 
-    def errors(self, entity: str, collection: str, tenant: str) -> dict[str, int]:
-        query = (
-            select(_T.error_code, func.count())
-            .where(_in(entity, collection, tenant), _T.status == "failed")
-            .group_by(_T.error_code)
-        )
-        with self.database.read() as connection:
-            return {code or "UNKNOWN": number for code, number in connection.execute(query)}
-
     def _count(self, *conditions: ColumnElement[bool]) -> int:
         with self.database.read() as connection:
             return connection.execute(select(func.count()).select_from(index_state).where(*conditions)).scalar_one()

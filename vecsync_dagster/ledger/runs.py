@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Table, insert, select
+from sqlalchemy import ColumnElement, Row, Table, insert, select, true
 
 from vecsync_dagster.ledger.base import Rejected, Run
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
@@ -39,10 +39,12 @@ class Runs(LedgerPart):
         with self.database.write() as connection:
             connection.execute(_record(self.database.dialect), values)
 
-    def runs(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[Run]:
+    def runs(
+        self, entity: str | None = None, tenant: str | None = None, limit: int = 100, *, mode: str | None = None
+    ) -> list[Run]:
         query = (
             select(sync_run)
-            .where(*_among(sync_run, entity, tenant))
+            .where(*_among(sync_run, entity, tenant), true() if mode is None else _R.mode == mode)
             .order_by(_R.started_at.desc(), _R.run_id, _R.entity, _R.collection, _R.tenant_id)
             .limit(limit)
         )

@@ -3,7 +3,8 @@
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import STAGES, PartitionResult, Stage, SyncOptions, check_tenant
 from vecsync_dagster.sync.pipeline import sync_tenant
-from vecsync_dagster.sync.verify import CHECKS, CheckOutcome
+from vecsync_dagster.sync.retry import due_rows, retry_due, retry_rows
+from vecsync_dagster.sync.verify import CHECKS, CheckOutcome, checks_of
 from vecsync_dagster.sync.workspace import Selection, Workspace
 
 __all__ = [
@@ -17,5 +18,9 @@ __all__ = [
     "SyncOptions",
     "Workspace",
     "check_tenant",
+    "checks_of",
+    "due_rows",
+    "retry_due",
+    "retry_rows",
     "sync_tenant",
 ]

@@ -6,14 +6,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
-from vecsync_dagster.config.models import ChecksConfig
-from vecsync_dagster.errors import ValidationFailed
+from vecsync_dagster.config.models import ChecksConfig, EntityConfig
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import Difference, compare_partition
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["CHECKS", "CheckOutcome", "graded", "last_full_run", "validation_outcome", "verify"]
+__all__ = [
+    "CHECKS",
+    "CheckOutcome",
+    "checks_of",
+    "graded",
+    "last_full_run",
+    "statuses",
+    "validation_outcome",
+    "verify",
+]
 
 LISTED = 20
 _RUNS_BACK = 200
@@ -24,15 +32,21 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "identity": ("vectors", "No missing point, no orphan, no stale hash: compared id by id"),
     "isolation": ("vectors", "No point lies under a wrong tenant"),
     "removal_guard": ("vectors", "The run would not have removed suspiciously much"),
-    "failures": ("vectors", "No document waits for another attempt, or was given up"),
+    "statuses": ("vectors", "No document failed, and none has used up its retries"),
+    "collections": ("vectors", "No record is in other collections of its entity alone"),
 }
 """Check name -> (stage it belongs to, what it says)."""
 
 
+def checks_of(entity: EntityConfig) -> Mapping[str, tuple[str, str]]:
+    """Those of `CHECKS` that an entity has: one collection alone cannot lack what another one has."""
+    return {name: check for name, check in CHECKS.items() if name != "collections" or len(entity.collections) > 1}
+
+
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """One check of one partition. `facts` are ids and counts only; `warning`: bad, but nothing is wrong yet.
-    `blocking`: because of it nothing was written."""
+    """One check of one partition. `facts` are ids and counts only, `rows` the first ids; `warning`: bad, but
+    nothing is wrong yet. `blocking`: because of it nothing was written."""
 
     name: str
     passed: bool
@@ -40,6 +54,7 @@ class CheckOutcome:
     facts: Mapping[str, int | str] = field(default_factory=dict)
     differences: Sequence[Difference] = ()
     warning: bool = False
+    rows: Sequence[Mapping[str, str]] = ()
     blocking: bool = False
 
 
@@ -52,8 +67,8 @@ def graded(outcome: CheckOutcome, checks: ChecksConfig) -> CheckOutcome:
 def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> Figures:
     """Figures of the partition's last successful full run; zeros where there was none."""
     known = {f.name for f in fields(Figures)}
-    for run in ledger.runs(entity, tenant, limit=_RUNS_BACK):
-        if (run.collection, run.mode, run.outcome) == (collection, "full", "success"):
+    for run in ledger.runs(entity, tenant, limit=_RUNS_BACK, mode="full"):
+        if (run.collection, run.outcome) == (collection, "success"):
             return Figures(**{name: value for name, value in run.figures.items() if name in known})
     return Figures()
 
@@ -79,8 +94,52 @@ def verify(
     the ledger cannot keep, because they have no id of their own. After an incremental run (`full` False) a
     source of another size is a warning: rows that were deleted or moved away are seen by the next full run.
     """
-    outcomes = [_counts(target, source_rows, unidentified, full=full), _guard(target, figures), _failures(target)]
-    return outcomes + (_compared(target) if identity else [])
+    outcomes = [_counts(target, source_rows, unidentified, full=full), _guard(target, figures), statuses(target)]
+    if not identity:
+        return outcomes
+    # Both look at every document: not for an incremental run, which is to cost what changed.
+    return outcomes + _compared(target) + ([_collections(target)] if len(target.config.collections) > 1 else [])
+
+
+def statuses(target: Target) -> CheckOutcome:
+    """Failed documents warn; those that nothing will try again are an error. A rejected record waits to be mended."""
+    t = target
+    failures = t.ledger.failures(t.entity, t.collection, t.tenant)
+    told = {"will be tried again": failures.waiting, "rejected": failures.rejected, "permanent": failures.permanent}
+    message = ", ".join(f"{count} {what}" for what, count in told.items() if count)
+    if failures.permanent:
+        message += "; `vecsync retry --reset` tries those again"
+    rows = t.ledger.failed_rows(t.entity, [t.collection], limit=LISTED, tenant=t.tenant) if failures.total else []
+    return CheckOutcome(
+        "statuses",
+        passed=not failures.total,
+        message=f"failed: {message}" if message else "none failed",
+        facts={"failed": failures.total, "waiting": failures.waiting, "permanent": failures.permanent},
+        warning=not failures.permanent,
+        rows=[
+            {
+                "document": row.document_id,
+                "error": row.error_code,
+                "attempts": str(row.retry_count),
+                "next": "never" if row.next_attempt_at is None else f"{row.next_attempt_at:%Y-%m-%d %H:%M:%S}",
+            }
+            for row in rows
+        ],
+    )
+
+
+def _collections(target: Target) -> CheckOutcome:
+    t = target
+    others = [name for name in t.config.collections if name != t.collection]
+    count, first = t.ledger.absent(t.entity, t.collection, others, t.tenant, LISTED)
+    return CheckOutcome(
+        "collections",
+        passed=not count,
+        message=f"{count} records are in other collections of {t.entity} alone" if count else "none is missing here",
+        facts={"missing": count},
+        warning=True,
+        rows=[{"document": identity, "error": code or ""} for identity, code in first],
+    )
 
 
 def _compared(target: Target) -> list[CheckOutcome]:
@@ -136,20 +195,6 @@ def _guard(target: Target, figures: Figures) -> CheckOutcome:
         passed=blocked == 0,
         message=message if blocked else f"{figures.removed} removed",
         facts={"blocked": blocked, "removed": figures.removed},
-    )
-
-
-def _failures(target: Target) -> CheckOutcome:
-    """Documents that an embedding provider or the store refused; those that are invalid are `validation`'s."""
-    errors = target.ledger.errors(target.entity, target.collection, target.tenant)
-    errors.pop(ValidationFailed.default_code, None)
-    told = ", ".join(f"{number} {code}" for code, number in sorted(errors.items()))
-    return CheckOutcome(
-        "failures",
-        passed=not errors,
-        message=f"{sum(errors.values())} documents failed: {told}" if errors else "none",
-        facts={"failed": sum(errors.values()), **errors},
-        warning=True,
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from vecsync_dagster.automation import add_tenants
 from vecsync_dagster.definitions import build_definitions
-from vecsync_dagster.sync import CHECKS, STAGES
+from vecsync_dagster.sync import STAGES, checks_of
 from vecsync_dagster_tests.assets.conftest import TENANTS
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -84,7 +84,8 @@ def test_a_run_without_a_partition_covers_every_tenant(world: World, instance: d
     world.assert_exact()
     for stage in STAGES:
         assert materialized(instance, stage) == ALL
-    assert evaluations(result) == {(name, partition): True for name in CHECKS for partition in ALL}
+    checks = checks_of(world.config.entities[ENTITY])
+    assert evaluations(result) == {(name, partition): True for name in checks for partition in ALL}
 
 
 def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:

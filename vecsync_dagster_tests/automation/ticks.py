@@ -8,9 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from vecsync_dagster.automation import tenants_name
+from vecsync_dagster.automation import keep_for_alerts, tenants_name
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -43,7 +44,12 @@ class Automated:
 
     @property
     def definitions(self) -> dg.Definitions:
-        return build_definitions(self.world.config, notify=self.told.append)
+        return build_definitions(self.world.config, notify=self._notify)
+
+    def _notify(self, workspace: Workspace, entity: str, lost: TenantsLost | None) -> None:
+        keep_for_alerts(workspace, entity, lost)
+        if lost is not None:
+            self.told.append(lost)
 
     def use(self, **changes: Any) -> None:
         """Replace top-level keys of the configuration."""

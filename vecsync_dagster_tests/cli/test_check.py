@@ -29,6 +29,8 @@ def test_everything_is_tried(asked: Path) -> None:
         "store main": "OK",
         "collection materials": "OK",
         "collection works": "OK",
+        "documents of materials": "WARN",  # the demo has records that are rejected
+        "documents of works": "WARN",
     }
     assert "OK" in vecsync("check", "--config", asked).out
 

@@ -11,7 +11,20 @@ import pytest
 from vecsync_dagster_tests.cli.program import vecsync
 
 GROUPS = {"ledger": "rebuild", "alerts": "list"}
-COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui", *GROUPS)
+COMMANDS = (
+    "demo",
+    "sync",
+    "status",
+    "retry",
+    "search",
+    "check",
+    "reconcile",
+    "migrate",
+    "export",
+    "tenants",
+    "ui",
+    *GROUPS,
+)
 
 
 def test_help_lists_every_command() -> None:

@@ -55,7 +55,9 @@ def paid_world(folder: Path, server: OpenAIServer) -> World:
 
 def file_of(config: Config, folder: Path) -> Path:
     path = folder / "vecsync.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False), encoding="utf-8"
+    )
     return path
 
 

@@ -1,0 +1,63 @@
+"""The retry worker's job: one batch of due documents of each entity, and events for the partitions it changed."""
+
+# Without `from __future__ import annotations`: Dagster reads the annotation of `context` as an object.
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from vecsync_dagster.assets.events import Event, events_of, failure_of
+from vecsync_dagster.assets.factory import pool_of
+from vecsync_dagster.automation.partitions import add_tenants
+from vecsync_dagster.checks import evaluation
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.errors import PartitionBusy
+from vecsync_dagster.sync import PartitionResult, Workspace, due_rows, retry_rows
+
+__all__ = ["RETRY_JOB", "build_retry_job"]
+
+RETRY_JOB = "vecsync_retry_job"
+
+
+def build_retry_job(settings: Config) -> dg.JobDefinition:
+    """An op rather than assets: what is due lies in any partitions of any entities. The run takes the hold of each
+    tenant, as a sync does."""
+
+    @dg.op(name="retry_due", pool=pool_of(settings), out=dg.Out(dg.Nothing))
+    def retry(context: dg.OpExecutionContext) -> Iterator[Event]:
+        results: list[PartitionResult] = []
+        with Workspace(settings) as workspace:
+            for entity in settings.entities:
+                rows = due_rows(workspace, entity)
+                add_tenants(context.instance, entity, [row.tenant for row in rows])
+                for result in retry_rows(workspace, entity, rows):
+                    results.append(result)
+                    yield from _events(workspace, result)
+        _finish(context, results)
+
+    @dg.job(name=RETRY_JOB, description="Try documents again that failed before and are due")
+    def vecsync_retry_job() -> None:
+        retry()
+
+    return vecsync_retry_job
+
+
+def _events(workspace: Workspace, result: PartitionResult) -> Iterator[Event]:
+    """A partition whose points changed is materialized; one where all failed again has another check result only."""
+    if result.outcome == "success" and result.figures.writes:
+        yield from events_of(workspace, result, result.stages)
+        return
+    for check in result.checks:
+        if check.name == "statuses":
+            yield evaluation(result.entity, result.collection, result.tenant, check)
+
+
+def _finish(context: dg.OpExecutionContext, results: Sequence[PartitionResult]) -> None:
+    """Documents that failed again are in the ledger and in the check. What failed as a whole fails the run; but not
+    a partition that another run was busy with: its documents come next time."""
+    written = sum(result.figures.writes for result in results)
+    failed = sum(result.figures.failed for result in results)
+    context.log.info("%d partitions: %d documents synced or removed, %d failed again", len(results), written, failed)
+    failure = failure_of([result for result in results if not isinstance(result.error, PartitionBusy)])
+    if failure is not None:
+        raise failure

@@ -1,0 +1,142 @@
+"""Trying failed documents again, for the command line: which ones are meant, what became of them, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from vecsync_dagster.cli.progress import SyncProgress
+from vecsync_dagster.cli.running import Wanted, record_results, wanted_entities
+from vecsync_dagster.cli.signals import INTERRUPTED, Stop
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.documents import document_id
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.ledger.record_states import FailedRow
+from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync import PartitionResult, Workspace, retry_rows
+
+__all__ = ["RetryOutcome", "RetryWanted", "run_retry"]
+
+_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class RetryWanted:
+    """Which failed documents. `ids`: of just these records, due or not. `waiting`: also those that are not due yet.
+    `reset`: forget how often they failed first; only this tries permanent ones."""
+
+    entity: str | None = None
+    collection: str | None = None
+    ids: tuple[str, ...] = ()
+    waiting: bool = False
+    reset: bool = False
+
+
+@dataclass(slots=True)
+class RetryOutcome:
+    """`reset`: documents whose retries were forgotten. `waiting`, `permanent`: what is left, of what was meant."""
+
+    results: list[PartitionResult] = field(default_factory=list)
+    reset: int = 0
+    waiting: int = 0
+    permanent: int = 0
+    next_attempt_at: datetime | None = None
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return any(result.outcome == "failed" or result.figures.failed for result in self.results)
+
+    @property
+    def exit_code(self) -> int:
+        return INTERRUPTED if self.interrupted else int(self.failed)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "reset": self.reset,
+            "partitions": [_result(result) for result in self.results],
+            "waiting": self.waiting,
+            "permanent": self.permanent,
+            "next_attempt_at": self.next_attempt_at,
+            "interrupted": self.interrupted,
+        }
+
+
+def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) -> RetryOutcome:
+    """With `record` Dagster is told. Raises ConfigError for names that do not exist, and the ledger's errors."""
+    outcome = RetryOutcome()
+    with Workspace(config) as workspace:
+        places = [_Place(workspace, name, wanted) for name in _entities(workspace, wanted)]
+        outcome.reset = sum(place.reset() for place in places) if wanted.reset else 0
+        batches = [(place.entity, some) for place in places for some in _batches(place.rows(), config.sync.retry.batch)]
+        with SyncProgress(len(batches)) as progress:
+            for entity, some in batches:
+                results = list(retry_rows(workspace, entity, some, progress=progress.figures, stop=stop))
+                outcome.results += results
+                progress.end(results)
+        outcome.interrupted = stop()
+        left = [row for place in places for row in place.failed()]
+        workspace.close()  # what follows needs no store: others may have it
+        if record and outcome.results:
+            record_results(workspace, outcome.results)
+    times = [row.next_attempt_at for row in left if row.next_attempt_at is not None]
+    outcome.waiting, outcome.permanent = len(times), len(left) - len(times)
+    outcome.next_attempt_at = min(times, default=None)
+    return outcome
+
+
+def _entities(workspace: Workspace, wanted: RetryWanted) -> Sequence[str]:
+    names = wanted_entities(workspace, Wanted(entity=wanted.entity, collection=wanted.collection))
+    if wanted.ids and len(names) > 1:
+        raise ConfigError(f"--id needs --entity: an id may be in several of {', '.join(names)}")
+    return names
+
+
+class _Place:
+    """What is meant in one entity."""
+
+    def __init__(self, workspace: Workspace, entity: str, wanted: RetryWanted) -> None:
+        config = workspace.entity(entity)
+        kind = config.type or entity
+        self.entity = entity
+        self._ledger = workspace.ledger
+        self._wanted = wanted
+        self._collections = [name for name in config.collections if wanted.collection in (None, name)]
+        scopes = (GLOBAL, "")
+        self._ids = [document_id(scope, kind, one) for one in wanted.ids for scope in scopes] if wanted.ids else None
+
+    def reset(self) -> int:
+        return self._ledger.reset(self.entity, self._collections, self._ids)
+
+    def failed(self) -> list[FailedRow]:
+        return self._ledger.failed_rows(self.entity, self._collections, ids=self._ids, limit=_AT_ONCE)
+
+    def rows(self) -> list[FailedRow]:
+        """What to try: all that is due now; or with `ids` or `waiting` all that has retries left."""
+        if self._ids is not None or self._wanted.waiting:
+            return [row for row in self.failed() if row.next_attempt_at is not None]
+        now = self._ledger.now()
+        return self._ledger.failed_rows(self.entity, self._collections, due=now, limit=_AT_ONCE)
+
+
+def _batches(rows: Sequence[FailedRow], size: int) -> Iterator[Sequence[FailedRow]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _result(result: PartitionResult) -> dict[str, Any]:
+    figures = result.figures
+    return {
+        "entity": result.entity,
+        "collection": result.collection,
+        "tenant": result.tenant,
+        "outcome": result.outcome,
+        "tried": figures.fetched + figures.removed,
+        "synced": figures.fetched - figures.failed - figures.invalid,
+        "removed": figures.removed,
+        "failed": figures.failed,
+        "invalid": figures.invalid,
+        "error": None if result.error is None else {"code": result.error.code, "message": str(result.error)},
+    }

@@ -1,0 +1,59 @@
+"""Where a record is: the tenant that has it in the source, or the one that only the ledger still has it under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vecsync_dagster.documents import document_id
+from vecsync_dagster.documents.validation import BadValue, identity
+from vecsync_dagster.sources.base import Read
+from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.workspace import Workspace
+
+__all__ = ["locate"]
+
+
+def locate(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | None = None) -> dict[str, list[str]]:
+    """Ids by tenant; an id that nobody knows is in none of them. `tenant`: look there only.
+
+    Tenants that have a record in the source come first: a record that moved is then taken over by its new tenant
+    before its old one would remove it. Raises Source* errors.
+    """
+    known = _known(workspace, entity, ids, tenant)
+    tenants = [tenant] if tenant is not None else list(dict.fromkeys([*known, *workspace.tenants(entity)]))
+    places: dict[str, list[str]] = {}
+    missing = list(dict.fromkeys(ids))
+    for candidate in tenants:
+        if not missing:
+            break
+        found = set(_in_source(workspace, entity, candidate, missing))
+        if found:
+            places[candidate] = sorted(found)
+            missing = [one for one in missing if one not in found]
+    for candidate, theirs in known.items():
+        # What the ledger has under this tenant, the source may have under another one by now: both need a look.
+        places[candidate] = list(dict.fromkeys([*places.get(candidate, []), *theirs]))
+    return places
+
+
+def _known(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | None) -> dict[str, list[str]]:
+    """What the ledger knows of them: ids by tenant."""
+    config = workspace.entity(entity)
+    kind = config.type or entity
+    documents = [document_id(scope, kind, one) for one in ids for scope in (GLOBAL, "")]
+    names = tuple(config.collections)
+    found: dict[str, list[str]] = {}
+    for record in workspace.ledger.records(entity, names, tenant=tenant, ids=documents, limit=len(documents)):
+        found.setdefault(record.tenant, []).append(record.db_id)
+    return found
+
+
+def _in_source(workspace: Workspace, entity: str, tenant: str, ids: Sequence[str]) -> Iterator[str]:
+    source = workspace.source(entity)
+    for page in source.read(Read(tenant, ids=ids), workspace.config.sync.page):
+        if page.records.num_rows:
+            for value in page.records.column(source.id_field).to_pylist():
+                try:
+                    yield str(identity(value))
+                except BadValue:
+                    continue  # a record without a usable id is none of those that were asked for

@@ -1,0 +1,67 @@
+"""Documents that failed, tried again when they are due (T6): the retry worker, and the same by hand.
+
+The oldest attempts come first, over all tenants and collections of an entity. Their records are read from the source
+by id, and only the collections that failed are tried. A record that the source does not have any more is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from vecsync_dagster.ledger.record_states import FailedRow
+from vecsync_dagster.sync.apply import backoff
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.options import PartitionResult, SyncOptions
+from vecsync_dagster.sync.workspace import Selection, Workspace
+
+__all__ = ["due_rows", "retry_due", "retry_rows"]
+
+Progress = Callable[[Figures], None]
+Stop = Callable[[], bool]
+
+
+def due_rows(workspace: Workspace, entity: str, limit: int | None = None) -> list[FailedRow]:
+    """What the worker would try now: at most `limit` documents, `sync.retry.batch` where it is None."""
+    ledger, batch = workspace.ledger, workspace.config.sync.retry.batch
+    names = tuple(workspace.entity(entity).collections)
+    return ledger.failed_rows(entity, names, due=ledger.now(), limit=batch if limit is None else limit)
+
+
+def retry_due(workspace: Workspace, entity: str, *, stop: Stop | None = None) -> list[PartitionResult]:
+    """One batch of the worker: the due documents of an entity, oldest attempt first."""
+    return list(retry_rows(workspace, entity, due_rows(workspace, entity), stop=stop))
+
+
+def retry_rows(
+    workspace: Workspace,
+    entity: str,
+    rows: Sequence[FailedRow],
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Iterator[PartitionResult]:
+    """Try these documents again, partition by partition; one result for each.
+
+    What goes wrong with a partition is in its result, and the others go on. Raises the ledger's own errors.
+    """
+    partitions: dict[tuple[str, str], list[FailedRow]] = {}
+    for row in rows:
+        partitions.setdefault((row.tenant, row.collection), []).append(row)
+    for (tenant, collection), theirs in partitions.items():
+        if stop is not None and stop():
+            return
+        options = SyncOptions(ids=tuple(row.db_id for row in theirs), retry=True)
+        selection = Selection(entity, tenant, (collection,))
+        [result] = workspace.sync(selection, options, progress=progress, stop=stop)
+        if result.outcome == "failed":
+            _let_others_go_first(workspace, entity, theirs)
+        yield result
+
+
+def _let_others_go_first(workspace: Workspace, entity: str, rows: Sequence[FailedRow]) -> None:
+    """An attempt that did not get as far as the documents (no source, no model, another run is in the partition)
+    is not counted, but must not keep the head of the queue either."""
+    ledger, config = workspace.ledger, workspace.config.sync.retry
+    wait = backoff(1, config) or config.base
+    first = rows[0]
+    ledger.postpone(entity, first.collection, first.tenant, [row.document_id for row in rows], ledger.now() + wait)
