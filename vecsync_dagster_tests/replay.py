@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 __all__ = ["DATA", "PAYLOAD", "TEXTS", "Catalogue", "Delta", "Expected", "deltas", "snapshot"]
 
@@ -61,7 +62,7 @@ def deltas() -> Iterator[Delta]:
 def _lines(path: Path) -> Iterator[Record]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
-            yield json.loads(line)
+            yield orjson.loads(line)
 
 
 @dataclass
@@ -157,9 +158,9 @@ def _point(collection: str, record: Record) -> Record:
     return {**payload, "contentHash": content, "payloadHash": hashed}
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -70,9 +70,10 @@ def follow(worlds: dict[str, Tools], catalogue: Catalogue, delta: Delta) -> Mont
     apply(worlds["full"], delta)
     records = {key: record for key, record in catalogue.records.items() if key not in delta.deletes} | delta.upserts
     month = Month(delta.month, *catalogue.step(records))
+    points = {name: catalogue.points(name) for name in TEXTS}
     for mode, one in worlds.items():
         month.results[mode] = one.sync(mode=mode)
-        month.wrong[mode] = [name for name in TEXTS if ordered(one.stored(name)) != catalogue.points(name)]
+        month.wrong[mode] = [name for name in TEXTS if ordered(one.stored(name)) != points[name]]
     return month
 
 
