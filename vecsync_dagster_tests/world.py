@@ -6,9 +6,9 @@ that are under test.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
 
@@ -42,12 +43,13 @@ WORKS = sa.Table(
 
 @dataclass
 class World:
-    """`source_url` is SQLAlchemy's; `config` is what the workspace is made from."""
+    """`source_url` is SQLAlchemy's; `config` is what the workspace is made from; `clock` is its ledger's."""
 
     source_url: str
     config: Config
     now: datetime = START
     results: list[PartitionResult] = field(default_factory=list)
+    clock: Callable[[], datetime] = utc_now
 
     def __post_init__(self) -> None:
         self.engine = sa.create_engine(self.source_url, poolclass=sa.NullPool)
@@ -82,15 +84,18 @@ class World:
 
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
-        with Workspace(self.config) as workspace:
+        with Workspace(self.config, clock=self.clock) as workspace:
             yield workspace
 
-    def sync(self, *tenants: str, entity: str = ENTITY, **options: Any) -> list[PartitionResult]:
-        """Sync these tenants (none: all there are); returns the results, which are kept as well."""
+    def sync(
+        self, *tenants: str, entity: str = ENTITY, collections: Sequence[str] = (), **options: Any
+    ) -> list[PartitionResult]:
+        """Sync these tenants and collections (none: all there are); returns the results, which are kept as well."""
         with self.workspace() as workspace:
             results: list[PartitionResult] = []
             for selection in workspace.select([entity], list(tenants) or None):
-                results += workspace.sync(selection, SyncOptions(**options))
+                chosen = replace(selection, collections=tuple(collections) or selection.collections)
+                results += workspace.sync(chosen, SyncOptions(**options))
         self.results += results
         return results
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -11,11 +13,18 @@ from vecsync_dagster.errors import OutputUnwritable
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.ledger.database import parse_url
 from vecsync_dagster.ledger.ledger import SqlLedger
+from vecsync_dagster.ledger.part import utc_now
 
 __all__ = ["Ledger", "SqlLedger", "build_ledger", "ledger_url"]
 
 
-def build_ledger(config: LedgerConfig, *, state_folder: Path, auto_migrate: bool | None = None) -> SqlLedger:
+def build_ledger(
+    config: LedgerConfig,
+    *,
+    state_folder: Path,
+    auto_migrate: bool | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> SqlLedger:
     """The ledger of a configuration: `ledger.sqlite` in the state folder, unless it gives a URL.
 
     `auto_migrate` None: an SQLite ledger is migrated here and now; a PostgreSQL ledger that is behind is
@@ -28,7 +37,7 @@ def build_ledger(config: LedgerConfig, *, state_folder: Path, auto_migrate: bool
         _make_folder(state_folder)
     if auto_migrate is None:
         auto_migrate = parse_url(url).get_backend_name() == "sqlite"
-    return SqlLedger.open(url, auto_migrate=auto_migrate)
+    return SqlLedger.open(url, auto_migrate=auto_migrate, clock=clock)
 
 
 def ledger_url(config: LedgerConfig, *, state_folder: Path) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecsync_dagster.ledger.states import FailedRow, Failures, RecordState, Status
 from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster.space import Space
 
@@ -28,8 +29,6 @@ __all__ = [
     "Run",
     "Status",
 ]
-
-Status = Literal["pending", "synced", "stale", "failed"]
 
 
 # What is made once a document and run is not frozen: a frozen one takes three times as long to make.
@@ -53,7 +52,8 @@ class LedgerRow:
 
 @dataclass(slots=True)
 class Confirmed:
-    """A write the store confirmed. `vector_written` raises vector_version by one."""
+    """A write the store confirmed. `vector_written` raises vector_version by one. `modified_fields`: names of
+    what changed in it (None: not known, or nothing did; the last ones stay)."""
 
     document_id: str
     db_id: str
@@ -61,6 +61,8 @@ class Confirmed:
     content_hash: str
     payload_hash: str
     vector_written: bool
+    field_hashes: str | None = None
+    modified_fields: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Failed:
     retry_count: int
     next_attempt_at: datetime | None
     """None: permanent, until reset or until the document changes."""
+    modified_fields: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -214,9 +217,79 @@ class Ledger(Protocol):
         """db ids of failed rows whose next attempt is due, oldest attempt first."""
         ...
 
+    def field_hashes(self, entity: str, collection: str, ids: Sequence[str]) -> dict[str, str]:
+        """The hashes of single fields, as last confirmed, of those document ids that have them."""
+        ...
+
+    def now(self) -> datetime:
+        """The ledger's clock: what back-off is counted from."""
+        ...
+
     def run_start(self, entity: str, collection: str, tenant: str) -> datetime:
         """A start time for a run of this partition: now, but always later than every last_seen_at in it
         (a clock that goes backwards must not make seen rows look unseen, nor the reverse)."""
+        ...
+
+    # -- failed documents --------------------------------------------------------------------------
+    def failed_rows(
+        self,
+        entity: str,
+        collections: Sequence[str],
+        *,
+        due: datetime | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int = 10_000,
+    ) -> list[FailedRow]:
+        """Failed documents of an entity over all tenants, oldest attempt first; not those whose record was
+        rejected. `due`: only those whose next attempt is due then (never a permanent one). `ids`: only these
+        document ids."""
+        ...
+
+    def reset(self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None) -> int:
+        """retry_count 0 and due now for failed documents, permanent ones too; not for those whose record was
+        rejected. Returns how many."""
+        ...
+
+    def postpone(self, entity: str, collection: str, tenant: str, ids: Sequence[str], until: datetime) -> None:
+        """Failed rows that are still due, because an attempt did not get as far as them: to the end of the queue,
+        without counting it."""
+        ...
+
+    def failures(self, entity: str, collection: str, tenant: str) -> Failures: ...
+
+    # -- records -----------------------------------------------------------------------------------
+    def records(
+        self,
+        entity: str,
+        collections: Sequence[str],
+        *,
+        tenant: str | None = None,
+        collection: str | None = None,
+        status: Status | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int = 20,
+        offset: int = 0,
+    ) -> list[RecordState]:
+        """Records with their state in each of `collections`, the worst first, then by document id. `status`: only
+        records of this overall status, or of this status in `collection`. `ids`: only these document ids."""
+        ...
+
+    def count_records(
+        self,
+        entity: str,
+        collections: Sequence[str],
+        *,
+        tenant: str | None = None,
+        collection: str | None = None,
+    ) -> dict[Status, int]:
+        """How many records have which overall status, or which one in `collection`."""
+        ...
+
+    def absent(
+        self, entity: str, collection: str, others: Sequence[str], tenant: str, limit: int
+    ) -> tuple[int, list[tuple[str, str | None]]]:
+        """Records of the tenant that the store holds in one of the `others`, but not in `collection`: how many,
+        and the first ones as (document id, the error code of its row here: None where it has none)."""
         ...
 
     # -- partitions --------------------------------------------------------------------------------

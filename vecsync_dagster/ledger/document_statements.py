@@ -32,7 +32,19 @@ from sqlalchemy import (
 from vecsync_dagster.ledger.part import Insert, insert_into
 from vecsync_dagster.ledger.tables import Moment, index_state
 
-__all__ = ["ANY_STALE", "NO_ERROR", "announce", "confirm", "fail", "forget", "freshen", "mark_stale", "rows", "touch"]
+__all__ = [
+    "ANY_STALE",
+    "NO_ERROR",
+    "announce",
+    "confirm",
+    "fail",
+    "field_hashes",
+    "forget",
+    "freshen",
+    "mark_stale",
+    "rows",
+    "touch",
+]
 
 _T: Final = index_state.c
 
@@ -86,6 +98,11 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
 
 
 @cache
+def field_hashes(dialect: str) -> Select[str, str]:
+    return select(_T.document_id, _T.field_hashes).where(_IN_COLLECTION, _among(dialect), _T.field_hashes.is_not(None))
+
+
+@cache
 def touch(dialect: str) -> Update:
     """`seen_at`; never back to an earlier one."""
     seen_at = bindparam("seen_at", type_=Moment)
@@ -135,6 +152,7 @@ def confirm(dialect: str) -> Insert:
     kept = {"collection", "document_id", "entity", "vector_version", "created_at"}
     values: dict[str, Any] = {column.name: new[column.name] for column in index_state.c if column.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
+    values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
     return insert.on_conflict_do_update(
         index_elements=[_T.collection, _T.document_id], set_=values, where=_T.entity == new.entity
     ).execution_options(preserve_rowcount=True)
@@ -152,8 +170,9 @@ def fail(dialect: str) -> Insert:
     new = insert.excluded
     never_held = _T.content_hash.is_(None)
     kept = {"collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
-    kept |= {"last_synced_at", "created_at"}
+    kept |= {"last_synced_at", "created_at", "field_hashes"}
     values: dict[str, Any] = {column.name: new[column.name] for column in index_state.c if column.name not in kept}
+    values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
     for name in ("space", "db_id", "point_id"):
         values[name] = case((never_held, new[name]), else_=_T[name])
     return insert.on_conflict_do_update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -33,6 +34,15 @@ class Documents(LedgerPart):
                     found[row[0]] = LedgerRow(*row)
         return found
 
+    def field_hashes(self, entity: str, collection: str, ids: Sequence[str]) -> dict[str, str]:
+        statement = statements.field_hashes(self.database.dialect)
+        found: dict[str, str] = {}
+        with self.database.read() as connection:
+            for some in chunks(ids):
+                values = {**_collection(entity, collection), "ids": some}
+                found.update((row[0], row[1]) for row in connection.execute(statement, values))
+        return found
+
     def confirm(
         self, entity: str, collection: str, tenant: str, space: Space, writes: Sequence[Confirmed], seen_at: datetime
     ) -> None:
@@ -60,7 +70,7 @@ class Documents(LedgerPart):
             "status": "pending",
             "retry_count": 0,
         }
-        nothing = {"content_hash": None, "payload_hash": None, "vector_version": 0}
+        nothing = {"content_hash": None, "payload_hash": None, "vector_version": 0, "field_hashes": None}
         statement = statements.announce(self.database.dialect)
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
@@ -153,6 +163,8 @@ def _confirmed(write: Confirmed) -> dict[str, Any]:
         "content_hash": write.content_hash,
         "payload_hash": write.payload_hash,
         "vector_version": int(write.vector_written),  # on a conflict it is added to what is there
+        "field_hashes": write.field_hashes,
+        "modified_fields": _names(write.modified_fields),
     }
 
 
@@ -166,4 +178,9 @@ def _failed(failure: Failed) -> dict[str, Any]:
         "last_error": clean(failure.error),
         "retry_count": failure.retry_count,
         "next_attempt_at": failure.next_attempt_at,
+        "modified_fields": _names(failure.modified_fields),
     }
+
+
+def _names(fields: Sequence[str] | None) -> str | None:
+    return None if fields is None else json.dumps(list(fields), ensure_ascii=False)

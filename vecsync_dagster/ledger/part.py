@@ -29,6 +29,9 @@ class LedgerPart:
         self.database = database
         self._now = clock
 
+    def now(self) -> datetime:
+        return self._now()
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)

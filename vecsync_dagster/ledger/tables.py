@@ -30,6 +30,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -110,12 +111,23 @@ index_state = Table(
     Column("last_attempt_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("field_hashes", Text),
+    Column("modified_fields", Text),  # a JSON list of names
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     Index("ix_index_state_cleanup", "collection", "tenant_id", "last_seen_at", "document_id"),
     Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
     Index("ix_index_state_points", "collection", "point_id"),
     Index("ix_index_state_status", "collection", "tenant_id", "status", "next_attempt_at"),
     Index("ix_index_state_statistics", "entity", "collection", "tenant_id"),
+    # Few rows failed: this one costs the others nothing.
+    Index(
+        "ix_index_state_failed",
+        "entity",
+        "last_attempt_at",
+        "document_id",
+        sqlite_where=text("status = 'failed'"),
+        postgresql_where=text("status = 'failed'"),
+    ),
 )
 
 collection_space = Table(

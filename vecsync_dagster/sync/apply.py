@@ -8,13 +8,14 @@ is written, so that their points are known even if their records are gone by the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import RetryConfig
+from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash
 from vecsync_dagster.errors import StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed
@@ -23,10 +24,11 @@ from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "remove"]
+__all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "fail_changes", "remove"]
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
+_Fields = tuple[str | None, tuple[str, ...] | None]
 
 
 def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) -> Figures:
@@ -41,6 +43,13 @@ def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) 
     except VecsyncError as error:
         batch.fail([(change, error) for change in changes if change.document.document_id not in batch.confirmed])
         raise BatchFailed(error, batch.figures) from error
+    return batch.figures
+
+
+def fail_changes(target: Target, changes: Sequence[Change], error: VecsyncError, seen_at: datetime) -> Figures:
+    """Mark a batch as failed whose store cannot be reached at all: nothing is tried, and nothing paid for."""
+    batch = _Batch(target, seen_at)
+    batch.fail([(change, error) for change in changes])
     return batch.figures
 
 
@@ -117,26 +126,53 @@ class _Batch:
     def _announce(self, changes: Sequence[Change]) -> None:
         if changes:
             t = self.target
-            writes = [_write(change, vector_written=True) for change in changes]
+            writes = [_write(change, vector_written=False) for change in changes]
             t.ledger.announce(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
 
     def _confirm(self, changes: Sequence[Change], *, vector_written: bool) -> None:
         if changes:
             t = self.target
-            writes = [_write(change, vector_written=vector_written) for change in changes]
+            fields = self._fields(changes)
+            writes = [
+                _write(change, vector_written=vector_written and _makes_vector(change), fields=known)
+                for change, known in zip(changes, fields, strict=True)
+            ]
             t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, self.seen_at)
             self.confirmed.update(write.document_id for write in writes)
 
     def fail(self, failures: Sequence[tuple[Change, VecsyncError]]) -> None:
         if not failures:
             return
-        rows = [_failure(change, error, self.target.settings.retry) for change, error in failures]
         t = self.target
+        now = t.ledger.now()
+        fields = self._fields([change for change, _ in failures])
+        rows = [
+            _failure(change, error, t.settings.retry, now, modified)
+            for (change, error), (_, modified) in zip(failures, fields, strict=True)
+        ]
         t.ledger.fail(t.entity, t.collection, t.tenant, t.space, rows, self.seen_at)
         self.figures.failed += len(rows)
 
+    def _fields(self, changes: Sequence[Change]) -> list[_Fields]:
+        """Of each document the hashes of its fields, and which of them changed since the store last confirmed it."""
+        t = self.target
+        known = [c.document.document_id for c in changes if c.row is not None and c.row.content_hash is not None]
+        before = t.ledger.field_hashes(t.entity, t.collection, known) if known else {}
+        hashes = [field_hashes(change.document) for change in changes]
+        return [
+            (after, modified_fields(change.document, before.get(change.document.document_id), after))
+            for change, after in zip(changes, hashes, strict=True)
+        ]
 
-def _write(change: Change, *, vector_written: bool) -> Confirmed:
+
+def _makes_vector(change: Change) -> bool:
+    """Whether writing it gives the document another vector: a retry of its payload alone writes the same one."""
+    row = change.row
+    return change.kind is not Kind.RETRY or row is None or row.content_hash != change.document.content_hash
+
+
+def _write(change: Change, *, vector_written: bool, fields: _Fields = (None, None)) -> Confirmed:
+    hashes, modified = fields
     return Confirmed(
         document_id=change.document.document_id,
         db_id=change.document.db_id,
@@ -144,10 +180,14 @@ def _write(change: Change, *, vector_written: bool) -> Confirmed:
         content_hash=change.document.content_hash,
         payload_hash=change.document.payload_hash,
         vector_written=vector_written,
+        field_hashes=hashes,
+        modified_fields=modified,
     )
 
 
-def _failure(change: Change, error: VecsyncError, config: RetryConfig) -> Failed:
+def _failure(
+    change: Change, error: VecsyncError, config: RetryConfig, now: datetime, modified: tuple[str, ...] | None
+) -> Failed:
     count = change.retry_count + 1
     wait = backoff(count, config)
     return Failed(
@@ -158,7 +198,8 @@ def _failure(change: Change, error: VecsyncError, config: RetryConfig) -> Failed
         error_code=error.code,
         error=str(error),
         retry_count=count,
-        next_attempt_at=None if wait is None else datetime.now(UTC) + wait,
+        next_attempt_at=None if wait is None else now + wait,
+        modified_fields=modified,
     )
 
 

@@ -27,8 +27,8 @@ __all__ = ["Job"]
 
 @dataclass(slots=True)
 class Job:
-    """`mode` is that of the read under way: full, incremental, or partial (a limit or an offset). `notes`: what
-    people should know of a collection's run, besides its figures."""
+    """`mode` is that of the read under way: full, incremental, partial (a limit or an offset), ids or retry.
+    `notes`: what people should know of a collection's run, besides its figures."""
 
     name: str
     entity: EntityConfig
@@ -102,7 +102,8 @@ class Job:
             figures=figures,
             space=str(provider.space) if provider else "",
             semantic=provider.semantic if provider else True,
-            stages=self.options.stages,
+            # A few records are no export of the partition: only its vectors are other ones now.
+            stages=self.options.stages if self.options.ids is None else ("vectors",),
             checks=tuple(checks),
             error=error,
             note=self.notes.get(collection, ""),

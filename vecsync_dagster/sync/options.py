@@ -26,19 +26,23 @@ _TENANT = re.compile(r"[^\s|\x00-\x1f\x7f]([^|\x00-\x1f\x7f]{0,126}[^\s|\x00-\x1
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
     """How one sync is to be made. `mode` None: as the settings say. A run with a `limit` or `offset` never
-    removes anything. `dry_run` decides and counts, and touches nothing."""
+    removes anything. `ids`: just these records; of them, those that the source does not have any more are removed,
+    and nothing else is. `retry`: they failed before and are due; otherwise somebody asks for them, and those that
+    have used up their retries are tried too. `dry_run` decides and counts, and touches nothing."""
 
     mode: Literal["full", "incremental"] | None = None
     limit: int | None = None
     offset: int = 0
+    ids: tuple[str, ...] | None = None
+    retry: bool = False
     allow_removals: bool = False
     dry_run: bool = False
     stages: tuple[Stage, ...] = STAGES
 
     @property
     def partial(self) -> bool:
-        """Whether the run may not see all there is: it removes nothing and moves no watermark."""
-        return self.limit is not None or self.offset != 0
+        """Whether the run may not see all there is: it removes nothing unseen and moves no watermark."""
+        return self.limit is not None or self.offset != 0 or self.ids is not None
 
     @property
     def depth(self) -> Depth:

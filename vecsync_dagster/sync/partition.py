@@ -12,7 +12,7 @@ from vecsync_dagster.errors import ValidationFailed, VecsyncError
 from vecsync_dagster.ledger.base import Failed, LedgerRow, Rejected
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import GLOBAL
-from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, remove
+from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import mend_unfinished
@@ -41,19 +41,28 @@ class PartitionSync:
         executor: Executor,
         *,
         run_id: str,
-        full: bool,
+        retry_permanent: bool,
+        unreachable: VecsyncError | None,
+        asked: Sequence[str] | None,
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
     ) -> None:
-        """`watch` is told the figures while batches are waited for; once `stop` says True no batch is begun."""
+        """`watch` is told the figures while batches are waited for; once `stop` says True no batch is begun.
+
+        `unreachable`: why the store cannot be had; the first batch is marked with it, and the run ends. `asked`:
+        the ids of the records that are read, if it is not all of them.
+        """
         self.target = target
         self.depth = depth
         self.figures = Figures()
         self.error: VecsyncError | None = None
         self.started_at = target.ledger.run_start(target.entity, target.collection, target.tenant)
         self._run_id = run_id
-        self._full = full
+        self._retry_permanent = retry_permanent
+        self._unreachable = unreachable
+        self._asked = asked
+        self._met: set[str] = set()
         self._executor = executor
         self._keep_rejected = keep_rejected
         self._watch = watch
@@ -91,6 +100,7 @@ class PartitionSync:
                 if self._watch(self.figures):
                     self.cancel()
                 self._collect(block=True)
+            self.error = self.error or self._unreachable
 
     def cancel(self) -> None:
         """Drop what was not begun yet (a run that is interrupted)."""
@@ -104,12 +114,14 @@ class PartitionSync:
         t = self.target
         ids = [d.document_id for d in batch.documents]
         ids += [r.document_id for r in batch.rejections if r.document_id is not None]
+        if self._asked is not None:
+            self._met.update(ids)
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         documents, duplicates = self._split(batch.documents, rows)
         rejections = batch.rejections + ([] if again else duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         self._reject(rejections, rows)
-        changes = decide(documents, rows, tenant=t.tenant, space=self._space(), retry_permanent=self._full)
+        changes = decide(documents, rows, tenant=t.tenant, space=self._space(), retry_permanent=self._retry_permanent)
         self._matched += sum(1 for c in changes if c.row is not None and c.row.tenant == t.tenant)
         unchanged = []
         for change in changes:
@@ -203,7 +215,7 @@ class PartitionSync:
             if self.depth == "plan":
                 self._plan(batch)
                 continue
-            if self.depth == "apply":
+            if self.depth == "apply" and self._unreachable is None:
                 self._writing.begin()
             self._running[self._executor.submit(self._work, batch)] = [c.document.document_id for c in batch]
 
@@ -218,6 +230,8 @@ class PartitionSync:
             return Figures()  # the run was asked to end before this batch began
         if self.depth == "embed":
             return embed_changes(self.target, batch)
+        if self._unreachable is not None:
+            raise BatchFailed(self._unreachable, fail_changes(self.target, batch, self._unreachable, self.started_at))
         figures = apply_changes(self.target, batch, self.started_at)
         figures.removed += self._remove_moved(batch)
         return figures
@@ -256,9 +270,20 @@ class PartitionSync:
         """Remove rows that the source itself says are gone."""
         if not tombstones:
             return
+        self._remove_known([self._document_id(db_id) for db_id in tombstones])
+
+    def remove_absent(self) -> None:
+        """After a read by ids that came to its end: remove those that the source does not have any more."""
+        absent = {self._document_id(db_id) for db_id in self._asked or ()} - self._met
+        if absent and not self.figures.unidentified:  # a record without a usable id may be any of them
+            self._remove_known(sorted(absent))
+
+    def _document_id(self, db_id: str) -> str:
+        return document_id(self.target.tenant, self.target.config.type or self.target.entity, db_id)
+
+    def _remove_known(self, ids: Sequence[str]) -> None:
+        """Remove the documents of this tenant among those ids."""
         t = self.target
-        kind = t.config.type or t.entity
-        ids = [document_id(t.tenant, kind, db_id) for db_id in tombstones]
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         gone = [(i, point_id(t.entity, i)) for i, row in rows.items() if row.tenant == t.tenant]
         if gone and self.depth == "apply":

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from vecsync_dagster.config.models import EntityConfig, SyncConfig
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import ConfigError, VecsyncError
+from vecsync_dagster.errors import ConfigError, Transient, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Cursor, Losable, Page, Read, Source
+from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
@@ -92,7 +93,7 @@ def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embed
 def _groups(job: Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor | None]]:
     """Collections that can share one read: those whose last runs came equally far."""
     mode = job.options.mode or job.settings.mode
-    if mode == "full" or not job.source.incremental:
+    if mode == "full" or not job.source.incremental or job.options.ids is not None:
         yield list(names), None
         return
     cursors = {name: _watermark(job, name) for name in names}
@@ -115,9 +116,9 @@ def _watermark(job: Job, name: str) -> Cursor | None:
 
 def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
     """Partitions that share one read. `complete`: the read, if it ends without an error, has every live row."""
-    read = Read(job.tenant, since=since, limit=job.options.limit, offset=job.options.offset)
+    read = Read(job.tenant, since, job.options.ids, job.options.limit, job.options.offset)
     complete = read.complete if job.exports else _snapshot(job).complete
-    job.begin("partial" if job.options.partial else "full" if complete else "incremental")
+    job.begin(_mode(job.options, complete=complete))
     if job.options.stages == ("export",):
         return _export(job, names, read)
     with ThreadPoolExecutor(job.settings.parallel, thread_name_prefix="vecsync") as executor:
@@ -125,8 +126,14 @@ def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[Partit
         running = {name: part for name, part in parts.items() if isinstance(part, PartitionSync)}
         ended, cursor = _stream(job, read, running) if running else (False, None)
         for part in running.values():
-            _close(job, part, complete=complete and ended)
+            _close(job, part, complete=complete and ended, ended=ended)
     return [part if isinstance(part, PartitionResult) else _result(job, part, cursor) for part in parts.values()]
+
+
+def _mode(options: SyncOptions, *, complete: bool) -> str:
+    if options.ids is not None:
+        return "retry" if options.retry else "ids"
+    return "partial" if options.partial else "full" if complete else "incremental"
 
 
 def _export(job: Job, names: Sequence[str], read: Read) -> list[PartitionResult]:
@@ -155,8 +162,7 @@ def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | 
     try:
         writing = job.options.depth != "plan"
         embedder = job.embedders.of(job.name, name, pin=writing)
-        if job.options.depth == "apply":
-            job.stores[name].ensure_collection(name, embedder.provider.space)
+        unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     except VecsyncError as error:
         return job.result(name, Figures(), error=error)
     target = Target(job.name, job.entity, name, job.tenant, job.stores[name], job.ledger, embedder, job.settings)
@@ -165,11 +171,23 @@ def _open(job: Job, name: str, executor: ThreadPoolExecutor) -> PartitionSync | 
         job.options.depth,
         executor,
         run_id=job.run_id,
-        full=job.mode == "full",
+        retry_permanent=job.options.ids is not None and not job.options.retry,
+        unreachable=unreachable,
+        asked=job.options.ids,
         keep_rejected=job.keep,
         watch=job.watch,
         stop=job.stop,
     )
+
+
+def _unreachable(job: Job, name: str, space: Space) -> Transient | None:
+    """Make sure of the collection. Why its store cannot be had now, if it cannot: what would have been written is
+    to be known as failed. Raises what only somebody can put right."""
+    try:
+        job.stores[name].ensure_collection(name, space)
+    except Transient as error:
+        return error
+    return None
 
 
 def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
@@ -218,7 +236,7 @@ def _pages(job: Job, read: Read) -> Generator[Page, None, None]:
     if not job.exports and job.snapshots is not None:
         yield from job.snapshots.pages(job.name, job.tenant, job.settings.page)
         return
-    keep = job.snapshots if not job.options.dry_run else None
+    keep = job.snapshots if not job.options.dry_run and job.options.ids is None else None
     with contextlib.ExitStack() as stack:
         pages = stack.enter_context(_closing(job.source.read(read, job.settings.page)))
         writer = stack.enter_context(keep.writer(job.name, job.tenant, complete=read.complete)) if keep else None
@@ -238,7 +256,7 @@ def _closing(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
             pages.close()
 
 
-def _close(job: Job, part: PartitionSync, *, complete: bool) -> None:
+def _close(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
     try:
         if job.interrupted:
             part.cancel()
@@ -248,6 +266,8 @@ def _close(job: Job, part: PartitionSync, *, complete: bool) -> None:
             part.remove_unseen(allow=job.options.allow_removals)
             if job.exports:
                 part.mend(job.source)
+        if ended and not job.interrupted and part.error is None:
+            part.remove_absent()
         if part.error is None:
             part.settle()
     except VecsyncError as error:

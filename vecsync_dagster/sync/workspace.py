@@ -15,6 +15,7 @@ from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
+from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Source, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.embedders import Embedders
@@ -43,12 +44,14 @@ class Selection:
 class Workspace:
     """Use as a context manager: leaving it releases files, locks and connections.
 
-    `read_only`: nothing is made on disk; a ledger that does not exist yet is an empty one in memory.
+    `read_only`: nothing is made on disk; a ledger that does not exist yet is an empty one in memory. `clock`:
+    the ledger's, by which failed documents become due.
     """
 
-    def __init__(self, config: Config, *, read_only: bool = False) -> None:
+    def __init__(self, config: Config, *, read_only: bool = False, clock: Callable[[], datetime] = utc_now) -> None:
         self.config = config
         self._read_only = read_only
+        self._clock = clock
         self._sources: dict[str, Source] = {}
         self._stores: dict[str, VectorStore] = {}
 
@@ -58,8 +61,8 @@ class Workspace:
     def ledger(self) -> SqlLedger:
         folder = self.config.state_folder
         if self._read_only and self.config.ledger.url is None and not (folder / "ledger.sqlite").exists():
-            return SqlLedger.open("sqlite://")
-        return build_ledger(self.config.ledger, state_folder=folder)
+            return SqlLedger.open("sqlite://", clock=self._clock)
+        return build_ledger(self.config.ledger, state_folder=folder, clock=self._clock)
 
     @cached_property
     def embedders(self) -> Embedders:

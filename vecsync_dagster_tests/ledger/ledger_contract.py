@@ -7,10 +7,20 @@ from __future__ import annotations
 
 from vecsync_dagster_tests.ledger.contract_documents import DocumentsContract
 from vecsync_dagster_tests.ledger.contract_partitions import PartitionsContract
+from vecsync_dagster_tests.ledger.contract_records import RecordsContract
+from vecsync_dagster_tests.ledger.contract_retries import RetriesContract
 from vecsync_dagster_tests.ledger.contract_runs import RunsContract
 from vecsync_dagster_tests.ledger.contract_sharing import SharingContract
 from vecsync_dagster_tests.ledger.contract_vectors import VectorsContract
 
 
-class LedgerContract(DocumentsContract, PartitionsContract, VectorsContract, RunsContract, SharingContract):
+class LedgerContract(
+    DocumentsContract,
+    PartitionsContract,
+    RecordsContract,
+    RetriesContract,
+    VectorsContract,
+    RunsContract,
+    SharingContract,
+):
     """Needs the fixtures `ledger` (empty) and `clock` (the ledger's)."""

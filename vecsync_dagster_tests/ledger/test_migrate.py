@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from filelock import FileLock
 from sqlalchemy import Engine, inspect, text
+from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.exc import IntegrityError
 
 from vecsync_dagster.errors import ConfigError, LedgerRejected
@@ -29,11 +30,17 @@ def schema(engine: Engine) -> dict[str, Any]:
         name: (
             [{**column, "type": repr(column["type"])} for column in inspector.get_columns(name)],
             inspector.get_pk_constraint(name)["constrained_columns"],
-            sorted(inspector.get_indexes(name), key=lambda index: str(index["name"])),
+            # As text: a partial index's condition is an object that equals only itself.
+            sorted(str(index) for index in map(plain, inspector.get_indexes(name))),
             inspector.get_check_constraints(name),
         )
         for name in metadata.tables
     }
+
+
+def plain(index: ReflectedIndex) -> dict[str, Any]:
+    options = index.get("dialect_options", {})
+    return {**index, "dialect_options": {key: str(value) for key, value in options.items()}}
 
 
 def tables(engine: Engine) -> set[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from vecsync_dagster.ledger import migrate
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
+from vecsync_dagster_tests.four import Four, four_collections
 from vecsync_dagster_tests.world import World, config_of
 
 
@@ -40,3 +41,10 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             ledger={"url": {"env": "LEDGER_URL"}},
         )
         yield World(url.replace("postgresql://", "postgresql+psycopg://"), config)
+
+
+@pytest.fixture
+def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Four]:
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with four_collections(tmp_path) as four:
+        yield four

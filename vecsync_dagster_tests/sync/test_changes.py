@@ -83,13 +83,13 @@ def test_every_state(case: str, row: dict[str, Any] | None, kind: Kind) -> None:
 
 @pytest.mark.parametrize("row", [{**NEVER, **PERMANENT}, {**OLD_TEXT, **PERMANENT}, PERMANENT])
 def test_permanent_failures_are_tried_again_when_asked(row: dict[str, Any]) -> None:
-    """A full run tries again what an incremental one leaves alone."""
+    """What somebody asks for by name is tried again although a run leaves it alone."""
     assert decided(replace(SYNCED, **row)).kind is Kind.UNCHANGED
     assert decided(replace(SYNCED, **row), retry_permanent=True).kind is Kind.RETRY
 
 
 @pytest.mark.parametrize(("case", "row", "kind"), CASES, ids=[case for case, _, _ in CASES])
-def test_fault_7_nothing_unconfirmed_counts_as_done(case: str, row: dict[str, Any] | None, kind: Kind) -> None:
+def test_fault_07_nothing_unconfirmed_counts_as_done(case: str, row: dict[str, Any] | None, kind: Kind) -> None:
     """A document is unchanged only if the store confirmed just this text and payload in this space and
     partition, or if its retries are used up."""
     known = None if row is None else replace(SYNCED, **row)

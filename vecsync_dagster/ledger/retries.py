@@ -1,0 +1,85 @@
+"""Documents that failed: which are due, which have used up their retries, and giving them another chance (T6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, func, literal_column, select, true, update
+
+from vecsync_dagster.errors import ValidationFailed
+from vecsync_dagster.ledger.part import LedgerPart, chunks
+from vecsync_dagster.ledger.states import FailedRow, Failures
+from vecsync_dagster.ledger.tables import index_state
+
+__all__ = ["Retries"]
+
+_T: Final = index_state.c
+# Written out, not a parameter: only then do both databases see that the index of failed rows will do.
+_FAILED: Final = _T.status == literal_column("'failed'")
+_REJECTED: Final = _T.error_code == ValidationFailed.default_code
+
+
+class Retries(LedgerPart):
+    """See `base.Ledger` for what each method promises."""
+
+    def failed_rows(
+        self,
+        entity: str,
+        collections: Sequence[str],
+        *,
+        due: datetime | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int = 10_000,
+    ) -> list[FailedRow]:
+        when = true() if due is None else _T.next_attempt_at <= due
+        query = (
+            select(
+                _T.collection,
+                _T.tenant_id,
+                _T.document_id,
+                _T.db_id,
+                _T.error_code,
+                _T.retry_count,
+                _T.next_attempt_at,
+            )
+            .where(_of(entity, collections, ids), when)
+            .order_by(_T.last_attempt_at, _T.document_id, _T.collection)
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return [FailedRow(*row) for row in connection.execute(query)]
+
+    def reset(self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None) -> int:
+        now = self._now()
+        with self.database.write() as connection:
+            done = 0
+            for some in [None] if ids is None else chunks(ids):
+                change = update(index_state).where(_of(entity, collections, some))
+                done += connection.execute(change.values(retry_count=0, next_attempt_at=now, updated_at=now)).rowcount
+        return done
+
+    def postpone(self, entity: str, collection: str, tenant: str, ids: Sequence[str], until: datetime) -> None:
+        now = self._now()
+        with self.database.write() as connection:
+            for some in chunks(ids):
+                place = and_(_of(entity, [collection], some), _T.tenant_id == tenant, _T.next_attempt_at <= now)
+                values = {"last_attempt_at": now, "next_attempt_at": until, "updated_at": now}
+                connection.execute(update(index_state).where(place).values(values))
+
+    def failures(self, entity: str, collection: str, tenant: str) -> Failures:
+        permanent = and_(~_REJECTED, _T.next_attempt_at.is_(None))
+        query = select(
+            func.count().filter(_T.next_attempt_at.is_not(None)),
+            func.count().filter(permanent),
+            func.count().filter(_REJECTED, _T.next_attempt_at.is_(None)),
+        ).where(_FAILED, _T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
+        with self.database.read() as connection:
+            return Failures(*connection.execute(query).one())
+
+
+def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:
+    """Failed documents that another attempt may help: a rejected record has to change first."""
+    place = and_(_FAILED, ~_REJECTED, _T.entity == entity, _T.collection.in_(collections))
+    return place if ids is None else and_(place, _T.document_id.in_(ids))
