@@ -76,7 +76,8 @@ class EntityConfig(Model):
     """One kind of record: where it comes from, how it is checked, and the collections it feeds.
 
     `filter`: field -> the value, or the list of values, that a record must have to be in the collections
-    (`approvalStatus: approved`); one that has another value is gone like a deleted one.
+    (`approvalStatus: approved`); one that has another value is gone like a deleted one. `writeback` (MongoDB):
+    write the state of each record to its field `syncMetadata`.
     """
 
     source: Name
@@ -90,6 +91,7 @@ class EntityConfig(Model):
     filter: dict[Text, Allowed] = Field(default_factory=dict)
     required: tuple[str, ...] = ()
     types: dict[str, FieldType] = Field(default_factory=dict)
+    writeback: bool = False
     collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]
 
     @property
@@ -103,7 +105,7 @@ class EntityConfig(Model):
     def fingerprint(self, collection: str) -> str:
         """A hash of every setting that decides what the documents of a collection are: where it changes, rows
         that did not change need another look."""
-        own = self.model_dump_json(exclude={"collections", "overlap"})
+        own = self.model_dump_json(exclude={"collections", "overlap", "writeback"})
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -15,12 +15,13 @@ from vecsync_dagster.ledger.partitions import Partitions
 from vecsync_dagster.ledger.records import Records
 from vecsync_dagster.ledger.retries import Retries
 from vecsync_dagster.ledger.runs import Runs
+from vecsync_dagster.ledger.touched import Touched
 from vecsync_dagster.ledger.vectors import Vectors
 
 __all__ = ["SqlLedger"]
 
 
-class SqlLedger(Documents, Partitions, Records, Retries, Vectors, Runs, Holds):
+class SqlLedger(Documents, Partitions, Records, Touched, Retries, Vectors, Runs, Holds):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:

@@ -10,7 +10,20 @@ import pytest
 
 from vecsync_dagster_tests.cli.program import vecsync
 
-COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui", "ledger")
+COMMANDS = (
+    "demo",
+    "sync",
+    "status",
+    "search",
+    "check",
+    "reconcile",
+    "migrate",
+    "export",
+    "tenants",
+    "ui",
+    "ledger",
+    "writeback",
+)
 
 
 def test_help_lists_every_command() -> None:
