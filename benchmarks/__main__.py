@@ -13,12 +13,14 @@ from pathlib import Path
 import psutil
 
 from benchmarks.plot import svg
+from benchmarks.replay import replay
 from benchmarks.scenarios import Pair, growth, killed, local_model, lost, partitions, phases
 from benchmarks.table import markdown
 from benchmarks.workload import WORKS, Row, products, works, write_table
+from vecsync_dagster_tests.replay import DATA
 
 PLOT = Path(__file__).parent / "growth.svg"
-NAMES = ("products", "large-products", "works", "partitions", "model", "growth")
+NAMES = ("products", "large-products", "works", "partitions", "model", "growth", "replay")
 
 
 def main() -> None:
@@ -62,6 +64,8 @@ def _measured(name: str, folder: Path, seed: int, arguments: argparse.Namespace)
         yield "20,000 products", list(partitions(folder, 20 if quick else 200, 100, seed))
     elif name == "model":
         yield "products", list(local_model(folder, 64 if quick else 300, seed))
+    elif name == "replay" and DATA.exists():
+        yield "software, 12 months", list(replay(folder, seed, months=2 if quick else 11))
     elif name == "growth":
         for rows in _sizes(arguments):
             (folder / str(rows)).mkdir()

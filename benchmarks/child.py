@@ -23,8 +23,8 @@ Runner = Callable[[Path, Path, Any, Any], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`runner` is floor, floor_read_back, vecsync, repair, partitions, model or model_sync. `state` holds its
-    ledger and its store."""
+    """`runner` is floor, floor_read_back, vecsync, repair, partitions, model, model_sync, replay_floor or
+    replay_vecsync. `state` holds its ledger and its store."""
 
     runner: str
     source: str
@@ -89,6 +89,12 @@ def _runner(task: Task) -> Runner:
         from benchmarks import local_model
 
         return local_model.alone if task.runner == "model" else local_model.synced
+    if task.runner.startswith("replay"):
+        from benchmarks import replay_pass
+
+        if task.runner == "replay_floor":
+            return replay_pass.floor
+        return partial(replay_pass.vecsync, mode=task.mode, verify=task.verify)
     from benchmarks import vecsync_pass
 
     if task.runner == "repair":

@@ -59,7 +59,8 @@ class Tools:
     def __post_init__(self) -> None:
         self.client: MongoClient[Document] = MongoClient(self.url, tz_aware=True)
         self.documents: Collection[Document] = self.client[self.database][ENTITY]
-        self.documents.create_index("id", unique=True)
+        if self.config.entities[ENTITY].id == "id":
+            self.documents.create_index("id", unique=True)
         self._workspace: Workspace | None = None
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from vecsync_dagster.cli.signals import interruptible
 from vecsync_dagster.cli.status import status
 from vecsync_dagster.cli.sync import sync
 from vecsync_dagster.cli.ui import ui
+from vecsync_dagster.cli.writeback import writeback
 from vecsync_dagster.errors import VecsyncError
 
 __all__ = ["app", "main"]
@@ -60,7 +61,7 @@ def _vecsync(
     """
 
 
-for _command in (demo, sync, status, retry, search, check, reconcile, migrate, export, tenants, ui):
+for _command in (demo, sync, status, retry, search, check, reconcile, migrate, export, tenants, ui, writeback):
     app.command()(_command)
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")

@@ -80,6 +80,8 @@ class EntityConfig(Model):
 
     `checksum`: the change sensor lets the database make a checksum of each tenant's records. It sees what count and
     modification time cannot: a row deleted while another came, or dated back; a changed tenant is read in full.
+
+    `writeback` (MongoDB): write the state of each record to its field `syncMetadata`.
     """
 
     source: Name
@@ -94,6 +96,7 @@ class EntityConfig(Model):
     checksum: bool = False
     required: tuple[str, ...] = ()
     types: dict[str, FieldType] = Field(default_factory=dict)
+    writeback: bool = False
     collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]
 
     @property
@@ -107,7 +110,7 @@ class EntityConfig(Model):
     def fingerprint(self, collection: str) -> str:
         """A hash of every setting that decides what the documents of a collection are: where it changes, rows
         that did not change need another look."""
-        own = self.model_dump_json(exclude={"collections", "overlap", "checksum"})
+        own = self.model_dump_json(exclude={"collections", "overlap", "checksum", "writeback"})
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

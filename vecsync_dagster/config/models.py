@@ -152,6 +152,8 @@ class Config(Model):
             at = ("entities", entity_name)
             if entity.source not in self.sources:
                 raise Misplaced((*at, "source"), _unknown("source", entity.source, self.sources))
+            if entity.writeback and not isinstance(self.sources[entity.source], MongoSource):
+                raise Misplaced((*at, "writeback"), "only documents of a MongoDB source can be written back to")
             for name, collection in entity.collections.items():
                 here = (*at, "collections", name)
                 if collection.store not in self.stores:

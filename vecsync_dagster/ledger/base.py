@@ -292,6 +292,11 @@ class Ledger(Protocol):
     def failures(self, entity: str, collection: str, tenant: str) -> Failures: ...
 
     # -- records -----------------------------------------------------------------------------------
+    def touched(self, entity: str, tenant: str, since: datetime | None, chunk: int = 500) -> Iterator[list[str]]:
+        """Ids of the tenant's documents of which a row changed at or after `since` (None: all) in any collection,
+        each once, in order, in chunks."""
+        ...
+
     def records(
         self,
         entity: str,

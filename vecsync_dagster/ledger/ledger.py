@@ -17,12 +17,13 @@ from vecsync_dagster.ledger.records import Records
 from vecsync_dagster.ledger.retries import Retries
 from vecsync_dagster.ledger.runs import Runs
 from vecsync_dagster.ledger.source_states import States
+from vecsync_dagster.ledger.touched import Touched
 from vecsync_dagster.ledger.vectors import Vectors
 
 __all__ = ["SqlLedger"]
 
 
-class SqlLedger(Documents, Partitions, Records, Retries, States, Vectors, Runs, AlertBook, Holds):
+class SqlLedger(Documents, Partitions, Records, Touched, Retries, States, Vectors, Runs, AlertBook, Holds):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-__all__ = ["Cursor", "Fingerprint", "Fingerprinting", "Losable", "Page", "Read", "Source"]
+__all__ = ["Cursor", "Fingerprint", "Fingerprinting", "Losable", "Page", "Read", "Source", "WritesBack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,23 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class WritesBack(Protocol):
+    """A source whose records can hold what the ledger knows of them, apart from their own data (T9)."""
+
+    def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:
+        """Write to the tenant's records by the text of their ids what is not there yet; returns to how many."""
+        ...
+
+    def withdraw_metadata(self, tenant: str) -> int:
+        """Take it from records that are live no longer; returns from how many."""
+        ...
+
+    def without_metadata(self, tenant: str, chunk: int = 500) -> Iterator[list[str]]:
+        """Ids of live records that have none, in chunks."""
+        ...
 
 
 @runtime_checkable

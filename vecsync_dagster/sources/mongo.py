@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, islice
@@ -22,6 +22,7 @@ from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, token_now, token_of
 from vecsync_dagster.sources.mongo_values import id_text, record_batch, value_at
+from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
 
 __all__ = ["MongoDbSource"]
 
@@ -54,6 +55,7 @@ class MongoDbSource:
         self._connection = Connection(config, name=name)
         self._tokens: Shared[Token | None] = Shared()
         self._events: Shared[Events] = Shared()
+        self._indexed = False
 
     def fields(self) -> tuple[str, ...]:
         with self._reading("looking the collection up"):
@@ -90,6 +92,22 @@ class MongoDbSource:
                 return self._events.look(what.tenant, str(token), lambda: drain(collection, token, self.id_field)).lost
         except VecsyncError:
             return None  # `read` will meet the same error, and say it
+
+    # -- writing back ------------------------------------------------------------------------------
+    def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:
+        with self._reading("writing syncMetadata") as collection:
+            if not self._indexed:
+                ensure_indexes(collection, list(self._entity.collections))
+                self._indexed = True
+            return write_metadata(collection, self._queries, tenant, metadata)
+
+    def withdraw_metadata(self, tenant: str) -> int:
+        with self._reading("withdrawing syncMetadata") as collection:
+            return withdraw(collection, self._queries, tenant)
+
+    def without_metadata(self, tenant: str, chunk: int = 500) -> Iterator[list[str]]:
+        with self._reading("looking for documents without syncMetadata") as collection:
+            yield from without_metadata(collection, self._queries, tenant, chunk)
 
     def check(self) -> str:
         with self._reading("reading some documents") as collection:

@@ -56,6 +56,7 @@ class Job:
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)
+    _rows: int | None = None
 
     @property
     def exports(self) -> bool:
@@ -67,12 +68,19 @@ class Job:
         self.gated = False
         self._started_at = datetime.now(UTC)
         self._begun = time.monotonic()
+        self._rows = None
 
     def watch(self, figures: Figures) -> bool:
         """Tell how far it is; whether the run was asked to end."""
         self.progress(figures)
         self.interrupted = self.interrupted or self.stop()
         return self.interrupted
+
+    def source_rows(self) -> int:
+        """Live rows by the source's own count: asked once a read, which serves several collections."""
+        if self._rows is None:
+            self._rows = self.source.count(self.tenant)
+        return self._rows
 
     def keep(self, rejections: Sequence[Rejection]) -> None:
         """Into invalid_records.jsonl. One record may be rejected for several collections: it is kept once."""

@@ -323,7 +323,7 @@ def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
         unidentified = last_full_run(job.ledger, job.name, part.target.collection, job.tenant).unidentified
     identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
-    rows = part.figures.fetched if full else job.source.count(job.tenant)
+    rows = part.figures.fetched if full else job.source_rows()
     return checks + verify(
         part.target, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity
     )

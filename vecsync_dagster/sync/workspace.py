@@ -5,8 +5,9 @@ The CLI and the Dagster assets both go through here, so that both do the same.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
@@ -30,8 +31,11 @@ from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import CheckOutcome, graded, last_full_run, validation_outcome, verify
+from vecsync_dagster.sync.writeback import WriteBack
 
 __all__ = ["Selection", "Workspace"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,26 @@ class Workspace:
         finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
         if finished and options.depth == "apply":
             self._forget_if_gone(selection)
+        if entity.writeback and options.depth == "apply":
+            return self._written_back(selection, results)
+        return results
+
+    def write_back(self, entity: str, tenant: str, *, backfill: bool = False) -> int:
+        """Write `syncMetadata` to the records that changed since the last time, or to those that have none; returns
+        how many. Raises ConfigError where the entity has no `writeback`, and the source's errors."""
+        writing = WriteBack(entity, self.entity(entity), tenant, self.source(entity), self.ledger)
+        return writing.backfill() if backfill else writing.changed()
+
+    def _written_back(self, selection: Selection, results: list[PartitionResult]) -> list[PartitionResult]:
+        """A write-back that fails is said, and is no failure of the sync (T5): the next one makes up for it."""
+        try:
+            self.write_back(selection.entity, selection.tenant)
+        except (LedgerRejected, LedgerUnavailable):
+            raise
+        except VecsyncError as error:
+            note = f"syncMetadata was not written back: {error.code}: {error}"
+            _log.warning("%s of %s: %s", selection.entity, selection.tenant, note)
+            return [replace(result, note="; ".join(filter(None, (result.note, note)))) for result in results]
         return results
 
     def look_ahead(self, entity: str) -> None:

@@ -23,6 +23,7 @@ COMMANDS = (
     "export",
     "tenants",
     "ui",
+    "writeback",
     *GROUPS,
 )
 

@@ -1,0 +1,50 @@
+"""`vecsync writeback`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import ConfigOption, EntityOption, JsonOption, read_config
+
+__all__ = ["writeback"]
+
+
+def writeback(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    entity: EntityOption = None,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="Every document without `syncMetadata`, also those never synced.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what the ledger knows of each document to the document itself: `syncMetadata` in MongoDB.
+
+    For entities with `writeback: true`; each sync does it too, so this command is for what a sync could not write
+    back, and with `--backfill` for documents that were there before. No other field is touched, and nothing is synced.
+    """
+    settings = read_config(ctx, config)
+    from rich.progress import track
+
+    from vecsync_dagster.sync import Workspace
+
+    console = output.stderr()
+
+    written: dict[str, int] = {}
+    with Workspace(settings) as workspace:
+        names = [entity] if entity else [name for name, one in settings.entities.items() if one.writeback]
+        for name in names:
+            tenants = workspace.tenants(name)
+            for tenant in track(tenants, name, console=console, transient=True, disable=not console.is_terminal):
+                count = workspace.write_back(name, tenant, backfill=backfill)
+                written[name] = written.get(name, 0) + count
+    if as_json:
+        output.print_json({"command": "writeback", "backfill": backfill, "written": written})
+        return
+    if not names:
+        output.stdout().print("no entity has `writeback: true`; nothing to do")
+    for name, count in written.items():
+        output.stdout().print(f"{name}: syncMetadata of {output.number_of(count, 'document')} written")

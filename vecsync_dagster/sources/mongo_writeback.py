@@ -1,0 +1,85 @@
+"""`syncMetadata` on MongoDB documents (T9): what the ledger knows of them, kept apart from business data.
+
+Nothing but this field is ever written, and every write is bounded by its tenant. A change stream's events of such
+writes are passed over (mongo_stream.py), and the modification time stays: a write-back is no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
+
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources.mongo_queries import Queries, Query, both
+from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
+from vecsync_dagster.sources.mongo_values import id_text, value_at
+
+__all__ = ["ensure_indexes", "withdraw", "without_metadata", "write_metadata"]
+
+Document = dict[str, Any]
+_OVERALL = f"{SYNC_METADATA}.overallStatus"
+_COLLECTIONS = f"{SYNC_METADATA}.collections"
+
+
+def ensure_indexes(collection: Collection[Document], names: Sequence[str]) -> None:
+    """By overall status, and by that of each collection: what an application lists and counts."""
+    for field in (_OVERALL, *(f"{_COLLECTIONS}.{name}.status" for name in names)):
+        collection.create_index(field)
+
+
+def write_metadata(
+    collection: Collection[Document], queries: Queries, tenant: str, metadata: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """One bulk write; id's text -> what `syncMetadata` is to say, its `collections` above all. A document that says
+    so already is not written. Returns how many were."""
+    now = datetime.now(UTC)
+    whose = queries.tenant(tenant)
+    updates = [
+        UpdateOne(both(queries.among([text]), whose, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
+        for text, told in metadata.items()
+    ]
+    if not updates:
+        return 0
+    try:
+        return collection.bulk_write(updates, ordered=False).matched_count
+    except BulkWriteError as error:
+        refused = (error.details or {}).get("writeErrors", [])
+        codes = ", ".join(sorted({str(one.get("code")) for one in refused}))
+        raise SourceRejected(
+            f"collection {collection.name}: {len(refused)} of {len(updates)} documents do not take {SYNC_METADATA} "
+            f"({codes})",
+            refused=len(refused),
+        ) from None  # the driver's error holds documents
+
+
+def _update(told: Mapping[str, Any], now: datetime) -> Document:
+    named = {f"{SYNC_METADATA}.{name}": value for name, value in told.items()}
+    # The least of what is there and now: the first write's time stays.
+    return {"$set": {**named, f"{SYNC_METADATA}.updatedAt": now}, "$min": {f"{SYNC_METADATA}.createdAt": now}}
+
+
+def withdraw(collection: Collection[Document], queries: Queries, tenant: str) -> int:
+    """Documents that are in no collection any more (approval withdrawn) lose what was said of them."""
+    dead = {"$nor": [queries.live()]}
+    if queries.live() == {}:
+        return 0
+    told = both(queries.tenant(tenant), {_OVERALL: {"$exists": True}}, dead)
+    return collection.update_many(told, {"$unset": {SYNC_METADATA: ""}}).modified_count
+
+
+def without_metadata(
+    collection: Collection[Document], queries: Queries, tenant: str, chunk: int
+) -> Iterator[list[str]]:
+    """Ids of live documents that nothing was ever said of, as they were when the reading began."""
+    query: Query = both(queries.tenant(tenant), queries.live(), {_OVERALL: {"$exists": False}})
+    identity = queries.entity.id
+    with collection.find(query, {"_id": 0, identity: 1}) as cursor:
+        texts = (text for document in cursor if (text := id_text(value_at(document, identity))) is not None)
+        while some := list(islice(texts, chunk)):
+            yield some

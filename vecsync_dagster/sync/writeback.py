@@ -1,0 +1,112 @@
+"""The write-back (T9): what the ledger knows of each record, written to the record itself as `syncMetadata`.
+
+The sync of the store never waits for it, and never fails by it: what could not be written back is written by the
+next one, because the ledger remembers how far the last one came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.documents import document_id
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.ledger.record_states import CollectionState, RecordState
+from vecsync_dagster.sources.base import Cursor, Source, WritesBack
+
+__all__ = ["WriteBack"]
+
+_MARK: Final = "$writeback"
+"""The watermark of the write-back: no collection can have this name."""
+_OVERLAP: Final = timedelta(minutes=1)  # rows that another process committed late
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBack:
+    """Of one entity and tenant. Raises what the source raises; nothing is lost by it."""
+
+    name: str
+    entity: EntityConfig
+    tenant: str
+    source: Source
+    ledger: Ledger
+
+    def changed(self) -> int:
+        """Write what the ledger learned since the last time (the first time: all). Returns to how many records."""
+        target, began = self._target(), datetime.now(UTC)
+        mark = self.ledger.watermark(self.name, _MARK, self.tenant)
+        since = None if mark is None else datetime.fromisoformat(mark.value) - _OVERLAP
+        written = 0
+        for ids in self.ledger.touched(self.name, self.tenant, since, _CHUNK):
+            written += target.write_metadata(self.tenant, _metadata(self._records(ids), since))
+        target.withdraw_metadata(self.tenant)
+        self.ledger.set_watermark(self.name, _MARK, self.tenant, Cursor(began.isoformat(), ""))
+        return written
+
+    def backfill(self) -> int:
+        """Write to every record that has no `syncMetadata` yet; one that was never synced is `pending`."""
+        target, written = self._target(), 0
+        kind = self.entity.type or self.name
+        for db_ids in target.without_metadata(self.tenant, _CHUNK):
+            known = {record.db_id: record for record in self._records([self._id(kind, one) for one in db_ids])}
+            records = [known.get(one) or self._never(kind, one) for one in db_ids]
+            written += target.write_metadata(self.tenant, _metadata(records, None))
+        return written
+
+    def _target(self) -> WritesBack:
+        if not self.entity.writeback or not isinstance(self.source, WritesBack):
+            raise ConfigError(
+                f"entities.{self.name}.writeback: it is off; switch it on for an entity of a MongoDB source",
+                entity=self.name,
+            )
+        return self.source
+
+    def _records(self, ids: list[str]) -> list[RecordState]:
+        return self.ledger.records(
+            self.name, list(self.entity.collections), tenant=self.tenant, ids=ids, limit=len(ids)
+        )
+
+    def _id(self, kind: str, db_id: str) -> str:
+        return document_id(self.tenant, kind, db_id)
+
+    def _never(self, kind: str, db_id: str) -> RecordState:
+        states = {collection: CollectionState() for collection in self.entity.collections}
+        return RecordState(self.tenant, db_id, self._id(kind, db_id), states)
+
+
+def _metadata(records: Iterable[RecordState], since: datetime | None) -> dict[str, dict[str, Any]]:
+    return {record.db_id: _of_record(record, since) for record in records}
+
+
+def _of_record(record: RecordState, since: datetime | None) -> dict[str, Any]:
+    told = {
+        "overallStatus": record.overall,
+        "collections": {name: _of_collection(state) for name, state in record.collections.items()},
+    }
+    recent = [state for state in record.collections.values() if _attempted(state, since)]
+    modified = {name for state in recent for name in state.modified_fields or ()}
+    # Where nothing is known to have changed, what was said of an earlier change stays.
+    return {**told, "lastModifiedFields": sorted(modified)} if modified or since is None else told
+
+
+def _attempted(state: CollectionState, since: datetime | None) -> bool:
+    return since is None or (state.last_attempt_at is not None and state.last_attempt_at >= since)
+
+
+def _of_collection(state: CollectionState) -> dict[str, Any]:
+    return {
+        "status": state.status,
+        "lastSyncedAt": state.last_synced_at,
+        "lastAttemptAt": state.last_attempt_at,
+        "lastError": state.last_error,
+        "errorCode": state.error_code,
+        "retryCount": state.retry_count,
+        "nextAttemptAt": state.next_attempt_at,
+        "contentHash": state.content_hash,
+        "vectorVersion": state.vector_version,
+    }
