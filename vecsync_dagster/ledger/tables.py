@@ -120,9 +120,9 @@ index_state = Table(
     Column("last_attempt_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
-    Column("record_hash", Text),  # of the whole record, as it was when the hashes were confirmed
     Column("field_hashes", Text),
     Column("modified_fields", Text),  # a JSON list of names
+    Column("record_hash", Text),  # of the whole record, as it was when the hashes were confirmed
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
     Index("ix_index_state_points", "collection", "point_id"),
