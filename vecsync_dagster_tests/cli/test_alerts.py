@@ -158,6 +158,15 @@ def test_a_test_message(asked: Path, config: Path, slack: Inbox) -> None:
     assert broken.json["channels"] == {"slack": "ALERT_REFUSED: alerts.slack: the server answered 404"}
 
 
+def test_a_retry_is_told_on_stderr(config: Path, slack: Inbox) -> None:
+    """A pause has its reason, and stdout stays one JSON document."""
+    with_alerts(config)
+    slack.fail(503)
+    ran = vecsync("alerts", "test", "--json", "--config", config)
+    assert ran.json["channels"] == {"slack": None}
+    assert "warning: ALERT_UNSENT: alerts.slack: the server answered 503; trying again in" in ran.err
+
+
 def test_check_names_a_secret_that_is_not_set(config: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """`check` says whether each channel has its secrets, and sends nothing."""
     with_alerts(config)

@@ -115,9 +115,8 @@ def test_what_is_scaffolded_is_sound(project: Path, registered: Path) -> None:
 
 def test_a_configuration_file_is_used(project: Path, registered: Path) -> None:
     """`config_file` is found from the component's folder; the same file serves the command line."""
-    file = place(project, config_file="../../../vecsync.yaml")
+    place(project, config_file="../../../vecsync.yaml")
     (project / "vecsync.yaml").write_text(VALID)
-    assert dg(project, registered, "check", "yaml").returncode == 0, file.read_text()
     listed = dg(project, registered, "list", "defs")
     assert "works/vectors" in listed.stdout, listed.stderr
 
