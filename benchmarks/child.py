@@ -15,15 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Measured", "Task", "main"]
+__all__ = ["AUTOMATION", "Measured", "Task", "main"]
 
 Runner = Callable[[Path, Path, Any, Any], dict[str, Any]]
 """Source, ledger's file, store and provider to the figures that only the runner knows."""
 
 
+AUTOMATION = ("definitions", "tenants_tick", "first_sync", "changes_tick", "unchanged_run")
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`runner` is floor, vecsync, repair, partitions, model or model_sync. `state` holds its ledger and its store."""
+    """`runner` is floor, vecsync, repair, partitions, model, model_sync, or one of automation.py. `state` holds its
+    ledger and its store."""
 
     runner: str
     source: str
@@ -48,6 +52,7 @@ class Measured:
     payloads: int
     deleted: int
     failed_checks: list[str] = field(default_factory=list)
+    """Of those of automation.py: what was found."""
 
 
 def main() -> None:
@@ -88,6 +93,11 @@ def _runner(task: Task) -> Runner:
         from benchmarks import local_model
 
         return local_model.alone if task.runner == "model" else local_model.synced
+    if task.runner in AUTOMATION:
+        from benchmarks import automation
+
+        found: Runner = getattr(automation, task.runner)
+        return found
     from benchmarks import vecsync_pass
 
     if task.runner == "repair":

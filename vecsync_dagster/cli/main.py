@@ -24,7 +24,9 @@ from vecsync_dagster.cli.search import search
 from vecsync_dagster.cli.signals import interruptible
 from vecsync_dagster.cli.status import status
 from vecsync_dagster.cli.sync import sync
+from vecsync_dagster.cli.triggers import install_triggers
 from vecsync_dagster.cli.ui import ui
+from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.errors import VecsyncError
 
 __all__ = ["app", "main"]
@@ -58,7 +60,20 @@ def _vecsync(
     """
 
 
-for _command in (demo, sync, status, search, check, reconcile, migrate, export, tenants, ui):
+for _command in (
+    demo,
+    sync,
+    watch,
+    status,
+    search,
+    check,
+    reconcile,
+    migrate,
+    export,
+    tenants,
+    install_triggers,
+    ui,
+):
     app.command()(_command)
 app.add_typer(ledger, name="ledger")
 

@@ -19,7 +19,7 @@ from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
-__all__ = ["Outcome", "Problem", "Wanted", "run_sync", "wanted_entities"]
+__all__ = ["Outcome", "Problem", "Wanted", "record_results", "run_sync", "wanted_entities"]
 
 ScopeName = Literal["all", "global", "tenants", "tenant"]
 
@@ -107,7 +107,7 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         if not options.dry_run:
             _write_metrics(config, outcome)
             if record:
-                _record(workspace, outcome.results)
+                record_results(workspace, outcome.results)
     return outcome
 
 
@@ -201,7 +201,7 @@ def _write_metrics(config: Config, outcome: Outcome) -> None:
         outcome.problems.append(Problem(None, None, error))
 
 
-def _record(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
+def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
     """Show the results in Dagster's UI too. Its storage is a convenience here: the sync itself is done."""
     from alembic.util import CommandError
     from dagster import DagsterError

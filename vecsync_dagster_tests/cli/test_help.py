@@ -10,7 +10,21 @@ import pytest
 
 from vecsync_dagster_tests.cli.program import vecsync
 
-COMMANDS = ("demo", "sync", "status", "search", "check", "reconcile", "migrate", "export", "tenants", "ui", "ledger")
+COMMANDS = (
+    "demo",
+    "sync",
+    "watch",
+    "status",
+    "search",
+    "check",
+    "reconcile",
+    "migrate",
+    "export",
+    "tenants",
+    "install-triggers",
+    "ui",
+    "ledger",
+)
 
 
 def test_help_lists_every_command() -> None:
