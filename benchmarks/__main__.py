@@ -14,13 +14,13 @@ import psutil
 
 from benchmarks.plot import svg
 from benchmarks.replay import replay
-from benchmarks.scenarios import Pair, growth, killed, local_model, lost, partitions, phases
+from benchmarks.scenarios import Pair, growth, killed, local_model, lost, partitions, phases, tenants
 from benchmarks.table import markdown
 from benchmarks.workload import WORKS, Row, products, works, write_table
 from vecsync_dagster_tests.replay import DATA
 
 PLOT = Path(__file__).parent / "growth.svg"
-NAMES = ("products", "large-products", "works", "partitions", "model", "growth", "replay")
+NAMES = ("products", "large-products", "works", "partitions", "tenants", "model", "growth", "replay")
 
 
 def main() -> None:
@@ -62,6 +62,9 @@ def _measured(name: str, folder: Path, seed: int, arguments: argparse.Namespace)
         yield from _table(folder, seed, list(works()), "works, ")
     elif name == "partitions":
         yield "20,000 products", list(partitions(folder, 20 if quick else 200, 100, seed))
+    elif name == "tenants":
+        count = 50 if quick else 1_000
+        yield f"{count:,} tenants of 10", list(tenants(folder, count, 10))
     elif name == "model":
         yield "products", list(local_model(folder, 64 if quick else 300, seed))
     elif name == "replay" and DATA.exists():

@@ -15,16 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Measured", "Task", "main"]
+__all__ = ["AUTOMATION", "Measured", "Task", "main"]
 
 Runner = Callable[[Path, Path, Any, Any], dict[str, Any]]
 """Source, ledger's file, store and provider to the figures that only the runner knows."""
 
 
+AUTOMATION = ("definitions", "tenants_tick", "first_sync", "changes_tick", "unchanged_run")
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`runner` is floor, floor_read_back, vecsync, repair, partitions, model, model_sync, replay_floor or
-    replay_vecsync. `state` holds its ledger and its store."""
+    """`runner` is floor, floor_read_back, vecsync, repair, partitions, model, model_sync, replay_floor, replay_vecsync
+    or one of automation.py. `state` holds its ledger and its store."""
 
     runner: str
     source: str
@@ -49,6 +52,7 @@ class Measured:
     payloads: int
     deleted: int
     failed_checks: list[str] = field(default_factory=list)
+    """Of those of automation.py: what was found."""
 
 
 def main() -> None:
@@ -95,6 +99,11 @@ def _runner(task: Task) -> Runner:
         if task.runner == "replay_floor":
             return replay_pass.floor
         return partial(replay_pass.vecsync, mode=task.mode, verify=task.verify)
+    if task.runner in AUTOMATION:
+        from benchmarks import automation
+
+        found: Runner = getattr(automation, task.runner)
+        return found
     from benchmarks import vecsync_pass
 
     if task.runner == "repair":

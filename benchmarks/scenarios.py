@@ -10,7 +10,7 @@ from benchmarks.child import Measured, Task
 from benchmarks.processes import Wrong, assert_right, embedded_so_far, kill, lose_points, measure, wrong_points
 from benchmarks.workload import change_prices, change_texts, products, write_table
 
-__all__ = ["Pair", "growth", "killed", "local_model", "lost", "partitions", "phases"]
+__all__ = ["Pair", "growth", "killed", "local_model", "lost", "partitions", "phases", "tenants"]
 
 IN_FLIGHT = 200 * 3  # sync.batch x sync.parallel
 
@@ -117,6 +117,29 @@ def partitions(folder: Path, tenants: int, each: int, seed: int) -> Iterator[Pai
     pair = tried.pair(f"{tenants} unchanged partitions of {each}", 1.0, "partitions")
     tried.right(pair, embedded=0, written=0)
     yield replace(pair, target=None, note="right; at most 5 s" if pair.vecsync.wall_s <= 5 else "right; OVER 5 s")
+
+
+def tenants(folder: Path, count: int, each: int) -> Iterator[Pair]:
+    """Many tenants under Dagster: loading, ticks, and a run over all of them unchanged after a first sync."""
+    source = folder / "many.db"
+    write_table(source, products(count * each, count))
+    tried = _Tried(folder, source, floor_first=False)
+    limits = {"definitions": 2.0, "tenants_tick": 5.0, "first_sync": None, "changes_tick": 5.0, "unchanged_run": 20.0}
+    rows = count * each
+    right = {
+        "tenants_tick": ["asked: 1"],
+        "first_sync": [f"points: {rows}"],
+        "changes_tick": ["asked: 0"],
+        "unchanged_run": [f"points: {rows}", f"runs: {2 * count}"],
+    }
+    for runner, limit in limits.items():
+        measured = measure(tried.task(runner))
+        if measured.failed_checks != right.get(runner, measured.failed_checks):
+            raise Wrong(f"{runner}: {measured.failed_checks} is not {right[runner]}")
+        note = "right"
+        if limit is not None:
+            note += f"; at most {limit:g} s" if measured.wall_s <= limit else f"; OVER {limit:g} s"
+        yield Pair(runner.replace("_", " "), None, measured, None, note)
 
 
 def local_model(folder: Path, texts: int, seed: int) -> Iterator[Pair]:

@@ -26,7 +26,9 @@ from vecsync_dagster.cli.search import search
 from vecsync_dagster.cli.signals import interruptible
 from vecsync_dagster.cli.status import status
 from vecsync_dagster.cli.sync import sync
+from vecsync_dagster.cli.triggers import install_triggers
 from vecsync_dagster.cli.ui import ui
+from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.cli.writeback import writeback
 from vecsync_dagster.errors import VecsyncError
 
@@ -61,7 +63,22 @@ def _vecsync(
     """
 
 
-for _command in (demo, sync, status, retry, search, check, reconcile, migrate, export, tenants, ui, writeback):
+for _command in (
+    demo,
+    sync,
+    watch,
+    status,
+    retry,
+    search,
+    check,
+    reconcile,
+    migrate,
+    export,
+    tenants,
+    install_triggers,
+    ui,
+    writeback,
+):
     app.command()(_command)
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")

@@ -43,6 +43,12 @@ class SqlSource:
     def fields(self) -> tuple[str, ...]:
         return tuple(column.name for column in self._reflected.columns)
 
+    @property
+    def place(self) -> tuple[str | None, str]:
+        """Schema and name of the table, as the database has them. Raises Source* errors."""
+        table = self._reflected.table
+        return table.schema, table.name
+
     def tenants(self) -> list[str]:
         statement = self._queries.tenants()
         if statement is None:

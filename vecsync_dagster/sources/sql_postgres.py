@@ -93,6 +93,10 @@ class Postgres:
             raise wrong
         return url.set(drivername="postgresql+psycopg")
 
+    def conninfo(self) -> str:
+        """The URL as libpq has it, the password in it. Raises ConfigError."""
+        return self._url().set(drivername="postgresql").render_as_string(hide_password=False)
+
     def engine(self) -> Engine:
         return create_engine(
             self._url(),

@@ -14,6 +14,7 @@ GROUPS = {"ledger": "rebuild", "alerts": "list"}
 COMMANDS = (
     "demo",
     "sync",
+    "watch",
     "status",
     "retry",
     "search",
@@ -22,6 +23,7 @@ COMMANDS = (
     "migrate",
     "export",
     "tenants",
+    "install-triggers",
     "ui",
     "writeback",
     *GROUPS,

@@ -1,0 +1,77 @@
+"""`vecsync install-triggers`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
+from vecsync_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from psycopg import sql
+
+    from vecsync_dagster.sync import Workspace
+
+__all__ = ["install_triggers"]
+
+
+def install_triggers(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    entity: EntityOption = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the triggers and their functions away again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL; touch nothing.")] = False,
+    url_env: Annotated[
+        str | None,
+        typer.Option(
+            "--url-env",
+            metavar="NAME",
+            help="The environment variable with the URL of the tables' owner, where the source's own user may not "
+            "create triggers.",
+        ),
+    ] = None,
+) -> None:
+    """Let PostgreSQL tell `vecsync watch` which tenants change.
+
+    Each table of an entity gets a function and statement-level triggers that NOTIFY the keys of the tenants a
+    statement has touched. Optional: without them, changes are found by looking. Installing again replaces them.
+    """
+    settings = read_config(ctx, config)
+    from vecsync_dagster.config.models import EnvRef, PostgresSource
+    from vecsync_dagster.sources.postgres_notify import execute
+    from vecsync_dagster.sources.sql_postgres import Postgres
+    from vecsync_dagster.sync import Workspace
+
+    with Workspace(settings, read_only=True) as workspace:
+        for name in [entity] if entity is not None else list(settings.entities):
+            source_name = workspace.entity(name).source
+            source = settings.sources[source_name]
+            if not isinstance(source, PostgresSource):
+                if entity is not None:
+                    raise ConfigError(f"{name}: its source {source_name} is no PostgreSQL, and has no NOTIFY")
+                output.note(f"{name}: its source {source_name} is no PostgreSQL: left out")
+                continue
+            statements = _statements(workspace, name, remove=remove)
+            if dry_run:
+                for statement in statements:
+                    output.stdout().print(f"{statement.as_string().strip()};", soft_wrap=True, markup=False)
+                continue
+            owner = source if url_env is None else source.model_copy(update={"url": EnvRef(env=url_env)})
+            url = Postgres(owner, name=source_name).conninfo()
+            execute(url, statements, f"entity {name}, source {source_name}: its triggers")
+            output.stdout().print(f"{name}: triggers {'removed' if remove else 'installed'}")
+
+
+def _statements(workspace: Workspace, name: str, *, remove: bool) -> list[sql.Composed]:
+    from vecsync_dagster.sources import SqlSource
+    from vecsync_dagster.sources.postgres_notify import install_statements, remove_statements
+
+    source = workspace.source(name)
+    assert isinstance(source, SqlSource)  # noqa: S101 (a PostgreSQL source is one)
+    schema, table = source.place
+    if remove:
+        return remove_statements(name, schema, table)
+    return install_statements(name, workspace.entity(name), schema, table)

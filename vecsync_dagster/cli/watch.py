@@ -1,0 +1,66 @@
+"""`vecsync watch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
+from vecsync_dagster.cli.signals import stop_on_signals
+
+if TYPE_CHECKING:
+    from vecsync_dagster.sync import PartitionResult, Workspace
+
+__all__ = ["watch"]
+
+
+def watch(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    entity: EntityOption = None,
+    no_record: Annotated[
+        bool, typer.Option("--no-record", help="Do not show the results in Dagster's UI (saves a second).")
+    ] = False,
+) -> None:
+    """Sync each tenant as soon as its rows change, until a signal ends it.
+
+    PostgreSQL tells of changes where `vecsync install-triggers` was run; all tenants of every source are looked at
+    every few minutes in any case (`automation.watch.poll`). SIGTERM and Ctrl-C finish the batches in flight; exit
+    code 0. Runs beside Dagster's sensors, or without them: neither does again what the other has done.
+    """
+    settings = read_config(ctx, config)
+    from vecsync_dagster.cli.waking import wakers_of
+    from vecsync_dagster.sync import Workspace
+    from vecsync_dagster.sync.watching import Watch
+
+    with Workspace(settings, read_only=True) as workspace:
+        names = list(settings.entities) if entity is None else [entity]
+        for name in names:
+            workspace.entity(name)
+
+    def done(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
+        for result in results:
+            _tell(result)
+        if not no_record:
+            from vecsync_dagster.cli.running import record_results
+
+            workspace.close()  # what follows needs no store: others may have it
+            record_results(workspace, results)
+
+    with stop_on_signals() as stop:
+        wakers = wakers_of(settings, names)
+        listening = f"; listening to {', '.join(waker.name for waker in wakers)}" if wakers else ""
+        output.note(f"watching {', '.join(names)}{listening} (Ctrl-C ends it)")
+        Watch(settings, names, wakers, stop=stop, done=done).run()
+
+
+def _tell(result: PartitionResult) -> None:
+    figures = result.figures
+    if result.error is not None:
+        output.warn(f"{result.collection} of {result.tenant}: {result.error.code}: {result.error}")
+        return
+    written = f"{figures.upserted} written, {figures.payload_only} payloads, {figures.removed} removed"
+    output.stdout().print(f"{result.collection} of {result.tenant}: {written}", highlight=False)

@@ -1,0 +1,178 @@
+"""PostgreSQL tells by itself: triggers that NOTIFY which tenants a statement has touched, and who listens to them.
+
+A trigger is of the statement, after it, and looks only at the tenant's column and the global flag of the rows that
+were touched. Its message holds the entity's name and keys of tenants, nothing else; it is delivered on commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+
+from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.errors import SourceRejected, SourceUnavailable
+from vecsync_dagster.sources.sql_queries import GLOBAL
+from vecsync_dagster.sources.waking import Stop, Wake
+
+__all__ = ["CHANNEL", "NotifyWaker", "execute", "install_statements", "remove_statements"]
+
+CHANNEL = "vecsync_changes"
+_EVENTS = {
+    "insert": sql.SQL("REFERENCING NEW TABLE AS vecsync_new"),
+    "update": sql.SQL("REFERENCING OLD TABLE AS vecsync_old NEW TABLE AS vecsync_new"),
+    "delete": sql.SQL("REFERENCING OLD TABLE AS vecsync_old"),
+    "truncate": sql.SQL(""),
+}
+_LISTEN_S = 0.5
+# A message has at most 8000 bytes: an error in it would be one of the statement that was only to be told of.
+_FUNCTION = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $vecsync$
+DECLARE
+  touched text[];
+  message text;
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    SELECT array_agg(DISTINCT {owner}) INTO touched FROM vecsync_new;
+  ELSIF TG_OP = 'DELETE' THEN
+    SELECT array_agg(DISTINCT {owner}) INTO touched FROM vecsync_old;
+  ELSIF TG_OP = 'UPDATE' THEN
+    SELECT array_agg(DISTINCT owner) INTO touched FROM (
+      SELECT {owner} AS owner FROM vecsync_new UNION SELECT {owner} FROM vecsync_old
+    ) AS both_sides;
+  END IF;
+  IF touched IS NULL AND TG_OP <> 'TRUNCATE' THEN
+    RETURN NULL;
+  END IF;
+  message := json_build_object('entity', {entity}, 'tenants', touched)::text;
+  IF octet_length(message) > 7000 THEN
+    message := json_build_object('entity', {entity}, 'tenants', NULL)::text;
+  END IF;
+  PERFORM pg_notify({channel}, message);
+  RETURN NULL;
+END
+$vecsync$"""
+_TRIGGER = "CREATE TRIGGER {trigger} AFTER {event} ON {table} {rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+
+
+def install_statements(name: str, entity: EntityConfig, schema: str | None, table: str) -> list[sql.Composed]:
+    """Function and triggers of one entity; what an earlier installation left is replaced."""
+    function = _identifier(schema, _own_name(name))
+    made = sql.SQL(_FUNCTION).format(
+        function=function, owner=_owner(entity), entity=sql.Literal(name), channel=sql.Literal(CHANNEL)
+    )
+    triggers = [
+        sql.SQL(_TRIGGER).format(
+            trigger=sql.Identifier(_own_name(name, event)),
+            event=sql.SQL(event.upper()),
+            table=_identifier(schema, table),
+            rows=rows,
+            function=function,
+        )
+        for event, rows in _EVENTS.items()
+    ]
+    return [*remove_statements(name, schema, table), made, *triggers]
+
+
+def remove_statements(name: str, schema: str | None, table: str) -> list[sql.Composed]:
+    drop = sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {table}")
+    triggers = [
+        drop.format(trigger=sql.Identifier(_own_name(name, event)), table=_identifier(schema, table))
+        for event in _EVENTS
+    ]
+    function = sql.SQL("DROP FUNCTION IF EXISTS {}()").format(_identifier(schema, _own_name(name)))
+    return [*triggers, function]
+
+
+def execute(url: str, statements: Sequence[sql.Composed], place: str) -> None:
+    """All of them in one transaction, or none. Raises Source* errors that name `place`."""
+    with _connected(url, place) as connection, connection.transaction():
+        connection.execute("SET LOCAL client_min_messages = warning")  # that there was nothing to drop is no news
+        for statement in statements:
+            connection.execute(statement)
+
+
+class NotifyWaker:
+    """Listens to one database for some of the entities it feeds."""
+
+    def __init__(self, url: str, name: str, entities: Sequence[str]) -> None:
+        self.name = name
+        self._url = url
+        self._entities = tuple(entities)
+
+    def run(self, wake: Wake, stop: Stop) -> None:
+        with _connected(self._url, f"source {self.name}") as connection:
+            connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+            for entity in self._entities:
+                wake(entity, None)  # what was told before somebody listened
+            while not stop():
+                for notice in connection.notifies(timeout=_LISTEN_S):
+                    self._tell(notice.payload, wake)
+                    if stop():
+                        return
+
+    def _tell(self, payload: str, wake: Wake) -> None:
+        """Anybody may write to a channel: what is not one of our messages wakes everybody, and does no more."""
+        try:
+            message = json.loads(payload)
+            entity, tenants = str(message["entity"]), message["tenants"]
+        except (ValueError, TypeError, KeyError):
+            for name in self._entities:
+                wake(name, None)
+            return
+        if entity not in self._entities:
+            return
+        if not isinstance(tenants, list):
+            wake(entity, None)
+            return
+        for tenant in tenants:
+            if isinstance(tenant, str):
+                wake(entity, tenant)
+
+
+@contextmanager
+def _connected(url: str, place: str) -> Iterator[psycopg.Connection]:
+    """Autocommitting. The driver's text may quote a row or a password: it is not repeated."""
+    try:
+        with psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=10,
+            application_name="vecsync",
+            # A peer that vanished is noticed after a minute, not after hours.
+            keepalives_idle=30,
+            keepalives_interval=10,
+            keepalives_count=3,
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        state = error.sqlstate
+        lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        facts = " ".join(filter(None, (type(error).__name__, state)))
+        raise (SourceUnavailable if lost else SourceRejected)(f"{place}: {facts}", sqlstate=state) from None
+
+
+def _owner(entity: EntityConfig) -> sql.Composed:
+    """Whose a row is, as the source's own queries see it; null: nobody's."""
+    if entity.tenancy is None:
+        return sql.SQL("{}::text").format(sql.Literal(GLOBAL))
+    key = sql.SQL("{}::text").format(sql.Identifier(entity.tenancy.column))
+    if entity.tenancy.global_flag is None:
+        return key
+    return sql.SQL("CASE WHEN lower(trim({flag}::text)) IN ('1', 't', 'true') THEN {shared} ELSE {key} END").format(
+        flag=sql.Identifier(entity.tenancy.global_flag), shared=sql.Literal(GLOBAL), key=key
+    )
+
+
+def _identifier(schema: str | None, name: str) -> sql.Identifier:
+    return sql.Identifier(name) if schema is None else sql.Identifier(schema, name)
+
+
+def _own_name(entity: str, event: str = "notify") -> str:
+    """At most 63 bytes, which is where PostgreSQL cuts names off."""
+    short = entity if len(entity) <= 40 else f"{entity[:30]}_{hashlib.sha256(entity.encode()).hexdigest()[:8]}"
+    return f"vecsync_{short}_{event}"

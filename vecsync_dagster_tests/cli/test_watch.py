@@ -1,0 +1,168 @@
+"""`vecsync watch` and `vecsync install-triggers`: a changed row is synced at once, however the process is treated."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from vecsync_dagster.ledger import migrate
+from vecsync_dagster_tests.automation.deployment import wait_for
+from vecsync_dagster_tests.automation.test_runs_by_itself import exact
+from vecsync_dagster_tests.cli.program import Ran, start, vecsync
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
+from vecsync_dagster_tests.sync.test_kills import file_of
+from vecsync_dagster_tests.world import World, config_of
+
+INSERT = "INSERT INTO works (id, name, is_global, tenant_id)"
+SLOW = {"watch": {"poll": 3600, "debounce": 0.1}}
+
+
+@pytest.fixture
+def world(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """PostgreSQL and a store on a server; nothing is looked at again within the hour."""
+    monkeypatch.setenv("SOURCE_URL", postgres_database)
+    monkeypatch.setenv("LEDGER_URL", postgres_database)
+    migrate.upgrade(postgres_database)
+    with QdrantRest() as server:
+        config = config_of(
+            tmp_path,
+            source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
+            store={"type": "qdrant", "url": server.url, "timeout_s": 20},
+            ledger={"url": {"env": "LEDGER_URL"}},
+            automation=SLOW,
+        )
+        world = World(postgres_database.replace("postgresql://", "postgresql+psycopg://"), config)
+        file_of(config, tmp_path)
+        world.insert({"id": n, "is_global": True} for n in range(1, 4))
+        world.insert({"id": 10 + n, "tenant_id": "acme"} for n in range(4))
+        yield world
+
+
+def triggers(world: World, *options: str) -> Ran:
+    return vecsync("install-triggers", *options, "--config", world.config.folder / "vecsync.yaml")
+
+
+def notices(url: str, statement: str) -> list[str]:
+    """What a statement tells those who listen."""
+    with psycopg.connect(url, autocommit=True) as listener, psycopg.connect(url, autocommit=True) as writer:
+        listener.execute("LISTEN vecsync_changes")
+        writer.execute(statement.encode())
+        return [notice.payload for notice in listener.notifies(timeout=0.3)]
+
+
+def test_triggers_tell_whose_rows_were_touched(world: World, postgres_database: str) -> None:
+    """Keys of tenants and nothing else, once a statement; of both sides of a move; nothing where nothing happened."""
+    assert triggers(world).out == "works: triggers installed\n"
+    assert triggers(world).code == 0  # again: replaced
+
+    def told(statement: str) -> list[str]:
+        return notices(postgres_database, statement)
+
+    [insert] = told(f"{INSERT} SELECT n, 'secret', false, 'b' FROM generate_series(50, 60) n")
+    assert insert == '{"entity" : "works", "tenants" : ["b"]}'
+    [moved] = told("UPDATE works SET tenant_id = 'c' WHERE id IN (10, 50)")
+    assert tenants_of(moved) == ["acme", "b", "c"]
+    assert [tenants_of(one) for one in told("UPDATE works SET is_global = true WHERE id = 51")] == [["b", "global"]]
+    assert [tenants_of(one) for one in told("DELETE FROM works WHERE id = 52")] == [["b"]]
+    assert told("UPDATE works SET name = 'x' WHERE id = -1") == []
+    [many] = told(f"{INSERT} SELECT n, 'x', false, repeat('t', 60) || n FROM generate_series(1000, 1300) n")
+    assert tenants_of(many) is None
+    [truncate] = told("TRUNCATE works")
+    assert tenants_of(truncate) is None
+    assert triggers(world, "--remove").out == "works: triggers removed\n"
+    assert told("INSERT INTO works (id, name, is_global) VALUES (1, 'x', true)") == []
+
+
+def tenants_of(payload: str) -> list[str] | None:
+    tenants: list[str] | None = json.loads(payload)["tenants"]
+    return None if tenants is None else sorted(tenants)
+
+
+def test_a_dry_run_prints_the_sql(world: World, postgres_database: str) -> None:
+    """What would be done, as SQL that a database administrator can run; and nothing is done."""
+    printed = triggers(world, "--dry-run").out
+    assert notices(postgres_database, "DELETE FROM works WHERE id = 1") == []
+    assert printed.count("CREATE TRIGGER") == 4
+    with psycopg.connect(postgres_database) as connection:
+        connection.execute(printed.encode())
+    assert len(notices(postgres_database, "DELETE FROM works WHERE id = 2")) == 1
+
+
+def test_sqlite_has_no_triggers_of_ours(fresh: Path) -> None:
+    """A source that cannot tell is left out, and is an error where it was named."""
+    ran = vecsync("install-triggers", "--config", fresh)
+    assert (ran.code, ran.out) == (0, "")
+    assert "materials: its source estimating is no PostgreSQL" in ran.err
+    assert vecsync("install-triggers", "--entity", "works", "--config", fresh).code == 1
+
+
+def test_a_user_who_may_not_is_told(world: World, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the right to create triggers: one line, with the way to give another user."""
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS vecsync_reader")
+        connection.execute("CREATE ROLE vecsync_reader LOGIN PASSWORD 'hunter2'")
+        connection.execute("GRANT SELECT ON works TO vecsync_reader")
+    try:
+        reader = psycopg.conninfo.conninfo_to_dict(postgres_database)
+        monkeypatch.setenv("OWNER_URL", postgres_database)
+        url = f"postgresql://vecsync_reader:hunter2@{reader['host']}:{reader['port']}/{reader['dbname']}"
+        monkeypatch.setenv("SOURCE_URL", url)
+        refused = triggers(world)
+        assert refused.code == 1
+        assert "InsufficientPrivilege" in refused.err
+        assert "hunter2" not in refused.err
+        assert triggers(world, "--url-env", "OWNER_URL").code == 0
+    finally:
+        with psycopg.connect(postgres_database, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY vecsync_reader")
+            connection.execute("DROP ROLE vecsync_reader")
+
+
+def test_changes_are_synced_at_once(world: World, postgres_database: str, tmp_path: Path) -> None:
+    """Rows that come, change and go, a new tenant, and all that happened while the connection was cut; then a signal
+    ends it, and that is no failure."""
+    assert triggers(world).code == 0
+    process = start("watch", "--no-record", "--config", tmp_path / "vecsync.yaml")
+    try:
+        wait_for("the first look", lambda: exact(world))
+        wait_for("the listener", lambda: listeners(postgres_database))
+        world.insert([{"id": 100, "tenant_id": "acme"}, {"id": 101, "tenant_id": "new"}])
+        wait_for("inserted rows", lambda: exact(world))
+        world.update(100, name="иначе")
+        world.delete(11)
+        wait_for("an update and a deletion", lambda: exact(world))
+        cut(postgres_database)
+        world.insert([{"id": 102, "is_global": True}])
+        wait_for("what came while nobody listened", lambda: exact(world))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = ended(process)
+    assert process.returncode == 0, err
+    assert "works of acme: " in out
+    assert "Работа" not in out + err
+
+
+def listeners(url: str) -> list[int]:
+    with psycopg.connect(url) as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+        return [pid for (pid,) in connection.execute(query)]
+
+
+def cut(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        for pid in listeners(url):
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()
