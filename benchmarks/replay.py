@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 
 from benchmarks.child import Measured, Task
 from benchmarks.processes import Wrong, measure
-from benchmarks.replay_pass import stores_in
+from benchmarks.replay_pass import URL, stores_in
 from benchmarks.scenarios import Pair
 from vecsync_dagster_tests.replay import Catalogue, Delta, Expected, deltas, snapshot
 from vecsync_dagster_tests.servers.mongo import mongo_server, new_mongo_database
@@ -26,7 +26,7 @@ _PEAKS = ("start_s", "idle_mib", "peak_mib")
 def replay(folder: Path, seed: int, *, months: int = 11) -> Iterator[Pair]:
     """The first load, the months after it, and a month in which every count of stars changes and nothing else."""
     with mongo_server() as url, new_mongo_database(url) as database, MongoClient[dict[str, Any]](url) as client:
-        os.environ["MONGO_URL"] = url
+        os.environ[URL] = url
         year = _Year(folder, client[database].tools, floor_first=seed % 2 == 0)
         yield year.month("a first sync", Delta("2023-09", snapshot(), set()), target=1.3)
         pairs = [year.month(delta.month, delta) for delta in list(deltas())[:months]]

@@ -2,7 +2,7 @@
 
 The floor reads every document, makes four texts and payloads, hashes them, compares with a plain SQLite ledger that it
 holds in memory, embeds and writes what differs, sets payloads and removes what is gone. The server's URL stands in
-MONGO_URL, the database's name is the source.
+the variable `URL` names, the database's name is the source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from vecsync_dagster.sources import build_source
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster_tests.replay import FIELDS, PAYLOAD, TEXTS
 
-__all__ = ["floor", "stores_in", "vecsync"]
+__all__ = ["URL", "floor", "stores_in", "vecsync"]
+
+URL = "REPLAY_MONGO_URL"
 
 _BATCH = 200
 
@@ -45,7 +47,7 @@ def vecsync(
         required=("name",),
         collections={name: CollectionConfig(text=tuple(text), payload=tuple(PAYLOAD)) for name, text in TEXTS.items()},
     )
-    directory = MongoSource(type="mongo", url=EnvRef(env="MONGO_URL"), database=source.name)
+    directory = MongoSource(type="mongo", url=EnvRef(env=URL), database=source.name)
     ledger, stores = SqlLedger.open(f"sqlite:///{ledger_file}"), stores_in(ledger_file.parent)
     opened = build_source(directory, config, name="directory", entity_name="tools", path_of=Path)
     results = sync_tenant(
@@ -74,7 +76,7 @@ def floor(source: Path, ledger_file: Path, store: DroppingStore, provider: Count
     ledger.execute("PRAGMA synchronous=NORMAL")
     ledger.execute("CREATE TABLE IF NOT EXISTS ledger (name, id, text, payload, PRIMARY KEY (name, id))")
     stores = stores_in(ledger_file.parent)
-    with MongoClient[dict[str, Any]](os.environ["MONGO_URL"]) as client:
+    with MongoClient[dict[str, Any]](os.environ[URL]) as client:
         documents = list(client[source.name].tools.find().sort("_id"))
     for name in TEXTS:
         _pass(ledger, stores[name], provider, name, documents)

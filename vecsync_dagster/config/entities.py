@@ -33,7 +33,7 @@ class Tenancy(Model):
 
 class CollectionConfig(Model):
     """`text`: a template or a list of parts ("Features: {functionality}."); a part all of whose fields
-    are empty is left out. `payload`: fields copied as they are."""
+    are empty is left out. `payload`: fields copied as they are. `vendor.name` is a field inside another one."""
 
     text: str | tuple[str, ...]
     payload: tuple[str, ...] = ()
@@ -123,7 +123,8 @@ def _fields(template: str) -> list[str]:
         raise ValueError(f"not a template: {error}; write a field as {{name}}, a brace as {{{{ }}}}") from error
     names = [name for _, name, _, _ in parsed if name is not None]
     # Digits alone are positions to str.format, whatever the record has.
-    plain = all(name.replace("_", "a").isalnum() and not name.isdigit() for name in names)
-    if not plain or any(spec or conversion for _, _, spec, conversion in parsed):
+    plain = all(step.replace("_", "a").isalnum() for name in names for step in name.split("."))
+    numbered = any(name.isdigit() for name in names)
+    if not plain or numbered or any(spec or conversion for _, _, spec, conversion in parsed):
         raise ValueError("a template holds fields like {name} only, without formats, numbers or indexes")
     return names

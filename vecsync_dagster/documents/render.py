@@ -18,18 +18,32 @@ class Template:
     """
 
     def __init__(self, parts: Sequence[str]) -> None:
-        self._parts = [
-            (part, tuple(name for _, name, _, _ in string.Formatter().parse(part) if name is not None))
-            for part in parts
-        ]
-        self.fields = tuple(dict.fromkeys(name for _, names in self._parts for name in names))
+        named = [[name for _, name, _, _ in string.Formatter().parse(part) if name is not None] for part in parts]
+        self.fields = tuple(dict.fromkeys(name for names in named for name in names))
+        self._keys = {name: _key(name) for name in self.fields}
+        self._parts = [(_keyed(part), tuple(map(_key, names))) for part, names in zip(parts, named, strict=True)]
 
     def render(self, values: Mapping[str, Any]) -> str:
-        texts = {name: as_text(values[name]) for name in self.fields}
+        texts = {key: as_text(values[name]) for name, key in self._keys.items()}
         rendered = [
             part.format_map(texts) for part, names in self._parts if not names or any(texts[name] for name in names)
         ]
         return " ".join(" ".join(rendered).split())
+
+
+def _key(name: str) -> str:
+    """A dot would be an attribute to str.format; nothing else about a name is special."""
+    return name.replace(".", "\u2024")
+
+
+def _keyed(part: str) -> str:
+    """The part with keys in place of the names of its fields."""
+    pieces = []
+    for literal, name, _, _ in string.Formatter().parse(part):
+        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
+        if name is not None:
+            pieces.append(f"{{{_key(name)}}}")
+    return "".join(pieces)
 
 
 def is_empty(value: Any) -> bool:

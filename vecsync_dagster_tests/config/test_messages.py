@@ -10,7 +10,8 @@ from vecsync_dagster_tests.config.examples import VALID, changed, message_of
 
 WORKS = "vecsync.yaml:8: entities.works.collections.works"
 ENTITY_KEYS = (
-    "checksum, collections, deleted_at, filter, id, overlap, required, source, table, tenancy, type, types, updated_at"
+    "checksum, collections, deleted_at, filter, id, overlap, required, source, table, tenancy, type, types, updated_at, "
+    "writeback"
 )
 TOP_KEYS = "alerts, automation, checks, embedding, entities, ledger, schedule, sources, state, stores, sync"
 TEMPLATE = "a template holds fields like {name} only, without formats, numbers or indexes"
@@ -164,7 +165,7 @@ TEXTS = [
     (template('"{name:>9}"'), f"{WORKS}.text: {TEMPLATE}; it is '{{name:>9}}'"),
     (template('"{0}"'), f"{WORKS}.text: {TEMPLATE}; it is '{{0}}'"),
     (template('"{}"'), f"{WORKS}.text: {TEMPLATE}; it is '{{}}'"),
-    (template('"{a.b}"'), f"{WORKS}.text: {TEMPLATE}; it is '{{a.b}}'"),
+    (template('"{a..b}"'), f"{WORKS}.text: {TEMPLATE}; it is '{{a..b}}'"),
     (template('"name"'), f"{WORKS}.text: the template names no field; write one as {{name}}; it is 'name'"),
     (template("[]"), f"{WORKS}.text: the template names no field; write one as {{name}}"),
     # Without quotes YAML reads a mapping.

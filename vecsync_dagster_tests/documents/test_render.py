@@ -116,3 +116,10 @@ def test_other_texts_have_other_hashes(a: Any, b: Any) -> None:
     template, hasher = Template(["{a}"]), content_hasher(["{a}"])
     if template.render({"a": a}).casefold() != template.render({"a": b}).casefold():
         assert hasher([a]) != hasher([b])
+
+
+def test_a_field_inside_another_one_has_a_dot() -> None:
+    """`{vendor.name}` is a field of that very name; braces beside it stay braces."""
+    template = Template(["{{{vendor.name}}} {size}", "{vendor.city}"])
+    assert template.fields == ("vendor.name", "size", "vendor.city")
+    assert template.render({"vendor.name": "Acme", "size": 5, "vendor.city": None}) == "{Acme} 5"

@@ -13,7 +13,7 @@ from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MinKey, Obj
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.sources.mongo_values import candidates, id_text, record_batch, value_at
-from vecsync_dagster_tests.sources.backends import ids, read, values
+from vecsync_dagster_tests.sources.backends import entity_config, ids, read, values
 from vecsync_dagster_tests.sources.mongo_backend import MongoBackend
 
 NOON = datetime(2024, 5, 1, 12, 30, 0, 123000, UTC)
@@ -108,7 +108,11 @@ def test_nested_fields_have_a_path() -> None:
 def test_a_nested_field_and_the_object_around_it_are_read_together(mongo: MongoBackend) -> None:
     """The server refuses a projection of both; the source asks for the object alone, and has both."""
     mongo.documents.insert_one({"_id": 1, "is_global": True, "name": "n", "vendor": {"name": "Acme", "size": 5}})
-    collections = {"materials": {"text": "{name}", "payload": ["vendor", "vendor.name"]}}
+    collections = {"materials": {"text": "{name} of {vendor.name}.", "payload": ["vendor", "vendor.name"]}}
     pages = read(mongo.source(collections=collections), "global")
+    builder = DocumentBuilder("e", entity_config(id="_id", collections=collections), "global", ["materials"])
+    [document] = builder.build(pages[0].records)["materials"].documents
+    assert document.text == "n of Acme."
+    assert document.payload["vendor.name"] == "Acme"
     assert values(pages, "vendor.name") == ["Acme"]
     assert values(pages, "vendor") == ['{"name": "Acme", "size": 5}']
