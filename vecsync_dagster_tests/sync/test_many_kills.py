@@ -70,12 +70,11 @@ def paid(world: World, server: OpenAIServer) -> World:
 def change(world: World, chance: random.Random, ids: Iterator[int], *, moves: bool) -> None:
     """A few new rows, new texts, new payloads, rows that go, and one that changes hands."""
     there = [row["id"] for row in world.rows()]
-    texts, codes, gone, moved = (chance.sample(there, n) for n in (5, 6, 4, 1))
+    texts, codes, gone, moved = (chance.sample(there, n) for n in (3, 6, 4, 1))
     world.insert({"id": next(ids), "tenant_id": "acme"} for _ in range(6))
     for row in texts:
         world.update(row, name=f"Текст {next(ids)}")
-    for row in codes:
-        world.update(row, code=f"W-{next(ids)}")
+    world.update(*codes, code=f"W-{next(ids)}")
     is_global = chance.random() < 0.5
     if moves:
         world.update(*moved, tenant_id=None if is_global else "acme", is_global=is_global)
