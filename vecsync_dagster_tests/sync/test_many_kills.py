@@ -18,8 +18,7 @@ from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.sync.dying_processes import STAGES, Stage
 from vecsync_dagster_tests.sync.test_exactness import seed
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, file_of
 
 KILLS_OF_EACH = 8
 BATCH = 5
