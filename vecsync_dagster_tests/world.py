@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+import yaml
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.documents import Document, DocumentBuilder
@@ -202,3 +203,10 @@ def config_of(folder: Path, *, source: Mapping[str, Any], store: Mapping[str, An
         **more,
     }
     return Config.model_validate(data).with_folder(folder)
+
+
+def file_of(config: Config, folder: Path) -> Path:
+    """The configuration as a file in the folder that its own paths are relative to."""
+    path = folder / "vecsync.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    return path

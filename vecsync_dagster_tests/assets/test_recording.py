@@ -12,8 +12,7 @@ import pytest
 from vecsync_dagster.assets.recording import dagster_home, open_instance, record
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.sync import CHECKS, STAGES, SyncOptions
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, file_of
 
 EVENTS = len(STAGES) + len(CHECKS)
 VECTORS = dg.AssetKey([ENTITY, "vectors"])

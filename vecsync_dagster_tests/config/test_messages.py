@@ -10,8 +10,8 @@ from vecsync_dagster_tests.config.examples import VALID, changed, message_of
 
 WORKS = "vecsync.yaml:8: entities.works.collections.works"
 ENTITY_KEYS = (
-    "checksum, collections, deleted_at, filter, id, overlap, required, source, table, tenancy, type, types, updated_at, "
-    "writeback"
+    "checksum, collections, deleted_at, filter, id, overlap, required, source, table, tenancy, type, types, "
+    "updated_at, writeback"
 )
 TOP_KEYS = "alerts, automation, checks, embedding, entities, ledger, schedule, sources, state, stores, sync"
 TEMPLATE = "a template holds fields like {name} only, without formats, numbers or indexes"

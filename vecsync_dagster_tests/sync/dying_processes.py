@@ -10,6 +10,7 @@ for a signal.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -143,6 +144,8 @@ def warm_up() -> None:
     migrate.head()
     TokenCounter("loopback").count("text")
     QdrantClient(url="http://127.0.0.1:1", check_compatibility=False).close()
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy all that it shares with this one
 
 
 def run_and_exit(config: str, stage: Any, when: str, nth: str, mode: Any) -> NoReturn:

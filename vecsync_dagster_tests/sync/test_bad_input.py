@@ -15,8 +15,7 @@ import pytest
 from vecsync_dagster.config import Config
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, file_of
 
 NASTY = {
     "emoji": "Насос 🔧👨‍👩‍👧",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from vecsync_dagster.errors import StoreUnavailable
 from vecsync_dagster.stores import GLOBAL, Point
 from vecsync_dagster.sync import PartitionResult, SyncOptions
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, file_of
 
 
 def one(results: list[PartitionResult], tenant: str) -> PartitionResult:
@@ -195,6 +199,21 @@ def test_fault_06_a_limited_run_removes_nothing(world: World) -> None:
     world.update(5, deleted_at=world.now.isoformat() if world.engine.dialect.name == "sqlite" else world.now)
     assert one(world.sync(limit=10), "acme").figures.removed == 0
     assert len(world.stored()) == 6
+
+
+def test_fault_10_another_process_finds_every_point(world: World, tmp_path: Path) -> None:
+    """A process with another seed of Python's own hashes knows all points by the same ids, and writes none anew."""
+    seed(world, {GLOBAL: 3, "acme": 5})
+    world.sync()
+    before = world.stored()
+    program = [sys.executable, "-m", "vecsync_dagster_tests.sync.killed_process", str(file_of(world.config, tmp_path))]
+    environment = {**os.environ, "PYTHONHASHSEED": "4711"}
+    subprocess.run([*program, "store", "upsert", "before", "1"], env=environment, timeout=120, check=True)
+    with world.workspace() as workspace:
+        runs = workspace.ledger.runs(ENTITY, limit=2)
+    assert {run.tenant: run.figures["unchanged"] for run in runs} == {GLOBAL: 3, "acme": 5}
+    assert world.stored() == before
+    world.assert_exact()
 
 
 def test_the_removal_guard_stops_a_suspicious_removal(world: World) -> None:

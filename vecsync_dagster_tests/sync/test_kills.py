@@ -10,11 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 
-from vecsync_dagster.config import Config
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
-from vecsync_dagster_tests.world import World, config_of
+from vecsync_dagster_tests.world import World, config_of, file_of
 
 BATCH = 20
 PARALLEL = 2
@@ -51,14 +49,6 @@ def paid_world(folder: Path, server: OpenAIServer) -> World:
         sync={"batch": BATCH, "page": 25, "parallel": PARALLEL},
     )
     return World(f"sqlite:///{folder / 'source.db'}", config)
-
-
-def file_of(config: Config, folder: Path) -> Path:
-    path = folder / "vecsync.yaml"
-    path.write_text(
-        yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False), encoding="utf-8"
-    )
-    return path
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: "-".join(map(str, moment)))

@@ -18,8 +18,7 @@ from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.sync.dying_processes import STAGES, Stage
 from vecsync_dagster_tests.sync.test_exactness import seed
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, file_of
 
 KILLS_OF_EACH = 8
 BATCH = 5
@@ -70,12 +69,11 @@ def paid(world: World, server: OpenAIServer) -> World:
 def change(world: World, chance: random.Random, ids: Iterator[int], *, moves: bool) -> None:
     """A few new rows, new texts, new payloads, rows that go, and one that changes hands."""
     there = [row["id"] for row in world.rows()]
-    texts, codes, gone, moved = (chance.sample(there, n) for n in (5, 6, 4, 1))
+    texts, codes, gone, moved = (chance.sample(there, n) for n in (3, 6, 4, 1))
     world.insert({"id": next(ids), "tenant_id": "acme"} for _ in range(6))
     for row in texts:
         world.update(row, name=f"Текст {next(ids)}")
-    for row in codes:
-        world.update(row, code=f"W-{next(ids)}")
+    world.update(*codes, code=f"W-{next(ids)}")
     is_global = chance.random() < 0.5
     if moves:
         world.update(*moved, tenant_id=None if is_global else "acme", is_global=is_global)

@@ -27,13 +27,12 @@ def codes(results: list[PartitionResult]) -> set[str]:
 
 
 def test_fault_12_the_fallback_model_never_writes_into_the_collection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collection that began with one model waits for it: the fallback writes nothing, whatever the chain says."""
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
     with OpenAIServer(dimensions=16) as server:
-        world = paid_world(tmp_path, server)
-        [paid] = world.config.model_dump(mode="json", exclude_unset=True)["embedding"]["chain"]
+        paid = {"provider": "openai", "model": "loopback", "dimensions": 16, "base_url": server.base_url}
         world = with_chain(world, paid, HASH)
         world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 6))
         world.sync("acme")

@@ -36,11 +36,11 @@ def sync_slowly(pipe: Connection, config: str, tenant: str) -> None:
 
 
 def sync_on_demand(pipe: Connection, config: str) -> None:
-    """Sync everything each time the test says so; send (tenant, code) of each result."""
+    """Sync the tenants the test says (none: all there are) until it says None; send (tenant, code) of each result."""
     pipe.send("ready")
-    while pipe.recv() == "go":
+    while (tenants := pipe.recv()) is not None:
         results: list[PartitionResult] = []
         with Workspace(load_config(Path(config))) as workspace:
-            for selection in workspace.select(workspace.config.entities):
-                results += workspace.sync(selection, SyncOptions(mode="full"))
+            for selection in workspace.select(workspace.config.entities, tenants or None):
+                results += workspace.sync(selection, SyncOptions(mode="full", allow_removals=True))
         pipe.send([(result.tenant, code_of(result)) for result in results])
