@@ -12,8 +12,7 @@ from vecsync_dagster.errors import StoreLocked, VecsyncError
 from vecsync_dagster.ledger import migrate
 from vecsync_dagster_tests.automation.deployment import Deployment, deployment, wait_for
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY, World, config_of
+from vecsync_dagster_tests.world import ENTITY, World, config_of, file_of
 
 QUICK = {"tenants": {"interval": 1}, "changes": {"interval": 1, "single_runs": 2, "backoff": {"base": 5, "cap": 5}}}
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}

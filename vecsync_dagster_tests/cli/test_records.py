@@ -15,8 +15,7 @@ import pytest
 from vecsync_dagster.cli.recordpages import Totals, letters_of
 from vecsync_dagster_tests.cli.program import Ran, vecsync
 from vecsync_dagster_tests.four import FOUR, MANY, Four, four_collections
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY
+from vecsync_dagster_tests.world import ENTITY, file_of
 
 WORDS = {"synced", "pending", "stale", "failed"}
 

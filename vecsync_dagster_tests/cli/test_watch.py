@@ -16,8 +16,7 @@ from vecsync_dagster_tests.automation.deployment import wait_for
 from vecsync_dagster_tests.automation.test_runs_by_itself import exact
 from vecsync_dagster_tests.cli.program import Ran, start, vecsync
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import World, config_of
+from vecsync_dagster_tests.world import World, config_of, file_of
 
 INSERT = "INSERT INTO works (id, name, is_global, tenant_id)"
 SLOW = {"watch": {"poll": 3600, "debounce": 0.1}}

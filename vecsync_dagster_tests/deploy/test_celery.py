@@ -25,8 +25,7 @@ from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.servers.postgres import new_database
-from vecsync_dagster_tests.sync.test_kills import file_of
-from vecsync_dagster_tests.world import ENTITY, World, config_of
+from vecsync_dagster_tests.world import ENTITY, World, config_of, file_of
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 TENANTS = [f"t{number:02d}" for number in range(53)]
