@@ -9,8 +9,11 @@ from vecsync_dagster_tests.ledger.contract_documents import DocumentsContract
 from vecsync_dagster_tests.ledger.contract_partitions import PartitionsContract
 from vecsync_dagster_tests.ledger.contract_runs import RunsContract
 from vecsync_dagster_tests.ledger.contract_sharing import SharingContract
+from vecsync_dagster_tests.ledger.contract_states import StatesContract
 from vecsync_dagster_tests.ledger.contract_vectors import VectorsContract
 
 
-class LedgerContract(DocumentsContract, PartitionsContract, VectorsContract, RunsContract, SharingContract):
+class LedgerContract(
+    DocumentsContract, PartitionsContract, VectorsContract, RunsContract, StatesContract, SharingContract
+):
     """Needs the fixtures `ledger` (empty) and `clock` (the ledger's)."""
