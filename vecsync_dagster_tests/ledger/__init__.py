@@ -4,5 +4,5 @@ import pytest
 
 # Contracts are no test modules: pytest explains their asserts only if it is told to.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.contract_{part}" for part in ("documents", "partitions", "runs", "sharing", "vectors"))
+    *(f"{__name__}.contract_{part}" for part in ("documents", "partitions", "runs", "sharing", "states", "vectors"))
 )

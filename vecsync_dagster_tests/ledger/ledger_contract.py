@@ -12,6 +12,7 @@ from vecsync_dagster_tests.ledger.contract_records import RecordsContract
 from vecsync_dagster_tests.ledger.contract_retries import RetriesContract
 from vecsync_dagster_tests.ledger.contract_runs import RunsContract
 from vecsync_dagster_tests.ledger.contract_sharing import SharingContract
+from vecsync_dagster_tests.ledger.contract_states import StatesContract
 from vecsync_dagster_tests.ledger.contract_touched import TouchedContract
 from vecsync_dagster_tests.ledger.contract_vectors import VectorsContract
 
@@ -24,6 +25,7 @@ class LedgerContract(
     TouchedContract,
     VectorsContract,
     RunsContract,
+    StatesContract,
     AlertsContract,
     SharingContract,
 ):

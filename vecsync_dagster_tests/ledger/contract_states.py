@@ -1,0 +1,40 @@
+"""What every ledger remembers of the source, and of failed documents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.sources.base import Fingerprint
+from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, SPACE, A, B, confirm, failed
+
+SEEN = Seen(NOON, "settings", Fingerprint(3, 1_000_000, "12"))
+
+
+class StatesContract:
+    def test_what_was_seen_comes_back(self, ledger: SqlLedger) -> None:
+        """Of each partition the last that was seen, with or without a fingerprint; of no other entity."""
+        ledger.set_seen(*A, SEEN)
+        ledger.set_seen(*B, replace(SEEN, fingerprint=None))
+        ledger.set_seen("works", "works", "tenant-a", SEEN)
+        later = replace(SEEN, at=NOON + MINUTE, fingerprint=Fingerprint(4))
+        ledger.set_seen(*A, later)
+        assert ledger.seen(ENTITY) == {A[1:]: later, B[1:]: replace(SEEN, fingerprint=None)}
+        assert ledger.seen("nothing") == {}
+
+    def test_a_dropped_partition_was_never_seen(self, ledger: SqlLedger) -> None:
+        """Dropping forgets what was seen of that partition alone."""
+        for place in (A, B):
+            ledger.set_seen(*place, SEEN)
+        ledger.drop_partition(*A)
+        assert ledger.seen(ENTITY) == {B[1:]: SEEN}
+
+    def test_failed_documents_by_code(self, ledger: SqlLedger) -> None:
+        """How many documents of the partition are failed now, by error code."""
+        ledger.fail(*A, SPACE, [failed("d1"), failed("d2"), failed("d3")], NOON)
+        ledger.fail(*A, SPACE, [replace(failed("d4"), error_code="EMBEDDING_TIMEOUT")], NOON)
+        ledger.fail(*B, SPACE, [failed("d5")], NOON)
+        confirm(ledger, A, ["d3"])
+        assert ledger.errors(*A) == {"QDRANT_UNAVAILABLE": 2, "EMBEDDING_TIMEOUT": 1}
+        assert ledger.errors("works", "works", "tenant-a") == {}
