@@ -45,7 +45,7 @@ def test_alternatives_are_valid(text: str) -> None:
     """Every line that is commented out is valid where it stands, in place of the line it is an alternative to."""
     lines = text.splitlines()
     alternatives = [number for number, line in enumerate(lines) if COMMENTED.match(line)]
-    assert len(alternatives) == 10
+    assert len(alternatives) == 11
     for number in alternatives:
         uncommented = COMMENTED.sub(r"\1\2", lines[number])
         replaced = uncommented.split("{")[0].split(":")[0] + ":"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.sources.base import Fingerprint
-from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, SPACE, A, B, confirm, failed
+from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, A, B
 
 SEEN = Seen(NOON, "settings", Fingerprint(3, 1_000_000, "12"))
 
@@ -29,12 +29,3 @@ class StatesContract:
             ledger.set_seen(*place, SEEN)
         ledger.drop_partition(*A)
         assert ledger.seen(ENTITY) == {B[1:]: SEEN}
-
-    def test_failed_documents_by_code(self, ledger: SqlLedger) -> None:
-        """How many documents of the partition are failed now, by error code."""
-        ledger.fail(*A, SPACE, [failed("d1"), failed("d2"), failed("d3")], NOON)
-        ledger.fail(*A, SPACE, [replace(failed("d4"), error_code="EMBEDDING_TIMEOUT")], NOON)
-        ledger.fail(*B, SPACE, [failed("d5")], NOON)
-        confirm(ledger, A, ["d3"])
-        assert ledger.errors(*A) == {"QDRANT_UNAVAILABLE": 2, "EMBEDDING_TIMEOUT": 1}
-        assert ledger.errors("works", "works", "tenant-a") == {}
