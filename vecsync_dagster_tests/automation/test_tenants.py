@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import pytest
 
 from vecsync_dagster.stores import GLOBAL
@@ -103,6 +104,20 @@ def test_a_source_that_lists_far_fewer_removes_nothing(settled: Automated, gone:
     config = {"ops": {"works_sync": {"config": {"mode": "full"}}}}
     assert job.execute_in_process(instance=settled.instance, run_config=config).success
     assert settled.world.stored() == before
+
+
+def test_the_nightly_run_visits_tenants_that_are_gone(settled: Automated) -> None:
+    """It is full, over everything that source or ledger know: without any sensor a vanished tenant goes too."""
+    settled.use(sync={})
+    drop_tenant(settled, "brick")
+    schedule = settled.definitions.resolve_schedule_def("works_nightly")
+    with dg.build_schedule_context(instance=settled.instance) as context:
+        [request] = schedule.evaluate_tick(context).run_requests or []
+    assert config_of_op(request) == {"mode": "full"}
+    [result] = settled.run([request])
+    assert result.success
+    settled.world.assert_exact()
+    assert settled.last_materialization("works|brick").metadata["state"].value == "removed, 0 points"
 
 
 def test_the_share_is_configurable(settled: Automated) -> None:
