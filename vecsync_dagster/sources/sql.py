@@ -109,7 +109,7 @@ class SqlSource:
         with self._transaction("looking the table up") as (connection, _):
             return reflect(connection, self._dialect, self._entity, self._entity_name)
 
-    @property
+    @cached_property
     def _queries(self) -> Queries:
         return Queries(self._dialect, self._entity, self._reflected)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -35,7 +36,7 @@ __all__ = ["GLOBAL", "Queries"]
 GLOBAL = "global"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Queries:
     """The rows of a statement for records: the record's columns, then the row's moment, then whether it is deleted."""
 
@@ -46,7 +47,7 @@ class Queries:
     def records(self, what: Read, ids: Sequence[str] | None = None) -> Select[Any]:
         """The rows that `what` asks for, in its order. `ids`: only these, a part of `what.ids`."""
         identity = self.reflected[self.entity.id]
-        statement = select(*self._selected(), self._moment(), self._deleted()).where(self._tenant(what.tenant))
+        statement = select(*self._columns).where(self._tenant(what.tenant))
         if ids is not None:
             known = self.dialect.among(identity, self.reflected.kinds[self.entity.id], ids)
             return statement.where(known, self._live()).order_by(identity)
@@ -108,6 +109,11 @@ class Queries:
     def _selected(self) -> list[ColumnElement[Any]]:
         columns = self.reflected.columns
         return [self.dialect.selected(self.reflected[c.name], c.kind, identity=c.identity) for c in columns]
+
+    @cached_property
+    def _columns(self) -> tuple[ColumnElement[Any], ...]:
+        """Built once: to build the moment's expression takes longer than to read a small tenant."""
+        return (*self._selected(), self._moment(), self._deleted())
 
     def _moment(self) -> ColumnElement[Any]:
         name = self.entity.updated_at
