@@ -10,7 +10,7 @@ import dagster as dg
 
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.sync import CHECKS, CheckOutcome
-from vecsync_dagster.sync.reconcile import Difference
+from vecsync_dagster.sync.compare import Difference
 
 __all__ = ["check_specs", "evaluation"]
 

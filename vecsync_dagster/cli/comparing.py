@@ -9,7 +9,7 @@ from typing import Any
 
 from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.sync import Figures, Workspace
-from vecsync_dagster.sync.reconcile import Difference
+from vecsync_dagster.sync.compare import Difference
 
 __all__ = ["Comparison", "collections_of", "compare_all", "repair_all"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.sync.compare import Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.reconcile import Difference, compare_partition
 from vecsync_dagster.sync.target import Target
 
 __all__ = ["CHECKS", "CheckOutcome", "last_full_run", "validation_outcome", "verify"]

@@ -17,12 +17,13 @@ from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailabl
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.sources import Source, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
+from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions
 from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
-from vecsync_dagster.sync.reconcile import Difference, compare_collection, repair
+from vecsync_dagster.sync.reconcile import repair
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.target import Target
