@@ -10,9 +10,9 @@ from benchmarks.sink import CountingProvider, DroppingStore
 from vecsync_dagster import CollectionConfig, EntityConfig, SqlLedger, SyncConfig, SyncOptions, Tenancy, sync_tenant
 from vecsync_dagster.config.models import SqliteSource
 from vecsync_dagster.sources import SqlSource, build_source
+from vecsync_dagster.sync.compare import compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.options import PartitionResult
-from vecsync_dagster.sync.reconcile import compare_collection
 from vecsync_dagster.sync.reconcile import repair as mend
 from vecsync_dagster.sync.target import Target
 

@@ -11,7 +11,7 @@ import dagster as dg
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.sync import CHECKS, CheckOutcome, checks_of
-from vecsync_dagster.sync.reconcile import Difference
+from vecsync_dagster.sync.compare import Difference
 
 __all__ = ["check_metadata", "check_specs", "evaluation", "severity"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vecsync_dagster.sync.reconcile import Difference
+from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["Comparison", "compare_settled", "compare_whole"]

@@ -1,89 +1,27 @@
-"""The ledger compared with the store, point by point, in both directions; and mending what differs.
-
-Both sides come ordered by point id and are merged, so that memory stays flat. A difference is one of:
-
-- missing: the ledger says it is there, the store does not have it.
-- orphan: the store has it, the ledger knows nothing of it.
-- stale_hash: both have it, but the stored payload, or the hashes in it, are not what was confirmed.
-- wrong_tenant: both have it, under different tenants.
-"""
+"""Mending what differs between ledger and store: on demand, and where a run did not finish."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, groupby
-from typing import Literal, TypeVar
+from itertools import groupby
 
 from vecsync_dagster.documents import DocumentBuilder
-from vecsync_dagster.documents.hashing import payload_hash, point_id
+from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.sources.base import Read, Source
-from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind
+from vecsync_dagster.sync.compare import Difference, compare_one, compare_partition, in_chunks, is_of
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["Difference", "compare", "compare_collection", "compare_partition", "mend_unfinished", "repair"]
-
-T = TypeVar("T")
-DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant"]
-_CHUNK = 500
-_NAMES = (DOCUMENT_ID, "dbId")
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """`tenant` is the ledger's, `stored_tenant` the store's; None where that side has no such point."""
-
-    kind: DifferenceKind
-    point_id: str
-    document_id: str | None
-    db_id: str | None
-    tenant: str | None
-    stored_tenant: str | None
-    payload_only: bool = False
-    """Of a stale hash: the text is as confirmed, only the payload is not."""
-
-
-def compare(ledger: Iterable[LedgerPoint], stored: Iterable[StoredPoint]) -> Iterator[Difference]:
-    """Merge two streams that are ordered by point id (numeric ids, which are never ours, come first)."""
-    points, rows = iter(stored), iter(ledger)
-    point, row = next(points, None), next(rows, None)
-    while point is not None or row is not None:
-        if row is None or (point is not None and (point.point_id.isdigit() or point.point_id < row.point_id)):
-            assert point is not None  # noqa: S101 (for the type checker: the loop's condition says so)
-            yield _orphan(point)
-            point = next(points, None)
-        elif point is None or row.point_id < point.point_id:
-            yield _missing(row)
-            row = next(rows, None)
-        else:
-            difference = _difference(row, point)
-            if difference is not None:
-                yield difference
-            point, row = next(points, None), next(rows, None)
-
-
-def compare_collection(target: Target) -> Iterator[Difference]:
-    """The whole collection, all tenants, also points that lie in no partition (the target's tenant is ignored)."""
-    t = target
-    rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, None))
-    return compare(rows, chain.from_iterable(t.store.scan(t.collection, None)))
-
-
-def compare_partition(target: Target) -> Iterator[Difference]:
-    """One partition. A point that is missing here but stands under another tenant, or the reverse, is a
-    wrong_tenant; for that the two odd cases are looked up by id."""
-    t = target
-    rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, t.tenant))
-    for some in _chunks(compare(rows, chain.from_iterable(t.store.scan(t.collection, t.tenant)))):
-        yield from _with_tenants(t, some)
+__all__ = ["mend_unfinished", "repair"]
 
 
 def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
@@ -123,7 +61,7 @@ def repair(target_of: Callable[[str], Target], source: Source, differences: Iter
 
 
 def _by_tenant(differences: Iterable[Difference]) -> Iterator[tuple[str, list[Difference]]]:
-    for some in _chunks(differences):
+    for some in in_chunks(differences):
         for tenant, group in groupby(sorted(some, key=_tenant), key=_tenant):
             yield tenant, list(group)
 
@@ -165,7 +103,7 @@ def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[str]:
     """Point ids of those that the ledger does not know now either: a run may have ended meanwhile."""
     claimed = [d.document_id for d in orphans if d.document_id is not None]
     rows = target.ledger.rows(target.entity, target.collection, claimed, datetime.now(UTC)) if claimed else {}
-    return [d.point_id for d in orphans if d.document_id not in rows or not _is_of(target, d, rows[d.document_id])]
+    return [d.point_id for d in orphans if d.document_id not in rows or not is_of(target, d, rows[d.document_id])]
 
 
 def _still_different(target: Target, differences: Sequence[Difference]) -> list[Difference]:
@@ -182,7 +120,7 @@ def _still_different(target: Target, differences: Sequence[Difference]) -> list[
         if row is None or row.tenant != t.tenant or row.content_hash is None or row.payload_hash is None:
             continue
         held = LedgerPoint(d.point_id, identity, d.db_id or "", row.tenant, row.content_hash, row.payload_hash)
-        found.append(_missing(held) if point is None else _difference(held, point))
+        found.append(compare_one(held, point))
     return [d for d in found if d is not None]
 
 
@@ -229,64 +167,8 @@ def _mending(difference: Difference, row: LedgerRow | None, content_hash: str) -
     return Kind.PAYLOAD_ONLY if difference.payload_only and same_text else Kind.CHANGED
 
 
-def _missing(row: LedgerPoint) -> Difference:
-    return Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
-
-
-def _difference(row: LedgerPoint, point: StoredPoint) -> Difference | None:
-    payload = point.payload
-    same_text = payload.get(CONTENT_HASH) == row.content_hash
-    if (
-        row.tenant == point.tenant
-        and same_text
-        and payload.get(PAYLOAD_HASH) == row.payload_hash == payload_hash(payload)
-    ):
-        return None
-    ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
-    if row.tenant != point.tenant or (row.tenant != GLOBAL and payload.get("isGlobal")):
-        return Difference("wrong_tenant", *ids)  # or everybody may read what is one tenant's
-    return Difference("stale_hash", *ids, payload_only=same_text)
-
-
-def _orphan(point: StoredPoint) -> Difference:
-    identity, db_id = (value if isinstance(value, str) else None for value in map(point.payload.get, _NAMES))
-    return Difference("orphan", point.point_id, identity, db_id, None, point.tenant)
-
-
-def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Difference]:
-    t = target
-    missing = [d.point_id for d in some if d.kind == "missing"]
-    elsewhere = {p.point_id: p for p in t.store.retrieve(t.collection, missing)} if missing else {}
-    claimed = [d.document_id for d in some if d.kind == "orphan" and d.document_id is not None]
-    rows = t.ledger.rows(t.entity, t.collection, claimed, datetime.now(UTC)) if claimed else {}
-    for d in some:
-        if d.point_id in elsewhere:
-            other = elsewhere[d.point_id].tenant
-            yield Difference("wrong_tenant", d.point_id, d.document_id, d.db_id, d.tenant, other)
-        elif d.kind == "orphan" and d.document_id in rows and _is_of(t, d, rows[d.document_id]):
-            yield replace(d, kind="wrong_tenant", tenant=rows[d.document_id].tenant)
-        else:
-            yield d
-
-
-def _is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:
-    """Whether the point is really that document's, not a foreign one that carries its id."""
-    return point_id(target.entity, row.document_id) == difference.point_id and row.content_hash is not None
-
-
 def _is_own(target: Target, difference: Difference) -> bool:
     """Whether a run of ours wrote the point: its id is that of the document it names."""
     return difference.document_id is not None and (
         point_id(target.entity, difference.document_id) == difference.point_id
     )
-
-
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    chunk: list[T] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) >= _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
+from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.comparison import compare_settled
-from vecsync_dagster.sync.reconcile import Difference
 from vecsync_dagster.sync.verify import CheckOutcome, graded
 from vecsync_dagster.sync.workspace import Workspace
 

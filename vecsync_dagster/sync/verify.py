@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig
 from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.sync.compare import Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.reconcile import Difference, compare_partition
 from vecsync_dagster.sync.target import Target
 
 __all__ = [

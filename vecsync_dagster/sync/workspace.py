@@ -19,12 +19,13 @@ from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Fingerprint, Source, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
+from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions
 from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
-from vecsync_dagster.sync.reconcile import Difference, compare_collection, repair
+from vecsync_dagster.sync.reconcile import repair
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.rollcall import RollCall, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vecsync_dagster.documents import Document
 from vecsync_dagster.ledger.base import LedgerPoint
 from vecsync_dagster.stores.base import StoredPoint
-from vecsync_dagster.sync.reconcile import Difference, compare
+from vecsync_dagster.sync.compare import Difference, compare
 from vecsync_dagster_tests.documents.records import document
 from vecsync_dagster_tests.properties import a_property
 

@@ -14,7 +14,7 @@ import pytest
 from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.stores import GLOBAL, Point
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
-from vecsync_dagster.sync.reconcile import Difference
+from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -66,6 +66,23 @@ CASES = [
             "acme",
         )
         for moment in ("store.upsert", "ledger.confirm")
+    ),
+    Case(
+        "a text changes, and comes back as the record moves",
+        lambda w: w.update(2, name="B"),
+        "acme",
+        "ledger.confirm",
+        lambda w: w.update(2, name="A", **BRICKS),
+        "brick",
+    ),
+    Case(
+        "a record moves and changes, goes back, and does both again",
+        lambda w: w.update(2, name="B", **BRICKS),
+        "brick",
+        "ledger.confirm",
+        lambda w: w.update(2, name="A", code="W", **ACMES),
+        "acme",
+        lambda w: w.update(2, name="B", code=None, **BRICKS),
     ),
     *(
         Case(

@@ -290,7 +290,7 @@ MOMENTS = [
 )
 def test_the_ledger_goes_away(remote: Remote, moment: tuple[str, str, int], comes_back: bool) -> None:
     """The run fails with LEDGER_UNAVAILABLE, also where the database came back at once: its hold on the partition
-    was lost. Nothing is lost and one batch at most is paid for again."""
+    was lost, so the next full run looks at all of it again. Nothing is lost and one batch at most is paid for again."""
     remote.work()
     away = Away(remote.ledger_url)
     owner, method, nth = moment
@@ -307,6 +307,9 @@ def test_the_ledger_goes_away(remote: Remote, moment: tuple[str, str, int], come
             workspace.sync(selection, SyncOptions(mode="full"))
     away.come_back()
     assert caught.value.code == "LEDGER_UNAVAILABLE"
+    if comes_back:
+        with remote.world.workspace() as workspace:
+            assert workspace.ledger.unfinished(ENTITY, ENTITY, "acme")
     remote.assert_right_after_one_clean_run(lost=BATCH)
 
 

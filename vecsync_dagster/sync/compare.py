@@ -1,0 +1,131 @@
+"""The ledger compared with the store, point by point, in both directions.
+
+Both sides come ordered by point id and are merged, so that memory stays flat. A difference is one of:
+
+- missing: the ledger says it is there, the store does not have it.
+- orphan: the store has it, the ledger knows nothing of it.
+- stale_hash: both have it, but the stored payload, or the hashes in it, are not what was confirmed.
+- wrong_tenant: both have it, under different tenants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Literal, TypeVar
+
+from vecsync_dagster.documents.hashing import payload_hash, point_id
+from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
+from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
+from vecsync_dagster.sync.target import Target
+
+__all__ = ["Difference", "compare", "compare_collection", "compare_one", "compare_partition", "in_chunks", "is_of"]
+
+T = TypeVar("T")
+DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant"]
+_CHUNK = 500
+_NAMES = (DOCUMENT_ID, "dbId")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`tenant` is the ledger's, `stored_tenant` the store's; None where that side has no such point."""
+
+    kind: DifferenceKind
+    point_id: str
+    document_id: str | None
+    db_id: str | None
+    tenant: str | None
+    stored_tenant: str | None
+    payload_only: bool = False
+    """Of a stale hash: the text is as confirmed, only the payload is not."""
+
+
+def compare(ledger: Iterable[LedgerPoint], stored: Iterable[StoredPoint]) -> Iterator[Difference]:
+    """Merge two streams that are ordered by point id (numeric ids, which are never ours, come first)."""
+    points, rows = iter(stored), iter(ledger)
+    point, row = next(points, None), next(rows, None)
+    while point is not None or row is not None:
+        if row is None or (point is not None and (point.point_id.isdigit() or point.point_id < row.point_id)):
+            assert point is not None  # noqa: S101 (for the type checker: the loop's condition says so)
+            yield _orphan(point)
+            point = next(points, None)
+            continue
+        same = point is not None and point.point_id == row.point_id
+        difference = compare_one(row, point if same else None)
+        if difference is not None:
+            yield difference
+        point, row = next(points, None) if same else point, next(rows, None)
+
+
+def compare_collection(target: Target) -> Iterator[Difference]:
+    """The whole collection, all tenants, also points that lie in no partition (the target's tenant is ignored)."""
+    t = target
+    rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, None))
+    return compare(rows, chain.from_iterable(t.store.scan(t.collection, None)))
+
+
+def compare_partition(target: Target) -> Iterator[Difference]:
+    """One partition. A point that is missing here but stands under another tenant, or the reverse, is a
+    wrong_tenant; for that the two odd cases are looked up by id."""
+    t = target
+    rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, t.tenant))
+    for some in in_chunks(compare(rows, chain.from_iterable(t.store.scan(t.collection, t.tenant)))):
+        yield from _with_tenants(t, some)
+
+
+def compare_one(row: LedgerPoint, point: StoredPoint | None) -> Difference | None:
+    """What the ledger says of a point, and the point itself where there is one."""
+    if point is None:
+        return Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
+    payload = point.payload
+    same_text = payload.get(CONTENT_HASH) == row.content_hash
+    if (
+        row.tenant == point.tenant
+        and same_text
+        and payload.get(PAYLOAD_HASH) == row.payload_hash == payload_hash(payload)
+    ):
+        return None
+    ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
+    if row.tenant != point.tenant or (row.tenant != GLOBAL and payload.get("isGlobal")):
+        return Difference("wrong_tenant", *ids)  # or everybody may read what is one tenant's
+    return Difference("stale_hash", *ids, payload_only=same_text)
+
+
+def _orphan(point: StoredPoint) -> Difference:
+    identity, db_id = (value if isinstance(value, str) else None for value in map(point.payload.get, _NAMES))
+    return Difference("orphan", point.point_id, identity, db_id, None, point.tenant)
+
+
+def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Difference]:
+    t = target
+    missing = [d.point_id for d in some if d.kind == "missing"]
+    elsewhere = {p.point_id: p for p in t.store.retrieve(t.collection, missing)} if missing else {}
+    claimed = [d.document_id for d in some if d.kind == "orphan" and d.document_id is not None]
+    rows = t.ledger.rows(t.entity, t.collection, claimed, datetime.now(UTC)) if claimed else {}
+    for d in some:
+        if d.point_id in elsewhere:
+            other = elsewhere[d.point_id].tenant
+            yield Difference("wrong_tenant", d.point_id, d.document_id, d.db_id, d.tenant, other)
+        elif d.kind == "orphan" and d.document_id in rows and is_of(t, d, rows[d.document_id]):
+            yield replace(d, kind="wrong_tenant", tenant=rows[d.document_id].tenant)
+        else:
+            yield d
+
+
+def is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:
+    """Whether the point is really that document's, not a foreign one that carries its id."""
+    return point_id(target.entity, row.document_id) == difference.point_id and row.content_hash is not None
+
+
+def in_chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) >= _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
