@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.sync import Figures, Workspace
-from vecsync_dagster.sync.comparison import Comparison, compare_whole
+from vecsync_dagster.sync.drift import Comparison, compare_whole
 
 __all__ = ["Comparison", "collections_of", "compare_all", "repair_all"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.sync.compare import Difference
-from vecsync_dagster.sync.comparison import compare_settled
+from vecsync_dagster.sync.drift import compare_settled
 from vecsync_dagster.sync.verify import CheckOutcome, graded
 from vecsync_dagster.sync.workspace import Workspace
 
