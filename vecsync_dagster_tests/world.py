@@ -208,5 +208,7 @@ def config_of(folder: Path, *, source: Mapping[str, Any], store: Mapping[str, An
 def file_of(config: Config, folder: Path) -> Path:
     """The configuration as a file in the folder that its own paths are relative to."""
     path = folder / "vecsync.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False), encoding="utf-8"
+    )
     return path

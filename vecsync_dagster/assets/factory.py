@@ -20,9 +20,9 @@ from vecsync_dagster.alerts import PRICE_TAG
 from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import check_specs, evaluation
-from vecsync_dagster.config.models import Config, QdrantStore
+from vecsync_dagster.config.models import Config, EntityConfig, QdrantStore
 from vecsync_dagster.errors import Transient
-from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
+from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace, checks_of
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
 __all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "pool_of"]
@@ -97,9 +97,9 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     return entity_sync
 
 
-def build_entity_job(name: str) -> UnresolvedAssetJobDefinition:
+def build_entity_job(name: str, entity: EntityConfig) -> UnresolvedAssetJobDefinition:
     # The checks over all partitions are not its business: they have jobs of their own.
-    own = [dg.AssetCheckKey(asset_key(name, stage), check) for check, (stage, _) in CHECKS.items()]
+    own = [dg.AssetCheckKey(asset_key(name, stage), check) for check, (stage, _) in checks_of(entity).items()]
     return dg.define_asset_job(
         f"{name}_job",
         selection=dg.AssetSelection.groups(name).without_checks() | dg.AssetSelection.checks(*own),

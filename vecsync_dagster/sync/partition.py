@@ -82,8 +82,9 @@ class PartitionSync:
 
     @property
     def recognises(self) -> bool:
-        """Whether asking the ledger for records that did not change makes sense."""
-        return self.depth == "apply" and self._known > 0 and self.error is None
+        """Whether asking the ledger for records that did not change makes sense: not for a few that were asked for
+        by their ids, of which this is to know which it met."""
+        return self.depth == "apply" and self._asked is None and self._known > 0 and self.error is None
 
     def recognise(self, record_hashes: dict[str, str]) -> Future[set[str]]:
         """The ids of those documents that need a look: the records of the others are as they were, and seen."""

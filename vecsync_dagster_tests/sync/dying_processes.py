@@ -67,7 +67,7 @@ def arm(workspace: Workspace, stage: Stage, when: str, nth: int) -> None:
         case "commit" if when == "before":
             event.listen(workspace.ledger.database.engine, "commit", Countdown(nth))
         case "commit":
-            method = ("confirm", "touch", "keep_vectors", "forget", "set_watermark", "record_run")[nth % 6]
+            method = ("confirm", "recognise", "keep_vectors", "forget", "set_watermark", "record_run")[nth % 6]
             die_at(workspace.ledger, method, when, 1 + nth // 6)
         case "any":
             at_any_call(Countdown(nth))

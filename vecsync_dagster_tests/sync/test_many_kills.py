@@ -89,9 +89,10 @@ def moment(chance: random.Random, stage: Stage) -> tuple[str, int]:
 
 
 def settle(world: World) -> None:
-    """Runs until nothing is doubted any more: only then is a payload set without its vector."""
+    """Runs until all is there and nothing is doubted any more: only then is a payload set without its vector."""
     tenants = (GLOBAL, "acme")
     with world.kept_open() as workspace:
+        world.sync(*tenants, mode="full", allow_removals=True)
         while doubted := [t for t in tenants if workspace.ledger.unfinished(ENTITY, ENTITY, t)]:
             world.sync(*doubted, mode="full", allow_removals=True)
 
