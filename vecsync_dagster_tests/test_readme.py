@@ -52,7 +52,7 @@ def test_every_command_of_the_readme_runs(demo: Path) -> None:
 
 def test_ci_calls_exactly_the_readmes_test_command() -> None:
     """.ci/run sets up and tests with the line that README gives."""
-    [line] = [line for line in LINES if line.endswith("pytest -q")]
+    [line] = [line for line in LINES if line.endswith("pytest -q -n auto")]
     assert line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
