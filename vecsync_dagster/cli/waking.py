@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vecsync_dagster.config.models import Config, PostgresSource
+from vecsync_dagster.config.models import Config, MongoSource, PostgresSource
+from vecsync_dagster.sources import stream_waker
 from vecsync_dagster.sources.postgres_notify import NotifyWaker
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster.sources.waking import Waker
@@ -13,10 +14,13 @@ __all__ = ["wakers_of"]
 
 
 def wakers_of(config: Config, entities: Sequence[str]) -> list[Waker]:
-    """One for each source that feeds some of `entities` and can. Raises ConfigError where its URL is not set."""
+    """One for each PostgreSQL source, and one for each entity of a MongoDB source. Raises ConfigError where a URL is
+    not set."""
     found: list[Waker] = []
     for name, source in config.sources.items():
         fed = [entity for entity in entities if config.entities[entity].source == name]
         if fed and isinstance(source, PostgresSource):
             found.append(NotifyWaker(Postgres(source, name=name).conninfo(), name, fed))
+        elif isinstance(source, MongoSource) and source.change_stream != "never":
+            found += [stream_waker(source, config.entities[entity], name=name, entity_name=entity) for entity in fed]
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
@@ -12,6 +13,7 @@ from vecsync_dagster.sources.base import Cursor, Fingerprint, Fingerprinting, Pa
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster.sources.sql_sqlite import Sqlite
+from vecsync_dagster.sources.waking import Waker
 
 __all__ = [
     "Cursor",
@@ -22,6 +24,7 @@ __all__ = [
     "Source",
     "SqlSource",
     "build_source",
+    "stream_waker",
 ]
 
 
@@ -54,13 +57,26 @@ def build_source(
     return SqlSource(dialect, entity, name=name, entity_name=entity_name)
 
 
+def stream_waker(config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> Waker:
+    """What listens to the change stream of one entity. Raises ConfigError where pymongo is not installed."""
+    with _needs_pymongo(name):
+        from vecsync_dagster.sources.mongo_waking import StreamWaker
+    return StreamWaker(config, entity, name=name, entity_name=entity_name)
+
+
 def _mongo(config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> Source:
-    try:
+    with _needs_pymongo(name):
         from vecsync_dagster.sources.mongo import MongoDbSource
+    return MongoDbSource(config, entity, name=name, entity_name=entity_name)
+
+
+@contextmanager
+def _needs_pymongo(name: str) -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("pymongo", "bson"):
             raise
         raise ConfigError(
             f"sources.{name}: MongoDB needs the package pymongo; install vecsync-dagster[mongo]", source=name
         ) from None
-    return MongoDbSource(config, entity, name=name, entity_name=entity_name)

@@ -19,7 +19,17 @@ from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster.sources.mongo_errors import NO_STREAMS, REFUSED, is_transient
 from vecsync_dagster.sources.mongo_values import id_text, value_at
 
-__all__ = ["SYNC_METADATA", "Events", "Token", "cursor_with", "drain", "has_streams", "token_now", "token_of"]
+__all__ = [
+    "SYNC_METADATA",
+    "Events",
+    "Token",
+    "cursor_with",
+    "drain",
+    "has_streams",
+    "only_metadata",
+    "token_now",
+    "token_of",
+]
 
 SYNC_METADATA = "syncMetadata"
 """The field of a write-back (T9): what touches nothing else is no change."""
@@ -103,7 +113,7 @@ def _take(events: Events, event: Mapping[str, Any], id_field: str) -> None:
     kind = event["operationType"]
     if kind in _ENDS:
         events.lost = f"the collection was {_ENDS[kind]} since the last run"
-    if "documentKey" not in event or _only_metadata(event):
+    if "documentKey" not in event or only_metadata(event):
         return
     key = event["documentKey"]["_id"]
     events.keys[id_text(key) or repr(key)] = key
@@ -133,7 +143,7 @@ def _touched(event: Mapping[str, Any]) -> set[str]:
     return {*names, *(cut["field"] for cut in told.get("truncatedArrays", []))}
 
 
-def _only_metadata(event: Mapping[str, Any]) -> bool:
+def only_metadata(event: Mapping[str, Any]) -> bool:
     names = _touched(event)
     return bool(names) and all(name.partition(".")[0] == SYNC_METADATA for name in names)
 

@@ -140,7 +140,8 @@ class Watch:
 
     def _due(self, workspace: Workspace, entity: str, tenants: set[str | None]) -> list[tuple[Selection, bool]]:
         source = workspace.source(entity)
-        asked = None if None in tenants else [tenant for tenant in tenants if tenant is not None and _valid(tenant)]
+        named = [tenant for tenant in tenants if tenant is not None and _valid(tenant)]
+        asked = None if None in tenants else named
         if not isinstance(source, Fingerprinting):
             looks = None
         elif asked is None:
@@ -150,12 +151,12 @@ class Watch:
         if asked is None:
             there = [tenant for tenant in (source.tenants() if looks is None else looks) if _valid(tenant)]
             asked = sorted({*there, *([GLOBAL] if workspace.has_global(entity) else [])})
-        # Without looks there is nothing to compare with: who was named is due, the others by time.
-        after = timedelta(0) if looks is None and None not in tenants else self._config.automation.changes.due_after
-        seen = workspace.ledger.seen(entity)
-        return _selections(
-            entity, due_partitions(workspace.entity(entity), sorted(asked), looks, seen, datetime.now(UTC), after)
-        )
+        after = self._config.automation.changes.due_after
+        seen, now, config = workspace.ledger.seen(entity), datetime.now(UTC), workspace.entity(entity)
+        due = list(due_partitions(config, sorted(asked), looks, seen, now, after))
+        if looks is None:  # there is nothing to compare with: who was named is due, the others by time
+            due += due_partitions(config, sorted(named), None, seen, now, timedelta(0))
+        return _selections(entity, {(one.collection, one.tenant): one for one in due}.values())
 
 
 def _selections(entity: str, due: Iterable[Due]) -> list[tuple[Selection, bool]]:
