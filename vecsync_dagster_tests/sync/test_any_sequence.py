@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -24,77 +23,17 @@ from vecsync_dagster.errors import (
     LedgerUnavailable,
     SourceUnavailable,
     StoreUnavailable,
-    VecsyncError,
 )
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sources import build_source
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, SyncOptions, sync_tenant
 from vecsync_dagster_tests.fakes.memory_store import MemoryStore
+from vecsync_dagster_tests.sync.fates import Crash, Fate, Fated, Kind
 from vecsync_dagster_tests.world import ENTITY, World, config_of
 
 TENANTS = (GLOBAL, "acme", "brick")
 SETTINGS = SyncConfig.model_validate({"page": 2, "batch": 1, "delete_batch": 1, "parallel": 2})
-
-Kind = Literal["crash", "failure", "meanwhile"]
-
-
-class Crash(BaseException):
-    """The process ends here: nothing catches it, and what is called afterwards does not happen any more."""
-
-
-class Fate:
-    """What befalls one run: at the nth call of some methods, before or after it was done.
-
-    A crash is followed by nothing: in the other threads too the process is gone. A failure happens once.
-    Meanwhile: at that moment something else is done, and the run goes on as if nothing had happened.
-    """
-
-    def __init__(
-        self,
-        meanwhile: Callable[[], object],
-        methods: Sequence[str] = (),
-        nth: int = 1,
-        kind: Kind = "crash",
-        after: bool = False,
-    ) -> None:
-        self._methods, self._left, self._kind, self._after = methods, nth, kind, after
-        self._meanwhile = meanwhile
-        self._lock = threading.Lock()
-        self._gone = False
-
-    def meet(self, method: str, call: Callable[[], Any], error: VecsyncError) -> Any:
-        with self._lock:
-            if self._gone:
-                raise Crash
-            self._left -= method in self._methods
-            mine = method in self._methods and self._left == 0
-            self._gone = mine and self._kind == "crash" and not self._after
-        if mine and not self._after:
-            self._strike(error)
-        answer = call()
-        if mine and self._after:
-            self._gone = self._kind == "crash"
-            self._strike(error)
-        return answer
-
-    def _strike(self, error: VecsyncError) -> None:
-        if self._kind != "meanwhile":
-            raise Crash if self._gone else error
-        self._meanwhile()
-
-
-class Fated:
-    """An object whose named methods meet the fate of the run; it is the real one otherwise."""
-
-    def __init__(self, real: Any, methods: Sequence[str], fate: Fate, error: VecsyncError) -> None:
-        self._real, self._methods, self._fate, self._error = real, frozenset(methods), fate, error
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._real, name)
-        if name not in self._methods:
-            return found
-        return lambda *args, **kwargs: self._fate.meet(name, lambda: found(*args, **kwargs), self._error)
 
 
 SOURCE_CALLS = ("read",)
