@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,72 +23,17 @@ from vecsync_dagster.errors import (
     LedgerUnavailable,
     SourceUnavailable,
     StoreUnavailable,
-    VecsyncError,
 )
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sources import build_source
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, SyncOptions, sync_tenant
 from vecsync_dagster_tests.fakes.memory_store import MemoryStore
+from vecsync_dagster_tests.sync.fates import Crash, Fate, Fated, Kind
 from vecsync_dagster_tests.world import ENTITY, World, config_of
 
 TENANTS = (GLOBAL, "acme", "brick")
-SETTINGS = SyncConfig.model_validate({"page": 3, "batch": 2, "delete_batch": 2, "parallel": 2})
-
-Kind = Literal["crash", "failure", "meanwhile"]
-
-
-class Crash(BaseException):
-    """The process ends here: nothing catches it, and what is called afterwards does not happen any more."""
-
-
-class Fate:
-    """What befalls one run: at the nth call of one method, before or after it was done.
-
-    A crash is followed by nothing: in the other threads too the process is gone. A failure happens once.
-    Meanwhile: at that moment something else is done, and the run goes on as if nothing had happened.
-    """
-
-    def __init__(
-        self, meanwhile: Callable[[], object], method: str = "", nth: int = 1, kind: Kind = "crash", after: bool = False
-    ) -> None:
-        self._method, self._left, self._kind, self._after = method, nth, kind, after
-        self._meanwhile = meanwhile
-        self._lock = threading.Lock()
-        self._gone = False
-
-    def meet(self, method: str, call: Callable[[], Any], error: VecsyncError) -> Any:
-        with self._lock:
-            if self._gone:
-                raise Crash
-            self._left -= method == self._method
-            mine = method == self._method and self._left == 0
-            self._gone = mine and self._kind == "crash" and not self._after
-        if mine and not self._after:
-            self._strike(error)
-        answer = call()
-        if mine and self._after:
-            self._gone = self._kind == "crash"
-            self._strike(error)
-        return answer
-
-    def _strike(self, error: VecsyncError) -> None:
-        if self._kind != "meanwhile":
-            raise Crash if self._gone else error
-        self._meanwhile()
-
-
-class Fated:
-    """An object whose named methods meet the fate of the run; it is the real one otherwise."""
-
-    def __init__(self, real: Any, methods: Sequence[str], fate: Fate, error: VecsyncError) -> None:
-        self._real, self._methods, self._fate, self._error = real, frozenset(methods), fate, error
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._real, name)
-        if name not in self._methods:
-            return found
-        return lambda *args, **kwargs: self._fate.meet(name, lambda: found(*args, **kwargs), self._error)
+SETTINGS = SyncConfig.model_validate({"page": 2, "batch": 1, "delete_batch": 1, "parallel": 2})
 
 
 SOURCE_CALLS = ("read",)
@@ -111,17 +56,35 @@ LEDGER_CALLS = (
 
 ChangeKind = Literal["insert", "text", "payload", "move", "delete", "mark as deleted", "empty a tenant"]
 Change = tuple[ChangeKind, int, str]
-FateOfRun = tuple[str, int, Kind, bool] | None
+FateOfRun = tuple[Sequence[str], int, Kind, bool]
+Then = Literal["later", "back", "back with other payloads"]
 
-# sampled_from, not integers: those would mostly be small.
-numbers = st.sampled_from(range(40))
+# Few rows and few values: what changes shall often change back, and what goes come again as it was.
+IDS = range(1, 9)
+KINDS: dict[ChangeKind, int] = {
+    "insert": 5,
+    "text": 4,
+    "payload": 3,
+    "move": 3,
+    "delete": 2,
+    "mark as deleted": 1,
+    "empty a tenant": 1,
+}
 some_changes = st.lists(
-    st.tuples(st.sampled_from(get_args(ChangeKind)), numbers, st.sampled_from(TENANTS)), min_size=4, max_size=10
+    st.tuples(
+        st.sampled_from([kind for kind, times in KINDS.items() for _ in range(times)]),
+        st.sampled_from(range(len(IDS))),
+        st.sampled_from(TENANTS),
+    ),
+    min_size=1,
+    max_size=4,
 )
+TOLD = ("confirm", "forget")
+# Most often where it matters most: between what the store is told and what the ledger is.
 fates = st.tuples(
-    st.sampled_from([*SOURCE_CALLS, *PROVIDER_CALLS, *STORE_CALLS, *WRITES, *WRITES, *LEDGER_CALLS]),
-    st.sampled_from([1, 1, 2]),
-    st.sampled_from(get_args(Kind)),
+    st.sampled_from([WRITES, TOLD] * 8 + [(name,) for name in (*SOURCE_CALLS, *PROVIDER_CALLS, *LEDGER_CALLS, "scan")]),
+    st.sampled_from([1, 1, 1, 2]),
+    st.sampled_from(["crash", "crash", "failure", "meanwhile"]),
     st.booleans(),
 )
 
@@ -145,7 +108,6 @@ class AnySequence(RuleBasedStateMachine):
         self.ledger = SqlLedger.open(f"sqlite:///{self.folder / 'ledger.sqlite'}")
         self.store = MemoryStore()
         self.provider = HashProvider(HashConfig(provider="hash", dimensions=8))
-        self.next_id = 0
         with self.world.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # rows may change while others read them
 
@@ -161,38 +123,56 @@ class AnySequence(RuleBasedStateMachine):
     # -- the source changes ------------------------------------------------------------------------
     @initialize()
     def begin(self) -> None:
-        for number in range(15):
+        for number in range(6):
             self.change("insert", number, TENANTS[number % 3])
         for tenant in TENANTS:
             self.run(tenant, SyncOptions())
 
     def change(self, kind: ChangeKind, number: int, tenant: str) -> None:
+        """Always something that makes a difference, where the source has a row to change."""
         rows = self.world.rows()
-        some = [rows[number % len(rows)]["id"]] if rows else []
+        if kind == "insert":
+            row_id = min({*IDS} - {row["id"] for row in rows}, default=None)
+            if row_id is not None:
+                self.world.delete(row_id)  # it may be there, marked as deleted
+                self.world.insert([{"id": row_id, "name": "A", "code": "A", **whose(tenant)}])
+        elif rows:
+            self.change_row(kind, rows[number % len(rows)], tenant)
+
+    def change_row(self, kind: ChangeKind, row: dict[str, Any], tenant: str) -> None:
         match kind:
-            case "insert":
-                self.next_id += 1
-                self.world.insert([{"id": self.next_id, **whose(tenant)}])
             case "text":
-                self.world.update(*some, name=f"Работа {number % 5}")
+                self.world.update(row["id"], name="B" if row["name"] == "A" else "A")
             case "payload":
-                self.world.update(*some, code=f"W-{number % 5}")
+                self.world.update(row["id"], code="B" if row["code"] == "A" else "A")
             case "move":
-                self.world.update(*some, **whose(tenant))
+                elsewhere = [other for other in TENANTS if other != owner(row)]
+                self.world.update(row["id"], **whose(tenant if tenant in elsewhere else elsewhere[0]))
             case "delete":
-                self.world.delete(*some)
+                self.world.delete(row["id"])
             case "mark as deleted":
-                self.world.update(*some, deleted_at=self.world.now.isoformat())
+                self.world.update(row["id"], deleted_at=self.world.now.isoformat())
             case "empty a tenant":
-                self.world.delete(*[row["id"] for row in rows if row["tenant_id"] == "brick"])
+                self.world.delete(*[there["id"] for there in self.world.rows() if owner(there) == owner(row)])
+
+    def go_back(self, before: list[dict[str, Any]], but: dict[str, Any]) -> None:
+        """The rows that changed since are as they were before, but for some values."""
+        now = self.world.rows()
+        changed = [row for row in before if row not in now]
+        self.world.delete(*[row["id"] for row in [*now, *changed] if row not in before or row in changed])
+        if changed:
+            self.world.insert([{**row, **but} for row in changed])
 
     # -- syncs, good and bad -----------------------------------------------------------------------
     @rule(
         changes=some_changes,
         later=some_changes,
         tenants=st.permutations(TENANTS),
-        mode=st.sampled_from(["full", "incremental"]),
+        mode=st.sampled_from(["full", "full", "incremental"]),
+        limit=st.sampled_from([None, None, None, None, 0, 1, 3]),
         fate=fates,
+        then=st.sampled_from(get_args(Then)),
+        look=st.booleans(),
     )
     def sync(
         self,
@@ -200,37 +180,48 @@ class AnySequence(RuleBasedStateMachine):
         later: list[Change],
         tenants: list[str],
         mode: Literal["full", "incremental"],
+        limit: int | None,
         fate: FateOfRun,
+        then: Then,
+        look: bool,
     ) -> None:
-        """Some changes, then all tenants in any order. The first one's run may fail or crash, or the source changes
-        and another tenant is synced while it has a batch in hand."""
+        """Some changes, then all tenants in any order. The first one's run fails, or crashes, or has a batch in hand
+        while the source changes again and another tenant is synced."""
+        rows = self.world.rows()
         for change in changes:
             self.change(*change)
+        now = self.world.rows()
+        changed = {owner(row) for row in [*rows, *now] if row not in rows or row not in now}
+        first, *others = sorted(tenants, key=lambda tenant: tenant not in changed)
         options = SyncOptions(mode=mode, allow_removals=True)
-        before = dict(self.store.points)
-        self.run(tenants[0], SyncOptions(mode=mode, dry_run=True))
-        assert self.store.points == before
+
+        def second() -> None:
+            if then == "later":
+                for change in later:
+                    self.change(*change)
+            else:
+                self.go_back(rows, {} if then == "back" else {"code": "C"})
 
         def meanwhile() -> None:
-            for change in later:
-                self.change(*change)
-            self.run(tenants[1], options)
+            second()
+            self.run(others[0], options)
 
-        self.run(tenants[0], options, fate, meanwhile)
-        for tenant in tenants[1:]:
+        before = dict(self.store.points)
+        self.run(first, replace(options, dry_run=True))
+        assert self.store.points == before
+        self.run(first, replace(options, limit=limit, offset=(limit or 0) % 2), fate, meanwhile)
+        if fate[2] != "meanwhile":
+            second()
+        for tenant in others:
             self.run(tenant, options)
-
-    @rule(changes=some_changes, tenant=st.sampled_from(TENANTS), limit=st.sampled_from(range(6)), fate=fates)
-    def sync_a_part(self, changes: list[Change], tenant: str, limit: int, fate: FateOfRun) -> None:
-        for change in changes:
-            self.change(*change)
-        self.run(tenant, SyncOptions(mode="full", limit=limit, offset=limit % 2), fate)
+        if look:
+            self.after_one_full_run_everything_is_right()
 
     def run(
         self,
         tenant: str,
         options: SyncOptions,
-        fated: FateOfRun = None,
+        fated: FateOfRun | None = None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> list[PartitionResult] | None:
         """None where the run crashed or the ledger failed it."""
@@ -260,7 +251,6 @@ class AnySequence(RuleBasedStateMachine):
         return results
 
     # -- what holds --------------------------------------------------------------------------------
-    @rule()
     def after_one_full_run_everything_is_right(self) -> None:
         """At the end of every sequence, and now and then on the way: later changes would hide what is wrong."""
         options = SyncOptions(mode="full", allow_removals=True)
@@ -291,13 +281,17 @@ class AnySequence(RuleBasedStateMachine):
         return [point for page in self.ledger.points(ENTITY, ENTITY) for point in page]
 
 
+def owner(row: dict[str, Any]) -> str:
+    return GLOBAL if row["is_global"] else str(row["tenant_id"])
+
+
 def whose(tenant: str) -> dict[str, Any]:
     return {"tenant_id": None if tenant == GLOBAL else tenant, "is_global": tenant == GLOBAL}
 
 
 TestAnySequence = AnySequence.TestCase
 TestAnySequence.settings = settings(
-    max_examples=25,
+    max_examples=14,
     stateful_step_count=10,
     deadline=None,
     database=None,
