@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,22 @@ import pytest
 
 from vecsync_dagster.errors import StoreLocked, VecsyncError
 from vecsync_dagster.ledger import migrate
+from vecsync_dagster_tests.alerts.test_dagster import lose_point, repair
 from vecsync_dagster_tests.automation.deployment import Deployment, deployment, wait_for
+from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.world import ENTITY, World, config_of, file_of
 
+ALERTS = {"slack": {"url": {"env": "SLACK_URL"}}}
 QUICK = {"tenants": {"interval": 1}, "changes": {"interval": 1, "single_runs": 2, "backoff": {"base": 5, "cap": 5}}}
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+
+
+@pytest.fixture
+def inbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
+    with Inbox() as inbox:
+        monkeypatch.setenv("SLACK_URL", inbox.url)
+        yield inbox
 
 
 def fill(world: World) -> None:
@@ -44,7 +55,7 @@ def finds(world: World, tenant: str, name: str) -> bool:
         return False
 
 
-def tell_the_story(world: World, dagster: Deployment) -> None:
+def tell_the_story(world: World, dagster: Deployment, inbox: Inbox) -> None:
     wait_for("the first sync", lambda: exact(world))
     assert dagster.partitions() == {"global", "acme", "brick", "cord"}
 
@@ -60,11 +71,23 @@ def tell_the_story(world: World, dagster: Deployment) -> None:
     wait_for("the removed tenant to leave the partitions", lambda: "brick" not in dagster.partitions())
 
     kill_and_go_on(world, dagster)
-    run_id = dagster.run_schedule("works_nightly", "works_job")
-    nightly = wait_for("the nightly run", lambda: ended(dagster, run_id))
+    nightly = run_nightly(dagster)
     assert (nightly["status"], nightly["tags"]["vecsync/partitions"]) == ("SUCCESS", "4")
     assert exact(world)
+    assert inbox.posts == []
+    lose_point(world)
+    run_nightly(dagster)
+    wait_for("the alert of the lost point", lambda: inbox.posts)
+    repair(world)
+    run_nightly(dagster)
+    wait_for("the message that it is well again", lambda: len(inbox.posts) > 1)
+    assert ["well again" in post.json["text"] for post in inbox.posts] == [False, True]
     nothing_doubled(world, dagster)
+
+
+def run_nightly(dagster: Deployment) -> dict[str, Any]:
+    run_id = dagster.run_schedule("works_nightly", "works_job")
+    return wait_for("the nightly run", lambda: ended(dagster, run_id))
 
 
 def kill_and_go_on(world: World, dagster: Deployment) -> None:
@@ -95,22 +118,24 @@ def nothing_doubled(world: World, dagster: Deployment) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_on_sqlite(tmp_path: Path) -> None:
-    """A row, a tenant, a tenant that goes, a daemon that is killed: on SQLite, with the embedded store."""
+def test_on_sqlite(tmp_path: Path, inbox: Inbox) -> None:
+    """A row, a tenant, a tenant that goes, a daemon that is killed, an alert and its end: on SQLite, with the embedded
+    store."""
     config = config_of(
         tmp_path,
         source={"type": "sqlite", "path": "source.db"},
         store={"type": "qdrant", "path": "qdrant", "lock_timeout_s": 30},
         automation=QUICK,
+        alerts=ALERTS,
     )
     world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
     fill(world)
     with deployment(tmp_path / "home", file_of(config, tmp_path)) as dagster:
-        tell_the_story(world, dagster)
+        tell_the_story(world, dagster, inbox)
 
 
 @pytest.mark.timeout(600)
-def test_on_postgresql(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_postgresql(tmp_path: Path, inbox: Inbox, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on PostgreSQL (source, ledger and Dagster's own storage), with the store on a server."""
     for name in ("SOURCE_URL", "LEDGER_URL"):
         monkeypatch.setenv(name, postgres_database)
@@ -124,9 +149,10 @@ def test_on_postgresql(tmp_path: Path, postgres_database: str, monkeypatch: pyte
             store={"type": "qdrant", "url": server.url, "timeout_s": 20},
             ledger={"url": {"env": "LEDGER_URL"}},
             automation=QUICK,
+            alerts=ALERTS,
         )
         world = World(postgres_database.replace("postgresql://", "postgresql+psycopg://"), config)
         fill(world)
         storage = {"postgres": {"postgres_url": {"env": "DAGSTER_URL"}}}
         with deployment(tmp_path / "home", file_of(config, tmp_path), storage) as dagster:
-            tell_the_story(world, dagster)
+            tell_the_story(world, dagster, inbox)
