@@ -109,6 +109,7 @@ def lost_by_round(rounds: list[list[str]]) -> Counter[int]:
     return lost
 
 
+@pytest.mark.timeout(600)  # a hundred processes one after another, on a machine that may be busy
 def test_fifty_kills_in_a_row(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than 50 kills over all stages: one clean run leaves store == source == ledger, and no kill made more than
     the batches in flight be paid for again."""
