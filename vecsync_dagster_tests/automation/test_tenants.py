@@ -5,9 +5,11 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
+from vecsync_dagster.alerts import Alerts
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync.rollcall import call_the_roll
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
+from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY
 
 
@@ -104,6 +106,33 @@ def test_a_source_that_lists_far_fewer_removes_nothing(settled: Automated, gone:
     config = {"ops": {"works_sync": {"config": {"mode": "full"}}}}
     assert job.execute_in_process(instance=settled.instance, run_config=config).success
     assert settled.world.stored() == before
+
+
+def test_lost_tenants_are_an_alert_until_they_are_back(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ticks see them lost they are one open alert, with figures; the tick that sees them again ends it."""
+    with Inbox() as inbox:
+        monkeypatch.setenv("SLACK_URL", inbox.url)
+        settled.use(alerts={"slack": {"url": {"env": "SLACK_URL"}}})
+        rows = [row for row in settled.world.rows() if row["tenant_id"]]
+        settled.world.delete(*(row["id"] for row in rows))
+        told = []
+        for _ in range(2):
+            settled.tick("tenants")
+            told.append(deliver(settled))
+        settled.world.insert({name: row[name] for name in ("id", "name", "tenant_id")} for row in rows)
+        settled.tick("tenants")
+        told.append(deliver(settled))
+        assert told == [1, 0, 1]
+        lost, well = (post.json["text"] for post in inbox.posts)
+    assert "known 3, found 0" in lost
+    assert "well again" in well
+
+
+def deliver(automated: Automated) -> int:
+    with automated.world.workspace() as workspace:
+        delivery = Alerts(automated.world.config.alerts, workspace.ledger).deliver()
+    assert delivery.errors == {}
+    return delivery.sent.get("slack", 0)
 
 
 def test_the_nightly_run_visits_tenants_that_are_gone(settled: Automated) -> None:
