@@ -100,8 +100,9 @@ def _cost(observed: Observed, config: Config, results: Sequence[PartitionResult]
     if limit is None:
         return
     name = ", ".join(dict.fromkeys(result.entity for result in results))
-    alert = cost_passed(name, sum(result.figures.price_usd for result in results), limit, run_id=run_id)
-    if alert.figures["price_usd"] > limit:  # type: ignore[operator]
+    price = sum(result.figures.price_usd for result in results)
+    alert = cost_passed(name, price, limit, run_id=run_id)
+    if price > limit:
         observed.raised.append(alert)
     else:
         observed.well.add(alert.key)
