@@ -43,6 +43,7 @@ class Feed:
         self._parts = parts
         self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
         self._waiting: deque[_Waiting] = deque()
+        self._before: set[str] = set()
 
     def page(self, page: Page) -> None:
         """Raises ConfigError if the configuration names a field that the records do not have, and ledger errors."""
@@ -64,7 +65,11 @@ class Feed:
     def _ask(self, page: Page) -> _Waiting:
         records = self._builder.read(page.records)
         hashes = self._builder.record_hashes(records)
-        once = _once(self._builder.ids(records))
+        ids = self._builder.ids(records)
+        once = _once(ids)
+        for identity in once.keys() & self._before:  # the page before is still to be decided, and came first
+            del once[identity]
+        self._before = {identity for identity in ids if identity is not None}
         asked = {
             name: part.recognise({identity: hashes[name][row] for identity, row in once.items()})
             for name, part in self._parts.items()
