@@ -1,0 +1,52 @@
+"""Records that are recognised, beside others of the same id that are not."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from vecsync_dagster import CollectionConfig, EntityConfig, SqlLedger, SyncConfig, SyncOptions, sync_tenant
+from vecsync_dagster.config.models import HashProvider as HashConfig
+from vecsync_dagster.config.models import SqliteSource
+from vecsync_dagster.embedding.hashing import HashProvider
+from vecsync_dagster.sources import build_source
+from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster_tests.fakes.memory_store import MemoryStore
+
+NOTES = EntityConfig(source="db", table="notes", collections={"notes": CollectionConfig(text="{title}")})
+
+
+def sync(folder: Path, store: MemoryStore, *titles: str) -> PartitionResult:
+    """A full run over rows that all have the id 1, one row a page."""
+    with closing(sqlite3.connect(folder / "notes.db")) as database, database:
+        database.execute("DROP TABLE IF EXISTS notes")
+        database.execute("CREATE TABLE notes (id INTEGER, title TEXT)")
+        database.executemany("INSERT INTO notes VALUES (1, ?)", [(title,) for title in titles])
+    config = SqliteSource(type="sqlite", path=str(folder / "notes.db"))
+    ledger = SqlLedger.open(f"sqlite:///{folder / 'ledger.sqlite'}")
+    source = build_source(config, NOTES, name="db", entity_name="notes", path_of=Path)
+    [result] = sync_tenant(
+        "notes",
+        NOTES,
+        "global",
+        source=source,
+        store=store,
+        provider=HashProvider(HashConfig(provider="hash", dimensions=8)),
+        ledger=ledger,
+        settings=SyncConfig(page=1),
+        options=SyncOptions(mode="full"),
+    )
+    source.close()
+    ledger.close()
+    return result
+
+
+def test_a_known_record_behind_a_new_one_of_its_id_is_the_duplicate(tmp_path: Path) -> None:
+    """The page before is decided first, though the ledger knows the record of the page behind it."""
+    store = MemoryStore()
+    assert sync(tmp_path, store, "known").figures.new == 1
+    for _ in range(5):
+        figures = sync(tmp_path, store, "new", "known").figures
+        assert (figures.fetched, figures.changed, figures.invalid, figures.unchanged) == (2, 1, 1, 0)
+        assert sync(tmp_path, store, "known").figures.changed == 1
