@@ -49,8 +49,8 @@ class Four:
         self.store.fail(status=status, times=MANY, path_contains=collection)
 
     def store_hangs(self, collection: str) -> None:
-        """Longer than the client waits, at each write of vectors."""
-        self.store.hang(1.2, times=MANY, path_contains=f"PUT /collections/{collection}/points")
+        """Longer than a store waits that is `impatient`, at each write of vectors."""
+        self.store.hang(1.3, times=MANY, path_contains=f"PUT /collections/{collection}/points")
 
     def store_refuses(self, collection: str) -> None:
         """Every write of vectors, as something that is not acceptable."""
@@ -75,13 +75,13 @@ def four_collections(folder: Path, **sync: Any) -> Iterator[Four]:
             "dimensions": 8,
             "base_url": provider.base_url,
             "attempts": 1,
-            "timeout_s": 1,
+            "timeout_s": 30,
         }
         collections = {name: {"text": text, "payload": ["price"]} for name, text in TEXTS.items()}
         config = config_of(
             folder,
             source={"type": "sqlite", "path": "source.db"},
-            store={"type": "qdrant", "url": store.url, "timeout_s": 1, "attempts": 1},
+            store={"type": "qdrant", "url": store.url, "timeout_s": 30, "attempts": 1},
             embedding={"chain": [openai]},
             sync=sync,
             entities={

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -120,6 +120,24 @@ class World:
         tenants = {GLOBAL if row["is_global"] else row["tenant_id"] for row in self.rows()}
         last_first = self.engine.dialect.name == "postgresql"
         return [result for tenant in sorted(tenants, reverse=last_first) for result in self.sync(tenant, mode="full")]
+
+    @contextmanager
+    def impatient(self, service: Literal["store", "provider"]) -> Iterator[None]:
+        """In the block the HTTP store, or the first provider of the chain, has one second to answer."""
+        patient = self.config
+        if service == "store":
+            hasty = patient.stores["main"].model_copy(update={"timeout_s": 1})
+            self.config = patient.model_copy(update={"stores": {**patient.stores, "main": hasty}})
+        else:
+            first, *others = patient.embedding.chain
+            chain = [first.model_copy(update={"timeout_s": 1}), *others]
+            self.config = patient.model_copy(
+                update={"embedding": patient.embedding.model_copy(update={"chain": chain})}
+            )
+        try:
+            yield
+        finally:
+            self.config = patient
 
     # -- what should be there ----------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ def test_only_transient_faults_are_tried_again(
 ) -> None:
     """What may pass is tried again and then succeeds; what cannot is asked once, without retries."""
     openai_server.fail(fault)
-    provider = make_openai(attempts=3, timeout_s=1 if fault == "hang" else 30)
+    provider = make_openai(attempts=3, timeout_s=3 if fault == "hang" else 30)
     if issubclass(expected, Transient):
         embedded = provider.embed_documents(["text", "another"])
         assert np.allclose(embedded.vectors[0], vector_of("text", 1536))

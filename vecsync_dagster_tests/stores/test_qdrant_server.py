@@ -181,7 +181,7 @@ class TestFaults:
 
     def test_call_survives_a_server_that_hangs_once(self, rest: QdrantRest, store: QdrantServerStore) -> None:
         """The next attempt after a time-out does the work."""
-        hasty = QdrantServerStore(rest.url, timeout_s=1, attempts=2)
+        hasty = QdrantServerStore(rest.url, timeout_s=3, attempts=2)
         rest.hang(20, path_contains="/points")
         assert hasty.count(NAME) == 2
         hasty.close()

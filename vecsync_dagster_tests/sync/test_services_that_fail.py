@@ -10,6 +10,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,12 +90,12 @@ def remote(
             "base_url": provider.base_url,
             "texts_per_request": BATCH,
             "attempts": 2,
-            "timeout_s": 1,
+            "timeout_s": 30,
         }
         config = config_of(
             tmp_path,
             source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
-            store={"type": "qdrant", "url": store.url, "timeout_s": 1, "attempts": 2},
+            store={"type": "qdrant", "url": store.url, "timeout_s": 30, "attempts": 2},
             embedding={"chain": [openai]},
             ledger={"url": {"env": "LEDGER_URL"}},
             sync={"batch": BATCH, "page": BATCH, "parallel": 1},
@@ -129,7 +130,8 @@ def test_fault_08_a_store_that_hangs_is_the_stores_time_out(remote: Remote, plac
     """A time-out of the store is QDRANT_TIMEOUT, in the result, the run's record and the rows: never the provider's."""
     remote.work()
     remote.store.hang(1.3, times=MANY, path_contains=PLACES[place])
-    result = remote.sync()
+    with remote.world.impatient("store"):
+        result = remote.sync()
     remote.store.recover()
     assert result.error is not None
     assert result.error.code == "QDRANT_TIMEOUT"
@@ -202,7 +204,8 @@ def test_the_provider_fails(remote: Remote, case: Case) -> None:
     remote.work()
     remote.provider.fail(None)  # the first batch goes through
     remote.provider.fail(case.fault, times=MANY)
-    result = remote.sync()
+    with remote.world.impatient("provider") if case.fault == "hang" else nullcontext():
+        result = remote.sync()
     remote.provider.recover()
     assert result.outcome == "failed"
     assert result.error is not None
