@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from pyroaring import BitMap64
 
 from vecsync_dagster.ledger.record_states import FailedRow, Failures, RecordState, Status
 from vecsync_dagster.sources.base import Cursor, Fingerprint
@@ -25,10 +26,13 @@ __all__ = [
     "LedgerPoint",
     "LedgerRow",
     "PartitionTotals",
+    "Recognised",
     "Rejected",
     "Run",
+    "RunStart",
     "Seen",
     "Status",
+    "Tally",
 ]
 
 
@@ -36,8 +40,10 @@ __all__ = [
 @dataclass(slots=True)
 class LedgerRow:
     """What `changes.decide` needs to know of a document. Hashes are those the store confirmed
-    (None: it never held the document); `attempt_hash` is that of the last attempt that failed."""
+    (None: it never held the document); `attempt_hash` is that of the last attempt that failed. `number` is the
+    row's own, never given to another one."""
 
+    number: int
     document_id: str
     tenant: str
     space: str
@@ -48,7 +54,29 @@ class LedgerRow:
     retry_count: int
     next_attempt_at: datetime | None
     seen: bool
-    """Whether this run has seen the document already (last_seen_at is the run's own start)."""
+    """Whether this run has written the row already (last_seen_at is the run's own start)."""
+
+
+class RunStart(NamedTuple):
+    """When a run of a partition began, and how many rows the partition had then."""
+
+    at: datetime
+    known: int
+
+
+class Recognised(NamedTuple):
+    """Numbers of the rows whose records are as they were, and the ids of the other documents asked for."""
+
+    numbers: list[int]
+    others: set[str]
+
+
+class Tally(NamedTuple):
+    """Rows of a partition; those of them that the store should hold (content_hash is not null); those that failed."""
+
+    rows: int
+    held: int
+    failures: Failures
 
 
 @dataclass(slots=True)
@@ -206,11 +234,11 @@ class Ledger(Protocol):
         tenant: str,
         space: Space,
         record_hashes: Mapping[str, str],
-        seen_at: datetime,
-    ) -> set[str]:
+        started_at: datetime,
+    ) -> Recognised:
         """Of those documents (id -> hash of the record as it is now) most need nothing and no further look: they
-        are synced, of this tenant and space, of just this record, and not seen in this run yet. These are marked
-        as seen; the ids of the others are returned."""
+        are synced, of this tenant and space, of just this record, and not written in this run yet. Nothing is
+        written: the run remembers their numbers."""
         ...
 
     def touch(
@@ -234,13 +262,25 @@ class Ledger(Protocol):
         ...
 
     def unseen(
-        self, entity: str, collection: str, tenant: str, before: datetime, chunk: int = 500
+        self,
+        entity: str,
+        collection: str,
+        tenant: str,
+        before: datetime,
+        seen: BitMap64 | None = None,
+        chunk: int = 500,
     ) -> Iterator[list[tuple[str, str]]]:
-        """(document id, point id) of rows of the partition with last_seen_at < before, in chunks.
-        The caller may forget each chunk before it asks for the next."""
+        """(document id, point id) of rows of the partition with last_seen_at < before whose number is not in `seen`,
+        in chunks. The caller may forget each chunk before it asks for the next."""
         ...
 
-    def count_unseen(self, entity: str, collection: str, tenant: str, before: datetime) -> int: ...
+    def mark_seen(self, entity: str, collection: str, tenant: str, numbers: Sequence[int], seen_at: datetime) -> None:
+        """last_seen_at = seen_at (never earlier than it was) for those rows of the partition."""
+        ...
+
+    def mark_all_seen(self, entity: str, collection: str, tenant: str, seen_at: datetime) -> None:
+        """Every row that the partition has was seen by a full run that began then."""
+        ...
 
     def forget(self, entity: str, collection: str, tenant: str, ids: Sequence[str]) -> None:
         """Delete those rows of the partition: after the store confirmed the removal."""
@@ -258,7 +298,7 @@ class Ledger(Protocol):
         """The ledger's clock: what back-off is counted from."""
         ...
 
-    def run_start(self, entity: str, collection: str, tenant: str) -> datetime:
+    def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
         """A start time for a run of this partition: now, but always later than every last_seen_at in it
         (a clock that goes backwards must not make seen rows look unseen, nor the reverse)."""
         ...
@@ -288,8 +328,6 @@ class Ledger(Protocol):
         """Failed rows that are still due, because an attempt did not get as far as them: to the end of the queue,
         without counting it."""
         ...
-
-    def failures(self, entity: str, collection: str, tenant: str) -> Failures: ...
 
     # -- records -----------------------------------------------------------------------------------
     def touched(self, entity: str, tenant: str, since: datetime | None, chunk: int = 500) -> Iterator[list[str]]:
@@ -337,12 +375,8 @@ class Ledger(Protocol):
         (fault 4), also one of which only the store ever learned."""
         ...
 
-    def count(self, entity: str, collection: str, tenant: str) -> int:
-        """Rows that the store should hold a point of (content_hash is not null)."""
-        ...
-
-    def count_all(self, entity: str, collection: str, tenant: str) -> int:
-        """Every row of the partition, also those never stored (rejected or failed at their first attempt)."""
+    def tally(self, entity: str, collection: str, tenant: str) -> Tally:
+        """The rows of the partition, counted; also those never stored (rejected or failed at their first attempt)."""
         ...
 
     def points(

@@ -5,8 +5,8 @@ Parameters: of_entity, of_collection, of_tenant, ids (a list), and those each st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     FromClause,
+    Function,
     Select,
     Text,
     Update,
@@ -24,7 +25,6 @@ from sqlalchemy import (
     case,
     column,
     delete,
-    exists,
     func,
     literal,
     literal_column,
@@ -41,6 +41,7 @@ from vecsync_dagster.ledger.tables import Moment, index_state
 
 __all__ = [
     "ANY_STALE",
+    "NOT_SYNCED",
     "NO_ERROR",
     "WRITTEN",
     "confirm",
@@ -48,12 +49,11 @@ __all__ = [
     "field_hashes",
     "forget",
     "freshen",
-    "mark_alike",
     "mark_stale",
     "owners",
+    "recognise",
     "rows",
     "touch",
-    "unlike",
 ]
 
 _T: Final = index_state.c
@@ -80,12 +80,16 @@ _IN_COLLECTION: Final = and_(
 )
 _IN_PARTITION: Final = and_(_IN_COLLECTION, _T.tenant_id.concat(_NOTHING) == bindparam("of_tenant"))
 
+# Written out: only then do both databases see that the index of what is not synced will do.
+NOT_SYNCED: Final = _T.status != literal_column("'synced'")
+
 ANY_STALE: Final = (
     select(_T.document_id)
     .where(
         _T.collection == bindparam("of_collection"),
         _T.entity.concat(_NOTHING) == bindparam("of_entity"),
         _T.tenant_id == bindparam("of_tenant"),
+        NOT_SYNCED,
         _T.status == "stale",
     )
     .limit(1)
@@ -97,6 +101,7 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
     """The columns of `base.LedgerRow`, in its order; `started_at`."""
     seen = _T.last_seen_at == bindparam("started_at", type_=Moment)
     return select(
+        _T.number,
         _T.document_id,
         _T.tenant_id,
         _T.space,
@@ -116,21 +121,19 @@ def field_hashes(dialect: str) -> Select[str, str]:
 
 
 @cache
-def unlike(dialect: str) -> Select[tuple[str]]:
-    """`of_space`, `hashes` (document id -> record hash), `seen_at`; the ids of those that `mark_alike` leaves alone.
+def recognise(dialect: str) -> Select[*tuple[Any, ...]]:
+    """`of_space`, `hashes` (document id -> record hash), `started_at`: one row with the numbers of those documents
+    that are synced and whose records have these hashes, and the ids of the others.
 
-    They are selected, and not the others returned by the update: there are few of them, and each row that comes
-    out of SQLite takes Python's lock from the thread that reads the source.
+    One row, because each that comes out of SQLite takes Python's lock from the thread that reads the source.
     """
     given = _given(dialect)
-    return select(given.c.key).where(~exists().where(_alike(given)))
-
-
-@cache
-def mark_alike(dialect: str) -> Update:
-    """Same parameters: documents that are synced and whose records have these hashes are marked as seen."""
-    seen_at = bindparam("seen_at", type_=Moment)
-    return update(index_state).where(_alike(_given(dialect))).values(last_seen_at=seen_at)
+    listed: Callable[[ColumnElement[Any]], Function[Any]] = (
+        partial(func.json_group_array, type_=JSON) if dialect == "sqlite" else func.array_agg
+    )
+    return select(
+        listed(_T.number).filter(_T.number.is_not(None)), listed(given.c.key).filter(_T.number.is_(None))
+    ).outerjoin_from(given, index_state, _alike(given))
 
 
 @cache
@@ -189,7 +192,9 @@ def confirm(dialect: str, moved: bool) -> Insert:
     new = insert.excluded
     selected = _written(dialect)
     rows = insert.from_select(list(selected), select(*selected.values()).where(true()))  # SQLite must see a WHERE
-    kept = {"collection", "document_id", "entity", "vector_version", "created_at"}
+    kept = {"number", "collection", "document_id", "entity", "point_id", "vector_version", "created_at"}
+    if not moved:
+        kept |= {"scope", "tenant_id"}  # what is set is written to its indexes too, also where it is as it was
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
     values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
@@ -230,7 +235,7 @@ def fail(dialect: str) -> Insert:
     insert = insert_into(index_state, dialect)
     new = insert.excluded
     never_held = _T.content_hash.is_(None)
-    kept = {"collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
+    kept = {"number", "collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
     kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
@@ -250,7 +255,7 @@ def _alike(given: FromClause) -> ColumnElement[bool]:
         _T.record_hash == given.c.value,
         _T.status.concat(_NOTHING) == "synced",
         _T.space == bindparam("of_space"),
-        _T.last_seen_at < bindparam("seen_at", type_=Moment),
+        _T.last_seen_at < bindparam("started_at", type_=Moment),
     )
 
 

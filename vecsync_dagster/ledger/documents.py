@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Delete, Update
 
 from vecsync_dagster.errors import LedgerRejected
 from vecsync_dagster.ledger import document_statements as statements
-from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
+from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL
@@ -31,7 +31,7 @@ class Documents(LedgerPart):
         with self.database.read() as connection:
             for some in chunks(ids):
                 for row in connection.execute(statement, {**values, "ids": some}).all():
-                    found[row[0]] = LedgerRow(*row)
+                    found[row[1]] = LedgerRow(*row)
         return found
 
     def field_hashes(self, entity: str, collection: str, ids: Sequence[str]) -> dict[str, str]:
@@ -98,17 +98,17 @@ class Documents(LedgerPart):
         tenant: str,
         space: Space,
         record_hashes: Mapping[str, str],
-        seen_at: datetime,
-    ) -> set[str]:
-        values = {**_partition(entity, collection, tenant), "of_space": str(space), "seen_at": seen_at}
-        unlike, mark_alike = statements.unlike(self.database.dialect), statements.mark_alike(self.database.dialect)
-        others: set[str] = set()
-        with self.database.write() as connection:
+        started_at: datetime,
+    ) -> Recognised:
+        values = {**_partition(entity, collection, tenant), "of_space": str(space), "started_at": started_at}
+        statement = statements.recognise(self.database.dialect)
+        found = Recognised([], set())
+        with self.database.read() as connection:
             for some in chunks(list(record_hashes.items())):
-                given = {**values, "hashes": dict(some)}
-                others.update(connection.scalars(unlike, given))
-                connection.execute(mark_alike, given)
-        return others
+                numbers, others = connection.execute(statement, {**values, "hashes": dict(some)}).one()
+                found.numbers.extend(numbers or ())
+                found.others.update(others or ())
+        return found
 
     def touch(
         self, entity: str, collection: str, tenant: str, record_hashes: Mapping[str, str | None], seen_at: datetime

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, get_args
 
-from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, literal, select, tuple_
+from pyroaring import BitMap64
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, literal, or_, select, tuple_, update
 
-from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, Status
-from vecsync_dagster.ledger.part import Insert, LedgerPart, insert_into
-from vecsync_dagster.ledger.tables import index_state, source_state, unfinished_run, watermark
+from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED
+from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
+from vecsync_dagster.ledger.tables import index_state, partition_seen, source_state, unfinished_run, watermark
 from vecsync_dagster.sources.base import Cursor
 
 __all__ = ["Partitions"]
@@ -19,6 +21,7 @@ __all__ = ["Partitions"]
 _T: Final = index_state.c
 _W: Final = watermark.c
 _U: Final = unfinished_run.c
+_P: Final = partition_seen.c
 _HELD: Final = _T.content_hash.is_not(None)
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 AnyRow = Row[*tuple[Any, ...]]
@@ -29,31 +32,50 @@ class Partitions(LedgerPart):
     """See `base.Ledger` for what each method promises."""
 
     def unseen(
-        self, entity: str, collection: str, tenant: str, before: datetime, chunk: int = 500
+        self,
+        entity: str,
+        collection: str,
+        tenant: str,
+        before: datetime,
+        seen: BitMap64 | None = None,
+        chunk: int = 500,
     ) -> Iterator[list[tuple[str, str]]]:
-        query = select(_T.point_id, _T.document_id).where(_in(entity, collection, tenant), _T.last_seen_at < before)
-        for rows in self._by_key(query, (_T.point_id, _T.document_id), chunk):
-            yield [(identity, point) for point, identity in rows]
+        columns = (_T.point_id, _T.document_id, _T.number)
+        query = select(*columns).where(_in(entity, collection, tenant), _T.last_seen_at < before)
+        for rows in self._by_key(query, columns[:2], chunk):
+            unseen = [(identity, point) for point, identity, number in rows if seen is None or number not in seen]
+            if unseen:
+                yield unseen
 
-    def count_unseen(self, entity: str, collection: str, tenant: str, before: datetime) -> int:
-        return self._count(_in(entity, collection, tenant), _T.last_seen_at < before)
+    def mark_seen(self, entity: str, collection: str, tenant: str, numbers: Sequence[int], seen_at: datetime) -> None:
+        earlier = update(index_state).where(_in(entity, collection, tenant), _T.last_seen_at < seen_at)
+        with self.database.write() as connection:
+            for some in chunks(numbers):
+                connection.execute(earlier.where(_T.number.in_(some)).values(last_seen_at=seen_at))
+
+    def mark_all_seen(self, entity: str, collection: str, tenant: str, seen_at: datetime) -> None:
+        values = {"entity": entity, "collection": collection, "tenant_id": tenant, "seen_at": seen_at}
+        with self.database.write() as connection:
+            connection.execute(_set_seen(self.database.dialect), values)
 
     def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[str]:
         query = (
             select(_T.db_id)
-            .where(_in(entity, collection, tenant), _T.status == "failed", _T.next_attempt_at <= now)
+            .where(_in(entity, collection, tenant), NOT_SYNCED, _T.status == "failed", _T.next_attempt_at <= now)
             .order_by(_T.last_attempt_at, _T.document_id)
             .limit(limit)
         )
         with self.database.read() as connection:
             return list(connection.scalars(query))
 
-    def run_start(self, entity: str, collection: str, tenant: str) -> datetime:
-        query = select(func.max(_T.last_seen_at)).where(_in(entity, collection, tenant))
+    def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
+        all_seen = select(_P.seen_at).where(_P.entity == entity, _P.collection == collection, _P.tenant_id == tenant)
+        query = select(func.count(), func.max(_T.last_seen_at), all_seen.scalar_subquery()).where(
+            _in(entity, collection, tenant)
+        )
         with self.database.read() as connection:
-            last = connection.scalar(query)
-        now = self._now()
-        return now if last is None else max(now, last + _TICK)
+            known, *seen = connection.execute(query).one()
+        return RunStart(max([self._now(), *(last + _TICK for last in seen if last is not None)]), known)
 
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
         rows = select(_T.tenant_id).distinct().where(_T.entity == entity)
@@ -62,12 +84,6 @@ class Partitions(LedgerPart):
             rows, runs = rows.where(_T.collection == collection), runs.where(_U.collection == collection)
         with self.database.read() as connection:
             return sorted({*connection.scalars(rows), *connection.scalars(runs)})
-
-    def count(self, entity: str, collection: str, tenant: str) -> int:
-        return self._count(_in(entity, collection, tenant), _HELD)
-
-    def count_all(self, entity: str, collection: str, tenant: str) -> int:
-        return self._count(_in(entity, collection, tenant))
 
     def points(
         self, entity: str, collection: str, tenant: str | None = None, chunk: int = 1000
@@ -86,10 +102,18 @@ class Partitions(LedgerPart):
                 func.count(),
                 func.max(_T.last_synced_at),
                 func.max(_T.last_seen_at),
-                func.count().filter(_T.last_seen_at < unseen_before),
+                _P.seen_at,
+                func.count().filter(
+                    _T.last_seen_at < unseen_before, or_(_P.seen_at.is_(None), _P.seen_at < unseen_before)
+                ),
                 *(func.count().filter(_T.status == status) for status in _STATUSES),
             )
-            .group_by(*partition)
+            .outerjoin_from(
+                index_state,
+                partition_seen,
+                and_(_P.entity == _T.entity, _P.collection == _T.collection, _P.tenant_id == _T.tenant_id),
+            )
+            .group_by(*partition, _P.seen_at)
             .order_by(*partition)
         )
         with self.database.read() as connection:
@@ -117,7 +141,7 @@ class Partitions(LedgerPart):
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:
-            for table in (watermark, source_state):
+            for table in (watermark, source_state, partition_seen):
                 place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
                 connection.execute(delete(table).where(place))
 
@@ -144,10 +168,6 @@ class Partitions(LedgerPart):
         with self.database.write() as connection:
             for run_id in run_ids:
                 connection.execute(delete(unfinished_run).where(place, _U.run_id == run_id))
-
-    def _count(self, *conditions: ColumnElement[bool]) -> int:
-        with self.database.read() as connection:
-            return connection.execute(select(func.count()).select_from(index_state).where(*conditions)).scalar_one()
 
     def _by_key(
         self, query: Select[*tuple[Any, ...]], key: Sequence[Column[Any]], chunk: int
@@ -179,7 +199,7 @@ def _unfinished_of(entity: str, collection: str, tenant: str) -> ColumnElement[b
 
 
 def _totals(row: AnyRow) -> PartitionTotals:
-    entity, collection, tenant, documents, last_synced_at, last_seen_at, unseen, *by_status = row
+    entity, collection, tenant, documents, last_synced_at, last_seen_at, all_seen_at, unseen, *by_status = row
     return PartitionTotals(
         entity=entity,
         collection=collection,
@@ -187,8 +207,16 @@ def _totals(row: AnyRow) -> PartitionTotals:
         documents=documents,
         by_status=dict(zip(_STATUSES, by_status, strict=True)),
         last_synced_at=last_synced_at,
-        last_seen_at=last_seen_at,
+        last_seen_at=max(last_seen_at, all_seen_at or last_seen_at),
         unseen_since=unseen,
+    )
+
+
+@cache
+def _set_seen(dialect: str) -> Insert:
+    insert = insert_into(partition_seen, dialect)
+    return insert.on_conflict_do_update(
+        index_elements=[_P.entity, _P.collection, _P.tenant_id], set_={"seen_at": insert.excluded.seen_at}
     )
 
 

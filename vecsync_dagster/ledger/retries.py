@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, and_, func, literal_column, select, true, update
 
 from vecsync_dagster.errors import ValidationFailed
+from vecsync_dagster.ledger.base import Tally
 from vecsync_dagster.ledger.part import LedgerPart, chunks
 from vecsync_dagster.ledger.record_states import FailedRow, Failures
 from vecsync_dagster.ledger.tables import index_state
@@ -69,15 +70,17 @@ class Retries(LedgerPart):
                 values = {"last_attempt_at": now, "next_attempt_at": until, "updated_at": now}
                 connection.execute(update(index_state).where(place).values(values))
 
-    def failures(self, entity: str, collection: str, tenant: str) -> Failures:
-        permanent = and_(~_REJECTED, _T.next_attempt_at.is_(None))
+    def tally(self, entity: str, collection: str, tenant: str) -> Tally:
         query = select(
-            func.count().filter(_T.next_attempt_at.is_not(None)),
-            func.count().filter(permanent),
-            func.count().filter(_REJECTED, _T.next_attempt_at.is_(None)),
-        ).where(_FAILED, _T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
+            func.count(),
+            func.count(_T.content_hash),
+            func.count().filter(_FAILED, _T.next_attempt_at.is_not(None)),
+            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), ~_REJECTED),
+            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), _REJECTED),
+        ).where(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
         with self.database.read() as connection:
-            return Failures(*connection.execute(query).one())
+            rows, held, *failures = connection.execute(query).one()
+        return Tally(rows, held, Failures(*failures))
 
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:

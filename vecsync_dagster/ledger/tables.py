@@ -12,8 +12,9 @@ many. `alert` has a row for each problem that was seen, `alert_delivery` what ea
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
 
-No index holds `last_seen_at`, which changes for every document at every full run: the clean-up reads its whole
-partition by `ix_index_state_partition_points`, once a run.
+A document was last seen at its `last_seen_at` or at its partition's `partition_seen`, whichever is later: a full run
+that saw all that is left writes one row for all of them. `number` is what a run remembers a document by.
+Of `index_state` the indexes on a status hold only what is not synced: most rows are, and cost nothing there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -49,6 +51,7 @@ __all__ = [
     "index_state",
     "invalid_record",
     "metadata",
+    "partition_seen",
     "source_state",
     "sync_run",
     "unfinished_run",
@@ -98,8 +101,8 @@ _Key = Text().with_variant(Text(collation="C"), "postgresql")
 index_state = Table(
     "index_state",
     metadata,
-    Column("collection", _Key, primary_key=True),
-    Column("document_id", _Key, primary_key=True),
+    Column("collection", _Key, nullable=False),
+    Column("document_id", _Key, nullable=False),
     Column("entity", _Key, nullable=False),
     Column("scope", Text, nullable=False),
     Column("tenant_id", _Key, nullable=False),
@@ -123,12 +126,21 @@ index_state = Table(
     Column("field_hashes", Text),
     Column("modified_fields", Text),  # a JSON list of names
     Column("record_hash", Text),  # of the whole record, as it was when the hashes were confirmed
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    UniqueConstraint("collection", "document_id", name="uq_index_state_document"),
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
     Index("ix_index_state_points", "collection", "point_id"),
-    Index("ix_index_state_status", "collection", "tenant_id", "status", "next_attempt_at"),
+    Index(
+        "ix_index_state_status",
+        "collection",
+        "tenant_id",
+        "status",
+        "next_attempt_at",
+        sqlite_where=text("status <> 'synced'"),
+        postgresql_where=text("status <> 'synced'"),
+    ),
     Index("ix_index_state_statistics", "entity", "collection", "tenant_id"),
-    # Few rows failed: this one costs the others nothing.
     Index(
         "ix_index_state_failed",
         "entity",
@@ -137,6 +149,16 @@ index_state = Table(
         sqlite_where=text("status = 'failed'"),
         postgresql_where=text("status = 'failed'"),
     ),
+    sqlite_autoincrement=True,  # the number of a row that is gone is not given again
+)
+
+partition_seen = Table(
+    "partition_seen",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("seen_at", Moment, nullable=False),  # the start of a full run that saw every document that was left
 )
 
 collection_space = Table(

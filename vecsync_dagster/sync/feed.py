@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.documents.columns import Records
+from vecsync_dagster.ledger.base import Recognised
 from vecsync_dagster.sources.base import Page
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.partition import PartitionSync
@@ -32,7 +33,7 @@ class _Waiting:
     records: Records
     hashes: dict[str, list[str]]
     once: dict[str, int]
-    asked: dict[str, Future[set[str]]]
+    asked: dict[str, Future[Recognised]]
 
 
 class Feed:
@@ -43,7 +44,6 @@ class Feed:
         self._parts = parts
         self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
         self._waiting: deque[_Waiting] = deque()
-        self._before: set[str] = set()
 
     def page(self, page: Page) -> None:
         """Raises ConfigError if the configuration names a field that the records do not have, and ledger errors."""
@@ -67,9 +67,6 @@ class Feed:
         hashes = self._builder.record_hashes(records)
         ids = self._builder.ids(records)
         once = _once(ids)
-        for identity in once.keys() & self._before:  # the page before is still to be decided, and came first
-            del once[identity]
-        self._before = {identity for identity in ids if identity is not None}
         asked = {
             name: part.recognise({identity: hashes[name][row] for identity, row in once.items()})
             for name, part in self._parts.items()
@@ -84,8 +81,9 @@ class Feed:
             if name not in page.asked:
                 wanted[name] = range(len(page.records))
                 continue
-            others = page.asked[name].result()
-            part.unchanged(len(page.once) - len(others))
+            found = page.asked[name].result()
+            # An id that a page before had too was decided there: its record here is looked at, as a duplicate.
+            others = found.others if part.unchanged(found.numbers) else set(page.once)
             wanted[name] = _rows(page, others)
         batches = self._builder.documents(page.records, page.hashes, wanted) if any(wanted.values()) else {}
         for name, part in self._parts.items():

@@ -66,7 +66,7 @@ def _refusal(job: Job, name: str, figures: Figures, first: Rejection) -> Partiti
 def _keep(job: Job, names: Sequence[str], pages: Pages) -> None:
     """What was wrong with the records, for people, in one more pass: it may be all of them."""
     builder = DocumentBuilder(job.name, job.entity, job.tenant, names)
-    at = job.ledger.run_start(job.name, names[0], job.tenant)
+    at = job.ledger.run_start(job.name, names[0], job.tenant).at
     with contextlib.closing(pages()) as read:
         for page in read:
             for name, batch in builder.build(page.records).items():

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Literal
 
+from pyroaring import BitMap64
+
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
-from vecsync_dagster.ledger.base import Failed, LedgerRow, Rejected
+from vecsync_dagster.ledger.base import Failed, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, remove
@@ -60,7 +62,8 @@ class PartitionSync:
         self.depth = depth
         self.figures = Figures()
         self.error: VecsyncError | None = None
-        self.started_at = target.ledger.run_start(target.entity, target.collection, target.tenant)
+        self.started_at, self._known = target.ledger.run_start(target.entity, target.collection, target.tenant)
+        self._seen = BitMap64()
         self._run_id = run_id
         self._retry_permanent = retry_permanent
         self._unreachable = unreachable
@@ -71,8 +74,6 @@ class PartitionSync:
         self._keep_rejected = keep_rejected
         self._watch = watch
         self._stop = stop
-        self._known = target.ledger.count_all(target.entity, target.collection, target.tenant)
-        self._matched = 0
         self._buffer: list[Change] = []
         self._running: dict[Future[Figures], list[str]] = {}
         self._pending: set[str] = set()
@@ -86,17 +87,20 @@ class PartitionSync:
         by their ids, of which this is to know which it met."""
         return self.depth == "apply" and self._asked is None and self._known > 0 and self.error is None
 
-    def recognise(self, record_hashes: dict[str, str]) -> Future[set[str]]:
-        """The ids of those documents that need a look: the records of the others are as they were, and seen."""
+    def recognise(self, record_hashes: dict[str, str]) -> Future[Recognised]:
+        """Asks which of these documents need no look, because their records are as they were."""
         t = self.target
         bounds = (t.entity, t.collection, t.tenant, t.space)
         return self._ledger_thread.submit(t.ledger.recognise, *bounds, record_hashes, self.started_at)
 
-    def unchanged(self, documents: int) -> None:
-        """So many were recognised."""
-        self.figures.fetched += documents
-        self.figures.unchanged += documents
-        self._matched += documents
+    def unchanged(self, numbers: Sequence[int]) -> bool:
+        """These rows were recognised. False, and nothing is taken, where this run has met one of them before."""
+        if not self._seen.isdisjoint(rows := BitMap64(numbers)):
+            return False
+        self._seen |= rows
+        self.figures.fetched += len(numbers)
+        self.figures.unchanged += len(numbers)
+        return True
 
     def take(self, batch: DocumentBatch | None, tombstones: Sequence[str], *, again: bool = False) -> None:
         """Decide about one batch. `again`: documents that this run has seen already are left out silently."""
@@ -152,7 +156,7 @@ class PartitionSync:
             retry_permanent=self._retry_permanent,
             doubted=self._writing.doubted,
         )
-        self._matched += sum(1 for c in changes if c.row is not None and c.row.tenant == t.tenant)
+        self._seen.update(c.row.number for c in changes if c.row is not None and c.row.tenant == t.tenant)
         unchanged: dict[str, str | None] = {}
         for change in changes:
             setattr(self.figures, change.kind, getattr(self.figures, change.kind) + 1)
@@ -177,7 +181,7 @@ class PartitionSync:
         for document in documents:
             identity = document.document_id
             row = rows.get(identity)
-            if identity in here or identity in self._pending or (row is not None and row.seen):
+            if identity in here or identity in self._pending or (row is not None and self._met_before(row)):
                 error = "the id occurs more than once; the first record was taken"
                 duplicates.append(
                     Rejection(document.db_id, None, "VALIDATION_ERROR", self.target.config.id, error, document.payload)
@@ -187,14 +191,17 @@ class PartitionSync:
                 first.append(document)
         return first, duplicates
 
+    def _met_before(self, row: LedgerRow) -> bool:
+        return row.seen or row.number in self._seen
+
     def _reject(self, rejections: Sequence[Rejection], rows: dict[str, LedgerRow]) -> None:
         if not rejections:
             return
         t = self.target
         self.figures.invalid += len(rejections)
         self.figures.unidentified += sum(1 for r in rejections if r.document_id is None)
-        known = [r for r in rejections if r.document_id in rows and rows[r.document_id].tenant == t.tenant]
-        self._matched += len(known)
+        ours = (rows[r.document_id] for r in rejections if r.document_id in rows)
+        self._seen.update(row.number for row in ours if row.tenant == t.tenant)
         if self.depth == "apply":
             self._keep_rejected(rejections)
             told = [Rejected(r.db_id, r.code, r.field, r.error, t.collection) for r in rejections]
@@ -315,7 +322,9 @@ class PartitionSync:
         """Remove the documents of this tenant among those ids."""
         t = self.target
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-        gone = [(i, point_id(t.entity, i)) for i, row in rows.items() if row.tenant == t.tenant]
+        ours = {i: row for i, row in rows.items() if row.tenant == t.tenant}
+        gone = [(i, point_id(t.entity, i)) for i in ours]
+        self._seen.update(row.number for row in ours.values())  # accounted for
         if gone and self.depth == "apply":
             self._writing.begin()
             remove(t, t.tenant, gone)
@@ -350,16 +359,28 @@ class PartitionSync:
         """After a complete export: remove what it did not have, unless that is suspiciously much."""
         t = self.target
         bounds = (t.entity, t.collection, t.tenant)
-        gone = self._known - self._matched if self.depth != "apply" else t.ledger.count_unseen(*bounds, self.started_at)
+        gone = max(self._known - len(self._seen), 0)
         guard = t.settings.removal_guard
         if gone > guard.min_documents and gone > guard.share * self._known and not allow:
             self.figures.removals_blocked += gone
             return
         if gone and self.depth == "apply":
             self._writing.begin()
-            for rows in t.ledger.unseen(*bounds, self.started_at, t.settings.delete_batch):
+            gone = 0
+            for rows in t.ledger.unseen(*bounds, self.started_at, self._seen, t.settings.delete_batch):
                 remove(t, t.tenant, rows)
+                gone += len(rows)
         self.figures.removed += gone
+
+    def remember(self, *, all_seen: bool) -> None:
+        """Which documents the source had. `all_seen`: all that are left."""
+        t = self.target
+        if self.depth != "apply":
+            return
+        if all_seen:
+            t.ledger.mark_all_seen(t.entity, t.collection, t.tenant, self.started_at)
+        else:
+            t.ledger.mark_seen(t.entity, t.collection, t.tenant, list(self._seen), self.started_at)
 
     # -- ending ------------------------------------------------------------------------------------
 

@@ -272,6 +272,7 @@ def _closing(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
 
 
 def _close(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
+    all_seen = False
     try:
         if job.interrupted:
             part.cancel()
@@ -281,9 +282,11 @@ def _close(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> Non
             part.remove_unseen(allow=job.options.allow_removals)
             if job.exports:
                 part.mend(job.source)
+            all_seen = not part.figures.removals_blocked
         if ended and not job.interrupted and part.error is None:
             part.remove_absent()
         if part.error is None:
+            part.remember(all_seen=all_seen)
             job.settled.append(part)
     except VecsyncError as error:
         part.error = part.error or error
@@ -313,7 +316,8 @@ def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionRe
 def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
     checks = [validation_outcome(part.figures)] if "documents" in job.options.stages else []
     if job.options.depth == "apply" and job.options.retry:
-        checks.append(statuses(part.target))
+        t = part.target
+        checks.append(statuses(t, t.ledger.tally(t.entity, t.collection, t.tenant).failures))
     if job.options.depth != "apply" or job.options.partial:
         return checks
     full = job.mode == "full"

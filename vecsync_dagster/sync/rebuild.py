@@ -79,7 +79,7 @@ def rebuild(
     run is under way, and the errors of store and ledger; what was written until then stays. Marks of runs that did
     not finish stay as well.
     """
-    known = [tenant for tenant in ledger.tenants(entity, collection) if ledger.count_all(entity, collection, tenant)]
+    known = [tenant for tenant in ledger.tenants(entity, collection) if ledger.tally(entity, collection, tenant).rows]
     if known and not force:
         raise LedgerRejected(
             f"the ledger has rows of collection {collection}, of {len(known)} tenants: nothing was rebuilt. To forget "
@@ -147,7 +147,7 @@ def _write(ledger: Ledger, rebuilt: Rebuilt, tenant: str, space: Space, writes: 
     """One tenant's part of a chunk. Rows that are there by now are a run's own, which knows better."""
     entity, collection = rebuilt.entity, rebuilt.collection
     with ledger.hold(entity, tenant):
-        now = ledger.run_start(entity, collection, tenant)
+        now = ledger.run_start(entity, collection, tenant).at
         if tenant not in rebuilt.taken:
             # Nobody knows how old the store's state is: the next run reads everything.
             ledger.drop_partition(entity, collection, tenant)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig
-from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.ledger.base import Ledger, Tally
+from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sync.compare import Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
@@ -94,17 +95,18 @@ def verify(
     the ledger cannot keep, because they have no id of their own. After an incremental run (`full` False) a
     source of another size is a warning: rows that were deleted or moved away are seen by the next full run.
     """
-    outcomes = [_counts(target, source_rows, unidentified, full=full), _guard(target, figures), statuses(target)]
+    tally = target.ledger.tally(target.entity, target.collection, target.tenant)
+    counts = _counts(target, tally, source_rows, unidentified, full=full)
+    outcomes = [counts, _guard(target, figures), statuses(target, tally.failures)]
     if not identity:
         return outcomes
     # Both look at every document: not for an incremental run, which is to cost what changed.
     return outcomes + _compared(target) + ([_collections(target)] if len(target.config.collections) > 1 else [])
 
 
-def statuses(target: Target) -> CheckOutcome:
+def statuses(target: Target, failures: Failures) -> CheckOutcome:
     """Failed documents warn; those that nothing will try again are an error. A rejected record waits to be mended."""
     t = target
-    failures = t.ledger.failures(t.entity, t.collection, t.tenant)
     told = {"will be tried again": failures.waiting, "rejected": failures.rejected, "permanent": failures.permanent}
     message = ", ".join(f"{count} {what}" for what, count in told.items() if count)
     if failures.permanent:
@@ -155,10 +157,8 @@ def _compared(target: Target) -> list[CheckOutcome]:
     return [_listed("identity", counted, first[False]), _listed("isolation", wrong, first[True])]
 
 
-def _counts(target: Target, source_rows: int, unidentified: int, *, full: bool) -> CheckOutcome:
-    bounds = (target.entity, target.collection, target.tenant)
-    rows = target.ledger.count_all(*bounds)
-    held = target.ledger.count(*bounds)
+def _counts(target: Target, tally: Tally, source_rows: int, unidentified: int, *, full: bool) -> CheckOutcome:
+    rows, held = tally.rows, tally.held
     stored = target.store.count(target.collection, target.tenant)
     reasons = []
     if held != stored:

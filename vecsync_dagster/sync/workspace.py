@@ -241,7 +241,7 @@ class Workspace:
         if tenant == GLOBAL:
             return
         for collection in selection.collections:
-            if not self.ledger.count_all(entity, collection, tenant):
+            if not self.ledger.tally(entity, collection, tenant).rows:
                 self.ledger.drop_partition(entity, collection, tenant)
         self.snapshots.drop(entity, tenant)
 

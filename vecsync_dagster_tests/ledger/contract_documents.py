@@ -27,6 +27,7 @@ from vecsync_dagster_tests.ledger.samples import (
 )
 
 LATER = NOON + MINUTE
+TICK = timedelta(microseconds=1)
 GLOBAL = (*PLACE, "global")
 OTHER_ENTITY = ("works", "materials", "tenant-a")
 OTHER_COLLECTION = ("materials", "usecases", "tenant-a")
@@ -64,7 +65,7 @@ class DocumentsContract:
         found = [(state(ledger, name)["tenant_id"], state(ledger, name)["content_hash"]) for name in ("d1", "d2", "d3")]
         assert found == [("tenant-a", "c1"), ("tenant-a", "c1"), ("tenant-b", "c2")]
         assert ledger.confirm(*B, SPACE, writes, LATER, moved=True) == []
-        assert (ledger.count(*A), ledger.count(*B)) == (0, 3)
+        assert (ledger.tally(*A).held, ledger.tally(*B).held) == (0, 3)
 
     def test_a_vector_written_again_raises_its_version(self, ledger: SqlLedger, clock: Clock) -> None:
         """vector_version counts vectors written, not payloads, and created_at stays (T3)."""
@@ -93,7 +94,7 @@ class DocumentsContract:
         ledger.confirm(*GLOBAL, SPACE, [confirmed("d1", vector=False)], LATER, moved=True)
         assert ledger.rows(*PLACE, ["d1"], NOON)["d1"].tenant == "global"
         assert state(ledger, "d1")["scope"] == "global"
-        assert (ledger.count_all(*A), ledger.count_all(*GLOBAL)) == (0, 1)
+        assert (ledger.tally(*A).rows, ledger.tally(*GLOBAL).rows) == (0, 1)
 
     def test_rows_are_found_whatever_their_tenant(self, ledger: SqlLedger) -> None:
         """`rows` gives the known documents among the ids, of all tenants, and no others."""
@@ -121,7 +122,7 @@ class DocumentsContract:
         in_prague = (NOON + timedelta(seconds=17)).astimezone(ZoneInfo("Europe/Prague"))
         confirm(ledger, A, ["d1"], in_prague)
         assert ledger.rows(*PLACE, ["d1"], NOON + timedelta(seconds=17))["d1"].seen
-        assert (ledger.count_unseen(*A, in_prague), ledger.count_unseen(*A, LATER)) == (0, 1)
+        assert (list(ledger.unseen(*A, in_prague)), len(list(ledger.unseen(*A, LATER)))) == ([], 1)
         assert state(ledger, "d1")["last_seen_at"].isoformat() == "2026-03-01T12:00:17.123456+00:00"
 
     def test_a_row_has_what_the_decision_needs(self, ledger: SqlLedger) -> None:
@@ -139,7 +140,7 @@ class DocumentsContract:
         confirm(ledger, A, ["d000700"])
         with pytest.raises(LedgerRejected, match="another entity"):
             confirm(ledger, OTHER_ENTITY, names(800))
-        assert ledger.count_all(*OTHER_ENTITY) == 0
+        assert ledger.tally(*OTHER_ENTITY).rows == 0
         assert state(ledger, "d000700")["entity"] == "materials"
 
     def test_fault_07_a_failure_keeps_what_was_confirmed(self, ledger: SqlLedger, clock: Clock) -> None:
@@ -159,7 +160,7 @@ class DocumentsContract:
         row = state(ledger, "d1")
         assert (row["content_hash"], row["payload_hash"], row["last_synced_at"]) == (None, None, None)
         assert (row["vector_version"], row["last_attempt_at"], row["last_seen_at"]) == (0, NOON, LATER)
-        assert (ledger.count(*A), ledger.count_all(*A)) == (0, 1)
+        assert (ledger.tally(*A).held, ledger.tally(*A).rows) == (0, 1)
 
     def test_a_failed_move_leaves_the_point_where_it_is(self, ledger: SqlLedger) -> None:
         """A failure under a new tenant does not claim the old tenant's point, which then could not be removed."""
@@ -174,7 +175,7 @@ class DocumentsContract:
         ledger.fail(*A, SPACE, [failed("d1")], NOON)
         ledger.fail(*B, OTHER_SPACE, [failed("d1", next_attempt_at=NOON)], LATER)
         assert ledger.due(*B, NOON, 10) == ["db-d1"]
-        assert (ledger.count_all(*A), state(ledger, "d1")["space"]) == (0, str(OTHER_SPACE))
+        assert (ledger.tally(*A).rows, state(ledger, "d1")["space"]) == (0, str(OTHER_SPACE))
 
     def test_errors_are_cut_and_always_storable(self, ledger: SqlLedger) -> None:
         """last_error has at most 1000 characters, and none that a database refuses (T3)."""
@@ -182,7 +183,7 @@ class DocumentsContract:
         assert state(ledger, "d1")["last_error"] == "\ufffd?" + "e" * 998
 
     def test_records_as_they_were_are_recognised(self, ledger: SqlLedger) -> None:
-        """Synced rows of just these records, this tenant and this space are seen; the others come back untouched."""
+        """Synced rows of just these records, this tenant and this space are recognised, and nothing is written."""
         same = ["d1", "d2", "altered", "failed", "stale", "never"]
         ledger.confirm(*A, SPACE, [confirmed(name, record="r1") for name in same[:5]], NOON)
         ledger.confirm(*B, SPACE, [confirmed("moved", record="r1")], NOON)
@@ -191,23 +192,25 @@ class DocumentsContract:
         ledger.fail(*A, SPACE, [failed("failed")], NOON)
         ledger.mark_stale(*A, ["stale"], "VALIDATION_ERROR", "no name", NOON)
         given = dict.fromkeys([*same, "moved", "space", "unknown"], "r1") | {"altered": "r2"}
-        assert ledger.recognise(*A, SPACE, given, LATER) == set(given) - {"d1", "d2"}
-        seen = {name: state(ledger, name)["last_seen_at"] for name in given if name != "never"}
-        assert seen == dict.fromkeys(seen, NOON) | {"d1": LATER, "d2": LATER}
+        before = [state(ledger, name) for name in given if name != "never"]
+        numbers, others = ledger.recognise(*A, SPACE, given, LATER)
+        rows = ledger.rows(*PLACE, ["d1", "d2"], NOON)
+        assert (sorted(numbers), others) == (sorted(row.number for row in rows.values()), set(given) - set(rows))
+        assert [state(ledger, name) for name in given if name != "never"] == before
 
-    def test_a_document_is_recognised_once_a_run(self, ledger: SqlLedger) -> None:
+    def test_a_document_that_the_run_wrote_is_not_recognised(self, ledger: SqlLedger) -> None:
         """The same id once more in one run is a duplicate, which somebody must look at."""
-        ledger.confirm(*A, SPACE, [confirmed("d1", record="r1")], NOON)
-        assert ledger.recognise(*A, SPACE, {"d1": "r1"}, LATER) == set()
-        assert ledger.recognise(*A, SPACE, {"d1": "r1"}, LATER) == {"d1"}
-        assert ledger.recognise(*A, SPACE, {}, LATER) == set()
+        ledger.confirm(*A, SPACE, [confirmed("d1", record="r1")], LATER)
+        assert ledger.recognise(*A, SPACE, {"d1": "r1"}, LATER) == ([], {"d1"})
+        assert len(ledger.recognise(*A, SPACE, {"d1": "r1"}, LATER + TICK).numbers) == 1
+        assert ledger.recognise(*A, SPACE, {}, LATER) == ([], set())
 
     def test_touch_learns_the_record(self, ledger: SqlLedger) -> None:
         """A row that needed a look and no write is recognised the next time; a failed one is not."""
         confirm(ledger, A, ["d1"])
         ledger.fail(*A, SPACE, [failed("d2")], NOON)
         ledger.touch(*A, {"d1": "r1", "d2": "r1"}, LATER)
-        assert ledger.recognise(*A, SPACE, {"d1": "r1", "d2": "r1"}, LATER + MINUTE) == {"d2"}
+        assert ledger.recognise(*A, SPACE, {"d1": "r1", "d2": "r1"}, LATER + MINUTE).others == {"d2"}
 
     def test_touch_is_bounded_by_tenant(self, ledger: SqlLedger) -> None:
         """Touching moves last_seen_at of this tenant's rows alone, and nothing else."""
@@ -256,7 +259,7 @@ class DocumentsContract:
         assert ledger.mark_stale(*A, ["d1", "d1", "d2", "unknown"], "VALIDATION_ERROR", "x" * 2000, LATER) == 1
         row = state(ledger, "d1")
         assert (row["status"], row["error_code"], len(row["last_error"])) == ("stale", "VALIDATION_ERROR", 1000)
-        assert (row["content_hash"], row["last_seen_at"], ledger.count(*A)) == ("c1", LATER, 1)
+        assert (row["content_hash"], row["last_seen_at"], ledger.tally(*A).held) == ("c1", LATER, 1)
         assert state(ledger, "d2")["status"] == "synced"
 
     def test_forget_is_bounded_by_partition(self, ledger: SqlLedger) -> None:
@@ -267,21 +270,21 @@ class DocumentsContract:
         ledger.forget("works", "materials", "tenant-a", ["d1"])
         ledger.forget(*A, ["d1", "d3"])
         assert set(ledger.rows(*PLACE, ["d1", "d2", "d3"], NOON)) == {"d2", "d3"}
-        assert ledger.count_all(*OTHER_COLLECTION) == 1
+        assert ledger.tally(*OTHER_COLLECTION).rows == 1
 
     def test_fault_05_any_number_of_documents_in_one_call(self, ledger: SqlLedger) -> None:
         """12,000 documents go through each call, whatever a database allows in one statement."""
         ids = names(12_000)
         confirm(ledger, A, ids)
         assert len(ledger.rows(*PLACE, ids, NOON)) == 12_000
-        assert len(ledger.recognise(*A, SPACE, dict.fromkeys(ids, "r1"), LATER)) == 12_000
+        assert len(ledger.recognise(*A, SPACE, dict.fromkeys(ids, "r1"), LATER).others) == 12_000
         ledger.touch(*A, dict.fromkeys(ids), LATER)
-        assert ledger.count_unseen(*A, LATER) == 0
+        assert list(ledger.unseen(*A, LATER)) == []
         assert ledger.mark_stale(*A, ids, "VALIDATION_ERROR", "no name", LATER) == 12_000
         ledger.fail(*A, SPACE, [failed(name) for name in ids], LATER)
         assert ledger.totals(NOON)[0].by_status["failed"] == 12_000
         ledger.forget(*A, ids)
-        assert ledger.count_all(*A) == 0
+        assert ledger.tally(*A).rows == 0
 
     def test_nothing_to_do_is_nothing(self, ledger: SqlLedger) -> None:
         """Empty lists are no error and change nothing."""
@@ -297,4 +300,4 @@ class DocumentsContract:
         """Local times would be off by hours on another machine: they raise, and nothing is written."""
         with pytest.raises(LedgerRejected, match="cannot be stored"):
             confirm(ledger, A, ["d1"], NOON.replace(tzinfo=None))
-        assert ledger.count_all(*A) == 0
+        assert ledger.tally(*A).rows == 0

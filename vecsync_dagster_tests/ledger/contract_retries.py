@@ -93,5 +93,5 @@ class RetriesContract:
         ledger.fail(*A, SPACE, [failed("w", next_attempt_at=LATER), failed("p"), rejected("r1"), rejected("r2")], NOON)
         ledger.fail(*B, SPACE, [failed("other")], NOON)
         confirm(ledger, A, ["fine"])
-        assert ledger.failures(*A) == Failures(waiting=1, permanent=1, rejected=2)
-        assert ledger.failures(*OTHER) == Failures()
+        assert ledger.tally(*A).failures == Failures(waiting=1, permanent=1, rejected=2)
+        assert ledger.tally(*OTHER).failures == Failures()

@@ -43,7 +43,7 @@ class SharingContract:
     def test_a_reader_does_not_disturb_a_writer(self, ledger: SqlLedger) -> None:
         """A thread that reads in the middle of another one's transaction neither ends it nor sees half of it."""
         counts: list[int] = []
-        reader = threading.Thread(target=lambda: counts.append(ledger.count_all(*A)))
+        reader = threading.Thread(target=lambda: counts.append(ledger.tally(*A).rows))
         confirm(ledger, A, ["d1", "d2"])
         with ledger.database.write() as connection:
             connection.exec_driver_sql("DELETE FROM index_state WHERE document_id = 'd1'")
@@ -51,7 +51,7 @@ class SharingContract:
             reader.join(0.2)  # in memory it waits for its turn
             connection.exec_driver_sql("DELETE FROM index_state WHERE document_id = 'd2'")
         reader.join()
-        assert ledger.count_all(*A) == 0
+        assert ledger.tally(*A).rows == 0
         assert counts in ([0], [2])
 
     def test_threads_write_the_same_documents(self, ledger: SqlLedger) -> None:
@@ -75,7 +75,7 @@ class SharingContract:
             with ledger.hold(ENTITY, "tenant-b"), ledger.hold("works", "tenant-a"):
                 confirm(ledger, A, ["d1"])
         with ledger.hold(ENTITY, "tenant-a"):
-            assert ledger.count(*A) == 1
+            assert ledger.tally(*A).held == 1
 
     def test_a_hold_ends_with_its_block(self, ledger: SqlLedger) -> None:
         """An error in the block comes out as it is, and the tenant is free again, from any thread."""

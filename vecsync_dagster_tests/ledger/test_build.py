@@ -24,7 +24,7 @@ def test_without_a_url_the_ledger_is_a_file_in_the_state_folder(tmp_path: Path) 
     ledger.close()
     assert (folder / "ledger.sqlite").is_file()
     again = build_ledger(LedgerConfig(), state_folder=folder)
-    assert again.count(*A) == 1
+    assert again.tally(*A).held == 1
     again.close()
 
 
@@ -61,6 +61,6 @@ def test_a_postgresql_ledger_is_migrated_only_when_asked(
     confirm(ledger, A, ["d1"])
     ledger.close()
     again = build_ledger(FROM_ENVIRONMENT, state_folder=tmp_path, auto_migrate=True)
-    assert again.count(*A) == 1
+    assert again.tally(*A).held == 1
     again.close()
     assert list(tmp_path.iterdir()) == []

@@ -62,11 +62,11 @@ def test_a_file_locked_by_another_writer_is_unavailable(file: Path, opened: Open
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(LedgerUnavailable, match=r"another process is writing it \(SQLITE_BUSY"):
         confirm(ledger, A, ["d1"])
-    assert ledger.count(*A) == 0
+    assert ledger.tally(*A).held == 0
     other.execute("ROLLBACK")
     other.close()
     confirm(ledger, A, ["d1"])
-    assert ledger.count(*A) == 1
+    assert ledger.tally(*A).held == 1
 
 
 def test_a_full_disk_names_the_file(file: Path, opened: Open) -> None:
@@ -79,13 +79,13 @@ def test_a_full_disk_names_the_file(file: Path, opened: Open) -> None:
         confirm(ledger, A, [f"d{number}" for number in range(5000)])
     assert str(file) in str(caught.value)
     assert "SQLITE_FULL" in str(caught.value)
-    assert ledger.count(*A) == 1
+    assert ledger.tally(*A).held == 1
 
 
 def test_a_read_only_file_names_the_file(file: Path, opened: Open) -> None:
     """A file opened read-only can be read, and a write to it is an unwritable output."""
     ledger = opened(f"sqlite:///file:{file}?mode=ro&uri=true")
-    assert ledger.count(*A) == 0
+    assert ledger.tally(*A).held == 0
     with pytest.raises(OutputUnwritable, match="SQLITE_READONLY"):
         confirm(ledger, A, ["d1"])
 
@@ -115,7 +115,7 @@ def test_missing_tables_say_what_to_do_on_sqlite(file: Path, opened: Open) -> No
     with ledger.database.write() as connection:
         connection.exec_driver_sql("DROP TABLE index_state")
     with pytest.raises(LedgerRejected, match="run `vecsync migrate`"):
-        ledger.count(*A)
+        ledger.tally(*A)
 
 
 def test_missing_tables_say_what_to_do_on_postgresql(postgres_database: str, opened: Open) -> None:
@@ -123,7 +123,7 @@ def test_missing_tables_say_what_to_do_on_postgresql(postgres_database: str, ope
     ledger = opened(postgres_database)
     migrate.downgrade(postgres_database, "base")
     with pytest.raises(LedgerRejected, match=r"UndefinedTable 42P01.*run `vecsync migrate`"):
-        ledger.count(*A)
+        ledger.tally(*A)
 
 
 def test_a_server_that_went_away_and_came_back(postgres_database: str, opened: Open) -> None:
@@ -131,10 +131,10 @@ def test_a_server_that_went_away_and_came_back(postgres_database: str, opened: O
     ledger = opened(postgres_database)
     confirm(ledger, A, ["d1"])
     terminate_all(postgres_database)
-    assert ledger.count(*A) == 1
+    assert ledger.tally(*A).held == 1
     terminate_all(postgres_database)
     confirm(ledger, A, ["d2"])
-    assert ledger.count(*A) == 2
+    assert ledger.tally(*A).held == 2
 
 
 def test_a_connection_lost_in_a_transaction_leaves_nothing(postgres_database: str, opened: Open) -> None:
@@ -167,7 +167,7 @@ def test_a_hold_that_was_lost_is_told(postgres_database: str, opened: Open) -> N
     with pytest.raises(KeyError, match="its own"):
         lose(KeyError("its own"))
     with ledger.hold(ENTITY, "tenant-a"):
-        assert ledger.count(*A) == 0
+        assert ledger.tally(*A).held == 0
 
 
 def test_no_server_is_unavailable() -> None:
@@ -210,7 +210,7 @@ def test_messages_carry_no_values(url: str, opened: Open) -> None:
         with pytest.raises(LedgerRejected, match="cannot be stored") as caught:
             attempt()
         assert SECRET not in "".join(traceback.format_exception(caught.value, limit=0))
-    assert ledger.count_all(*A) == 0
+    assert ledger.tally(*A).rows == 0
 
 
 def test_a_refused_statement_carries_no_values(postgres_database: str, opened: Open) -> None:

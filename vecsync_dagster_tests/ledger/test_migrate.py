@@ -18,7 +18,7 @@ from vecsync_dagster.errors import ConfigError, LedgerRejected
 from vecsync_dagster.ledger import SqlLedger, migrate
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.tables import index_state, metadata
-from vecsync_dagster_tests.ledger.samples import A, confirm
+from vecsync_dagster_tests.ledger.samples import MINUTE, NOON, SPACE, A, B, confirm, failed, state
 
 both = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 
@@ -88,7 +88,23 @@ class TestMigrations:
         ledger = SqlLedger.open(url)
         confirm(ledger, A, ["d1"])
         migrate.upgrade(url)
-        assert ledger.count(*A) == 1
+        assert ledger.tally(*A).held == 1
+        ledger.close()
+
+    def test_documents_and_when_they_were_seen_survive_both_ways(self, url: str) -> None:
+        """Down to where no row had a number, and up again: every row as it was, and last seen when it was seen."""
+        ledger = SqlLedger.open(url)
+        confirm(ledger, A, ["d2", "d1"])
+        ledger.fail(*B, SPACE, [failed("d3")], NOON)
+        ledger.mark_all_seen(*A, NOON + MINUTE)
+        before = {name: state(ledger, name) for name in ("d1", "d2", "d3")}
+        migrate.downgrade(url, "0006")
+        migrate.upgrade(url)
+        after = {name: state(ledger, name) for name in before}
+        for name, row in before.items():
+            seen_at = NOON if name == "d3" else NOON + MINUTE
+            assert after[name] | {"number": 0} == row | {"number": 0, "last_seen_at": seen_at}
+        assert len({row["number"] for row in after.values()}) == 3
         ledger.close()
 
     def test_a_newer_ledger_is_refused(self, url: str) -> None:
@@ -174,7 +190,9 @@ def test_keys_sort_bytewise_on_postgresql(postgres_database: str) -> None:
         found = {(table, column) for table, column in connection.execute(collations)}
     database.close()
     keys = {(table.name, key.name) for table in metadata.tables.values() for key in table.primary_key}
-    assert found >= (keys - {("invalid_record", "id")}) | {("index_state", name) for name in ("point_id", "tenant_id")}
+    numbers = {("invalid_record", "id"), ("index_state", "number")}
+    others = {("index_state", name) for name in ("collection", "document_id", "point_id", "tenant_id")}
+    assert found >= (keys - numbers) | others
 
 
 @pytest.mark.parametrize("url", ["mysql://user:hunter2@host/db", "postgresql+psycopg2://u:hunter2@h/d", "hunter2"])

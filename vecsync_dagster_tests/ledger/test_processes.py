@@ -29,7 +29,7 @@ def test_two_processes_make_and_write_one_ledger(url: str) -> None:
                 for _, pipe in workers:
                     pipe.send("go")
     ledger = SqlLedger.open(url, auto_migrate=False)
-    assert [ledger.count(ENTITY, "materials", tenant) for tenant in ("tenant-a", "tenant-b")] == [400, 400]
+    assert [ledger.tally(ENTITY, "materials", tenant).held for tenant in ("tenant-a", "tenant-b")] == [400, 400]
     assert migrate.current(url) == migrate.head()
     ledger.close()
 
@@ -42,9 +42,9 @@ def test_a_process_killed_in_a_transaction_leaves_nothing_half_written(url: str)
         process.kill()
         process.join()
     ledger = SqlLedger.open(url)
-    assert ledger.count_all(*A) == 1
+    assert ledger.tally(*A).rows == 1
     confirm(ledger, A, ["after"])
-    assert ledger.count_all(*A) == 2
+    assert ledger.tally(*A).rows == 2
     ledger.close()
 
 

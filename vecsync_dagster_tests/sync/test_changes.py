@@ -23,6 +23,7 @@ NOW = document(tenant=TENANT)
 OTHER_TEXT = document(tenant=TENANT, name="Beta")
 OTHER_PRICE = document(tenant=TENANT, price=6)
 SYNCED = LedgerRow(
+    number=1,
     document_id=NOW.document_id,
     tenant=TENANT,
     space=SPACE,

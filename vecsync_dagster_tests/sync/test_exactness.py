@@ -146,7 +146,7 @@ def test_fault_01_a_row_whose_upsert_failed_is_not_seen_as_synced(world: World) 
     assert result.error is not None
     assert result.error.code == "QDRANT_UNAVAILABLE"
     with world.workspace() as workspace:
-        assert workspace.ledger.count(ENTITY, ENTITY, "acme") == 0
+        assert workspace.ledger.tally(ENTITY, ENTITY, "acme").held == 0
     again = one(world.sync(), "acme")
     assert (again.figures.retry, again.figures.upserted, again.figures.embedded) == (5, 5, 0)
     world.assert_exact()
@@ -168,7 +168,7 @@ def test_fault_03_a_failed_remote_delete_keeps_the_ledger_row(world: World) -> N
     world.delete(1)
     assert one(sync_with_broken_store(world, "delete", mode="full"), "acme").outcome == "failed"
     with world.workspace() as workspace:
-        assert workspace.ledger.count(ENTITY, ENTITY, "acme") == 4
+        assert workspace.ledger.tally(ENTITY, ENTITY, "acme").held == 4
     assert one(world.sync(mode="full"), "acme").figures.removed == 1
     world.assert_exact()
 

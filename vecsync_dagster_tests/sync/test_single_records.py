@@ -102,7 +102,7 @@ def test_a_record_that_moved_is_taken_over(four: Four) -> None:
     sync_ids(four, 1, 2)
     assert_exact(four)
     with four.world.workspace() as workspace:
-        tenants = {t: workspace.ledger.count_all(ENTITY, "tools", t) for t in ("acme", "brick", "global")}
+        tenants = {t: workspace.ledger.tally(ENTITY, "tools", t).rows for t in ("acme", "brick", "global")}
     assert tenants == {"acme": 0, "brick": 2, "global": 1}
 
 
