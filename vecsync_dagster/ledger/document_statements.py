@@ -49,6 +49,7 @@ __all__ = [
     "field_hashes",
     "forget",
     "freshen",
+    "list_of",
     "mark_stale",
     "owners",
     "recognise",
@@ -120,17 +121,18 @@ def field_hashes(dialect: str) -> Select[str, str]:
     return select(_T.document_id, _T.field_hashes).where(_IN_COLLECTION, _among(dialect), _T.field_hashes.is_not(None))
 
 
+def list_of(dialect: str) -> Callable[[ColumnElement[Any]], Function[Any]]:
+    """The aggregate that makes a list of a column's values, in one row: each row that comes out of SQLite takes
+    Python's lock from the other threads."""
+    return partial(func.json_group_array, type_=JSON) if dialect == "sqlite" else func.array_agg
+
+
 @cache
 def recognise(dialect: str) -> Select[*tuple[Any, ...]]:
     """`of_space`, `hashes` (document id -> record hash), `started_at`: one row with the numbers of those documents
-    that are synced and whose records have these hashes, and the ids of the others.
-
-    One row, because each that comes out of SQLite takes Python's lock from the thread that reads the source.
-    """
+    that are synced and whose records have these hashes, and the ids of the others."""
     given = _given(dialect)
-    listed: Callable[[ColumnElement[Any]], Function[Any]] = (
-        partial(func.json_group_array, type_=JSON) if dialect == "sqlite" else func.array_agg
-    )
+    listed = list_of(dialect)
     return select(
         listed(_T.number).filter(_T.number.is_not(None)), listed(given.c.key).filter(_T.number.is_(None))
     ).outerjoin_from(given, index_state, _alike(given))

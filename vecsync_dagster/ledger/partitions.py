@@ -11,7 +11,7 @@ from pyroaring import BitMap64
 from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, literal, or_, select, tuple_, update
 
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
-from vecsync_dagster.ledger.document_statements import NOT_SYNCED
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import index_state, partition_seen, source_state, unfinished_run, watermark
 from vecsync_dagster.sources.base import Cursor
@@ -26,6 +26,7 @@ _HELD: Final = _T.content_hash.is_not(None)
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 AnyRow = Row[*tuple[Any, ...]]
 _TICK: Final = timedelta(microseconds=1)
+_NUMBERS: Final = 10_000
 
 
 class Partitions(LedgerPart):
@@ -40,12 +41,26 @@ class Partitions(LedgerPart):
         seen: BitMap64 | None = None,
         chunk: int = 500,
     ) -> Iterator[list[tuple[str, str]]]:
-        columns = (_T.point_id, _T.document_id, _T.number)
-        query = select(*columns).where(_in(entity, collection, tenant), _T.last_seen_at < before)
-        for rows in self._by_key(query, columns[:2], chunk):
-            unseen = [(identity, point) for point, identity, number in rows if seen is None or number not in seen]
-            if unseen:
-                yield unseen
+        query = select(_T.document_id, _T.point_id).where(_in(entity, collection, tenant), _T.last_seen_at < before)
+        for numbers in self._numbers(collection, tenant):
+            for some in chunks(list(numbers - (seen or BitMap64())), chunk):
+                with self.database.read() as connection:
+                    rows = connection.execute(query.where(_T.number.in_(some))).all()
+                if rows:
+                    yield [(identity, point) for identity, point in rows]
+
+    def _numbers(self, collection: str, tenant: str) -> Iterator[BitMap64]:
+        """The numbers of a partition's rows, of many at a time, from its index alone; some may come twice."""
+        index = select(_T.point_id, _T.number).where(_T.collection == collection, _T.tenant_id == tenant)
+        listed = list_of(self.database.dialect)
+        begin, ended = "", False
+        while not ended:
+            page = index.where(_T.point_id >= begin).order_by(_T.point_id).limit(_NUMBERS).subquery()
+            with self.database.read() as connection:
+                last, numbers = connection.execute(select(func.max(page.c.point_id), listed(page.c.number))).one()
+            yield BitMap64(numbers or ())
+            ended = last in (None, begin) or len(numbers) < _NUMBERS
+            begin = last
 
     def mark_seen(self, entity: str, collection: str, tenant: str, numbers: Sequence[int], seen_at: datetime) -> None:
         earlier = update(index_state).where(_in(entity, collection, tenant), _T.last_seen_at < seen_at)

@@ -2,7 +2,8 @@
 
 Most records of most runs are as they were: the ledger is asked for those by a hash of the whole record, and of
 the rest alone documents are made. It is asked one page ahead, in a thread of its own, so that its database works
-while the next page is read.
+while the next page is read. Where few documents of a page are left, they wait for those of the next pages: a
+batch is decided about, not a handful.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.documents import DocumentBatch, DocumentBuilder
 from vecsync_dagster.documents.columns import Records
 from vecsync_dagster.ledger.base import Recognised
 from vecsync_dagster.sources.base import Page
@@ -44,6 +45,8 @@ class Feed:
         self._parts = parts
         self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
         self._waiting: deque[_Waiting] = deque()
+        self._late: dict[str, DocumentBatch] = {name: DocumentBatch([], []) for name in parts}
+        self._undecided: set[str] = set()
 
     def page(self, page: Page) -> None:
         """Raises ConfigError if the configuration names a field that the records do not have, and ledger errors."""
@@ -54,6 +57,7 @@ class Feed:
     def finish(self) -> None:
         while self._waiting:
             self._take(self._waiting.popleft())
+        self._decide(())
 
     def again(self, name: str, page: Page) -> None:
         """Records of one collection that were asked for by id; those this run has seen already are left out."""
@@ -76,6 +80,8 @@ class Feed:
         return _Waiting(tombstones, records, hashes, once, asked)
 
     def _take(self, page: _Waiting) -> None:
+        if not self._undecided.isdisjoint(page.once):
+            self._decide(())  # what came first is met first
         wanted: dict[str, Sequence[int]] = {}
         for name, part in self._parts.items():
             if name not in page.asked:
@@ -85,11 +91,25 @@ class Feed:
             # An id that a page before had too was decided there: its record here is looked at, as a duplicate.
             others = found.others if part.unchanged(found.numbers) else set(page.once)
             wanted[name] = _rows(page, others)
-        batches = self._builder.documents(page.records, page.hashes, wanted) if any(wanted.values()) else {}
-        for name, part in self._parts.items():
-            part.take(batches.get(name), page.tombstones)
-        self._job.page_done()
+        if any(wanted.values()):
+            self._add(self._builder.documents(page.records, page.hashes, wanted))
+        rejected = any(batch.rejections for batch in self._late.values())
+        if page.tombstones or rejected or len(self._undecided) >= self._job.settings.batch:
+            self._decide(page.tombstones)
         self._job.watch(next(iter(self._parts.values())).figures)
+
+    def _add(self, batches: Mapping[str, DocumentBatch]) -> None:
+        for name, batch in batches.items():
+            self._late[name].documents.extend(batch.documents)
+            self._late[name].rejections.extend(batch.rejections)
+            self._undecided.update(document.document_id for document in batch.documents)
+
+    def _decide(self, tombstones: Sequence[str]) -> None:
+        for name, part in self._parts.items():
+            part.take(self._late[name], tombstones)
+            self._late[name] = DocumentBatch([], [])
+        self._undecided.clear()
+        self._job.page_done()
 
 
 def _once(ids: Sequence[str | None]) -> dict[str, int]:

@@ -102,13 +102,12 @@ class PartitionSync:
         self.figures.unchanged += len(numbers)
         return True
 
-    def take(self, batch: DocumentBatch | None, tombstones: Sequence[str], *, again: bool = False) -> None:
+    def take(self, batch: DocumentBatch, tombstones: Sequence[str], *, again: bool = False) -> None:
         """Decide about one batch. `again`: documents that this run has seen already are left out silently."""
         if self.error is not None:
             return
         try:
-            if batch is not None:
-                self._take(batch, again)
+            self._take(batch, again)
             self._bury(tombstones)
             self._collect(block=False)
             # A page may hold many batches: memory holds those being written and as many that wait.
@@ -138,6 +137,8 @@ class PartitionSync:
     # -- deciding ----------------------------------------------------------------------------------
 
     def _take(self, batch: DocumentBatch, again: bool) -> None:
+        if not batch.documents and not batch.rejections:
+            return
         t = self.target
         ids = [d.document_id for d in batch.documents]
         ids += [r.document_id for r in batch.rejections if r.document_id is not None]

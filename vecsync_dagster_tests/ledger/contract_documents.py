@@ -278,6 +278,7 @@ class DocumentsContract:
         confirm(ledger, A, ids)
         assert len(ledger.rows(*PLACE, ids, NOON)) == 12_000
         assert len(ledger.recognise(*A, SPACE, dict.fromkeys(ids, "r1"), LATER).others) == 12_000
+        assert sorted(name for rows in ledger.unseen(*A, LATER) for name, _ in rows) == sorted(ids)
         ledger.touch(*A, dict.fromkeys(ids), LATER)
         assert list(ledger.unseen(*A, LATER)) == []
         assert ledger.mark_stale(*A, ids, "VALIDATION_ERROR", "no name", LATER) == 12_000
