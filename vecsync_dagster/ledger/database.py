@@ -7,10 +7,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
@@ -26,10 +26,19 @@ _SYNCHRONOUS: Final = "vecsync_synchronous"
 
 LOCK_TIMEOUT_S: Final = 60.0
 
-# Text as it is, not as escapes: what is no Unicode is refused by the driver, as it is in any other parameter.
+
+def _json(value: Any) -> str:
+    """Text as it is, not as escapes: what is no Unicode is refused by the driver, as it is in any other parameter."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False)
+
+
 _ENGINE: Final[Mapping[str, Any]] = {
     "hide_parameters": True,
-    "json_serializer": partial(json.dumps, ensure_ascii=False),
+    "json_serializer": _json,
+    "json_deserializer": orjson.loads,
 }
 
 

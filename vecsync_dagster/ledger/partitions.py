@@ -50,17 +50,18 @@ class Partitions(LedgerPart):
                     yield [(identity, point) for identity, point in rows]
 
     def _numbers(self, collection: str, tenant: str) -> Iterator[BitMap64]:
-        """The numbers of a partition's rows, of many at a time, from its index alone; some may come twice."""
+        """The numbers of a partition's rows, of many at a time, from its index alone."""
         index = select(_T.point_id, _T.number).where(_T.collection == collection, _T.tenant_id == tenant)
         listed = list_of(self.database.dialect)
-        begin, ended = "", False
+        begin, before, ended = "", BitMap64(), False
         while not ended:
             page = index.where(_T.point_id >= begin).order_by(_T.point_id).limit(_NUMBERS).subquery()
             with self.database.read() as connection:
                 last, numbers = connection.execute(select(func.max(page.c.point_id), listed(page.c.number))).one()
-            yield BitMap64(numbers or ())
-            ended = last in (None, begin) or len(numbers) < _NUMBERS
-            begin = last
+            found = BitMap64(numbers or ())
+            yield found - before
+            ended = last in (None, begin) or len(found) < _NUMBERS
+            begin, before = last, found
 
     def mark_seen(self, entity: str, collection: str, tenant: str, numbers: Sequence[int], seen_at: datetime) -> None:
         earlier = update(index_state).where(_in(entity, collection, tenant), _T.last_seen_at < seen_at)
