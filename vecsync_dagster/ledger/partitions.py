@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import chain, islice
 from typing import Any, Final, get_args
 
 from pyroaring import BitMap64
@@ -27,6 +29,8 @@ _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 AnyRow = Row[*tuple[Any, ...]]
 _TICK: Final = timedelta(microseconds=1)
 _NUMBERS: Final = 10_000
+_POINTS: Final = 20_000
+"""So many rows at a time, of all partitions together."""
 
 
 class Partitions(LedgerPart):
@@ -104,11 +108,23 @@ class Partitions(LedgerPart):
     def points(
         self, entity: str, collection: str, tenant: str | None = None, chunk: int = 1000
     ) -> Iterator[list[LedgerPoint]]:
+        if tenant is None:
+            yield from self._points_of_all(entity, collection, chunk)
+            return
         query = select(_T.point_id, _T.document_id, _T.db_id, _T.tenant_id, _T.content_hash, _T.payload_hash).where(
             _in(entity, collection, tenant), _HELD
         )
         for rows in self._by_key(query, (_T.point_id, _T.document_id), chunk):
             yield [LedgerPoint(*row) for row in rows]
+
+    def _points_of_all(self, entity: str, collection: str, chunk: int) -> Iterator[list[LedgerPoint]]:
+        """The partitions merged, in memory that is bounded also where they are many."""
+        tenants = self.tenants(entity, collection)
+        each = min(chunk, max(_POINTS // max(len(tenants), 1), 20))
+        partitions = [chain.from_iterable(self.points(entity, collection, one, each)) for one in tenants]
+        merged = heapq.merge(*partitions, key=lambda point: (point.point_id, point.document_id))
+        while points := list(islice(merged, chunk)):
+            yield points
 
     def totals(self, unseen_before: datetime) -> list[PartitionTotals]:
         partition = (_T.entity, _T.collection, _T.tenant_id)
@@ -201,9 +217,8 @@ class Partitions(LedgerPart):
             page = query.where(tuple_(*key) > tuple_(*last)).order_by(*key).limit(chunk)
 
 
-def _in(entity: str, collection: str, tenant: str | None) -> ColumnElement[bool]:
-    place = and_(_T.entity == entity, _T.collection == collection)
-    return place if tenant is None else and_(place, _T.tenant_id == tenant)
+def _in(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
+    return and_(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
 
 
 def _watermark_of(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:

@@ -130,7 +130,6 @@ index_state = Table(
     UniqueConstraint("collection", "document_id", name="uq_index_state_document"),
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
-    Index("ix_index_state_points", "collection", "point_id"),
     Index(
         "ix_index_state_status",
         "collection",
