@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,12 +132,11 @@ def _use(dialect: str) -> Update:
 
 def _among(dialect: str) -> ColumnElement[bool]:
     """One parameter for all hashes: the statement, and its place in each cache on the way, stays the same."""
+    of_space = _C.space == bindparam("of_space")
     if dialect == "sqlite":
-        listed: Any = select(func.json_each(bindparam("hashes", type_=JSON)).table_valued("value").c.value)
-        ours = _C.text_hash.in_(listed)
-    else:
-        ours = _C.text_hash == any_(bindparam("hashes", type_=ARRAY(Text)))
-    return and_(_C.space == bindparam("of_space"), ours)
+        listed = func.json_each(bindparam("hashes", type_=JSON)).table_valued("value")
+        return and_(of_space, _C.text_hash.in_(select(listed.c.value)))
+    return and_(of_space, _C.text_hash == any_(bindparam("hashes", type_=ARRAY(Text))))
 
 
 @cache
