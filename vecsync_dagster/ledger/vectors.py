@@ -41,6 +41,9 @@ _FLOAT32: Final = np.dtype("<f4")
 # A cache that is read a thousand times a day is not written a thousand times.
 _USED_AGAIN_AFTER: Final = timedelta(days=1)
 
+_OF_SPACE: Final = _C.space == bindparam("of_space")
+_LISTED: Final = bindparam("hashes", type_=ARRAY(Text))  # on PostgreSQL
+
 
 class Vectors(LedgerPart):
     """See `base.Ledger` for what each method promises."""
@@ -100,7 +103,7 @@ def _matrix(space: Space, vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.
     wrong = next((vector.shape for vector in vectors if vector.shape != (space.dimensions,)), None)
     if wrong is not None:
         raise LedgerRejected(f"a vector of shape {wrong} is not one of the space {space}", space=str(space))
-    matrix = np.stack(vectors).astype(_FLOAT32)
+    matrix = np.concatenate(vectors).reshape(-1, space.dimensions).astype(_FLOAT32, copy=False)
     if not np.isfinite(matrix).all():
         raise LedgerRejected(f"a vector that is not finite is not one of the space {space}", space=str(space))
     return matrix
@@ -120,23 +123,28 @@ def _pin(dialect: str) -> Insert:
 @cache
 def _find(dialect: str) -> Select[str, bytes, bool]:
     """`of_space`, `hashes` (a list), `long_ago`."""
-    long_ago = _C.last_used_at < bindparam("long_ago", type_=Moment)
-    return select(_C.text_hash, _C.vector, long_ago).where(_among(dialect))
+    long_ago = (_C.last_used_at < bindparam("long_ago", type_=Moment)).label("long_ago")
+    if dialect == "sqlite":
+        return select(_C.text_hash, _C.vector, long_ago).where(_among(dialect))
+    # One by one, whatever its planner thinks: of a table that is filling up it has no statistics yet, and would
+    # rather read the whole space, at each call.
+    given = func.unnest(_LISTED).table_valued("value", name="given").render_derived()
+    one = select(_C.vector, long_ago).where(_OF_SPACE, _C.text_hash == given.c.value).limit(1).lateral("one")
+    return select(given.c.value, one.c.vector, one.c.long_ago).select_from(given.join(one, true()))
 
 
 @cache
 def _use(dialect: str) -> Update:
-    """`of_space`, `hashes` (a list), `now`."""
+    """`of_space`, `hashes` (a list), `now`. Of vectors that are a day old the planners know enough."""
     return update(embedding_cache).where(_among(dialect)).values(last_used_at=bindparam("now", type_=Moment))
 
 
 def _among(dialect: str) -> ColumnElement[bool]:
     """One parameter for all hashes: the statement, and its place in each cache on the way, stays the same."""
-    of_space = _C.space == bindparam("of_space")
     if dialect == "sqlite":
         listed = func.json_each(bindparam("hashes", type_=JSON)).table_valued("value")
-        return and_(of_space, _C.text_hash.in_(select(listed.c.value)))
-    return and_(of_space, _C.text_hash == any_(bindparam("hashes", type_=ARRAY(Text))))
+        return and_(_OF_SPACE, _C.text_hash.in_(select(listed.c.value)))
+    return and_(_OF_SPACE, _C.text_hash == any_(_LISTED))
 
 
 @cache
@@ -160,6 +168,6 @@ def _numbered(dialect: str) -> tuple[ColumnElement[str], ColumnElement[int]]:
     if dialect == "sqlite":
         listed = func.json_each(bindparam("hashes", type_=JSON)).table_valued("key", "value")
         return listed.c.value, listed.c.key
-    listed = func.unnest(bindparam("hashes", type_=ARRAY(Text))).table_valued("value", with_ordinality="place")
+    listed = func.unnest(_LISTED).table_valued("value", with_ordinality="place")
     listed = listed.render_derived()
     return listed.c.value, cast(listed.c.place, Integer) - 1
