@@ -13,7 +13,7 @@ from vecsync_dagster.config.models import CollectionConfig, EntityConfig
 from vecsync_dagster.documents.columns import CleanBatch, Cleaner, Problem, Records
 from vecsync_dagster.documents.hashing import content_hasher, payload_hash, point_id, record_hashes
 from vecsync_dagster.documents.render import Template, is_empty
-from vecsync_dagster.stores.base import CONTENT_HASH, GLOBAL, PAYLOAD_HASH, RESERVED_KEYS
+from vecsync_dagster.stores.base import CONTENT_HASH, GLOBAL, PAYLOAD_HASH
 
 __all__ = ["Document", "DocumentBatch", "DocumentBuilder", "Rejection", "document_id"]
 
@@ -47,10 +47,14 @@ class Document:
         return self._point_id
 
     @property
-    def fields(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Values of the fields that its text is made of, and of those in its payload."""
-        payload = {name: value for name, value in self.payload.items() if name not in RESERVED_KEYS}
-        return dict(zip(self._template.fields, self._values, strict=True)), payload
+    def text_fields(self) -> tuple[str, ...]:
+        """Names of the fields that its text is made of."""
+        return self._template.fields
+
+    @property
+    def text_values(self) -> tuple[Any, ...]:
+        """Their values."""
+        return self._values
 
 
 @dataclass(frozen=True, slots=True)

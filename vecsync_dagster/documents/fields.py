@@ -6,13 +6,16 @@ case and the order of lists say nothing) where the field is in the text alone, e
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import orjson
 
 from vecsync_dagster.documents.builder import Document
 from vecsync_dagster.documents.hashing import content_hasher, payload_hash
+from vecsync_dagster.stores.base import RESERVED_KEYS
 
 __all__ = ["field_hashes", "modified_fields"]
 
@@ -20,14 +23,23 @@ _LENGTH: Final = 8
 _text_hash: Final = content_hasher(())
 
 
+class _Layout(NamedTuple):
+    """What is the same for all documents of a collection: how its fields' names, in order, begin the hashes, and
+    where each field is: in the payload (None), or in the text alone, at that place among its values."""
+
+    hashed: str
+    places: tuple[tuple[str, int | None], ...]
+    numbers: Struct
+
+
 def field_hashes(document: Document) -> str:
     """8 hex digits of the fields' names, then 8 of each field's value."""
-    texts, payload = document.fields
-    names = _names(texts, payload)
-    values = "".join(
-        _hash(payload[name], text=False) if name in payload else _hash(texts[name], text=True) for name in names
-    )
-    return _of_names(names) + values
+    layout, payload, texts = _layout_of(document), document.payload, document.text_values
+    numbers = [
+        _number(payload[name], text=False) if place is None else _number(texts[place], text=True)
+        for name, place in layout.places
+    ]
+    return layout.hashed + layout.numbers.pack(*numbers).hex()
 
 
 def modified_fields(document: Document, before: str | None, after: str) -> tuple[str, ...] | None:
@@ -35,25 +47,29 @@ def modified_fields(document: Document, before: str | None, after: str) -> tuple
     (never confirmed, or by other settings, with other fields) or nothing differs."""
     if before is None or before[:_LENGTH] != after[:_LENGTH] or len(before) != len(after):
         return None
-    names = _names(*document.fields)
     starts = range(_LENGTH, len(after), _LENGTH)
     differ = [
-        name for name, at in zip(names, starts, strict=True) if before[at : at + _LENGTH] != after[at : at + _LENGTH]
+        name
+        for (name, _), at in zip(_layout_of(document).places, starts, strict=True)
+        if before[at : at + _LENGTH] != after[at : at + _LENGTH]
     ]
     return tuple(differ) or None
 
 
-def _names(texts: dict[str, Any], payload: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys([*texts, *payload]))
+def _layout_of(document: Document) -> _Layout:
+    return _layout(document.text_fields, tuple(document.payload))
 
 
-def _of_names(names: list[str]) -> str:
-    return f"{crc32(orjson.dumps(names)):08x}"
+@lru_cache(maxsize=256)
+def _layout(texts: tuple[str, ...], payload: tuple[str, ...]) -> _Layout:
+    own = [name for name in payload if name not in RESERVED_KEYS]
+    names = tuple(dict.fromkeys([*texts, *own]))
+    places = tuple((name, None if name in own else texts.index(name)) for name in names)
+    return _Layout(f"{crc32(orjson.dumps(names)):08x}", places, Struct(f">{len(names)}I"))
 
 
-def _hash(value: Any, *, text: bool) -> str:
-    if isinstance(value, (list, dict)):
-        return (_text_hash((value,)) if text else payload_hash({"": value}))[:_LENGTH]
-    if text and isinstance(value, str):
-        value = value.strip().lower()
-    return f"{crc32(orjson.dumps(value)):08x}"
+def _number(value: Any, *, text: bool) -> int:
+    kind = value.__class__
+    if kind is list or kind is dict:
+        return int((_text_hash((value,)) if text else payload_hash({"": value}))[:_LENGTH], 16)
+    return crc32(orjson.dumps(value.strip().lower() if text and kind is str else value))

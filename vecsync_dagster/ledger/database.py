@@ -155,8 +155,13 @@ def _begin(connection: Connection) -> None:
     because it was committed after it. What would be lost for good is money: vectors that were paid for.
     They, and a collection's pinned space, are committed with FULL, which also brings all commits before
     them to the disk.
+
+    A statement that writes many rows keeps the pages as they were, in case it fails half-way. SQLite would write
+    them to a file of their own, one for each statement: in memory that is a quarter of the work less. Only
+    for writers of batches, not for migrations, which sort whole tables.
     """
     synchronous = connection.get_execution_options().get(_SYNCHRONOUS)
     if synchronous is not None:
         connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+        connection.exec_driver_sql("PRAGMA temp_store=MEMORY")
         connection.exec_driver_sql("BEGIN IMMEDIATE")

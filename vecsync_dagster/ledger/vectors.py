@@ -9,10 +9,27 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Integer,
+    LargeBinary,
+    Select,
+    Text,
+    Update,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    func,
+    select,
+    true,
+    update,
+)
 
 from vecsync_dagster.errors import LedgerRejected
-from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
+from vecsync_dagster.ledger.part import CHUNK, Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import Moment, collection_space, embedding_cache
 from vecsync_dagster.space import Space
 
@@ -24,14 +41,8 @@ _FLOAT32: Final = np.dtype("<f4")
 # A cache that is read a thousand times a day is not written a thousand times.
 _USED_AGAIN_AFTER: Final = timedelta(days=1)
 
-_FIND: Final = select(_C.text_hash, _C.vector, _C.last_used_at < bindparam("long_ago", type_=Moment)).where(
-    _C.space == bindparam("of_space"), _C.text_hash.in_(bindparam("hashes", expanding=True))
-)
-_USE: Final = (
-    update(embedding_cache)
-    .where(_C.space == bindparam("of_space"), _C.text_hash.in_(bindparam("hashes", expanding=True)))
-    .values(last_used_at=bindparam("now", type_=Moment))
-)
+_OF_SPACE: Final = _C.space == bindparam("of_space")
+_LISTED: Final = bindparam("hashes", type_=ARRAY(Text))  # on PostgreSQL
 
 
 class Vectors(LedgerPart):
@@ -55,9 +66,10 @@ class Vectors(LedgerPart):
         values = {"of_space": str(space), "long_ago": self._now() - _USED_AGAIN_AFTER}
         found: dict[str, NDArray[np.float32]] = {}
         used_again: list[str] = []
+        find = _find(self.database.dialect)
         with self.database.read() as connection:
             for some in chunks(text_hashes):
-                for text_hash, data, long_ago in connection.execute(_FIND, {**values, "hashes": some}):
+                for text_hash, data, long_ago in connection.execute(find, values | {"hashes": some}):
                     found[text_hash] = _vector(data)
                     if long_ago:
                         used_again.append(text_hash)
@@ -68,14 +80,14 @@ class Vectors(LedgerPart):
         """Raises LedgerRejected for a vector that is not one of this space, before any is kept."""
         if not vectors:
             return
-        now = self._now()
-        common = {"space": str(space), "created_at": now, "last_used_at": now}
         keys = sorted(vectors)
         matrix = _matrix(space, [vectors[key] for key in keys])
-        rows = [common | {"text_hash": key, "vector": row.tobytes()} for key, row in zip(keys, matrix, strict=True)]
+        values = {"space": str(space), "now": self._now(), "size": matrix.itemsize * space.dimensions}
         with self.database.write(durable=True) as connection:
-            for some in chunks(rows):
-                connection.execute(_keep(self.database.dialect), some)
+            for start in range(0, len(keys), CHUNK):
+                some = slice(start, start + CHUNK)
+                given = {"hashes": keys[some], "vectors": matrix[some].tobytes()}
+                connection.execute(_keep(self.database.dialect), values | given)
 
     def _use(self, space: Space, text_hashes: Sequence[str]) -> None:
         if not text_hashes:
@@ -83,7 +95,7 @@ class Vectors(LedgerPart):
         values = {"of_space": str(space), "now": self._now()}
         with self.database.write() as connection:
             for some in chunks(text_hashes):
-                connection.execute(_USE, {**values, "hashes": some})
+                connection.execute(_use(self.database.dialect), values | {"hashes": some})
 
 
 def _matrix(space: Space, vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -91,7 +103,7 @@ def _matrix(space: Space, vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.
     wrong = next((vector.shape for vector in vectors if vector.shape != (space.dimensions,)), None)
     if wrong is not None:
         raise LedgerRejected(f"a vector of shape {wrong} is not one of the space {space}", space=str(space))
-    matrix = np.stack(vectors).astype(_FLOAT32)
+    matrix = np.concatenate(vectors).reshape(-1, space.dimensions).astype(_FLOAT32, copy=False)
     if not np.isfinite(matrix).all():
         raise LedgerRejected(f"a vector that is not finite is not one of the space {space}", space=str(space))
     return matrix
@@ -109,5 +121,53 @@ def _pin(dialect: str) -> Insert:
 
 
 @cache
+def _find(dialect: str) -> Select[str, bytes, bool]:
+    """`of_space`, `hashes` (a list), `long_ago`."""
+    long_ago = (_C.last_used_at < bindparam("long_ago", type_=Moment)).label("long_ago")
+    if dialect == "sqlite":
+        return select(_C.text_hash, _C.vector, long_ago).where(_among(dialect))
+    # One by one, whatever its planner thinks: of a table that is filling up it has no statistics yet, and would
+    # rather read the whole space, at each call.
+    given = func.unnest(_LISTED).table_valued("value", name="given").render_derived()
+    one = select(_C.vector, long_ago).where(_OF_SPACE, _C.text_hash == given.c.value).limit(1).lateral("one")
+    return select(given.c.value, one.c.vector, one.c.long_ago).select_from(given.join(one, true()))
+
+
+@cache
+def _use(dialect: str) -> Update:
+    """`of_space`, `hashes` (a list), `now`. Of vectors that are a day old the planners know enough."""
+    return update(embedding_cache).where(_among(dialect)).values(last_used_at=bindparam("now", type_=Moment))
+
+
+def _among(dialect: str) -> ColumnElement[bool]:
+    """One parameter for all hashes: the statement, and its place in each cache on the way, stays the same."""
+    if dialect == "sqlite":
+        listed = func.json_each(bindparam("hashes", type_=JSON)).table_valued("value")
+        return and_(_OF_SPACE, _C.text_hash.in_(select(listed.c.value)))
+    return and_(_OF_SPACE, _C.text_hash == any_(_LISTED))
+
+
+@cache
 def _keep(dialect: str) -> Insert:
-    return insert_into(embedding_cache, dialect).on_conflict_do_nothing(index_elements=[_C.space, _C.text_hash])
+    """`space`, `hashes` (a list), `vectors` (the bytes of all of them, one after the other), `size` (of one), `now`.
+
+    What is the same for all of them is bound once, and the database takes the vectors apart without Python.
+    """
+    size, now = bindparam("size", type_=Integer), bindparam("now", type_=Moment)
+    text_hash, place = _numbered(dialect)
+    vector = func.substr(bindparam("vectors", type_=LargeBinary), place * size + 1, size)
+    same = bindparam("space", type_=_C.space.type)
+    rows = select(same, text_hash, vector, now, now).where(true())  # SQLite must see a WHERE
+    names = ["space", "text_hash", "vector", "created_at", "last_used_at"]
+    insert = insert_into(embedding_cache, dialect).from_select(names, rows)
+    return insert.on_conflict_do_nothing(index_elements=[_C.space, _C.text_hash])
+
+
+def _numbered(dialect: str) -> tuple[ColumnElement[str], ColumnElement[int]]:
+    """The one parameter `hashes` as a table: each hash, and its place counted from 0."""
+    if dialect == "sqlite":
+        listed = func.json_each(bindparam("hashes", type_=JSON)).table_valued("key", "value")
+        return listed.c.value, listed.c.key
+    listed = func.unnest(_LISTED).table_valued("value", with_ordinality="place")
+    listed = listed.render_derived()
+    return listed.c.value, cast(listed.c.place, Integer) - 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from vecsync_dagster.errors import LedgerRejected
 from vecsync_dagster.ledger import SqlLedger
@@ -56,6 +58,20 @@ class VectorsContract:
         assert set(ledger.vectors(SPACE, texts)) == set(texts)
         ledger.keep_vectors(SPACE, {})
         assert ledger.vectors(SPACE, []) == {}
+
+    def test_vectors_are_found_by_their_hashes(self, ledger: SqlLedger) -> None:
+        """A look into a cache that is filling up takes each vector by its key; it never reads the whole space."""
+        texts = names(2000)
+        ledger.keep_vectors(SPACE, dict.fromkeys(texts, VECTOR))
+        asked: list[tuple[str, Any]] = []
+        event.listen(ledger.database.engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
+        assert len(ledger.vectors(SPACE, texts[:200])) == 200
+        [(statement, values)] = asked
+        explain = "EXPLAIN QUERY PLAN " if ledger.database.dialect == "sqlite" else "EXPLAIN "
+        with ledger.database.read() as connection:
+            plan = [str(row) for row in connection.exec_driver_sql(explain + statement, values)]
+        by_key = r"Index Cond: \(\(space = .*text_hash = |SEARCH embedding_cache .*\(space=\? AND text_hash=\?\)"
+        assert [line for line in plan if re.search(by_key, line)], plan
 
     def test_use_is_noted_once_a_day(self, ledger: SqlLedger, clock: Clock) -> None:
         """Reading a cached vector writes only where the last use is more than a day ago."""
