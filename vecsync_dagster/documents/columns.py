@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import marshal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
 
+from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.documents.record_bytes import record_bytes
 from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
@@ -29,29 +31,35 @@ class Problem(NamedTuple):
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass
 class Records:
-    """A batch of records as the source gave them, as Python values, column by column: the fields that the
-    entity's configuration speaks of. `in_json`: those whose values are text that holds JSON."""
+    """A batch of records as the source gave them, column by column: the fields that the entity's configuration
+    speaks of. `in_json`: those whose values are text that holds JSON."""
 
-    given: dict[str, list[Any]]
+    columns: dict[str, pa.Array]
     in_json: set[str]
 
     def __len__(self) -> int:
-        return len(next(iter(self.given.values()), ()))
+        return len(next(iter(self.columns.values()), ()))
+
+    @cached_property
+    def given(self) -> dict[str, list[Any]]:
+        """As Python values, made when they are first asked for: most records of most runs are never looked into."""
+        return {name: values.to_pylist() for name, values in self.columns.items()}
 
     def some(self, rows: Sequence[int]) -> Records:
         if len(rows) == len(self):
             return self
-        return Records({name: [values[row] for row in rows] for name, values in self.given.items()}, self.in_json)
+        chosen = arrow_array(rows)
+        return Records({name: values.take(chosen) for name, values in self.columns.items()}, self.in_json)
 
     def raw(self) -> list[bytes]:
         """Each record as bytes that change whenever any of its values does."""
-        return list(map(_raw, zip(*self.given.values(), strict=True)))
+        return record_bytes([(values, name in self.in_json) for name, values in self.columns.items()])
 
     def ids(self, name: str) -> list[str | None]:
         """The id of each record as a document would have it; None where it has no usable one."""
-        values = self.given[name]
+        values = self.columns[name].to_pylist()
         if set(map(type, values)) == {int}:
             return list(map(str, values))
         return _converted(values, identity, lambda _, __: None)
@@ -97,10 +105,10 @@ class Cleaner:
     def read(self, records: pa.RecordBatch) -> Records:
         """Raises ConfigError if the configuration names a field that the records do not have."""
         if not records.num_columns:  # tombstones alone need no columns
-            return Records({name: [] for name in self._converters}, set())
+            return Records({name: pa.nulls(0) for name in self._converters}, set())
         self._check(records.schema.names)
         in_json = {f.name for f in records.schema if (f.metadata or {}).get(b"vecsync") == b"json"}
-        return Records({name: records.column(name).to_pylist() for name in self._converters}, in_json)
+        return Records({name: records.column(name) for name in self._converters}, in_json)
 
     def clean(self, records: Records) -> CleanBatch:
         problems: dict[int, Problem] = {}
@@ -130,15 +138,6 @@ class Cleaner:
                 entity=self._entity_name,
                 missing=missing,
             )
-
-
-def _raw(record: tuple[Any, ...]) -> bytes:
-    try:
-        # The quickest that tells 1 from 1.0, True and "1", and NaN from None. Version 2 knows nothing of
-        # references and interned text, so that equal values are equal bytes.
-        return marshal.dumps(record, 2)
-    except ValueError:  # dates, decimals
-        return repr(record).encode("utf-8", "surrogatepass")
 
 
 def _of_field(convert: Convert) -> Convert:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, Timestamp
 from bson.errors import InvalidId
 
-from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
 
 __all__ = ["Fields", "candidates", "id_text", "plain", "record_batch", "value_at"]

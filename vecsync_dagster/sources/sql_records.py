@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.sql_types import Column, Kind
 
 __all__ = ["id_text", "record_batch"]

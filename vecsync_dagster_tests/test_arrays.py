@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.arrays import arrow_array
 
 LISTS: list[list[Any]] = [
     [],
@@ -48,7 +48,7 @@ def test_what_pyarrow_refuses_is_refused_alike(values: list[Any]) -> None:
 def test_texts_and_numbers_need_no_pandas() -> None:
     """A process that only syncs does not load pandas."""
     code = (
-        "import sys; from vecsync_dagster.sources.sql_arrays import arrow_array;"
+        "import sys; from vecsync_dagster.arrays import arrow_array;"
         "arrow_array(['a', None]), arrow_array([1, None]), arrow_array([0.5]), arrow_array([None]);"
         "sys.exit('pandas' in sys.modules)"
     )
