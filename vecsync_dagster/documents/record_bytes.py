@@ -23,8 +23,8 @@ _BETWEEN = arrow_array([b"\xff"])[0]
 _NOTHING = arrow_array([b""])[0]
 _NULL = b"\xfe"
 _MARK = b"\xfd"
-_TO_TEXT = (types.is_string, types.is_integer, types.is_floating, types.is_boolean, types.is_date, types.is_null)
-"""What Arrow itself writes as text, without loss."""
+_WRITTEN = (types.is_integer, types.is_floating, types.is_boolean, types.is_date, types.is_null)
+"""What Arrow writes as text, every value as another one."""
 
 
 def record_bytes(columns: Sequence[tuple[pa.Array, bool]]) -> list[bytes]:
@@ -38,7 +38,7 @@ def record_bytes(columns: Sequence[tuple[pa.Array, bool]]) -> list[bytes]:
 
 def _marked(column: pa.Array, is_json: bool) -> pa.Array:
     """The values as text, behind the name of their type; plain text has none."""
-    values = _texts(column).cast(pa.binary())
+    values = _texts(column).view(pa.binary())
     name = "json" if is_json else str(column.type)
     return values if name in ("string", "null") else pc.binary_join_element_wise(_mark(name), values, _NOTHING)
 
@@ -51,8 +51,11 @@ def _mark(name: str) -> pa.Scalar:
 def _texts(column: pa.Array) -> pa.Array:
     """Text that tells every two values of the type from each other."""
     kind = column.type
+    if types.is_string(kind):
+        return column
     if types.is_timestamp(kind):
-        column = column.view(pa.int64())  # as text it would need the time zone's rules
-    elif not any(is_one(kind) for is_one in _TO_TEXT):
-        return arrow_array([None if value is None else repr(value) for value in column.to_pylist()])
-    return column.cast(pa.string())
+        return column.view(pa.int64()).cast(pa.string())  # its own text would need the time zone's rules
+    if any(is_one(kind) for is_one in _WRITTEN):
+        return column.cast(pa.string())
+    texts = [None if value is None else repr(value) for value in column.to_pylist()]
+    return arrow_array(texts).cast(pa.string())
