@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -181,10 +182,19 @@ def _checked_json(value: Any) -> str | None:
     if not isinstance(value, str):
         return _to_json(_loose(Kind.JSON, value))
     try:
-        json.loads(value)
-    except ValueError:
-        return _to_json(value)
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value if _is_json(value) else _to_json(value)
     return value
+
+
+def _is_json(text: str) -> bool:
+    """As databases see it: with NaN, and with halves of surrogate pairs."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _to_json(value: Any) -> str:
