@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import marshal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -11,8 +10,11 @@ from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
+from pyarrow import types
 
+from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.documents.record_bytes import record_bytes
 from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
@@ -20,6 +22,8 @@ from vecsync_dagster.errors import ConfigError
 __all__ = ["CleanBatch", "Cleaner", "Problem", "Records"]
 
 Convert = Callable[[Any], Any]
+Refused = Callable[[int, BadValue], object]
+"""Told the row of a value that cannot be converted, and why."""
 
 
 class Problem(NamedTuple):
@@ -31,30 +35,40 @@ class Problem(NamedTuple):
 
 @dataclass(slots=True)
 class Records:
-    """A batch of records as the source gave them, as Python values, column by column: the fields that the
-    entity's configuration speaks of. `in_json`: those whose values are text that holds JSON."""
+    """A batch of records as the source gave them, column by column: the fields that the entity's configuration
+    speaks of. `in_json`: those whose values are text that holds JSON."""
 
-    given: dict[str, list[Any]]
+    columns: dict[str, pa.Array]
     in_json: set[str]
+    _values: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.given.values()), ()))
+        return len(next(iter(self.columns.values()), ()))
+
+    def values(self, name: str) -> list[Any]:
+        """A column as Python values, made when they are first asked for: most records of most runs never are."""
+        if name not in self._values:
+            self._values[name] = self.columns[name].to_pylist()
+        return self._values[name]
 
     def some(self, rows: Sequence[int]) -> Records:
         if len(rows) == len(self):
             return self
-        return Records({name: [values[row] for row in rows] for name, values in self.given.items()}, self.in_json)
+        chosen = arrow_array(rows).cast(pa.int64())
+        return Records({name: values.take(chosen) for name, values in self.columns.items()}, self.in_json)
 
     def raw(self) -> list[bytes]:
         """Each record as bytes that change whenever any of its values does."""
-        return list(map(_raw, zip(*self.given.values(), strict=True)))
+        return record_bytes([(values, name in self.in_json) for name, values in self.columns.items()])
 
-    def ids(self, name: str) -> list[str | None]:
+    def ids(self, name: str, refused: Refused = lambda _, __: None) -> list[str | None]:
         """The id of each record as a document would have it; None where it has no usable one."""
-        values = self.given[name]
-        if set(map(type, values)) == {int}:
-            return list(map(str, values))
-        return _converted(values, identity, lambda _, __: None)
+        if types.is_signed_integer(self.columns[name].type) and not self.columns[name].null_count:
+            return list(map(str, self.values(name)))
+        return self.converted(name, identity, refused)
+
+    def converted(self, name: str, convert: Convert, refused: Refused) -> list[Any]:
+        return _converted(self.values(name), _from_json(convert) if name in self.in_json else convert, refused)
 
 
 @dataclass(slots=True)
@@ -65,7 +79,7 @@ class CleanBatch:
     ids: list[str | None]
     values: dict[str, list[Any]]
     problems: dict[int, Problem]
-    _records_given: Records
+    _given: Records
     _records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def rows(self, fields: Sequence[str]) -> Iterable[tuple[Any, ...]]:
@@ -75,10 +89,9 @@ class CleanBatch:
     def record(self, row: int) -> dict[str, Any]:
         """What the source gave; always the same object for one row."""
         if row not in self._records:
-            given, in_json = self._records_given.given, self._records_given.in_json
-            self._records[row] = {
-                name: _shown(values[row]) if name in in_json else values[row] for name, values in given.items()
-            }
+            given = self._given
+            values = {name: given.values(name)[row] for name in given.columns}
+            self._records[row] = {n: _shown(value) if n in given.in_json else value for n, value in values.items()}
         return self._records[row]
 
 
@@ -93,28 +106,30 @@ class Cleaner:
             name: _of_field(CONVERTERS[entity.types[name]] if name in entity.types else clean_any)
             for name in entity.fields
         }
+        # Whole numbers are clean as they are.
+        self._may_be_numbers = {name for name in entity.fields if entity.types.get(name) in (None, "number", "integer")}
 
     def read(self, records: pa.RecordBatch) -> Records:
         """Raises ConfigError if the configuration names a field that the records do not have."""
         if not records.num_columns:  # tombstones alone need no columns
-            return Records({name: [] for name in self._converters}, set())
+            return Records({name: pa.nulls(0) for name in self._converters}, set())
         self._check(records.schema.names)
         in_json = {f.name for f in records.schema if (f.metadata or {}).get(b"vecsync") == b"json"}
-        return Records({name: records.column(name).to_pylist() for name in self._converters}, in_json)
+        return Records({name: records.column(name) for name in self._converters}, in_json)
 
     def clean(self, records: Records) -> CleanBatch:
         problems: dict[int, Problem] = {}
 
-        def column(name: str, convert: Convert, label: str) -> list[Any]:
-            convert = _from_json(convert) if name in records.in_json else convert
-            return _converted(
-                records.given[name],
-                convert,
-                lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}")),
-            )
+        def refused(name: str, label: str) -> Refused:
+            return lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}"))
 
-        ids = column(self._id, identity, "the id")
-        values = {name: column(name, convert, name) for name, convert in self._converters.items()}
+        ids = records.ids(self._id, refused(self._id, "the id"))
+        values = {
+            name: records.values(name)
+            if name in self._may_be_numbers and types.is_signed_integer(records.columns[name].type)
+            else records.converted(name, convert, refused(name, name))
+            for name, convert in self._converters.items()
+        }
         for name in self._required:
             for row, value in enumerate(values[name]):
                 if is_empty(value):
@@ -132,15 +147,6 @@ class Cleaner:
             )
 
 
-def _raw(record: tuple[Any, ...]) -> bytes:
-    try:
-        # The quickest that tells 1 from 1.0, True and "1", and NaN from None. Version 2 knows nothing of
-        # references and interned text, so that equal values are equal bytes.
-        return marshal.dumps(record, 2)
-    except ValueError:  # dates, decimals
-        return repr(record).encode("utf-8", "surrogatepass")
-
-
 def _of_field(convert: Convert) -> Convert:
     """Any value of a field -> what a document holds; empty text is no value."""
     typed = convert is not clean_any
@@ -154,7 +160,7 @@ def _of_field(convert: Convert) -> Convert:
     return converted
 
 
-def _converted(values: list[Any], convert: Convert, refused: Callable[[int, BadValue], object]) -> list[Any]:
+def _converted(values: list[Any], convert: Convert, refused: Refused) -> list[Any]:
     """The whole column at once; where it has bad values, one by one."""
     try:
         return list(map(convert, values))

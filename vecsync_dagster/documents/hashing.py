@@ -46,7 +46,7 @@ def payload_hash(payload: Mapping[str, Any]) -> str:
         payload.pop(CONTENT_HASH, None)
         payload.pop(PAYLOAD_HASH, None)
     if list in map(type, payload.values()):
-        payload = {key: _unordered(value) if isinstance(value, list) else value for key, value in payload.items()}
+        payload = {key: _unordered(value) if value.__class__ is list else value for key, value in payload.items()}
     return sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
 
 
@@ -82,4 +82,6 @@ def _normal(value: Any) -> Any:
 
 
 def _unordered(values: list[Any]) -> list[Any]:
+    if len(values) < 2:
+        return values
     return sorted(values, key=lambda value: orjson.dumps(value, option=orjson.OPT_SORT_KEYS))

@@ -14,13 +14,15 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any
 
+import orjson
 import pyarrow as pa
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, Timestamp
 from bson.errors import InvalidId
 
-from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
 
 __all__ = ["Fields", "candidates", "id_text", "plain", "record_batch", "value_at"]
@@ -28,20 +30,23 @@ __all__ = ["Fields", "candidates", "id_text", "plain", "record_batch", "value_at
 Fields = Mapping[str, Any]
 JSON_TEXT = {b"vecsync": b"json"}
 _EXACT = 2**53  # whole numbers that a float holds
+_PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
 def plain(value: Any) -> Any:
     """A value as JSON could hold it."""
+    if value.__class__ in _PLAIN:  # nearly every value: not a class of its own beneath one of these
+        return value
     if value is None or isinstance(value, (str, bool)):
         return str(value) if isinstance(value, Code) else value
     if isinstance(value, int):
         return int(value)  # Int64 is an int of its own
     if isinstance(value, float):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, (dict, Mapping)):
+        return {str(key): plain(item) for key, item in value.items()}
     return _special(value)
 
 
@@ -64,7 +69,7 @@ def _special(value: Any) -> Any:
 def value_at(document: Any, path: str) -> Any:
     """The value of a field; `a.b` goes into objects, and into those of an array: a list of what is found there."""
     name, _, rest = path.partition(".")
-    value = document.get(name) if isinstance(document, Mapping) else None
+    value = document.get(name) if isinstance(document, (dict, Mapping)) else None  # a dict is told sooner
     if not rest:
         return value
     if isinstance(value, list):
@@ -74,7 +79,7 @@ def value_at(document: Any, path: str) -> Any:
 
 def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.RecordBatch:
     """One row for each document, one column for each of `fields`."""
-    columns = [_column([plain(value_at(document, name)) for document in documents]) for name in fields]
+    columns = [_column(_values(documents, name)) for name in fields]
     schema = pa.schema(
         [
             pa.field(name, array.type, metadata=JSON_TEXT if is_json else None)
@@ -84,6 +89,14 @@ def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.Recor
     return pa.RecordBatch.from_arrays([array for array, _ in columns], schema=schema)
 
 
+def _values(documents: Sequence[Fields], name: str) -> list[Any]:
+    if "." in name:
+        found = [value_at(document, name) for document in documents]
+    else:
+        found = [document.get(name) for document in documents]
+    return found if _PLAIN.issuperset(map(type, found)) else list(map(plain, found))
+
+
 def _column(values: Sequence[Any]) -> tuple[pa.Array, bool]:
     """The values, and whether they are text that holds JSON."""
     kinds = {type(value) for value in values if value is not None}
@@ -91,7 +104,16 @@ def _column(values: Sequence[Any]) -> tuple[pa.Array, bool]:
         return arrow_array(values), False
     if kinds == {int, float} and all(abs(value) < _EXACT for value in values if type(value) is int):
         return arrow_array([None if value is None else float(value) for value in values]), False
-    return arrow_array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values]), True
+    return arrow_array([None if value is None else _json(value) for value in values]), True
+
+
+def _json(value: Any) -> str:
+    try:
+        text = orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # it goes less deep than the other one
+        text = "null"
+    # NaN and the infinities were made null as well.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if "null" in text else text
 
 
 def id_text(value: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from itertools import islice
+from itertools import compress, islice
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -16,7 +16,7 @@ from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources.base import Cursor, Fingerprint, Page, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
-from vecsync_dagster.sources.sql_records import id_text, record_batch
+from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
 from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of, text_of
 
@@ -129,6 +129,7 @@ class SqlSource:
     def _pages(self, what: Read, page: int) -> Iterator[Page]:
         kind = self._reflected.kinds[self._entity.updated_at] if self._entity.updated_at is not None else None
         with self._transaction(f"reading table {self._entity.table}") as (connection, clock):
+            self._dialect.bulk(connection)
             progress = _Progress(what, clock, kind)
             chunks = self._all(connection, what, page) if what.ids is None else self._by_ids(connection, what, page)
             # Closed before the connection is, also when the reader stops in the middle.
@@ -155,9 +156,14 @@ class SqlSource:
             yield chunk
 
     def _page(self, rows: Sequence[Sequence[Any]], progress: _Progress) -> Page:
-        live = [row for row in rows if not row[-1]]
-        gone = tuple(id_text(row[0]) for row in rows if row[-1] and row[0] is not None)
-        return Page(record_batch(self._reflected.columns, live), gone, progress.after(rows))
+        *values, moments, deleted = zip(*rows, strict=True)
+        cursor = progress.after(values[0], moments)
+        gone: tuple[str, ...] = ()
+        if any(deleted):
+            gone = tuple(id_text(key) for key in compress(values[0], deleted) if key is not None)
+            live = [not dead for dead in deleted]
+            values = [tuple(compress(column, live)) for column in values]
+        return Page(record_batch(self._reflected.columns, values), gone, cursor)
 
 
 class _Progress:
@@ -172,14 +178,14 @@ class _Progress:
         if kind is not None and what.since is not None:
             self._latest, self._id = moment_of(what.since.value), what.since.id
 
-    def after(self, rows: Sequence[Sequence[Any]]) -> Cursor | None:
-        """The cursor once these rows are applied too; None if this read has none."""
+    def after(self, ids: Values, moments: Values) -> Cursor | None:
+        """The cursor once the rows of these ids and moments are applied too; None if this read has none."""
         if self._kind is None or not self._counts:
             return None
-        latest = max((row[-2] for row in rows if row[-2] is not None), default=None)
+        latest = max((moment for moment in moments if moment is not None), default=None)
         if latest is not None and (self._latest is None or latest >= self._latest):
             self._latest = latest
-            self._id = id_text(next(row[0] for row in reversed(rows) if row[-2] == latest))
+            self._id = id_text(ids[-1 - moments[::-1].index(latest)])
         if self._latest is None:
             return None
         zone = self._kind not in (Kind.TIMESTAMP, Kind.DATE)

@@ -36,6 +36,10 @@ class Dialect(Protocol):
         """Settings of the transaction that has just begun; its clock."""
         ...
 
+    def bulk(self, connection: Connection) -> None:
+        """Records will be read: their texts may come as bytearray, in UTF-8 if they are what they should be."""
+        ...
+
     def version(self, connection: Connection) -> str: ...
 
     def kind(self, declared: TypeEngine[Any]) -> Kind:

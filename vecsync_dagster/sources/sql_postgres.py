@@ -135,6 +135,9 @@ class Postgres:
         ).one()
         return Clock(absolute=row[0], local=row[1])
 
+    def bulk(self, connection: Connection) -> None:
+        pass
+
     def version(self, connection: Connection) -> str:
         return str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
 

@@ -4,6 +4,8 @@ The type of a column follows from its declared type. Where a batch holds a value
 whatever it is given), that column of that batch becomes text: plain if all values are text, else JSON, one value
 each, so that no value depends on its neighbours in the batch.
 
+Text may come as bytearray, as SQLite has it: a column at once becomes text far quicker than value by value.
+
 NaN and the infinities stay what they are, for validation to reject. A PostgreSQL date that Arrow cannot hold
 (infinity, BC, past the year 9999) is read as null.
 """
@@ -13,15 +15,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.sql_types import Column, Kind
 
-__all__ = ["id_text", "record_batch"]
+__all__ = ["Values", "id_text", "record_batch"]
 
 Values = Sequence[Any]
 JSON_TEXT = {b"vecsync": b"json"}
@@ -38,16 +42,16 @@ _TYPES: dict[Kind, pa.DataType] = {
     Kind.FLOATS: pa.list_(pa.float64()),
     Kind.TEXTS: pa.list_(pa.string()),
 }
+_TEXTUAL = (Kind.TEXT, Kind.UUID, Kind.OTHER)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?")
 _MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 
 
-def record_batch(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
-    """One row of the batch for each of `rows`; a row's values are in the order of `columns`, more are ignored."""
-    transposed: list[Values] = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+def record_batch(columns: Sequence[Column], values: Sequence[Values]) -> pa.RecordBatch:
+    """`values`: for each of `columns` one for each row."""
     arrays, fields = [], []
-    for column, values in zip(columns, transposed, strict=False):
-        array, is_json = _array(column, values)
+    for column, given in zip(columns, values, strict=True):
+        array, is_json = _array(column, given)
         arrays.append(array)
         fields.append(pa.field(column.name, array.type, metadata=JSON_TEXT if is_json else None))
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
@@ -56,8 +60,12 @@ def record_batch(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pa
 def _array(column: Column, values: Values) -> tuple[pa.Array, bool]:
     """The values, and whether they are text that holds JSON."""
     kind = column.kind
+    if bytearray in (found := set(map(type, values))):
+        if kind in _TEXTUAL and found <= {bytearray, NoneType}:
+            return _from_utf8(values), False
+        values = [id_text(value) if isinstance(value, bytearray) else value for value in values]
     if kind is Kind.JSON and not column.identity:
-        return pa.array([_checked_json(value) for value in values], pa.string()), True
+        return arrow_array([_checked_json(value) for value in values]).cast(pa.string()), True
     try:
         return _EXACT.get(kind, _plain)(_TYPES.get(kind, pa.string()), values), False
     except _MISFIT:
@@ -70,12 +78,21 @@ def _array(column: Column, values: Values) -> tuple[pa.Array, bool]:
     return pa.array([None if value is None else _to_json(value) for value in loose], pa.string()), True
 
 
+def _from_utf8(values: Values) -> pa.Array:
+    array = arrow_array(values).view(pa.string())
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:  # one of them is no UTF-8
+        return arrow_array([None if value is None else id_text(value) for value in values])
+    return array
+
+
 def _plain(wanted: pa.DataType, values: Values) -> pa.Array:
     """Arrow infers the type and must come to the one that is wanted: given the type, it would cut 1.5 to 1."""
     array = arrow_array(values)
     if array.type != wanted and array.null_count < len(array):
         raise pa.ArrowTypeError(f"{array.type} is not {wanted}")
-    return array.cast(wanted)
+    return array if array.type == wanted else array.cast(wanted)
 
 
 def _floats(wanted: pa.DataType, values: Values) -> pa.Array:
@@ -87,7 +104,10 @@ def _floats(wanted: pa.DataType, values: Values) -> pa.Array:
 
 def _booleans(wanted: pa.DataType, values: Values) -> pa.Array:
     array = arrow_array(values)
-    if pa.types.is_integer(array.type) and pc.all(pc.is_in(array.drop_null(), pa.array([0, 1]))).as_py() is not False:
+    if (
+        pa.types.is_integer(array.type)
+        and pc.all(pc.is_in(array.drop_null(), arrow_array([0, 1]))).as_py() is not False
+    ):
         return array.cast(wanted)
     return _plain(wanted, values)
 
@@ -143,7 +163,10 @@ def _loose(kind: Kind, value: Any) -> Any:
 
 
 def id_text(value: Any) -> str:
-    """The text of an id, in a record and in a tombstone alike; bytes that are no text as hex digits."""
+    """The text of an id, in a record and in a tombstone alike; bytes that are no text as hex digits. Of a bytearray,
+    which is text, with U+FFFD for what is no UTF-8."""
+    if isinstance(value, bytearray):
+        return value.decode("utf-8", "replace")
     if not isinstance(value, bytes):
         return str(value)
     try:
@@ -159,10 +182,19 @@ def _checked_json(value: Any) -> str | None:
     if not isinstance(value, str):
         return _to_json(_loose(Kind.JSON, value))
     try:
-        json.loads(value)
-    except ValueError:
-        return _to_json(value)
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value if _is_json(value) else _to_json(value)
     return value
+
+
+def _is_json(text: str) -> bool:
+    """As databases see it: with NaN, and with halves of surrogate pairs."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _to_json(value: Any) -> str:

@@ -104,6 +104,11 @@ class Sqlite:
         now = int(connection.execute(select(_julian_ms(literal("now")))).scalar_one()) * 1000
         return Clock(absolute=now, local=now)
 
+    def bulk(self, connection: Connection) -> None:
+        # Told from a BLOB, which is bytes. Made to text by Arrow, a column at once.
+        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+        driver.text_factory = bytearray
+
     def version(self, connection: Connection) -> str:
         return sqlite3.sqlite_version
 

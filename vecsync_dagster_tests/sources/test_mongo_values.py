@@ -74,6 +74,20 @@ def test_no_number_is_rejected_by_name(value: Any) -> None:
     assert documents(value, "text") == ["text"]
 
 
+def test_nothing_and_no_number_are_told_apart_in_json() -> None:
+    """In arrays and objects null stays null, and text that says it stays text."""
+    assert documents([None], {"a": None}, ["null"], [1.5, None]) == [[None], {"a": None}, ["null"], [1.5, None]]
+
+
+def test_what_goes_too_deep_is_rejected_alone() -> None:
+    """A document of more levels than JSON libraries take does not end the read."""
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    assert documents(deep) == []
+    assert documents(deep, "text") == ["text"]
+
+
 def test_a_date_that_python_cannot_hold_is_no_value() -> None:
     """A date beyond the year 9999 is null, as it is from PostgreSQL."""
     assert documents(DatetimeMS(2**62)) == [None]
@@ -115,4 +129,4 @@ def test_a_nested_field_and_the_object_around_it_are_read_together(mongo: MongoB
     assert document.text == "n of Acme."
     assert document.payload["vendor.name"] == "Acme"
     assert values(pages, "vendor.name") == ["Acme"]
-    assert values(pages, "vendor") == ['{"name": "Acme", "size": 5}']
+    assert values(pages, "vendor") == ['{"name":"Acme","size":5}']

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from vecsync_dagster.sources import Read
+from vecsync_dagster.sources import Cursor, Read
 from vecsync_dagster_tests.sources.backends import SqlBackend, ids, read, values
 
 WITH_VALUE: dict[str, Any] = {"collections": {"materials": {"text": "{name}", "payload": ["value"]}}}
@@ -169,6 +169,42 @@ def test_bytes_that_are_no_text_do_not_end_the_read(sqlite: SqlBackend) -> None:
     sqlite.put({"id": 1, "name": "fine", "tenant_id": "a"})
     sqlite.run("INSERT INTO materials (id, name, tenant_id) VALUES (2, CAST(x'61ff62' AS TEXT), 'a')")
     assert values(read(sqlite.source()), "name") == ["fine", "a\ufffdb"]
+
+
+def test_half_a_character_is_not_made_whole_by_the_next_row(sqlite: SqlBackend) -> None:
+    """Each text is judged by itself: the halves of a character in two rows are two replacement characters."""
+    sqlite.create()
+    for number, half in ((1, "61c3"), (2, "a962")):
+        sqlite.run(f"INSERT INTO materials (id, name, tenant_id) VALUES ({number}, CAST(x'{half}' AS TEXT), 'a')")
+    assert values(read(sqlite.source()), "name") == ["a\ufffd", "\ufffdb"]
+
+
+@pytest.mark.parametrize("beside", ["NULL", "7", "x'ff'", "'fine'"])
+def test_what_is_no_text_depends_on_nothing_beside_it(sqlite: SqlBackend, beside: str) -> None:
+    """Text that is no UTF-8 is read alike beside nothing, a number, bytes and another text."""
+    sqlite.create(value="text")
+    sqlite.run(
+        f"INSERT INTO materials (id, tenant_id, value) VALUES (1, 'a', {beside}), (2, 'a', CAST(x'61ff62' AS TEXT))"
+    )
+    (page,) = read(sqlite.source(**WITH_VALUE))
+    got = plain(page.records.schema.field("value"), page.records.column("value").to_pylist())
+    assert got[1] == "a\ufffdb"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_an_id_that_is_no_text_has_one_name(sqlite: SqlBackend, deleted: bool) -> None:
+    """An id that is no UTF-8 is called the same in a record and in a tombstone, of which the cursor tells too."""
+    sqlite.create(id_type="text")
+    gone = "'2024-05-01'" if deleted else "NULL"
+    sqlite.run(
+        "INSERT INTO materials (id, tenant_id, updated_at, deleted_at)"
+        f" VALUES (CAST(x'61ff62' AS TEXT), 'a', '2024-05-01', {gone})"
+    )
+    (page,) = read(sqlite.source(deleted_at="deleted_at"), since=Cursor("2024-01-01T00:00:00", ""))
+    assert page.tombstones == (("a\ufffdb",) if deleted else ())
+    assert page.records.column("id").to_pylist() == ([] if deleted else ["a\ufffdb"])
+    assert page.cursor is not None
+    assert page.cursor.id == "a\ufffdb"
 
 
 @pytest.mark.parametrize("id_type", ["integer", "text", "numeric", ""])

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from vecsync_dagster.sources.sql_arrays import arrow_array
+from vecsync_dagster.arrays import arrow_array
 
 LISTS: list[list[Any]] = [
     [],
@@ -21,7 +21,9 @@ LISTS: list[list[Any]] = [
     [1.5, float("inf"), None],
     [1, 2.5, None],
     [True, None, False],
-    [b"x", None],
+    [False, True],
+    [b"x", None, b"", b"\xff"],
+    [bytearray(b"x"), b"y", None],
     [["a"], None],
 ]
 REFUSED: list[list[Any]] = [[2**70], ["\ud800"], [1, "a"], [2**60 + 1, 0.5]]
@@ -45,11 +47,14 @@ def test_what_pyarrow_refuses_is_refused_alike(values: list[Any]) -> None:
         arrow_array(values)
 
 
-def test_texts_and_numbers_need_no_pandas() -> None:
+def test_plain_values_need_no_pandas() -> None:
     """A process that only syncs does not load pandas."""
     code = (
-        "import sys; from vecsync_dagster.sources.sql_arrays import arrow_array;"
-        "arrow_array(['a', None]), arrow_array([1, None]), arrow_array([0.5]), arrow_array([None]);"
+        "import sys; from vecsync_dagster.arrays import arrow_array;"
+        "from vecsync_dagster.documents.record_bytes import record_bytes;"
+        "lists = ['a', None], [1, None], [0.5], [None], [b'a'], [True];"
+        "record_bytes([(arrow_array(values), values == ['a', None]) for values in lists[:2]]);"
+        "[arrow_array(values) for values in lists];"
         "sys.exit('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0

@@ -27,31 +27,37 @@ def arrow_array(values: Sequence[Any]) -> pa.Array:
         return pa.nulls(len(values))
     try:
         if kinds == {str}:
-            return _texts(values, nullable)
+            return _texts(pa.string(), list(map(str.encode, _filled(values, "", nullable))), values, nullable)
+        if kinds <= {bytes, bytearray}:
+            return _texts(pa.binary(), _filled(values, b"", nullable), values, nullable)
         if kinds == {int}:
             return _numbers(pa.int64(), "q", values, nullable)
         if kinds == {float}:
             return _numbers(pa.float64(), "d", values, nullable)
+        if kinds == {bool}:
+            return _numbers(pa.int8(), "b", values, nullable).cast(pa.bool_())
     except (OverflowError, UnicodeEncodeError):
         pass  # too large, or a lone surrogate: PyArrow has its own words for it
     return pa.array(values)
 
 
-def _texts(values: Sequence[str | None], nullable: bool) -> pa.Array:
-    encoded = [value.encode() if value else b"" for value in values]
+def _texts(kind: pa.DataType, encoded: Sequence[bytes | bytearray], values: Sequence[Any], nullable: bool) -> pa.Array:
     data = b"".join(encoded)
     if len(data) > _MAX_BYTES:
         raise OverflowError
     offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    np.fromiter(map(len, encoded), np.int32, len(encoded)).cumsum(out=offsets[1:])
     buffers = [_validity(values) if nullable else None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+    return pa.Array.from_buffers(kind, len(values), buffers)
 
 
 def _numbers(kind: pa.DataType, code: str, values: Sequence[Any], nullable: bool) -> pa.Array:
-    filled = [0 if value is None else value for value in values] if nullable else values
-    buffers = [_validity(values) if nullable else None, pa.py_buffer(array(code, filled))]
+    buffers = [_validity(values) if nullable else None, pa.py_buffer(array(code, _filled(values, 0, nullable)))]
     return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _filled(values: Sequence[Any], nothing: Any, nullable: bool) -> Sequence[Any]:
+    return [nothing if value is None else value for value in values] if nullable else values
 
 
 def _validity(values: Sequence[Any]) -> pa.Buffer:
