@@ -90,9 +90,8 @@ class DocumentBuilder:
         self._id = entity.id
         self._prefix = document_id(tenant, kind, "")
         self._settings = {name: entity.fingerprint(name).encode() for name in collections}
-        self._collections = {
-            name: _Collection(entity.collections[name], _metadata(entity_name, kind, tenant)) for name in collections
-        }
+        self._metadata = _metadata(entity_name, kind, tenant)
+        self._collections = {name: _Collection(entity.collections[name], self._metadata) for name in collections}
 
     def read(self, batch: pa.RecordBatch) -> Records:
         """The batch as Python values. Raises ConfigError if the configuration names a field that the records do
@@ -129,10 +128,15 @@ class DocumentBuilder:
         rows = sorted(set().union(*wanted.values())) if wanted else []
         batch = self._cleaner.clean(records.some(rows))
         place = {row: at for at, row in enumerate(rows)}
-        return {
-            name: self._collections[name].build(batch, {place[row]: hashes[name][row] for row in some})
-            for name, some in wanted.items()
+        payloads = {
+            c.payload_fields: _Payloads(self._metadata, c.payload_fields, batch) for c in self._collections.values()
         }
+        built: dict[str, DocumentBatch] = {}
+        for name, some in wanted.items():
+            collection = self._collections[name]
+            record_hash = {place[row]: hashes[name][row] for row in some}
+            built[name] = collection.build(batch, payloads[collection.payload_fields], record_hash)
+        return built
 
 
 def _metadata(entity_name: str, kind: str, tenant: str) -> dict[str, Any]:
@@ -149,46 +153,61 @@ def _metadata(entity_name: str, kind: str, tenant: str) -> dict[str, Any]:
     }
 
 
+class _Payloads:
+    """Of a batch's records, made once for all collections that have the same fields in them."""
+
+    def __init__(self, metadata: dict[str, Any], fields: tuple[str, ...], batch: CleanBatch) -> None:
+        self._metadata = metadata
+        self._fields = fields
+        self._values = list(batch.rows(fields))
+        self._made: dict[int, tuple[dict[str, Any], str]] = {}
+
+    def of(self, row: int, db_id: str) -> tuple[dict[str, Any], str]:
+        """The payload, but for the hashes in it, and its own hash."""
+        if row not in self._made:
+            payload = self._metadata.copy()
+            payload["id"] += db_id
+            payload["dbId"] = db_id
+            payload.update(zip(self._fields, self._values[row], strict=True))
+            self._made[row] = payload, payload_hash(payload)
+        return self._made[row]
+
+
 class _Collection:
     """What is the same for all documents of one collection and tenant."""
 
     def __init__(self, config: CollectionConfig, metadata: dict[str, Any]) -> None:
         self._template = Template(config.parts)
-        self._payload_fields = config.payload
+        self.payload_fields = config.payload
         self._hash = content_hasher(config.parts)
-        self._metadata = metadata
+        self._entity: str = metadata["entity"]
         self._prefix: str = metadata["id"]
         fields = ", ".join(self._template.fields)
         self._no_text = Problem(self._template.fields[0], f"the text is empty: none of {fields} has a value")
 
-    def build(self, batch: CleanBatch, wanted: Mapping[int, str]) -> DocumentBatch:
+    def build(self, batch: CleanBatch, payloads: _Payloads, wanted: Mapping[int, str]) -> DocumentBatch:
         """`wanted`: rows of the batch, with the hashes of their records."""
         built = DocumentBatch([], [])
-        rows = list(zip(batch.ids, batch.rows(self._template.fields), batch.rows(self._payload_fields), strict=True))
+        rows = list(zip(batch.ids, batch.rows(self._template.fields), strict=True))
         for row, record_hash in wanted.items():
-            db_id, texts, payload = rows[row]
+            db_id, texts = rows[row]
             problem = batch.problems.get(row)
             if problem is None and all(map(is_empty, texts)):
                 problem = self._no_text
             if problem is None and db_id is not None:
-                built.documents.append(self._document(db_id, texts, payload, record_hash))
+                built.documents.append(self._document(db_id, texts, payloads.of(row, db_id), record_hash))
             elif problem is not None:
                 built.rejections.append(self._rejection(db_id, problem, batch.record(row)))
         return built
 
-    def _document(self, db_id: str, texts: tuple[Any, ...], values: tuple[Any, ...], record_hash: str) -> Document:
-        identity = self._prefix + db_id
-        payload = self._metadata.copy()
-        payload["id"] = identity
-        payload["dbId"] = db_id
-        payload.update(zip(self._payload_fields, values, strict=True))
+    def _document(
+        self, db_id: str, texts: tuple[Any, ...], made: tuple[dict[str, Any], str], record_hash: str
+    ) -> Document:
         content = self._hash(texts)
-        hashed = payload_hash(payload)
-        payload[CONTENT_HASH] = content
-        payload[PAYLOAD_HASH] = hashed
-        return Document(
-            identity, db_id, payload["entity"], payload, content, hashed, texts, self._template, record_hash
-        )
+        shared, hashed = made
+        payload = shared | {CONTENT_HASH: content, PAYLOAD_HASH: hashed}
+        identity = payload["id"]
+        return Document(identity, db_id, self._entity, payload, content, hashed, texts, self._template, record_hash)
 
     def _rejection(self, db_id: str | None, problem: Problem, record: dict[str, Any]) -> Rejection:
         identity = None if db_id is None else self._prefix + db_id

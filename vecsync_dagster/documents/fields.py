@@ -14,13 +14,14 @@ from zlib import crc32
 import orjson
 
 from vecsync_dagster.documents.builder import Document
-from vecsync_dagster.documents.hashing import content_hasher, payload_hash
+from vecsync_dagster.documents.hashing import normal, unordered
 from vecsync_dagster.stores.base import RESERVED_KEYS
 
 __all__ = ["field_hashes", "modified_fields"]
 
 _LENGTH: Final = 8
-_text_hash: Final = content_hasher(())
+_REVISION: Final = b"2"
+"""Of the hashes: those of another one say nothing."""
 
 
 class _Layout(NamedTuple):
@@ -65,11 +66,12 @@ def _layout(texts: tuple[str, ...], payload: tuple[str, ...]) -> _Layout:
     own = [name for name in payload if name not in RESERVED_KEYS]
     names = tuple(dict.fromkeys([*texts, *own]))
     places = tuple((name, None if name in own else texts.index(name)) for name in names)
-    return _Layout(f"{crc32(orjson.dumps(names)):08x}", places, Struct(f">{len(names)}I"))
+    return _Layout(f"{crc32(_REVISION + orjson.dumps(names)):08x}", places, Struct(f">{len(names)}I"))
 
 
 def _number(value: Any, *, text: bool) -> int:
-    kind = value.__class__
-    if kind is list or kind is dict:
-        return int((_text_hash((value,)) if text else payload_hash({"": value}))[:_LENGTH], 16)
-    return crc32(orjson.dumps(value.strip().lower() if text and kind is str else value))
+    if text:
+        value = normal(value)
+    elif value.__class__ is list:
+        value = unordered(value)
+    return crc32(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))

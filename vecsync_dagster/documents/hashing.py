@@ -16,7 +16,7 @@ import orjson
 
 from vecsync_dagster.stores.base import CONTENT_HASH, PAYLOAD_HASH
 
-__all__ = ["attempt_hash", "content_hasher", "payload_hash", "point_id", "record_hashes"]
+__all__ = ["attempt_hash", "content_hasher", "normal", "payload_hash", "point_id", "record_hashes", "unordered"]
 
 _NAMESPACE = uuid.UUID("6f1d3ec2-5d0b-5f0e-9a3c-0c2b1a7e4d58")
 _LENGTH = 16
@@ -35,8 +35,8 @@ class content_hasher:  # noqa: N801 (used as a function)
         self._template = orjson.dumps(list(parts))
 
     def __call__(self, values: Iterable[Any]) -> str:
-        normal = [value.strip().lower() if value.__class__ is str else _normal(value) for value in values]
-        return sha256(self._template + orjson.dumps(normal, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
+        values = [value.strip().lower() if value.__class__ is str else normal(value) for value in values]
+        return sha256(self._template + orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
 
 
 def payload_hash(payload: Mapping[str, Any]) -> str:
@@ -46,7 +46,7 @@ def payload_hash(payload: Mapping[str, Any]) -> str:
         payload.pop(CONTENT_HASH, None)
         payload.pop(PAYLOAD_HASH, None)
     if list in map(type, payload.values()):
-        payload = {key: _unordered(value) if value.__class__ is list else value for key, value in payload.items()}
+        payload = {key: unordered(value) if value.__class__ is list else value for key, value in payload.items()}
     return sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
 
 
@@ -71,17 +71,19 @@ def point_id(entity: str, document_id: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{entity}/{document_id}"))
 
 
-def _normal(value: Any) -> Any:
+def normal(value: Any) -> Any:
+    """A text field's value as the content hash sees it."""
     if isinstance(value, str):
         return value.strip().lower()
     if isinstance(value, list):
-        return _unordered([_normal(item) for item in value])
+        return unordered([normal(item) for item in value])
     if isinstance(value, dict):
-        return {key: _normal(item) for key, item in value.items()}
+        return {key: normal(item) for key, item in value.items()}
     return value
 
 
-def _unordered(values: list[Any]) -> list[Any]:
+def unordered(values: list[Any]) -> list[Any]:
+    """The same for lists of the same values, in whatever order they are."""
     if len(values) < 2:
         return values
     return sorted(values, key=lambda value: orjson.dumps(value, option=orjson.OPT_SORT_KEYS))

@@ -53,6 +53,7 @@ class LedgerRow:
     attempt_hash: str | None
     retry_count: int
     next_attempt_at: datetime | None
+    field_hashes: str | None
     seen: bool
     """Whether this run has written the row already (last_seen_at is the run's own start)."""
 
@@ -288,10 +289,6 @@ class Ledger(Protocol):
 
     def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[str]:
         """db ids of failed rows whose next attempt is due, oldest attempt first."""
-        ...
-
-    def field_hashes(self, entity: str, collection: str, ids: Sequence[str]) -> dict[str, str]:
-        """The hashes of single fields, as last confirmed, of those document ids that have them."""
         ...
 
     def now(self) -> datetime:

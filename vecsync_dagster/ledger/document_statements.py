@@ -46,7 +46,6 @@ __all__ = [
     "WRITTEN",
     "confirm",
     "fail",
-    "field_hashes",
     "forget",
     "freshen",
     "list_of",
@@ -112,13 +111,9 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         _T.attempt_hash,
         _T.retry_count,
         _T.next_attempt_at,
+        _T.field_hashes,
         seen,
     ).where(_IN_COLLECTION, _among(dialect))
-
-
-@cache
-def field_hashes(dialect: str) -> Select[str, str]:
-    return select(_T.document_id, _T.field_hashes).where(_IN_COLLECTION, _among(dialect), _T.field_hashes.is_not(None))
 
 
 def list_of(dialect: str) -> Callable[[ColumnElement[Any]], Function[Any]]:

@@ -34,15 +34,6 @@ class Documents(LedgerPart):
                     found[row[1]] = LedgerRow(*row)
         return found
 
-    def field_hashes(self, entity: str, collection: str, ids: Sequence[str]) -> dict[str, str]:
-        statement = statements.field_hashes(self.database.dialect)
-        found: dict[str, str] = {}
-        with self.database.read() as connection:
-            for some in chunks(ids):
-                values = {**_collection(entity, collection), "ids": some}
-                found.update((row[0], row[1]) for row in connection.execute(statement, values))
-        return found
-
     def confirm(
         self,
         entity: str,

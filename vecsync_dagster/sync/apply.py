@@ -164,12 +164,9 @@ class _Batch:
 
     def _fields(self, changes: Sequence[Change]) -> list[_Fields]:
         """Of each document the hashes of its fields, and which of them changed since the store last confirmed it."""
-        t = self.target
-        known = [c.document.document_id for c in changes if c.row is not None and c.row.content_hash is not None]
-        before = t.ledger.field_hashes(t.entity, t.collection, known) if known else {}
         hashes = [field_hashes(change.document) for change in changes]
         return [
-            (after, modified_fields(change.document, before.get(change.document.document_id), after))
+            (after, modified_fields(change.document, None if change.row is None else change.row.field_hashes, after))
             for change, after in zip(changes, hashes, strict=True)
         ]
 

@@ -13,8 +13,8 @@ NOW = document()
 
 # The fields' names, then each one's value: name, description, price, website; functionality, categories, price.
 KNOWN = {
-    "tools": "e789c9e1de59907ee78b559b84b12baef57201ea",
-    "functionality": "727400455a34248e25457e1b84b12bae",
+    "tools": "84a51bd1de59907ee78b559b84b12baef57201ea",
+    "functionality": "a3b689beff410cf53fb165b184b12bae",
 }
 
 

@@ -33,6 +33,7 @@ SYNCED = LedgerRow(
     attempt_hash=None,
     retry_count=0,
     next_attempt_at=None,
+    field_hashes=None,
     seen=False,
 )
 THIS_ATTEMPT = attempt_hash(NOW.content_hash, NOW.payload_hash)
