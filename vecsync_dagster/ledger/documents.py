@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Delete, Update
 
 from vecsync_dagster.errors import LedgerRejected
@@ -189,4 +189,4 @@ def _failed(failure: Failed) -> dict[str, Any]:
 
 
 def _names(fields: Sequence[str] | None) -> str | None:
-    return None if fields is None else json.dumps(list(fields), ensure_ascii=False)
+    return None if fields is None else orjson.dumps(fields).decode()
