@@ -41,9 +41,10 @@ class SqlLedger(Documents, Partitions, Records, Touched, Retries, States, Vector
         """
         database = Database(url)
         try:
-            if auto_migrate and migrate.pending(database.engine):
+            if not auto_migrate:
+                migrate.require_head(database.engine)
+            elif migrate.pending(database.engine):
                 migrate.upgrade(database.engine)
-            migrate.require_head(database.engine)
         except BaseException:
             database.close()
             raise

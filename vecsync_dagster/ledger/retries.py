@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, get_args
 
 from sqlalchemy import ColumnElement, and_, func, literal_column, select, true, update
 
 from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.ledger.base import Tally
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
-from vecsync_dagster.ledger.record_states import FailedRow, Failures
+from vecsync_dagster.ledger.record_states import FailedRow, Failures, Status
 from vecsync_dagster.ledger.tables import index_state
 
 __all__ = ["Retries"]
@@ -19,6 +20,7 @@ __all__ = ["Retries"]
 _T: Final = index_state.c
 # Written out, not a parameter: only then do both databases see that the index of failed rows will do.
 _FAILED: Final = _T.status == literal_column("'failed'")
+_OTHERS: Final = tuple(status for status in get_args(Status) if status != "synced")
 _REJECTED: Final = _T.error_code == ValidationFailed.default_code
 
 
@@ -71,16 +73,25 @@ class Retries(LedgerPart):
                 connection.execute(update(index_state).where(place).values(values))
 
     def tally(self, entity: str, collection: str, tenant: str) -> Tally:
+        place = and_(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
+        # Of what is synced the number of rows says it all, and most is. For the others SQLite shall take the index
+        # that has them alone: hence their names, and the entity as no key of another index.
         query = select(
-            func.count(),
-            func.count(_T.content_hash),
+            select(func.count()).select_from(index_state).where(place).scalar_subquery(),
+            func.count().filter(_T.content_hash.is_(None)),
             func.count().filter(_FAILED, _T.next_attempt_at.is_not(None)),
             func.count().filter(_FAILED, _T.next_attempt_at.is_(None), ~_REJECTED),
             func.count().filter(_FAILED, _T.next_attempt_at.is_(None), _REJECTED),
-        ).where(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
+        ).where(
+            NOT_SYNCED,
+            _T.status.in_(_OTHERS),
+            _T.collection == collection,
+            _T.tenant_id == tenant,
+            _T.entity.concat("") == entity,
+        )
         with self.database.read() as connection:
-            rows, held, *failures = connection.execute(query).one()
-        return Tally(rows, held, Failures(*failures))
+            rows, never_held, *failures = connection.execute(query).one()
+        return Tally(rows, rows - never_held, Failures(*failures))
 
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:

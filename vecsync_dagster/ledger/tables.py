@@ -129,6 +129,9 @@ index_state = Table(
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     UniqueConstraint("collection", "document_id", name="uq_index_state_document"),
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
+    # Counts go by the indexes alone: a row that is synced is one that the store holds.
+    CheckConstraint("status <> 'synced' OR content_hash IS NOT NULL", name="ck_index_state_held"),
+    Index("ix_index_state_cleanup", "collection", "tenant_id", "last_seen_at"),
     Index("ix_index_state_partition_points", "collection", "tenant_id", "point_id"),
     Index(
         "ix_index_state_status",

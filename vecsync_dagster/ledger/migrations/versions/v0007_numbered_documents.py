@@ -2,7 +2,8 @@
 
 `partition_seen` says since when every document of a partition is known to be there. The index on the status keeps
 only what is not synced. The one on the points of a whole collection goes: point ids come in no order, which made it
-half of what a new row costs, and a collection is the sum of its partitions, whose points have an index.
+half of what a new row costs, and a collection is the sum of its partitions, whose points have an index. The one on
+last_seen_at comes back, now that only what changed is written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _TIME = sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
 _STATUS = ["collection", "tenant_id", "status", "next_attempt_at"]
 _NOT_SYNCED = sa.text("status <> 'synced'")
+_STATUSES = "status IN ('pending', 'synced', 'stale', 'failed')"
+_HELD = "status <> 'synced' OR content_hash IS NOT NULL"
 _FAILED = sa.text("status = 'failed'")
 _BEFORE = "index_state_before"
 
@@ -30,14 +33,17 @@ def upgrade() -> None:
     op.drop_index("ix_index_state_points", "index_state")
     if op.get_context().dialect.name == "sqlite":
         unique = sa.UniqueConstraint("collection", "document_id", name="uq_index_state_document")
-        _rebuild(sa.Column("number", sa.Integer(), primary_key=True), unique)
+        held = sa.CheckConstraint(_HELD, name="ck_index_state_held")
+        _rebuild(sa.Column("number", sa.Integer(), primary_key=True), unique, held)
     else:
         op.drop_constraint("index_state_pkey", "index_state")
         op.execute("ALTER TABLE index_state ADD COLUMN number BIGSERIAL PRIMARY KEY")
         op.create_unique_constraint("uq_index_state_document", "index_state", ["collection", "document_id"])
+        op.create_check_constraint("ck_index_state_held", "index_state", _HELD)
     op.create_index(
         "ix_index_state_status", "index_state", _STATUS, sqlite_where=_NOT_SYNCED, postgresql_where=_NOT_SYNCED
     )
+    op.create_index("ix_index_state_cleanup", "index_state", ["collection", "tenant_id", "last_seen_at"])
     op.create_table(
         "partition_seen",
         sa.Column("entity", _KEY, nullable=False),
@@ -55,10 +61,12 @@ def downgrade() -> None:
         "AND p.seen_at > index_state.last_seen_at"
     )
     op.drop_table("partition_seen")
+    op.drop_index("ix_index_state_cleanup", "index_state")
     op.drop_index("ix_index_state_status", "index_state")
     if op.get_context().dialect.name == "sqlite":
         _rebuild(sa.PrimaryKeyConstraint("collection", "document_id"))
     else:
+        op.drop_constraint("ck_index_state_held", "index_state")
         op.drop_column("index_state", "number")
         op.drop_constraint("uq_index_state_document", "index_state")
         op.create_primary_key("index_state_pkey", "index_state", ["collection", "document_id"])
@@ -73,7 +81,7 @@ def _rebuild(*keys: sa.schema.SchemaItem) -> None:
     op.rename_table("index_state", _BEFORE)
     columns = _columns()
     names = ", ".join(column.name for column in columns)
-    check = sa.CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status")
+    check = sa.CheckConstraint(_STATUSES, name="ck_index_state_status")
     numbered = any(isinstance(key, sa.Column) for key in keys)
     op.create_table("index_state", *columns, *keys, check, sqlite_autoincrement=numbered)
     op.execute(f"INSERT INTO index_state ({names}) SELECT {names} FROM {_BEFORE} ORDER BY rowid")  # noqa: S608 (names only)
