@@ -55,7 +55,7 @@ class LedgerRow:
     next_attempt_at: datetime | None
     field_hashes: str | None
     seen: bool
-    """Whether this run has written the row already (last_seen_at is the run's own start)."""
+    """Whether this run made the row, or failed with it (last_seen_at is the run's own start)."""
 
 
 class RunStart(NamedTuple):
@@ -221,7 +221,8 @@ class Ledger(Protocol):
         *,
         moved: bool = False,
     ) -> list[str]:
-        """Status synced, hashes stored, retry_count 0, error gone, last_seen_at = seen_at, last_synced_at = now.
+        """Status synced, hashes stored, retry_count 0, error gone, last_synced_at = now. last_seen_at = seen_at where
+        the partition did not have the row yet; for others see `mark_seen`.
 
         Rows of another tenant are taken over only where `moved` says that these documents were known to be
         there. Else that tenant's run took them meanwhile: they stay, and their ids are returned.
@@ -238,8 +239,8 @@ class Ledger(Protocol):
         started_at: datetime,
     ) -> Recognised:
         """Of those documents (id -> hash of the record as it is now) most need nothing and no further look: they
-        are synced, of this tenant and space, of just this record, and not written in this run yet. Nothing is
-        written: the run remembers their numbers."""
+        are synced, of this tenant and space, of just this record, and not made in this run. Nothing is written: the
+        run remembers their numbers."""
         ...
 
     def touch(

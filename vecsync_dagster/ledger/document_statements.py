@@ -191,7 +191,8 @@ def confirm(dialect: str, moved: bool) -> Insert:
     rows = insert.from_select(list(selected), select(*selected.values()).where(true()))  # SQLite must see a WHERE
     kept = {"number", "collection", "document_id", "entity", "point_id", "vector_version", "created_at"}
     if not moved:
-        kept |= {"scope", "tenant_id"}  # what is set is written to its indexes too, also where it is as it was
+        # What is set is written to its indexes too. When its own rows were seen, a run marks at its end.
+        kept |= {"scope", "tenant_id", "last_seen_at"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
     values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)

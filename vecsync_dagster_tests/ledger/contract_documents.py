@@ -78,6 +78,7 @@ class DocumentsContract:
         row = state(ledger, "d1")
         assert (row["vector_version"], row["content_hash"]) == (2, "c2")
         assert (row["created_at"], row["updated_at"]) == (NOON, LATER)
+        assert row["last_seen_at"] == NOON  # which a run marks at its end
 
     def test_success_ends_the_retries(self, ledger: SqlLedger) -> None:
         """A confirmed document shows no trace of the attempts that failed before (T3)."""
@@ -93,7 +94,8 @@ class DocumentsContract:
         confirm(ledger, A, ["d1"])
         ledger.confirm(*GLOBAL, SPACE, [confirmed("d1", vector=False)], LATER, moved=True)
         assert ledger.rows(*PLACE, ["d1"], NOON)["d1"].tenant == "global"
-        assert state(ledger, "d1")["scope"] == "global"
+        row = state(ledger, "d1")
+        assert (row["scope"], row["last_seen_at"]) == ("global", LATER)
         assert (ledger.tally(*A).rows, ledger.tally(*GLOBAL).rows) == (0, 1)
 
     def test_rows_are_found_whatever_their_tenant(self, ledger: SqlLedger) -> None:
