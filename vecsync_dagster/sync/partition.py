@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Literal
 
@@ -157,7 +157,7 @@ class PartitionSync:
             retry_permanent=self._retry_permanent,
             doubted=self._writing.doubted,
         )
-        self._seen.update(c.row.number for c in changes if c.row is not None and c.row.tenant == t.tenant)
+        self._meet(change.row for change in changes if change.row is not None)
         unchanged: dict[str, str | None] = {}
         for change in changes:
             setattr(self.figures, change.kind, getattr(self.figures, change.kind) + 1)
@@ -192,6 +192,10 @@ class PartitionSync:
                 first.append(document)
         return first, duplicates
 
+    def _meet(self, rows: Iterable[LedgerRow]) -> None:
+        """Rows that are accounted for: of those that the partition had when the run began."""
+        self._seen.update(row.number for row in rows if row.tenant == self.target.tenant and not row.seen)
+
     def _met_before(self, row: LedgerRow) -> bool:
         return row.seen or row.number in self._seen
 
@@ -201,8 +205,7 @@ class PartitionSync:
         t = self.target
         self.figures.invalid += len(rejections)
         self.figures.unidentified += sum(1 for r in rejections if r.document_id is None)
-        ours = (rows[r.document_id] for r in rejections if r.document_id in rows)
-        self._seen.update(row.number for row in ours if row.tenant == t.tenant)
+        self._meet(rows[r.document_id] for r in rejections if r.document_id in rows)
         if self.depth == "apply":
             self._keep_rejected(rejections)
             told = [Rejected(r.db_id, r.code, r.field, r.error, t.collection) for r in rejections]
@@ -323,9 +326,8 @@ class PartitionSync:
         """Remove the documents of this tenant among those ids."""
         t = self.target
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-        ours = {i: row for i, row in rows.items() if row.tenant == t.tenant}
-        gone = [(i, point_id(t.entity, i)) for i in ours]
-        self._seen.update(row.number for row in ours.values())  # accounted for
+        self._meet(rows.values())
+        gone = [(i, point_id(t.entity, i)) for i, row in rows.items() if row.tenant == t.tenant]
         if gone and self.depth == "apply":
             self._writing.begin()
             remove(t, t.tenant, gone)

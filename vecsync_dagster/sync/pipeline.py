@@ -286,7 +286,8 @@ def _close(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> Non
         if ended and not job.interrupted and part.error is None:
             part.remove_absent()
         if part.error is None:
-            part.remember(all_seen=all_seen)
+            if not job.interrupted:
+                part.remember(all_seen=all_seen)
             job.settled.append(part)
     except VecsyncError as error:
         part.error = part.error or error
