@@ -14,7 +14,7 @@ import psutil
 
 from benchmarks.plot import svg
 from benchmarks.replay import replay
-from benchmarks.scenarios import Pair, growth, killed, local_model, lost, partitions, phases, tenants
+from benchmarks.scenarios import Pair, growth, kept, killed, local_model, lost, partitions, phases, tenants
 from benchmarks.table import markdown
 from benchmarks.workload import WORKS, Row, products, works, write_table
 from vecsync_dagster_tests.replay import DATA
@@ -83,7 +83,7 @@ def _sizes(arguments: argparse.Namespace) -> list[int]:
 
 def _table(folder: Path, seed: int, rows: Sequence[Row], kind: str = "products, ") -> Iterator[tuple[str, list[Pair]]]:
     pairs: list[Pair] = []
-    for scenario in (killed, lost, phases):
+    for scenario in (killed, lost, kept, phases):
         source = folder / f"{scenario.__name__}.db"
         write_table(source, rows)
         pairs += scenario(folder / scenario.__name__, source, len(rows), seed)

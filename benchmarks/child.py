@@ -26,8 +26,8 @@ AUTOMATION = ("definitions", "tenants_tick", "first_sync", "changes_tick", "unch
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`runner` is floor, floor_read_back, vecsync, repair, partitions, model, model_sync, replay_floor, replay_vecsync
-    or one of automation.py. `state` holds its ledger and its store."""
+    """`runner` is floor, floor_read_back, floor_keep, vecsync, repair, partitions, model, model_sync, replay_floor,
+    replay_vecsync or one of automation.py. `state` holds its ledger and its store."""
 
     runner: str
     source: str
@@ -85,10 +85,12 @@ def main() -> None:
 
 def _runner(task: Task) -> Runner:
     """Imported here, so that no runner pays for another's imports."""
-    if task.runner in ("floor", "floor_read_back"):
+    if task.runner.startswith("floor"):
         from benchmarks import floor
 
-        return floor.run if task.runner == "floor" else floor.run_and_read_back
+        return {"floor": floor.run, "floor_read_back": floor.run_and_read_back, "floor_keep": floor.run_and_keep}[
+            task.runner
+        ]
     if task.runner in ("model", "model_sync"):
         from benchmarks import local_model
 

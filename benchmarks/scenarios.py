@@ -10,7 +10,7 @@ from benchmarks.child import Measured, Task
 from benchmarks.processes import Wrong, assert_right, embedded_so_far, kill, lose_points, measure, wrong_points
 from benchmarks.workload import change_prices, change_texts, products, write_table
 
-__all__ = ["Pair", "growth", "killed", "local_model", "lost", "partitions", "phases", "tenants"]
+__all__ = ["Pair", "growth", "kept", "killed", "local_model", "lost", "partitions", "phases", "tenants"]
 
 IN_FLIGHT = 200 * 3  # sync.batch x sync.parallel
 
@@ -76,6 +76,13 @@ def phases(folder: Path, source: Path, rows: int, seed: int) -> Iterator[Pair]:
     yield tried.right(tried.pair("c texts 1 %, deleted 0.1 %", 1.5), embedded=changed, written=changed, deleted=gone)
     priced = change_prices(source, seed)
     yield tried.right(tried.pair("d prices 5 %", 1.5), embedded=0, written=0, payloads=priced, deleted=0)
+
+
+def kept(folder: Path, source: Path, rows: int, seed: int) -> Iterator[Pair]:
+    """A first sync beside a floor that keeps each vector on disk before it uses it, as vecsync does."""
+    tried = _Tried(folder, source, floor_first=seed % 2 == 0)
+    pair = tried.pair("a first sync, both keep the vectors", 1.3, floor="floor_keep")
+    yield tried.right(pair, written=rows, embedded=rows)
 
 
 def killed(folder: Path, source: Path, rows: int, seed: int) -> Iterator[Pair]:
