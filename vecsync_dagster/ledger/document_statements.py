@@ -17,6 +17,7 @@ from sqlalchemy import (
     FromClause,
     Function,
     Select,
+    Subquery,
     Text,
     Update,
     and_,
@@ -128,9 +129,12 @@ def recognise(dialect: str) -> Select[*tuple[Any, ...]]:
     that are synced and whose records have these hashes, and the ids of the others."""
     given = _given(dialect)
     listed = list_of(dialect)
+    # Looked up one by one: of a join PostgreSQL, without statistics, would read the whole collection.
+    number = select(_T.number).where(_alike(given)).scalar_subquery().label("number")
+    found = _once(select(given.c.key, number), dialect)
     return select(
-        listed(_T.number).filter(_T.number.is_not(None)), listed(given.c.key).filter(_T.number.is_(None))
-    ).outerjoin_from(given, index_state, _alike(given))
+        listed(found.c.number).filter(found.c.number.is_not(None)), listed(found.c.key).filter(found.c.number.is_(None))
+    )
 
 
 @cache
@@ -261,9 +265,14 @@ def _given(dialect: str) -> FromClause:
     """The pairs of the one parameter `hashes` as a table of key and value."""
     if dialect == "sqlite":
         pairs = func.json_each(bindparam("hashes", type_=JSON)).table_valued("key", "value")
-        # With a limit, even one of all, SQLite reads the pairs first; else it walks the collection for each.
-        return select(pairs.c.key, pairs.c.value).limit(-1).subquery("given")
+        return _once(select(pairs.c.key, pairs.c.value), dialect)
     return func.jsonb_each_text(bindparam("hashes", type_=JSONB)).table_valued("key", "value", name="given")
+
+
+def _once(query: Select[*tuple[Any, ...]], dialect: str) -> Subquery:
+    """A subquery that the database reads by itself, with a limit or an offset of nothing; else it would walk the
+    whole collection for each pair, or look a row up each time that its number is used."""
+    return (query.limit(-1) if dialect == "sqlite" else query.offset(0)).subquery()
 
 
 def _among(dialect: str) -> ColumnElement[bool]:
