@@ -14,7 +14,7 @@ from vecsync_dagster_tests.properties import a_property
 DISTANCES: list[Distance] = ["cosine", "dot", "euclid"]
 SPACES = st.builds(
     Space,
-    provider=st.text(st.characters(exclude_characters="/"), min_size=1),
+    provider=st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1),
     model=st.text(min_size=1),
     dimensions=st.integers(1, 10**5),
     distance=st.sampled_from(DISTANCES),

@@ -220,11 +220,15 @@ def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[b
     try:
         # Closed here and now, not by the garbage collector: the source holds a connection open.
         with contextlib.closing(_pages(job, read)) as pages:
-            for page in pages:
-                cursor = page.cursor or cursor
-                feed.page(page)
-                if job.interrupted or all(part.error for part in parts.values()):
-                    return False, None
+            try:
+                for page in pages:
+                    cursor = page.cursor or cursor
+                    feed.page(page)
+                    if job.interrupted or all(part.error for part in parts.values()):
+                        return False, None
+            except VecsyncError:
+                feed.finish()  # what came before the export broke
+                raise
             feed.finish()
         if job.exports and read.since is not None and read.limit is None and read.offset == 0:
             _feed_retries(job, feed, parts)
