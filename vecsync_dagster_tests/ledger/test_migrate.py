@@ -178,6 +178,11 @@ def test_an_sqlite_file_is_set_up_by_one_at_a_time(tmp_path: Path) -> None:
     assert migrate.current(f"sqlite:///{file}") == migrate.head()
 
 
+def test_the_head_is_the_newest_migration() -> None:
+    """The version that a ledger is compared with is that of the last migration."""
+    assert migrate._script().get_current_head() == migrate.head()
+
+
 def test_keys_sort_bytewise_on_postgresql(postgres_database: str) -> None:
     """Point ids, and all that is part of a key, have the collation C whatever the server's locale."""
     migrate.upgrade(postgres_database)
