@@ -6,7 +6,7 @@ point again, and takes the vector from the cache. What no row tells of is found 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import RetryConfig
+from vecsync_dagster.documents import Rejection
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
-from vecsync_dagster.documents.hashing import attempt_hash
+from vecsync_dagster.documents.hashing import attempt_hash, point_id
 from vecsync_dagster.errors import StoreRejected, VecsyncError
-from vecsync_dagster.ledger.base import Confirmed, Failed
+from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.writing import leave_mark
 
-__all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "fail_changes", "remove"]
+__all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "fail_changes", "mark_rejected", "remove"]
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -68,6 +69,35 @@ def embed_changes(target: Target, changes: Sequence[Change]) -> Figures:
     _, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
     figures.failed += len(failures)
     return figures
+
+
+def mark_rejected(
+    target: Target, rejections: Sequence[Rejection], rows: Mapping[str, LedgerRow], seen_at: datetime
+) -> None:
+    """Rows that the store holds stay and become stale: a bad record is no reason to lose the last good one. Records
+    never stored get a failed row, so that the ledger accounts for every record. `rows`: those of their documents."""
+    t = target
+    identified = {r.document_id: r for r in rejections if r.document_id is not None}
+    stored = [i for i in identified if i in rows and rows[i].tenant == t.tenant and rows[i].content_hash]
+    for identity in stored:
+        error = identified.pop(identity).error
+        t.ledger.mark_stale(t.entity, t.collection, t.tenant, [identity], "VALIDATION_ERROR", error, seen_at)
+    # A row of another tenant is that tenant's to remove: its document does not exist here.
+    never = [(i, r) for i, r in identified.items() if i not in rows or rows[i].tenant == t.tenant]
+    failures = [
+        Failed(
+            document_id=identity,
+            db_id=rejection.db_id or "",
+            point_id=point_id(t.entity, identity),
+            attempt_hash="",
+            error_code=rejection.code,
+            error=rejection.error,
+            retry_count=0,
+            next_attempt_at=None,
+        )
+        for identity, rejection in never
+    ]
+    t.ledger.fail(t.entity, t.collection, t.tenant, t.space, failures, seen_at)
 
 
 def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]]) -> None:

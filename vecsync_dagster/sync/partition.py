@@ -11,10 +11,10 @@ from pyroaring import BitMap64
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
-from vecsync_dagster.ledger.base import Failed, LedgerRow, Recognised, Rejected
+from vecsync_dagster.ledger.base import LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import GLOBAL
-from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, remove
+from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, mark_rejected, remove
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import mend_unfinished
@@ -210,7 +210,7 @@ class PartitionSync:
             self._keep_rejected(rejections)
             told = [Rejected(r.db_id, r.code, r.field, r.error, t.collection) for r in rejections]
             t.ledger.reject(self._run_id, t.entity, t.tenant, told, self.started_at)
-            self._mark_rejected(rejections, rows)
+            mark_rejected(t, rejections, rows, self.started_at)
         if not t.settings.skip_invalid:
             raise ValidationFailed(
                 f"{t}: {len(rejections)} records were rejected and skip_invalid is false; the first: "
@@ -218,34 +218,6 @@ class PartitionSync:
                 entity=t.entity,
                 rejected=len(rejections),
             )
-
-    def _mark_rejected(self, rejections: Sequence[Rejection], rows: dict[str, LedgerRow]) -> None:
-        """Rows that the store holds stay and become stale: a bad record is no reason to lose the last good
-        one. Records never stored get a failed row, so that the ledger accounts for every record."""
-        t = self.target
-        identified = {r.document_id: r for r in rejections if r.document_id is not None}
-        stored = [i for i, r in identified.items() if i in rows and rows[i].tenant == t.tenant and rows[i].content_hash]
-        for identity in stored:
-            error = identified.pop(identity).error
-            t.ledger.mark_stale(
-                t.entity, t.collection, t.tenant, [identity], "VALIDATION_ERROR", error, self.started_at
-            )
-        # A row of another tenant is that tenant's to remove: its document does not exist here.
-        never = [r for i, r in identified.items() if i not in rows or rows[i].tenant == t.tenant]
-        failures = [
-            Failed(
-                document_id=r.document_id or "",
-                db_id=r.db_id or "",
-                point_id=point_id(t.entity, r.document_id or ""),
-                attempt_hash="",
-                error_code=r.code,
-                error=r.error,
-                retry_count=0,
-                next_attempt_at=None,
-            )
-            for r in never
-        ]
-        t.ledger.fail(t.entity, t.collection, t.tenant, t.space, failures, self.started_at)
 
     # -- writing -----------------------------------------------------------------------------------
 
