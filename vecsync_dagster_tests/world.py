@@ -19,8 +19,9 @@ import yaml
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.documents import Document, DocumentBuilder
+from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.ledger.part import utc_now
-from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.stores import GLOBAL, VectorStore
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
 
 ENTITY = "works"
@@ -181,21 +182,23 @@ class World:
         }
 
     def assert_vectors(self) -> None:
-        """Each point's vector is its own text's: nothing is as near to it as the points of that text."""
-        documents = self.documents()
-        text_of = {document.point_id: document.text for document in documents}
         with self.workspace() as workspace:
             provider = workspace.embedders.of(ENTITY, ENTITY, pin=False).provider
-            texts = list(dict.fromkeys(text_of.values()))
-            vectors = provider.embed_documents([provider.prepare(text).text for text in texts]).vectors
-            vector_of = dict(zip(texts, vectors, strict=True))
-            store = workspace.store_of(ENTITY, ENTITY)
-            for document in documents:
-                tenant = document.payload["tenantId"] or GLOBAL
-                there = [d for d in documents if d.payload["tenantId"] in (None, tenant) and d.text == document.text]
-                hits = store.search(ENTITY, vector_of[document.text], tenant, limit=len(there))
-                assert {text_of[hit.point_id] for hit in hits} == {document.text}
-                assert min(hit.score for hit in hits) > 0.999
+            assert_vectors(workspace.store_of(ENTITY, ENTITY), provider, self.documents())
+
+
+def assert_vectors(store: VectorStore, provider: EmbeddingProvider, documents: Sequence[Document]) -> None:
+    """Each point's vector is its own text's: nothing is as near to it as the points of that text."""
+    text_of = {document.point_id: document.text for document in documents}
+    texts = list(dict.fromkeys(text_of.values()))
+    vectors = provider.embed_documents([provider.prepare(text).text for text in texts]).vectors
+    vector_of = dict(zip(texts, vectors, strict=True))
+    for document in documents:
+        tenant = document.payload["tenantId"] or GLOBAL
+        there = [d for d in documents if d.payload["tenantId"] in (None, tenant) and d.text == document.text]
+        hits = store.search(ENTITY, vector_of[document.text], tenant, limit=len(there))
+        assert {text_of[hit.point_id] for hit in hits} == {document.text}
+        assert min(hit.score for hit in hits) > 0.999
 
 
 def config_of(folder: Path, *, source: Mapping[str, Any], store: Mapping[str, Any], **more: Any) -> Config:

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
+from unittest.mock import patch
 
-import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from vecsync_dagster.config.models import HashProvider as HashConfig
 from vecsync_dagster.config.models import SyncConfig
-from vecsync_dagster.embedding.hashing import HashProvider
 from vecsync_dagster.errors import (
     EmbeddingUnavailable,
     LedgerUnavailable,
     SourceUnavailable,
     StoreUnavailable,
 )
-from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.sources import build_source
-from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.ledger import migrate
+from vecsync_dagster.stores import GLOBAL, VectorStore
 from vecsync_dagster.sync import PartitionResult, SyncOptions, sync_tenant
 from vecsync_dagster_tests.fakes.memory_store import MemoryStore
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
+from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.sync.fates import Crash, Fate, Fated, Kind
-from vecsync_dagster_tests.world import ENTITY, World, config_of
+from vecsync_dagster_tests.world import ENTITY, World, assert_vectors, config_of
 
 TENANTS = (GLOBAL, "acme", "brick")
 SETTINGS = SyncConfig.model_validate({"page": 2, "batch": 1, "delete_batch": 1, "parallel": 2})
@@ -89,36 +89,28 @@ fates = st.tuples(
 )
 
 
-class AnySequence(RuleBasedStateMachine):
-    """The source is a real table, the ledger a real database; store and embedding are plain and fast."""
+Parts = Callable[[], AbstractContextManager[tuple[World, VectorStore | None]]]
+"""Makes an empty world; with it a store, where it is not to be the world's own."""
 
-    def __init__(self) -> None:
+
+class AnySequence(RuleBasedStateMachine):
+    """Source and ledger are real databases; which, and which store, is what `parts` says."""
+
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="vecsync-sequence-"))
-        config = config_of(
-            self.folder, source={"type": "sqlite", "path": "source.db"}, store={"type": "qdrant", "path": "unused"}
-        )
-        works = config.entities[ENTITY].model_copy(update={"overlap": timedelta(seconds=2)})
-        self.world = World(
-            f"sqlite:///{self.folder / 'source.db'}", config.model_copy(update={"entities": {ENTITY: works}})
-        )
-        self.source = build_source(
-            config.sources["estimating"], works, name="estimating", entity_name=ENTITY, path_of=config.path
-        )
-        self.ledger = SqlLedger.open(f"sqlite:///{self.folder / 'ledger.sqlite'}")
-        self.store = MemoryStore()
-        self.provider = HashProvider(HashConfig(provider="hash", dimensions=8))
-        with self.world.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # rows may change while others read them
+        with ExitStack() as stack:
+            self.world, store = stack.enter_context(parts())
+            works = self.world.config.entities[ENTITY].model_copy(update={"overlap": timedelta(seconds=2)})
+            self.world.config = self.world.config.model_copy(update={"entities": {ENTITY: works}})
+            workspace = stack.enter_context(self.world.kept_open())
+            self.source, self.ledger = workspace.source(ENTITY), workspace.ledger
+            self.store = store or workspace.store_of(ENTITY, ENTITY)
+            self.provider = workspace.embedders.of(ENTITY, ENTITY, pin=False).provider
+            self.parts = stack.pop_all()
 
     def teardown(self) -> None:
-        try:
+        with self.parts:
             self.after_one_full_run_everything_is_right()
-        finally:
-            self.ledger.close()
-            self.source.close()
-            self.world.engine.dispose()
-            shutil.rmtree(self.folder)
 
     # -- the source changes ------------------------------------------------------------------------
     @initialize()
@@ -206,9 +198,9 @@ class AnySequence(RuleBasedStateMachine):
             second()
             self.run(others[0], options)
 
-        before = dict(self.store.points)
+        before = self.stored()
         self.run(first, replace(options, dry_run=True))
-        assert self.store.points == before
+        assert self.stored() == before
         self.run(first, replace(options, limit=limit, offset=(limit or 0) % 2), fate, meanwhile)
         if fate[2] != "meanwhile":
             second()
@@ -257,8 +249,8 @@ class AnySequence(RuleBasedStateMachine):
         for tenant in TENANTS:
             self.run(tenant, options)
         expected = self.world.expected()
-        assert self.store.points == expected
-        self.assert_vectors()
+        assert self.stored() == expected
+        assert_vectors(self.store, self.provider, self.world.documents())
         rows = {p.point_id: (p.tenant, p.content_hash, p.payload_hash) for p in self.ledger_points()}
         assert rows == {
             point_id: (payload["tenantId"] or GLOBAL, payload["contentHash"], payload["payloadHash"])
@@ -269,13 +261,8 @@ class AnySequence(RuleBasedStateMachine):
             assert result.ok, result.checks
             assert not result.figures.touched
 
-    def assert_vectors(self) -> None:
-        """Each point has the vector of its own text."""
-        documents = self.world.documents()
-        texts = [self.provider.prepare(document.text).text for document in documents]
-        vectors = self.provider.embed_documents(texts).vectors
-        for document, vector in zip(documents, vectors, strict=True):
-            assert np.array_equal(self.store.vectors[document.point_id], vector), document.document_id
+    def stored(self) -> dict[str, dict[str, Any]]:
+        return {point.point_id: dict(point.payload) for page in self.store.scan(ENTITY) for point in page}
 
     def ledger_points(self) -> list[Any]:
         return [point for page in self.ledger.points(ENTITY, ENTITY) for point in page]
@@ -289,13 +276,61 @@ def whose(tenant: str) -> dict[str, Any]:
     return {"tenant_id": None if tenant == GLOBAL else tenant, "is_global": tenant == GLOBAL}
 
 
-TestAnySequence = AnySequence.TestCase
-TestAnySequence.settings = settings(
-    max_examples=14,
-    stateful_step_count=10,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=(Phase.generate,),  # finding a smaller example takes longer than a test may
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+@contextmanager
+def on_sqlite() -> Iterator[tuple[World, None]]:
+    """SQLite, and the embedded store."""
+    with tempfile.TemporaryDirectory(prefix="vecsync-sequence-") as folder:
+        source, store = {"type": "sqlite", "path": "source.db"}, {"type": "qdrant", "path": "qdrant"}
+        world = World(f"sqlite:///{folder}/source.db", config_of(Path(folder), source=source, store=store))
+        with world.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # rows may change while others read them
+        yield world, None
+
+
+@contextmanager
+def in_memory() -> Iterator[tuple[World, VectorStore]]:
+    """SQLite, and a store that is fast enough for many sequences."""
+    with on_sqlite() as (world, _):
+        yield world, MemoryStore()
+
+
+@contextmanager
+def on_postgres(server: str) -> Iterator[tuple[World, None]]:
+    """A database for source and ledger, and the store over HTTP."""
+    with tempfile.TemporaryDirectory() as folder, new_database(server) as url, QdrantRest() as store:
+        config = config_of(
+            Path(folder),
+            source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
+            store={"type": "qdrant", "url": store.url, "timeout_s": 30},
+            ledger={"url": {"env": "SOURCE_URL"}},
+        )
+        migrate.upgrade(url)
+        with patch.dict("os.environ", SOURCE_URL=url):
+            yield World(url.replace("postgresql://", "postgresql+psycopg://"), config), None
+
+
+def assert_any_sequence_ends_well(parts: Parts, *, sequences: int) -> None:
+    run_state_machine_as_test(
+        lambda: AnySequence(parts),
+        settings=settings(
+            max_examples=sequences,
+            stateful_step_count=10,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=(Phase.generate,),  # finding a smaller example takes longer than a test may
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
+
+
+def test_many_sequences() -> None:
+    assert_any_sequence_ends_well(in_memory, sequences=14)
+
+
+def test_some_sequences_on_sqlite_and_the_embedded_store() -> None:
+    assert_any_sequence_ends_well(on_sqlite, sequences=5)
+
+
+def test_some_sequences_on_postgres_and_the_http_store(postgres_url: str) -> None:
+    assert_any_sequence_ends_well(lambda: on_postgres(postgres_url), sequences=5)
