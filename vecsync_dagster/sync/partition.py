@@ -78,6 +78,7 @@ class PartitionSync:
         self._running: dict[Future[Figures], list[str]] = {}
         self._pending: set[str] = set()
         self._others: bool | None = None
+        self._broken = False
         self._planned: set[str] = set()
         self._writing = Writing(target, run_id)
 
@@ -239,8 +240,15 @@ class PartitionSync:
         return Figures()
 
     def _work(self, batch: list[Change]) -> Figures:
-        if self._stop():
-            return Figures()  # the run was asked to end before this batch began
+        if self._broken or self._stop():
+            return Figures()  # the run ended before this batch began
+        try:
+            return self._write(batch)
+        except (BatchFailed, VecsyncError):
+            self._broken = True  # the others would fail likewise, after they were paid for
+            raise
+
+    def _write(self, batch: list[Change]) -> Figures:
         if self.depth == "embed":
             return embed_changes(self.target, batch)
         if self._unreachable is not None:

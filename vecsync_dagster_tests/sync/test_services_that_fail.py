@@ -7,22 +7,27 @@ everything right without paying for a text twice (beyond the batch in flight whe
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 import stamina
 from psycopg import sql
 
-from vecsync_dagster.errors import LedgerUnavailable
+from vecsync_dagster.errors import LedgerUnavailable, StoreRejected
 from vecsync_dagster.ledger import migrate
-from vecsync_dagster.sync import PartitionResult, SyncOptions
+from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
+from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
 from vecsync_dagster_tests.fakes.openai_server import Fault, OpenAIServer
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.servers.postgres import new_database
@@ -32,14 +37,22 @@ BATCH = 10
 MANY = 1000
 
 
+class Away(Protocol):
+    """Takes the ledger's database away, and gives it back."""
+
+    def go(self) -> None: ...
+
+    def come_back(self) -> None: ...
+
+
 @dataclass
-class Remote:
-    """A world whose services are all remote, and the servers themselves."""
+class Services:
+    """A world with a provider that can fail, and the ledger's database, which can go away."""
 
     world: World
-    store: QdrantRest
     provider: OpenAIServer
     ledger_url: str
+    ledger: Away
 
     def work(self) -> None:
         """Something of every kind to do: payloads, changed and new texts, removals."""
@@ -76,32 +89,79 @@ def _no_waiting() -> Iterator[None]:
 
 
 @pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with OpenAIServer(dimensions=16) as server:
+        yield server
+
+
+def in_batches(provider: OpenAIServer) -> dict[str, Any]:
+    """Keys of a configuration: this provider, and small batches one after another."""
+    openai = {
+        "provider": "openai",
+        "model": "loopback",
+        "dimensions": 16,
+        "base_url": provider.base_url,
+        "texts_per_request": BATCH,
+        "attempts": 2,
+        "timeout_s": 30,
+    }
+    return {"embedding": {"chain": [openai]}, "sync": {"batch": BATCH, "page": BATCH, "parallel": 1}}
+
+
+@pytest.fixture
+def http_store() -> Iterator[QdrantRest]:
+    with QdrantRest() as server:
+        yield server
+
+
+@pytest.fixture
 def remote(
-    tmp_path: Path, postgres_url: str, postgres_database: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Remote]:
-    with new_database(postgres_url) as ledger, QdrantRest() as store, OpenAIServer(dimensions=16) as provider:
+    tmp_path: Path,
+    postgres_url: str,
+    postgres_database: str,
+    http_store: QdrantRest,
+    provider: OpenAIServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Services]:
+    """PostgreSQL and the HTTP store; source and ledger are databases of their own."""
+    with new_database(postgres_url) as ledger:
         migrate.upgrade(ledger)
-        for name, value in (("SOURCE_URL", postgres_database), ("LEDGER_URL", ledger), ("OPENAI_API_KEY", "test-key")):
-            monkeypatch.setenv(name, value)
-        openai = {
-            "provider": "openai",
-            "model": "loopback",
-            "dimensions": 16,
-            "base_url": provider.base_url,
-            "texts_per_request": BATCH,
-            "attempts": 2,
-            "timeout_s": 30,
-        }
+        monkeypatch.setenv("SOURCE_URL", postgres_database)
+        monkeypatch.setenv("LEDGER_URL", ledger)
         config = config_of(
             tmp_path,
             source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
-            store={"type": "qdrant", "url": store.url, "timeout_s": 30, "attempts": 2},
-            embedding={"chain": [openai]},
+            store={"type": "qdrant", "url": http_store.url, "timeout_s": 30, "attempts": 2},
             ledger={"url": {"env": "LEDGER_URL"}},
-            sync={"batch": BATCH, "page": BATCH, "parallel": 1},
+            **in_batches(provider),
         )
         url = postgres_database.replace("postgresql://", "postgresql+psycopg://")
-        yield Remote(World(url, config), store, provider, ledger)
+        driver = ledger.replace("postgresql://", "postgresql+psycopg://")
+        yield Services(World(url, config), provider, driver, PostgresAway(ledger))
+
+
+@pytest.fixture
+def local(tmp_path: Path, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """SQLite and the embedded store."""
+    ledger = tmp_path / "ledger.sqlite"
+    migrate.upgrade(f"sqlite:///{ledger}")
+    monkeypatch.setenv("LEDGER_URL", f"sqlite:///{ledger}?timeout=0.5")
+    config = config_of(
+        tmp_path,
+        source={"type": "sqlite", "path": "source.db"},
+        store={"type": "qdrant", "path": "qdrant", "lock_timeout_s": 0.2},
+        ledger={"url": {"env": "LEDGER_URL"}},
+        **in_batches(provider),
+    )
+    world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
+    return Services(world, provider, f"sqlite:///{ledger}", SqliteAway(ledger))
+
+
+@pytest.fixture(params=["local", "remote"])
+def services(request: pytest.FixtureRequest) -> Services:
+    found: Services = request.getfixturevalue(request.param)
+    return found
 
 
 # -- the store -----------------------------------------------------------------------------------------
@@ -113,12 +173,12 @@ STATUSES = {429: "QDRANT_RATE_LIMIT", 500: "QDRANT_UNAVAILABLE", 503: "QDRANT_UN
 
 
 @pytest.mark.parametrize(("place", "status"), [*((place, 500) for place in PLACES), ("upsert", 429), ("delete", 503)])
-def test_the_store_answers_with_an_error(remote: Remote, place: str, status: int) -> None:
+def test_the_store_answers_with_an_error(remote: Services, http_store: QdrantRest, place: str, status: int) -> None:
     """The run fails with the store's code, wherever the answer came; nothing was lost."""
     remote.work()
-    remote.store.fail(status=status, times=MANY, path_contains=PLACES[place])
+    http_store.fail(status=status, times=MANY, path_contains=PLACES[place])
     result = remote.sync()
-    remote.store.recover()
+    http_store.recover()
     assert result.outcome == "failed"
     assert result.error is not None
     assert result.error.code == STATUSES[status]
@@ -126,13 +186,15 @@ def test_the_store_answers_with_an_error(remote: Remote, place: str, status: int
 
 
 @pytest.mark.parametrize("place", [*WRITES, "scan"])
-def test_fault_08_a_store_that_hangs_is_the_stores_time_out(remote: Remote, place: str) -> None:
+def test_fault_08_a_store_that_hangs_is_the_stores_time_out(
+    remote: Services, http_store: QdrantRest, place: str
+) -> None:
     """A time-out of the store is QDRANT_TIMEOUT, in the result, the run's record and the rows: never the provider's."""
     remote.work()
-    remote.store.hang(1.3, times=MANY, path_contains=PLACES[place])
+    http_store.hang(1.3, times=MANY, path_contains=PLACES[place])
     with remote.world.impatient("store"):
         result = remote.sync()
-    remote.store.recover()
+    http_store.recover()
     assert result.error is not None
     assert result.error.code == "QDRANT_TIMEOUT"
     with remote.world.workspace() as workspace:
@@ -144,12 +206,14 @@ def test_fault_08_a_store_that_hangs_is_the_stores_time_out(remote: Remote, plac
 
 @pytest.mark.parametrize("place", WRITES)
 @pytest.mark.parametrize("times", [1, MANY])
-def test_the_store_cuts_the_connection_after_it_wrote(remote: Remote, place: str, times: int) -> None:
+def test_the_store_cuts_the_connection_after_it_wrote(
+    remote: Services, http_store: QdrantRest, place: str, times: int
+) -> None:
     """Once is made good by the second attempt; for good is a failed run, whose writes are made again without harm."""
     remote.work()
-    remote.store.cut_after_write(times=times, path_contains=PLACES[place])
+    http_store.cut_after_write(times=times, path_contains=PLACES[place])
     result = remote.sync()
-    remote.store.recover()
+    http_store.recover()
     if times == 1:
         assert result.ok
     else:
@@ -159,23 +223,74 @@ def test_the_store_cuts_the_connection_after_it_wrote(remote: Remote, place: str
 
 
 @pytest.mark.parametrize("place", WRITES)
-def test_the_store_only_queues_a_write(remote: Remote, place: str) -> None:
+def test_the_store_only_queues_a_write(remote: Services, http_store: QdrantRest, place: str) -> None:
     """What the server has not applied yet is not confirmed, and may be applied later without harm."""
     remote.work()
-    remote.store.stall(times=MANY, path_contains=PLACES[place])
+    http_store.stall(times=MANY, path_contains=PLACES[place])
     result = remote.sync()
-    remote.store.recover()
+    http_store.recover()
     assert result.error is not None
     assert result.error.code == "QDRANT_TIMEOUT"
-    remote.store.settle()
+    http_store.settle()
     remote.assert_right_after_one_clean_run()
 
 
-def codes(remote: Remote) -> set[str]:
+def codes(services: Services) -> set[str]:
     """The error codes in the ledger's rows."""
-    with psycopg.connect(remote.ledger_url) as connection:
-        rows = connection.execute("SELECT DISTINCT error_code FROM index_state WHERE error_code IS NOT NULL")
-        return {code for (code,) in rows}
+    engine = sa.create_engine(services.ledger_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT DISTINCT error_code FROM index_state WHERE error_code IS NOT NULL")
+        return {code for (code,) in found}
+
+
+# -- the embedded store --------------------------------------------------------------------------------
+@pytest.mark.parametrize("write", ["upsert", "set_payload", "delete"])
+def test_the_disk_of_the_embedded_store_fills_up(local: Services, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
+    """The run fails and says how much is free, whatever it was about to write; nothing was lost."""
+    local.work()
+    full = shutil.disk_usage(local.world.config.folder)._replace(free=0)
+    with local.world.workspace() as workspace, monkeypatch.context() as patched:
+        [selection] = workspace.select([ENTITY], ["acme"])
+        befall(workspace.store("main"), write, lambda: patched.setattr(shutil, "disk_usage", lambda _: full))
+        [result] = workspace.sync(selection, SyncOptions(mode="full"))
+    assert result.outcome == "failed"
+    assert result.error is not None
+    assert result.error.code == "OUTPUT_UNWRITABLE"
+    assert "0 MiB of disk are free" in str(result.error)
+    local.assert_right_after_one_clean_run()
+
+
+def test_another_process_has_the_embedded_store(local: Services) -> None:
+    """Only one can write: the run fails with the store's code, no document does, and nothing is paid for."""
+    local.work()
+    paid = len(local.provider.answered)
+    with local.world.workspace() as other:
+        other.store("main").check()
+        result = local.sync()
+    assert result.error is not None
+    assert result.error.code == "QDRANT_LOCKED"
+    assert codes(local) == set()
+    assert len(local.provider.answered) == paid
+    local.assert_right_after_one_clean_run()
+
+
+@pytest.mark.parametrize("call", ["upsert", "set_payload", "delete", "scan"])
+def test_the_embedded_engine_breaks_down(local: Services, call: str) -> None:
+    """From some moment on it refuses everything: the run fails with the store's code; a new process goes on."""
+    local.work()
+    workspace = Workspace(local.world.config)
+    [selection] = workspace.select([ENTITY], ["acme"])
+    store = workspace.store("main")
+    assert isinstance(store, QdrantEmbeddedStore)
+    store.count(ENTITY)
+    befall(store, call, lambda: store._open[ENTITY].shard.close())
+    [result] = workspace.sync(selection, SyncOptions(mode="full"))
+    with pytest.raises(StoreRejected, match="close"):
+        workspace.close()
+    assert result.outcome == "failed"
+    assert result.error is not None
+    assert result.error.code == "QDRANT_REJECTED"
+    local.assert_right_after_one_clean_run()
 
 
 # -- the provider --------------------------------------------------------------------------------------
@@ -198,39 +313,39 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
-def test_the_provider_fails(remote: Remote, case: Case) -> None:
+def test_the_provider_fails(services: Services, case: Case) -> None:
     """The run fails with the provider's code, its rows too; the payloads were written all the same, and what was
     answered before is not asked for again."""
-    remote.work()
-    remote.provider.fail(None)  # the first batch goes through
-    remote.provider.fail(case.fault, times=MANY)
-    with remote.world.impatient("provider") if case.fault == "hang" else nullcontext():
-        result = remote.sync()
-    remote.provider.recover()
+    services.work()
+    services.provider.fail(None)  # the first batch goes through
+    services.provider.fail(case.fault, times=MANY)
+    with services.world.impatient("provider") if case.fault == "hang" else nullcontext():
+        result = services.sync()
+    services.provider.recover()
     assert result.outcome == "failed"
     assert result.error is not None
     assert result.error.code == case.code
-    assert codes(remote) == {case.code}
+    assert codes(services) == {case.code}
     assert result.figures.upserted <= BATCH
-    remote.assert_right_after_one_clean_run()
+    services.assert_right_after_one_clean_run()
 
 
 @pytest.mark.parametrize("fault", ["server_error", "cut", "nan"])
-def test_the_provider_fails_once(remote: Remote, fault: Fault) -> None:
+def test_the_provider_fails_once(services: Services, fault: Fault) -> None:
     """What passes at the second attempt is no failure at all."""
-    remote.work()
-    remote.provider.fail(fault)
-    assert remote.sync().ok
-    remote.assert_right_after_one_clean_run()
+    services.work()
+    services.provider.fail(fault)
+    assert services.sync().ok
+    services.assert_right_after_one_clean_run()
 
 
-def test_the_provider_answers_out_of_order(remote: Remote) -> None:
+def test_the_provider_answers_out_of_order(services: Services) -> None:
     """Vectors that come in another order than the texts still end at their own texts."""
-    remote.work()
-    remote.provider.fail("out_of_order", times=MANY)
-    assert remote.sync().ok
-    remote.assert_right_after_one_clean_run()
-    with remote.world.workspace() as workspace:
+    services.work()
+    services.provider.fail("out_of_order", times=MANY)
+    assert services.sync().ok
+    services.assert_right_after_one_clean_run()
+    with services.world.workspace() as workspace:
         provider = workspace.embedders.of(ENTITY, ENTITY, pin=False).provider
         for n in (11, 15, 101, 125):
             name = f"иначе {n}" if n < 100 else f"Работа {n}"
@@ -239,14 +354,13 @@ def test_the_provider_answers_out_of_order(remote: Remote) -> None:
 
 
 # -- the ledger's database -----------------------------------------------------------------------------
-class Away:
-    """Takes the ledger's database away before or after the nth call of one method of an object."""
+class PostgresAway:
+    """Contract: `Away`. As a restart of the server: all connections end, and new ones are refused."""
 
     def __init__(self, url: str) -> None:
         self._server, _, self._name = url.rpartition("/")
 
     def go(self) -> None:
-        """As a restart of the server: all connections end, and new ones are refused."""
         self._allow(False)
         with psycopg.connect(f"{self._server}/postgres", autocommit=True) as connection:
             connection.execute(
@@ -262,13 +376,33 @@ class Away:
             connection.execute(statement.format(sql.Identifier(self._name), sql.SQL("true" if allowed else "false")))
 
 
-def after_call(owner: Any, method: str, nth: int, then: Callable[[], None]) -> None:
-    real, calls = getattr(owner, method), iter(range(1, MANY))
+class SqliteAway:
+    """Contract: `Away`. Another program has locked the file: reading goes on, writing waits, and then fails."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._other: sqlite3.Connection | None = None
+
+    def go(self) -> None:
+        self._other = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False, timeout=30)
+        self._other.execute("BEGIN IMMEDIATE")
+
+    def come_back(self) -> None:
+        assert self._other is not None
+        self._other.close()
+
+
+def befall(owner: Any, method: str, event: Callable[[], None], *, nth: int = 1, after: bool = False) -> None:
+    """Something happens before, or after, the nth call of one method of an object."""
+    real, calls = getattr(owner, method), count(1)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        now = next(calls) == nth
+        if now and not after:
+            event()
         answer = real(*args, **kwargs)
-        if next(calls) == nth:
-            then()
+        if now and after:
+            event()
         return answer
 
     setattr(owner, method, wrapped)
@@ -291,32 +425,38 @@ MOMENTS = [
     [*((moment, False) for moment in MOMENTS), *((MOMENTS[n], True) for n in (0, 4, 7))],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else str(value),
 )
-def test_the_ledger_goes_away(remote: Remote, moment: tuple[str, str, int], comes_back: bool) -> None:
-    """The run fails with LEDGER_UNAVAILABLE, also where the database came back at once: its hold on the partition
-    was lost, so the next full run looks at all of it again. Nothing is lost and one batch at most is paid for again."""
-    remote.work()
-    away = Away(remote.ledger_url)
+def test_the_ledger_goes_away(services: Services, moment: tuple[str, str, int], comes_back: bool) -> None:
+    """The run fails with LEDGER_UNAVAILABLE. Nothing is lost and one batch at most is paid for again.
+
+    So it does where a server came back at once: the run's hold on the partition was lost, and the next full run looks
+    at all of it again. A file that is free again in time was only waited for.
+    """
+    services.work()
     owner, method, nth = moment
 
     def vanish() -> None:
-        away.go()
+        services.ledger.go()
         if comes_back:
-            away.come_back()
+            services.ledger.come_back()
 
-    with remote.world.workspace() as workspace:
+    waited = comes_back and isinstance(services.ledger, SqliteAway)
+    with services.world.workspace() as workspace:
         [selection] = workspace.select([ENTITY], ["acme"])
-        after_call(workspace.store("main") if owner == "store" else workspace.ledger, method, nth, vanish)
-        with pytest.raises(LedgerUnavailable) as caught:
+        called = workspace.store("main") if owner == "store" else workspace.ledger
+        befall(called, method, vanish, nth=nth, after=True)
+        with nullcontext() if waited else pytest.raises(LedgerUnavailable) as caught:
             workspace.sync(selection, SyncOptions(mode="full"))
-    away.come_back()
-    assert caught.value.code == "LEDGER_UNAVAILABLE"
-    if comes_back:
-        with remote.world.workspace() as workspace:
+    if caught is not None:
+        assert caught.value.code == "LEDGER_UNAVAILABLE"
+    if not comes_back:
+        services.ledger.come_back()
+    elif not waited:
+        with services.world.workspace() as workspace:
             assert workspace.ledger.unfinished(ENTITY, ENTITY, "acme")
-    remote.assert_right_after_one_clean_run(lost=BATCH)
+    services.assert_right_after_one_clean_run(lost=BATCH)
 
 
-def test_the_source_goes_away(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_goes_away(remote: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that cannot be reached is a failed partition with its code, and nothing is removed."""
     remote.work()
     right = os.environ["SOURCE_URL"]
