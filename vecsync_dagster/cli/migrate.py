@@ -32,7 +32,8 @@ def migrate(
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.ledger import ledger_url
-    from vecsync_dagster.ledger.migrate import current, downgrade, upgrade
+    from vecsync_dagster.ledger.migrate import downgrade, upgrade
+    from vecsync_dagster.ledger.version import current
 
     _make_folder(settings)
     url = ledger_url(settings.ledger, state_folder=settings.state_folder)

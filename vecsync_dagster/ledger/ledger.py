@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Self
 
-from vecsync_dagster.ledger import migrate
+from vecsync_dagster.ledger import version
 from vecsync_dagster.ledger.alerts import AlertBook
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.documents import Documents
@@ -42,8 +42,10 @@ class SqlLedger(Documents, Partitions, Records, Touched, Retries, States, Vector
         database = Database(url)
         try:
             if not auto_migrate:
-                migrate.require_head(database.engine)
-            elif migrate.pending(database.engine):
+                version.require_head(database.engine)
+            elif version.pending(database.engine):
+                from vecsync_dagster.ledger import migrate  # Alembic takes longer to load than all else here
+
                 migrate.upgrade(database.engine)
         except BaseException:
             database.close()
@@ -51,8 +53,8 @@ class SqlLedger(Documents, Partitions, Records, Touched, Retries, States, Vector
         return cls(database, clock=clock)
 
     def check(self) -> str:
-        migrate.require_head(self.database.engine)
-        return f"ledger {self.database.name}: version {migrate.head()}"
+        version.require_head(self.database.engine)
+        return f"ledger {self.database.name}: version {version.HEAD}"
 
     def close(self) -> None:
         self.database.close()

@@ -1,4 +1,4 @@
-"""The version of a ledger's schema: which one it has, and bringing it up or down.
+"""Bringing a ledger's schema up to another version, or down.
 
 Alembic does the work; its environment lies in `migrations/` inside this package, so that nothing but the
 installed package is needed. `target` is a URL, or an engine that is open already (a database in memory).
@@ -9,64 +9,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable
-from vecsync_dagster.ledger.database import LOCK_TIMEOUT_S, Database, display_name, sqlite_file
-from vecsync_dagster.ledger.failures import MIGRATE, ledger_errors
+from vecsync_dagster.ledger.database import LOCK_TIMEOUT_S, display_name, sqlite_file
+from vecsync_dagster.ledger.failures import ledger_errors
+from vecsync_dagster.ledger.version import opened, refuse_newer, version_of
 
-__all__ = ["VERSION_TABLE", "current", "downgrade", "head", "pending", "require_head", "upgrade"]
-
-VERSION_TABLE: Final = "vecsync_ledger_version"
-"""Not Alembic's own name: a ledger may share a database with Dagster, which uses that one."""
-
-# Written out: to find it every process that opens a ledger would have to load all migrations.
-_HEAD: Final = "0007"
+__all__ = ["downgrade", "upgrade"]
 
 _PG_LOCK: Final = 0x7665637379  # any number; the same in every process that migrates
 
 # Alembic keeps its context in module globals: one migration at a time in a process.
 _alembic = threading.Lock()
-
-
-def head() -> str:
-    """The version this package works with."""
-    return _HEAD
-
-
-def current(target: Engine | str) -> str | None:
-    """The version the ledger has; None for an empty database. Raises Ledger* errors, OutputUnwritable."""
-    with _engine(target) as engine, ledger_errors(display_name(engine.url)), engine.connect() as connection:
-        return _version(connection)
-
-
-def pending(target: Engine | str) -> bool:
-    """Whether the ledger is behind this package. Raises LedgerRejected where it is ahead of it."""
-    with _engine(target) as engine:
-        version = current(engine)
-        if version == _HEAD:
-            return False
-        _refuse_newer(version, display_name(engine.url))
-        return True
-
-
-def require_head(target: Engine | str) -> None:
-    """Raises LedgerRejected unless the ledger has exactly the version this package works with."""
-    with _engine(target) as engine:
-        if pending(engine):
-            have = current(engine) or "none"
-            name = display_name(engine.url)
-            raise LedgerRejected(f"ledger {name}: its version is {have}, needed is {head()}; {MIGRATE}", ledger=name)
 
 
 def upgrade(target: Engine | str, revision: str = "head") -> None:
@@ -83,13 +45,13 @@ def downgrade(target: Engine | str, revision: str) -> None:
 
 
 def _run(target: Engine | str, migrate: Callable[[Config], None]) -> None:
-    with _engine(target) as engine, _file_lock(engine):
+    with opened(target) as engine, _file_lock(engine):
         name = display_name(engine.url)
         with _alembic, ledger_errors(name), engine.connect() as connection:
             _prepare(connection)
             with connection.begin():
                 _begin_alone(connection)
-                _refuse_newer(_version(connection), name)
+                refuse_newer(version_of(connection), name)
                 config = _config()
                 config.attributes["connection"] = connection
                 try:
@@ -135,37 +97,6 @@ def _file_lock(engine: Engine) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _engine(target: Engine | str) -> Iterator[Engine]:
-    if isinstance(target, Engine):
-        yield target
-        return
-    database = Database(target)
-    try:
-        yield database.engine
-    finally:
-        database.close()
-
-
-def _version(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return context.get_current_revision()
-
-
-def _refuse_newer(version: str | None, name: str) -> None:
-    known = {script.revision for script in _script().walk_revisions()}
-    if version is not None and version not in known:
-        raise LedgerRejected(
-            f"ledger {name}: its version {version} is newer than this vecsync ({head()}); install the newer one",
-            ledger=name,
-        )
-
-
-@cache
-def _script() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vecsync_dagster.errors import PartitionBusy
-from vecsync_dagster.ledger import SqlLedger, migrate
+from vecsync_dagster.ledger import SqlLedger, version
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, PLACE, A, confirm, names
 
@@ -22,7 +22,7 @@ class SharingContract:
         """A working ledger answers with one line that says which version of which ledger it is."""
         line = ledger.check()
         assert ledger.database.name in line
-        assert line.endswith(f"version {migrate.head()}")
+        assert line.endswith(f"version {version.HEAD}")
 
     def test_threads_write_and_read_at_once(self, ledger: SqlLedger) -> None:
         """Threads that write different partitions, and read in between, lose nothing."""

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable
-from vecsync_dagster.ledger import SqlLedger, migrate
+from vecsync_dagster.ledger import SqlLedger, migrate, version
 from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster_tests.ledger.samples import ENTITY, NOON, PLACE, SPACE, A, confirm, confirmed, failed
 
@@ -90,7 +90,7 @@ def test_a_read_only_file_names_the_file(file: Path, opened: Open) -> None:
         confirm(ledger, A, ["d1"])
 
 
-@pytest.mark.parametrize("attempt", [SqlLedger.open, migrate.upgrade, migrate.current])
+@pytest.mark.parametrize("attempt", [SqlLedger.open, migrate.upgrade, version.current])
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, attempt: Callable[[str], object]) -> None:
     """A path whose folder cannot be is an unwritable output that names the path."""
     (tmp_path / "file").write_text("")

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.exc import IntegrityError
 
 from vecsync_dagster.errors import ConfigError, LedgerRejected
-from vecsync_dagster.ledger import SqlLedger, migrate
+from vecsync_dagster.ledger import SqlLedger, migrate, version
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.tables import index_state, metadata
 from vecsync_dagster_tests.ledger.samples import MINUTE, NOON, SPACE, A, B, confirm, failed, state
@@ -54,7 +55,7 @@ class TestMigrations:
         database = Database(url)
         migrate.upgrade(database.engine)
         with database.engine.connect() as connection:
-            options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+            options = {"version_table": version.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
             assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         migrated = schema(database.engine)
         migrate.downgrade(database.engine, "base")
@@ -66,22 +67,22 @@ class TestMigrations:
         """A ledger taken back to `base` has no table of ours, and can be brought up again."""
         migrate.upgrade(url)
         database = Database(url)
-        assert tables(database.engine) == set(metadata.tables) | {migrate.VERSION_TABLE}
+        assert tables(database.engine) == set(metadata.tables) | {version.VERSION_TABLE}
         migrate.downgrade(url, "base")
-        assert tables(database.engine) == {migrate.VERSION_TABLE}
-        assert migrate.current(url) is None
-        migrate.upgrade(url, migrate.head())
+        assert tables(database.engine) == {version.VERSION_TABLE}
+        assert version.current(url) is None
+        migrate.upgrade(url, version.HEAD)
         assert set(metadata.tables) <= tables(database.engine)
         database.close()
 
     def test_versions_are_told(self, url: str) -> None:
         """`current`, `pending` and `head` say where a ledger is and where it should be."""
-        assert (migrate.current(url), migrate.pending(url)) == (None, True)
-        refusal = f"its version is none, needed is {migrate.head()}; run `vecsync migrate`"
+        assert (version.current(url), version.pending(url)) == (None, True)
+        refusal = f"its version is none, needed is {version.HEAD}; run `vecsync migrate`"
         with pytest.raises(LedgerRejected, match=refusal):
-            migrate.require_head(url)
+            version.require_head(url)
         migrate.upgrade(url)
-        assert (migrate.current(url), migrate.pending(url)) == (migrate.head(), False)
+        assert (version.current(url), version.pending(url)) == (version.HEAD, False)
 
     def test_upgrading_twice_keeps_what_is_there(self, url: str) -> None:
         """A ledger that is up to date is left alone."""
@@ -111,15 +112,15 @@ class TestMigrations:
         """A ledger of a newer version is not opened, migrated or taken down: it could be damaged."""
         ledger = SqlLedger.open(url)
         with ledger.database.write() as connection:
-            connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'"))
+            connection.execute(text(f"UPDATE {version.VERSION_TABLE} SET version_num = '9999'"))
         for attempt in (
             ledger.check,
             lambda: SqlLedger.open(url),
             lambda: migrate.upgrade(url),
             lambda: migrate.downgrade(url, "base"),
-            lambda: migrate.pending(url),
+            lambda: version.pending(url),
         ):
-            with pytest.raises(LedgerRejected, match=rf"9999 is newer than this vecsync \({migrate.head()}\)"):
+            with pytest.raises(LedgerRejected, match=rf"9999 is newer than this vecsync \({version.HEAD}\)"):
                 attempt()
         ledger.close()
 
@@ -127,7 +128,7 @@ class TestMigrations:
         """Without auto_migrate an empty database is refused, and stays empty."""
         with pytest.raises(LedgerRejected, match="run `vecsync migrate`"):
             SqlLedger.open(url, auto_migrate=False)
-        assert migrate.current(url) is None
+        assert version.current(url) is None
 
     def test_a_failing_migration_leaves_nothing(self, url: str) -> None:
         """A table in the way of the migration ends it, and none of its other tables stay."""
@@ -155,7 +156,7 @@ class TestMigrations:
         """Migrating to a version that does not exist is an error that names the ledger, and changes nothing."""
         with pytest.raises(LedgerRejected, match="no such version"):
             migrate.upgrade(url, "0815")
-        assert migrate.current(url) is None
+        assert version.current(url) is None
 
     def test_a_status_is_one_of_four(self, url: str) -> None:
         """The database itself refuses a status that is none."""
@@ -173,14 +174,14 @@ def test_an_sqlite_file_is_set_up_by_one_at_a_time(tmp_path: Path) -> None:
     with FileLock(f"{file}.lock"):
         opening.start()
         opening.join(0.3)
-        assert migrate.current(f"sqlite:///{file}") is None
+        assert version.current(f"sqlite:///{file}") is None
     opening.join()
-    assert migrate.current(f"sqlite:///{file}") == migrate.head()
+    assert version.current(f"sqlite:///{file}") == version.HEAD
 
 
 def test_the_head_is_the_newest_migration() -> None:
     """The version that a ledger is compared with is that of the last migration."""
-    assert migrate._script().get_current_head() == migrate.head()
+    assert ScriptDirectory.from_config(migrate._config()).get_current_head() == version.HEAD
 
 
 def test_keys_sort_bytewise_on_postgresql(postgres_database: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from vecsync_dagster.errors import PartitionBusy
-from vecsync_dagster.ledger import SqlLedger, migrate
+from vecsync_dagster.ledger import SqlLedger, version
 from vecsync_dagster_tests.ledger.processes import hold, open_and_write, running, stop_in_a_transaction
 from vecsync_dagster_tests.ledger.samples import ENTITY, A, confirm
 
@@ -30,7 +30,7 @@ def test_two_processes_make_and_write_one_ledger(url: str) -> None:
                     pipe.send("go")
     ledger = SqlLedger.open(url, auto_migrate=False)
     assert [ledger.tally(ENTITY, "materials", tenant).held for tenant in ("tenant-a", "tenant-b")] == [400, 400]
-    assert migrate.current(url) == migrate.head()
+    assert version.current(url) == version.HEAD
     ledger.close()
 
 

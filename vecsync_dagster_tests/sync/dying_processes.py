@@ -29,7 +29,6 @@ from sqlalchemy import event
 import vecsync_dagster
 from vecsync_dagster.config import load_config
 from vecsync_dagster.embedding.tokens import TokenCounter
-from vecsync_dagster.ledger import migrate
 from vecsync_dagster.sync import SyncOptions, Workspace
 from vecsync_dagster_tests.sync.killed_process import die_at
 
@@ -141,7 +140,6 @@ def warm_up() -> None:
     """Do what each sync would do again at its first use. No thread is begun: it would be missing in the forked ones."""
     for name in _NEEDED:
         importlib.import_module(name)
-    migrate.head()
     TokenCounter("loopback").count("text")
     QdrantClient(url="http://127.0.0.1:1", check_compatibility=False).close()
     gc.collect()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from vecsync_dagster.ledger.migrate import VERSION_TABLE
 from vecsync_dagster.ledger.tables import metadata
+from vecsync_dagster.ledger.version import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],
