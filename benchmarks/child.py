@@ -53,6 +53,8 @@ class Measured:
     deleted: int
     failed_checks: list[str] = field(default_factory=list)
     """Of those of automation.py: what was found."""
+    named: list[str] = field(default_factory=list)
+    """Ids of the points that a check of vecsync's names."""
 
 
 def main() -> None:

@@ -47,13 +47,13 @@ def embedded_so_far(state: Path) -> int:
     return CountingProvider.total(state / "embedded.log")
 
 
-def lose_points(state: Path, share: float) -> int:
-    """Delete points behind the back of everybody. Returns how many."""
+def lose_points(state: Path, share: float) -> set[str]:
+    """Delete points behind the back of everybody. Returns their ids."""
     with closing(sqlite3.connect(state / "store.sqlite")) as store, store:
         every = round(1 / share)
         ids = [row for n, row in enumerate(store.execute("SELECT id FROM points ORDER BY id")) if n % every == 0]
         store.executemany("DELETE FROM points WHERE id = ?", ids)
-    return len(ids)
+    return {point_id for (point_id,) in ids}
 
 
 def wrong_points(source: Path, state: Path) -> int:

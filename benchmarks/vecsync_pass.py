@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import vecsync_dagster.ledger.migrate  # noqa: F401 (a first sync needs it, and imports are outside of the clock)
 from benchmarks.sink import CountingProvider, DroppingStore
 from vecsync_dagster import CollectionConfig, EntityConfig, SqlLedger, SyncConfig, SyncOptions, Tenancy, sync_tenant
 from vecsync_dagster.config.models import SqliteSource
@@ -110,4 +111,5 @@ def _told(results: list[PartitionResult]) -> dict[str, Any]:
         if result.error is not None:
             raise result.error
     failed = [f"{c.name}: {c.message}" for r in results for c in r.checks if not c.passed]
-    return {"fetched": sum(r.figures.fetched for r in results), "failed_checks": failed}
+    named = [d.point_id for r in results for c in r.checks for d in c.differences]
+    return {"fetched": sum(r.figures.fetched for r in results), "failed_checks": failed, "named": named}

@@ -15,6 +15,7 @@ from vecsync_dagster.sync.compare import Difference
 
 __all__ = ["check_metadata", "check_specs", "evaluation", "severity"]
 
+_SHOWN = 100  # of the differences: an event of a database is no place for thousands
 _COLUMNS = ("kind", "document", "point", "tenant", "stored_tenant")
 
 
@@ -47,12 +48,12 @@ def evaluation(entity: str, collection: str, tenant: str, check: CheckOutcome) -
 
 
 def check_metadata(check: CheckOutcome) -> dict[str, dg.MetadataValue]:
-    """Counts and, for differences, ids."""
+    """Counts and, for differences, the first ids."""
     metadata: dict[str, dg.MetadataValue] = {"result": dg.MetadataValue.text(check.message)}
     for name, fact in check.facts.items():
         metadata[name] = dg.MetadataValue.int(fact) if isinstance(fact, int) else dg.MetadataValue.text(fact)
     if check.differences:
-        metadata["differences"] = _differences(check.differences)
+        metadata["differences"] = _differences(check.differences[:_SHOWN])
     if check.rows:
         metadata["records"] = _table(list(check.rows[0]), check.rows)
     return metadata

@@ -59,6 +59,8 @@ def reconcile(
 
 
 def _show(comparisons: list[Comparison]) -> None:
+    from vecsync_dagster.cli.comparing import names_of
+
     out = output.stdout()
     rows = [
         (one.collection, tenant, kind, count)
@@ -79,6 +81,6 @@ def _show(comparisons: list[Comparison]) -> None:
         elif not one.total:
             out.print(f"{one.collection}: {one.points:,} points, no difference")
         else:
-            out.print(f"\n{one.collection}: the first {len(one.examples)} of {one.total:,}:")
-            for example in one.examples:
-                out.print(f"  {example.kind} {example.document_id or example.point_id}", soft_wrap=True)
+            out.print(f"\n{one.collection}: {output.number_of(one.total, 'difference')}:")
+            for line in names_of(one.named, one.total):
+                out.print(line, soft_wrap=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.comparing import names_of
 from vecsync_dagster.cli.running import Outcome
 from vecsync_dagster.cli.tables import Column, print_table
 from vecsync_dagster.config.models import Config
@@ -135,13 +136,20 @@ def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
         if result.error is not None:
             lines.append(f"{where}: {result.error.code}: {result.error}")
         lines += [
-            f"{where}: check {check.name}: {check.message}" for check in result.checks if _counts_as_failed(check)
+            "\n".join([f"{where}: check {check.name}: {check.message}", *_differing(check)])
+            for check in result.checks
+            if _counts_as_failed(check)
         ]
         if dry_run and result.figures.removals_blocked:
             blocked = result.figures.removals_blocked
             lines.append(f"{where}: the removal guard would keep {blocked} documents; see --allow-removals")
     for line in lines:
         output.stderr().print(f"failed: {line}", style="red", soft_wrap=True)
+
+
+def _differing(check: CheckOutcome) -> list[str]:
+    total = sum(fact for fact in check.facts.values() if isinstance(fact, int))
+    return names_of(check.differences, total) if check.differences else []
 
 
 def _counts_as_failed(check: CheckOutcome) -> bool:

@@ -21,10 +21,24 @@ from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["Difference", "compare", "compare_collection", "compare_one", "compare_partition", "in_chunks", "is_of"]
+__all__ = [
+    "NAMED",
+    "Difference",
+    "compare",
+    "compare_collection",
+    "compare_one",
+    "compare_partition",
+    "in_chunks",
+    "is_of",
+]
 
 T = TypeVar("T")
 DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant"]
+
+NAMED = 2_000
+"""At most so many differences of one look are kept, to be named; all are counted. Memory is bounded: a store that lost
+everything differs in every point."""
+
 _CHUNK = 500
 _NAMES = (DOCUMENT_ID, "dbId")
 

@@ -1,4 +1,4 @@
-"""Ledger against store over whole collections: counted as they stream by, never collected."""
+"""Ledger against store over whole collections: counted as they stream by, and the first ones named."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vecsync_dagster.sync.compare import Difference
+from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["Comparison", "compare_settled", "compare_whole"]
 
-_EXAMPLES = 20
 _SECOND_LOOK = 10_000
 
 
 @dataclass(slots=True)
 class Comparison:
-    """The differences of one collection: how many by (tenant, kind), and the first few.
+    """The differences of one collection: how many by (tenant, kind), and the first `NAMED`.
 
     `synced` False: neither ledger nor store know the collection. `points`: what the store holds.
     """
@@ -28,7 +27,7 @@ class Comparison:
     synced: bool
     points: int = 0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: list[Difference] = field(default_factory=list)
+    named: list[Difference] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -38,8 +37,8 @@ class Comparison:
         for difference in differences:
             # What lies under a wrong tenant is the ledger's tenant's business; an orphan has only the store's.
             self.counts[difference.tenant or difference.stored_tenant or "(none)", difference.kind] += 1
-            if len(self.examples) < _EXAMPLES:
-                self.examples.append(difference)
+            if len(self.named) < NAMED:
+                self.named.append(difference)
 
     def as_dict(self) -> dict[str, Any]:
         counts = [{"tenant": t, "kind": kind, "points": n} for (t, kind), n in sorted(self.counts.items())]
@@ -50,7 +49,7 @@ class Comparison:
             "points": self.points,
             "total": self.total,
             "differences": counts,
-            "examples": [asdict(example) for example in self.examples],
+            "named": [asdict(difference) for difference in self.named],
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -101,6 +102,7 @@ def _partition(result: PartitionResult) -> dict[str, Any]:
                 "warning": check.warning,
                 "message": check.message,
                 "facts": dict(check.facts),
+                "differences": [asdict(difference) for difference in check.differences],
             }
             for check in result.checks
         ],

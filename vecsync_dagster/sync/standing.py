@@ -24,21 +24,21 @@ _WRONG_TENANT = "wrong_tenant"
 def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome]:
     """`RECONCILIATION`, by one pass over each collection of the entity."""
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
-    examples: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
+    named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
     points = 0
     for collection in workspace.entity(entity).collections:
         compared = compare_settled(workspace, entity, collection)
         points += compared.points
         for (tenant, kind), number in sorted(compared.counts.items()):
             counts[_check_of(kind)][f"{kind} of {collection}|{tenant}"] = number
-        for difference in compared.examples:
-            examples[_check_of(difference.kind)].append(difference)
+        for difference in compared.named:
+            named[_check_of(difference.kind)].append(difference)
     for name in RECONCILIATION:
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
         message = f"{wrong} differences: {told}; mend with `vecsync reconcile --repair`" if wrong else "none found"
         facts = {"points": points, "differences": wrong}
-        outcome = CheckOutcome(name, wrong == 0, message, facts, examples[name][:_LISTED])
+        outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         yield graded(outcome, workspace.config.checks)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig
 from vecsync_dagster.ledger.base import Ledger, Tally
 from vecsync_dagster.ledger.record_states import Failures
-from vecsync_dagster.sync.compare import Difference, compare_partition
+from vecsync_dagster.sync.compare import NAMED, Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
@@ -46,8 +46,8 @@ def checks_of(entity: EntityConfig) -> Mapping[str, tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """One check of one partition. `facts` are ids and counts only, `rows` the first ids; `warning`: bad, but
-    nothing is wrong yet. `blocking`: because of it nothing was written."""
+    """One check of one partition. `facts` are ids and counts only, `rows` the first ids, `differences` the first
+    `compare.NAMED`; `warning`: bad, but nothing is wrong yet. `blocking`: because of it nothing was written."""
 
     name: str
     passed: bool
@@ -145,13 +145,13 @@ def _collections(target: Target) -> CheckOutcome:
 
 
 def _compared(target: Target) -> list[CheckOutcome]:
-    """Identity and isolation by one pass over ledger and store, in bounded memory: counts, and the first ids."""
+    """Identity and isolation by one pass over ledger and store, in bounded memory."""
     counted: Counter[str] = Counter()
     first: dict[bool, list[Difference]] = {False: [], True: []}
     for difference in compare_partition(target):
         counted[difference.kind] += 1
         some = first[difference.kind == "wrong_tenant"]
-        if len(some) < LISTED:
+        if len(some) < NAMED:
             some.append(difference)
     wrong = Counter({"wrong_tenant": counted.pop("wrong_tenant")} if "wrong_tenant" in counted else {})
     return [_listed("identity", counted, first[False]), _listed("isolation", wrong, first[True])]

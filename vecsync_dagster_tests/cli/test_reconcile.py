@@ -29,17 +29,33 @@ def test_nothing_to_find(asked: Path) -> None:
     assert "materials: 155 points, no difference" in ran.out
 
 
-def test_differences_are_counted_and_the_first_named(config: Path, synced: Path) -> None:
-    """Differences are counted by tenant and kind, at most 20 are named, and the exit code is 1."""
+def test_differences_are_counted_and_named(config: Path, synced: Path) -> None:
+    """Differences are counted by tenant and kind and named, the first 20 on a screen, and the exit code is 1."""
     taken = damage(synced)
     ran = vecsync("reconcile", "--json", "--config", config)
     assert ran.code == 1
     found = {one["collection"]: one for one in ran.json["found"]}
     counts = {(d["tenant"], d["kind"]): d["points"] for d in found["materials"]["differences"]}
     assert counts == {(HOUSES, "missing"): 25, (HOUSES, "orphan"): 1}
-    assert len(found["materials"]["examples"]) == 20
-    assert {e["point_id"] for e in found["materials"]["examples"]} <= {*taken, "00000000-0000-5000-8000-000000000000"}
+    assert {d["point_id"] for d in found["materials"]["named"]} == {*taken, "00000000-0000-5000-8000-000000000000"}
     assert found["works"]["total"] == 0
+    shown = vecsync("reconcile", "--config", config).out
+    assert shown.count("  missing tenant-material-") + shown.count("  orphan tenant-material-") == 20
+    assert "  and 6 more; --json names them" in shown
+
+
+def test_a_full_sync_names_what_differs(config: Path, synced: Path) -> None:
+    """The next full sync ends with exit code 1, counts what differs and names the first 20; --json names all."""
+    taken = damage(synced)
+    ran = vecsync("sync", "all", "--full", "--no-record", "--config", config)
+    assert ran.code == 1
+    assert f"materials of {HOUSES}: check identity: 25 missing, 1 orphan" in ran.err
+    assert ran.err.count("  missing tenant-material-") + ran.err.count("  orphan tenant-material-") == 20
+    assert "  and 6 more; --json names them" in ran.err
+    again = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config)
+    differences = [one for part in again.json["partitions"] for check in part["checks"] for one in check["differences"]]
+    named = {(one["kind"], one["point_id"]) for one in differences}
+    assert named == {("orphan", "00000000-0000-5000-8000-000000000000"), *(("missing", point) for point in taken)}
 
 
 def test_differences_are_mended(config: Path, synced: Path) -> None:
