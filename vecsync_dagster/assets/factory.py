@@ -20,7 +20,7 @@ from vecsync_dagster.alerts import PRICE_TAG
 from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import check_specs, evaluation
-from vecsync_dagster.config.models import Config, EntityConfig, QdrantStore
+from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.errors import Transient
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace, checks_of
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
@@ -251,8 +251,7 @@ class _Run:
 
 def pool_of(config: Config) -> str | None:
     """An embedded store belongs to one process at a time: runs that need it queue for a pool of one."""
-    embedded = any(isinstance(store, QdrantStore) and store.path is not None for store in config.stores.values())
-    return EMBEDDED_POOL if embedded else None
+    return EMBEDDED_POOL if any(store.is_embedded for store in config.stores.values()) else None
 
 
 def _kinds(config: Config, name: str, stage: Stage) -> set[str]:

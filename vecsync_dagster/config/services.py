@@ -155,6 +155,11 @@ class QdrantStore(Model):
             raise ValueError("api_key goes with url; the embedded engine has none")
         return self
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it lies in a folder that one process at a time can have open."""
+        return self.path is not None
+
 
 StoreConfig = Annotated[QdrantStore, Field()]
 

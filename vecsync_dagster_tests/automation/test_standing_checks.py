@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import dagster as dg
 import numpy as np
 import pytest
 
+from vecsync_dagster.config.automation import CheckName
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.stores.base import Point
+from vecsync_dagster.sync import CHECKS
+from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION
 from vecsync_dagster_tests.automation.ticks import VECTORS, Automated
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -90,6 +94,11 @@ def test_a_partition_in_time_is_fresh(settled: Automated) -> None:
         workspace.ledger.set_seen(ENTITY, ENTITY, "acme", Seen(datetime.now(UTC) - timedelta(days=3), "x"))
     settled.use(checks={"freshness": {"max_age": "P4D"}})
     assert run(settled, "freshness_job")["freshness"].passed
+
+
+def test_every_check_can_be_given_a_severity() -> None:
+    """The names that the configuration takes are those of the checks that there are."""
+    assert set(get_args(CheckName)) == {*CHECKS, *RECONCILIATION, FRESHNESS}
 
 
 def test_severity_is_the_configurations(settled: Automated) -> None:
