@@ -42,7 +42,8 @@ def retry(
 
     Dagster's sensor `vecsync_retry` does the same by itself. Only what failed is tried, in the collections where it
     failed; a record that the database does not have any more is removed. A document that used up its retries
-    (sync.retry.max_retries) is permanent: it waits for --reset, or until it changes. Exit code 1 if any failed again.
+    (sync.retry.max_retries) is permanent: it waits for --reset, or until it changes. A record that was rejected is not
+    tried: it waits until it is mended in the database. Exit code 1 if any failed again.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.retrying import RetryWanted, run_retry
