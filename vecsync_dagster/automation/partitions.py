@@ -44,7 +44,8 @@ def add_tenants(instance: dg.DagsterInstance, entity: str, tenants: Sequence[str
     """Make partitions of tenants that are new. Keys that cannot be one are left out: a `|` in a key would
     silently drop it from the product; their sync fails and says so."""
     known = set(instance.get_dynamic_partitions(tenants_name(entity)))
-    new = [tenant for tenant in tenants if tenant not in known and _valid(tenant)]
+    # Each once: Dagster inserts what it is given, and a tenant has a result for each of its collections.
+    new = [tenant for tenant in dict.fromkeys(tenants) if tenant not in known and _valid(tenant)]
     if new:
         instance.add_dynamic_partitions(tenants_name(entity), new)
 

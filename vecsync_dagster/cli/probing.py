@@ -12,6 +12,7 @@ from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import Source
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace, check_tenant
 
 __all__ = ["Probe", "probe_all"]
@@ -33,7 +34,9 @@ class Probe:
 
 def probe_all(workspace: Workspace) -> Iterator[Probe]:
     """Every part of a configuration that is valid in itself."""
-    yield Probe("configuration", "OK", f"{len(workspace.config.entities)} entities, in {workspace.config.folder}")
+    count = len(workspace.config.entities)
+    entities = "1 entity" if count == 1 else f"{count} entities"
+    yield Probe("configuration", "OK", f"{entities}, in {workspace.config.folder}")
     yield from _state_folder(workspace)
     yield from _ledger(workspace)
     for entity in workspace.config.entities:
@@ -91,7 +94,12 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
         yield Probe(part, "WARN", f"records with neither a tenant nor the global flag, which nobody can find: {nobody}")
     if workspace.reserved_tenant(entity):
         yield Probe(part, "WARN", "a tenant is called `global`, the name of what everybody may see: it is not synced")
-    wrong = [key for key in source.tenants() if not _can_be_partition(key)]
+    tenants = source.tenants()
+    if not tenants and not source.count(GLOBAL):
+        yield Probe(
+            part, "WARN", "no live record at all: a full sync would remove all there are; is the filter right?"
+        )
+    wrong = [key for key in tenants if not _can_be_partition(key)]
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
 

@@ -113,7 +113,9 @@ def record_page(
         offset=(page - 1) * limit,
     )
     if identity is not None and not records and status is None:
-        raise ConfigError(f"no record {identity!r} of {entity} in the ledger: it was never synced", id=identity)
+        raise ConfigError(
+            f"no record {identity!r} of {entity} in the ledger: it was never synced, or is gone again", id=identity
+        )
     overall = Totals(ledger.count_records(entity, names, tenant=tenant))
     each = {name: Totals(ledger.count_records(entity, names, tenant=tenant, collection=name)) for name in names}
     counts = (overall if collection is None else each[collection]).counts

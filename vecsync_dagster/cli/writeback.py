@@ -17,7 +17,7 @@ def writeback(
     config: ConfigOption = None,
     entity: EntityOption = None,
     backfill: Annotated[
-        bool, typer.Option("--backfill", help="Every document without `syncMetadata`, also those never synced.")
+        bool, typer.Option("--backfill", help="Every live document without `syncMetadata`, also those never synced.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

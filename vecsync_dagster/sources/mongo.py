@@ -114,6 +114,7 @@ class MongoDbSource:
             some = list(collection.find({}, self._queries.projection).limit(SAMPLED))
             version = self._connection.client.server_info()["version"]
             size = collection.estimated_document_count()
+            live = collection.count_documents(self._queries.live()) if self._queries.live() else size
             with self._connection.client.start_session() as session:
                 streams = self._streaming and self._token(session) is not None
         never = [name for name in self._queries.fields if some and not any(_has(document, name) for document in some)]
@@ -125,7 +126,8 @@ class MongoDbSource:
             )
         absent = f"; none of {len(some)} looked at has: {', '.join(never)}" if never else ""
         way = "change stream" if streams else "no change stream"
-        return f"MongoDB {version}, collection {self._entity.table}: {size} documents, {way}{absent}"
+        wanted = "" if live == size else f", {live} of them live"
+        return f"MongoDB {version}, collection {self._entity.table}: {size} documents{wanted}, {way}{absent}"
 
     def close(self) -> None:
         self.__dict__.pop("_collection", None)

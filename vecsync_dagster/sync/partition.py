@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Literal
 
@@ -75,12 +76,17 @@ class PartitionSync:
         self._watch = watch
         self._stop = stop
         self._buffer: list[Change] = []
-        self._running: dict[Future[Figures], list[str]] = {}
+        self._running: dict[Future[Figures], list[Change]] = {}
         self._pending: set[str] = set()
         self._others: bool | None = None
         self._broken = False
         self._planned: set[str] = set()
         self._writing = Writing(target, run_id)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the ledger knew no document of the partition when the run began."""
+        return self._known == 0
 
     @property
     def recognises(self) -> bool:
@@ -122,6 +128,8 @@ class PartitionSync:
         try:
             if self.error is None:
                 self._submit(everything=True)
+            else:
+                self.cancel()
         finally:
             while self._running:
                 if self._watch(self.figures):
@@ -130,10 +138,11 @@ class PartitionSync:
             self.error = self.error or self._unreachable
 
     def cancel(self) -> None:
-        """Drop what was not begun yet (a run that is interrupted)."""
+        """Drop what was not begun yet (a run that is interrupted): it does not count."""
+        self.figures.add(_undone(self._buffer))
         self._buffer.clear()
         for future in [future for future in self._running if future.cancel()]:
-            del self._running[future]
+            self.figures.add(_undone(self._running.pop(future)))
 
     # -- deciding ----------------------------------------------------------------------------------
 
@@ -159,17 +168,14 @@ class PartitionSync:
             doubted=self._writing.doubted,
         )
         self._meet(change.row for change in changes if change.row is not None)
-        unchanged: dict[str, str | None] = {}
+        unchanged: list[Change] = []
         for change in changes:
             setattr(self.figures, change.kind, getattr(self.figures, change.kind) + 1)
-            if change.kind is Kind.UNCHANGED:
-                unchanged[change.document.document_id] = change.document.record_hash
-            else:
-                self._buffer.append(change)
-                self._pending.add(change.document.document_id)
+            (unchanged if change.kind is Kind.UNCHANGED else self._buffer).append(change)
+        self._pending.update(_ids(self._buffer))
         if unchanged and self.depth == "apply":
-            self._pending.update(unchanged)
-            self._running[self._ledger_thread.submit(self._touch, unchanged)] = list(unchanged)
+            self._pending.update(_ids(unchanged))
+            self._running[self._ledger_thread.submit(self._touch, unchanged)] = unchanged
         self._submit(everything=False)
 
     def _space(self) -> str:
@@ -231,17 +237,18 @@ class PartitionSync:
                 continue
             if self.depth == "apply" and self._unreachable is None:
                 self._writing.begin()
-            self._running[self._executor.submit(self._work, batch)] = [c.document.document_id for c in batch]
+            self._running[self._executor.submit(self._work, batch)] = batch
 
-    def _touch(self, unchanged: dict[str, str | None]) -> Figures:
+    def _touch(self, unchanged: list[Change]) -> Figures:
         """Beside the reading of the next page: the ledger's database works while Python does something else."""
         t = self.target
-        t.ledger.touch(t.entity, t.collection, t.tenant, unchanged, self.started_at)
+        record_hashes = {change.document.document_id: change.document.record_hash for change in unchanged}
+        t.ledger.touch(t.entity, t.collection, t.tenant, record_hashes, self.started_at)
         return Figures()
 
     def _work(self, batch: list[Change]) -> Figures:
         if self._broken or self._stop():
-            return Figures()  # the run ended before this batch began
+            return _undone(batch)  # the run ended before it began
         try:
             return self._write(batch)
         except (BatchFailed, VecsyncError):
@@ -268,7 +275,7 @@ class PartitionSync:
         self.figures.cache_hits += len(texts) - plan.to_embed
         self.figures.tokens += plan.tokens
         self.figures.price_usd += plan.price
-        self._pending.difference_update(c.document.document_id for c in batch)
+        self._pending.difference_update(_ids(batch))
 
     def _collect(self, *, block: bool) -> None:
         """Take in finished batches; with `block` wait for one, but not longer than until the next look at `watch`."""
@@ -276,7 +283,7 @@ class PartitionSync:
             return
         done, _ = wait(self._running, timeout=_WATCH_S if block else 0, return_when=FIRST_COMPLETED)
         for future in done:
-            self._pending.difference_update(self._running.pop(future))
+            self._pending.difference_update(_ids(self._running.pop(future)))
             try:
                 self.figures.add(future.result())
             except BatchFailed as failed:
@@ -380,3 +387,15 @@ class PartitionSync:
     def settle(self) -> None:
         """The run has ended well and the ledger knows all that it wrote."""
         self._writing.finish()
+
+
+def _ids(changes: Iterable[Change]) -> Iterator[str]:
+    return (change.document.document_id for change in changes)
+
+
+def _undone(changes: Sequence[Change]) -> Figures:
+    """What takes them out of the figures that they were counted in when they were decided about."""
+    figures = Figures(fetched=-len(changes))
+    for kind, count in Counter(change.kind for change in changes).items():
+        setattr(figures, kind, -count)
+    return figures

@@ -185,7 +185,7 @@ def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> P
     except VecsyncError as error:
         return job.result(name, Figures(), error=error)
     target = Target(job.name, job.entity, name, job.tenant, job.stores[name], job.ledger, embedder, job.settings)
-    return PartitionSync(
+    part = PartitionSync(
         target,
         job.options.depth,
         executor,
@@ -198,6 +198,24 @@ def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> P
         watch=job.watch,
         stop=job.stop,
     )
+    if job.options.depth == "apply" and unreachable is None and part.is_first:
+        _tell_of_lost_ledger(target)
+    return part
+
+
+def _tell_of_lost_ledger(target: Target) -> None:
+    """A ledger that knows nothing beside a store that is full would have all of it embedded once more."""
+    try:
+        stored = target.store.count(target.collection, target.tenant)
+    except VecsyncError:
+        return  # the run will meet the same error, and say it
+    if stored:
+        _log.warning(
+            "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
+            "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
+            target,
+            stored,
+        )
 
 
 def _unreachable(job: Job, name: str, space: Space) -> Transient | None:

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from vecsync_dagster.assets.recording import dagster_home, open_instance, record
+from vecsync_dagster.automation.partitions import add_tenants, tenants_name
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.sync import CHECKS, STAGES, SyncOptions
 from vecsync_dagster_tests.world import ENTITY, World, file_of
@@ -75,3 +76,11 @@ def test_a_dagster_home_that_is_no_folder_is_named(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match=r"DAGSTER_HOME.*nowhere"):
         dagster_home(world.config)
+
+
+def test_a_tenant_of_several_collections_is_added_once(world: World) -> None:
+    """Each of its collections has a result, and the first of them makes the partition."""
+    with open_instance(world.config) as instance:
+        for _ in range(2):
+            add_tenants(instance, "tools", ["global", "global", "acme", "global"])
+        assert instance.get_dynamic_partitions(tenants_name("tools")) == ["global", "acme"]

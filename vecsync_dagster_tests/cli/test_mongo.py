@@ -40,13 +40,22 @@ def test_the_sample_configuration_syncs(documents: Collection[dict[str, Any]], t
     ran = vecsync("check", "--json", "--config", tools)
     [source] = [check for check in ran.json["checks"] if check["part"] == "source of tools"]
     assert source["state"] == "OK"
-    assert "24 documents, change stream; none of 24 looked at has: logoUrl, documentation" in source["message"]
+    expected = "24 documents, 22 of them live, change stream; none of 24 looked at has: logoUrl, documentation"
+    assert expected in source["message"]
     ran = vecsync("sync", "all", "--no-record", "--json", "--config", tools)
     assert (ran.code, ran.json["totals"]["upserted"]) == (0, 4 * 22)
     ran = vecsync("writeback", "--config", tools)
     assert (ran.code, ran.out) == (0, "no entity has `writeback: true`; nothing to do\n")
     ran = vecsync("writeback", "--entity", "tools", "--config", tools)
     assert (ran.code, ran.err.startswith("error: CONFIG_ERROR: entities.tools.writeback")) == (1, True)
+
+
+def test_a_filter_that_lets_nothing_through_is_a_warning(documents: Collection[dict[str, Any]], tools: Path) -> None:
+    """A mistyped value of a filter is no error to anybody else, and would empty four collections."""
+    replace_in_config(tools, "approvalStatus: approved", "approvalStatus: aproved")
+    ran = vecsync("check", "--json", "--config", tools)
+    [warning] = [check for check in ran.json["checks"] if check["part"] == "tenants of tools"]
+    assert (warning["state"], "no live record at all" in warning["message"]) == ("WARN", True)
 
 
 def test_writeback(documents: Collection[dict[str, Any]], tools: Path) -> None:

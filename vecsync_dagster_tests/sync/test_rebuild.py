@@ -32,6 +32,17 @@ def rebuild(world: World, *, force: bool = False) -> Rebuilt:
         return workspace.rebuild(ENTITY, ENTITY, force=force)
 
 
+def test_a_full_store_beside_an_empty_ledger_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A sync says what it is about to pay for again, and what to do instead; a first sync says nothing."""
+    seed(world, {"acme": 5})
+    world.sync()
+    assert "ledger rebuild" not in caplog.text
+    lose_ledger(world)
+    world.sync()
+    assert "works of acme: the store has 5 points, and the ledger knows of none" in caplog.text
+    assert "ledger rebuild" in caplog.text
+
+
 @pytest.mark.parametrize("chunk", [7, 10_000])
 def test_the_next_run_embeds_and_changes_nothing(world: World, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows of all tenants come back, in one chunk or many, with the space; then everything is unchanged."""

@@ -6,6 +6,7 @@ that the one before it never finished; and until then no run may hide what is wr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -227,3 +228,27 @@ def test_a_run_that_finished_leaves_no_trace(world: World) -> None:
     with world.workspace() as workspace:
         assert workspace.ledger.unfinished(*partition) == []
     world.assert_exact()
+
+
+def test_what_an_interrupted_run_did_not_begin_does_not_count(world: World) -> None:
+    """Its figures are of what it did: as many new documents as the store has now."""
+    world.config = world.config.model_copy(
+        update={"sync": world.config.sync.model_copy(update={"page": 10, "batch": 10, "parallel": 1})}
+    )
+    seed(world, {"acme": 60})
+    asked = threading.Event()
+    with world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        real = store.upsert
+
+        def upsert(*arguments: Any) -> None:
+            real(*arguments)
+            asked.set()
+
+        setattr(store, "upsert", upsert)  # noqa: B010
+        [selection] = workspace.select([ENTITY], ["acme"])
+        [result] = workspace.sync(selection, SyncOptions(mode="full"), stop=asked.is_set)
+        assert result.outcome == "interrupted"
+        stored = store.count(ENTITY, "acme")
+    assert 0 < stored < 60
+    assert (result.figures.new, result.figures.upserted, result.figures.fetched) == (stored, stored, stored)
