@@ -106,6 +106,12 @@ class _Tick:
         return [dg.DynamicPartitionsDefinition(name=tenants_name(self._entity)).build_add_request([GLOBAL])]
 
     def _why_nothing(self, due: int, *, busy_with: int) -> str:
+        if not due and not isinstance(self._workspace.source(self._entity), Fingerprinting):
+            after = round(self._settings.due_after.total_seconds() / 60, 1)
+            return (
+                f"nothing is due: this source cannot be asked what changed, and a partition is due {after:g} minutes "
+                "after its last sync (automation.changes.due_after); `vecsync watch` follows its change streams"
+            )
         if not due:
             return "nothing has changed"
         return f"{due} partitions differ: {busy_with} of them are being synced, the others wait after a failed run"

@@ -96,9 +96,7 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
         yield Probe(part, "WARN", "a tenant is called `global`, the name of what everybody may see: it is not synced")
     tenants = source.tenants()
     if not tenants and not source.count(GLOBAL):
-        yield Probe(
-            part, "WARN", "no live record at all: a full sync would remove all there are; is the filter right?"
-        )
+        yield Probe(part, "WARN", "no live record at all: a full sync would remove all there are; is the filter right?")
     wrong = [key for key in tenants if not _can_be_partition(key)]
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")

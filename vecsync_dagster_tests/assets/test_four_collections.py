@@ -79,3 +79,17 @@ def test_the_life_of_a_tool(tools: Tools) -> None:
         assert written(told, "upserted") == dict.fromkeys(FOUR, 1)
         assert told["tools"]["mode"] == "full"
         assert "ChangeStreamHistoryLost" in told["tools"]["note"]
+
+
+def test_the_change_sensor_says_that_it_goes_by_time(tools: Tools) -> None:
+    """A source that cannot be asked what changed is not called unchanged: the tick names the setting that counts."""
+    with dg.instance_for_test() as instance:
+        run(tools, instance)
+        tools.change("krita", name="Krita Studio")
+        sensor = build_definitions(tools.config).resolve_sensor_def(f"{ENTITY}_changes")
+        result = sensor(dg.build_sensor_context(instance))
+        assert isinstance(result, dg.SensorResult)
+        assert result.skip_reason is not None
+        assert "due 15 minutes after its last sync (automation.changes.due_after)" in str(
+            result.skip_reason.skip_message
+        )
