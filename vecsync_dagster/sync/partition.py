@@ -129,7 +129,7 @@ class PartitionSync:
             if self.error is None:
                 self._submit(everything=True)
             else:
-                self.cancel()
+                self._drop()
         finally:
             while self._running:
                 if self._watch(self.figures):
@@ -139,10 +139,14 @@ class PartitionSync:
 
     def cancel(self) -> None:
         """Drop what was not begun yet (a run that is interrupted): it does not count."""
-        self.figures.add(_undone(self._buffer))
-        self._buffer.clear()
+        self._drop()
         for future in [future for future in self._running if future.cancel()]:
             self.figures.add(_undone(self._running.pop(future)))
+
+    def _drop(self) -> None:
+        """What is no batch yet."""
+        self.figures.add(_undone(self._buffer))
+        self._buffer.clear()
 
     # -- deciding ----------------------------------------------------------------------------------
 

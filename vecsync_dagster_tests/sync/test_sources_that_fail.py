@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,6 +52,35 @@ def sync_breaking(world: World, pages: int, **options: Any) -> PartitionResult:
         [selection] = workspace.select([ENTITY], ["acme"])
         [result] = workspace.sync(selection, SyncOptions(**options))
     return result
+
+
+def test_what_came_before_an_export_broke_is_written(paged: World) -> None:
+    """Also what still waits behind a slow store when the export breaks."""
+    seed(paged, {"acme": 5 * PAGE})
+    broken = threading.Event()
+
+    class BreakingAloud(Breaking):
+        def read(self, what: Read, page: int = 500) -> Iterator[Page]:
+            try:
+                yield from super().read(what, page)
+            except SourceUnavailable:
+                broken.set()
+                raise
+
+    with paged.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        real = store.upsert
+
+        def upsert(*arguments: Any) -> None:
+            assert broken.wait(30)
+            real(*arguments)
+
+        setattr(store, "upsert", upsert)  # noqa: B010
+        workspace._sources[ENTITY] = BreakingAloud(workspace.source(ENTITY), 4)
+        [selection] = workspace.select([ENTITY], ["acme"])
+        [result] = workspace.sync(selection, SyncOptions(mode="full"))
+        assert store.count(ENTITY, "acme") == 4 * PAGE
+    assert (result.outcome, result.figures.upserted, result.figures.fetched) == ("failed", 4 * PAGE, 4 * PAGE)
 
 
 def kept(world: World) -> tuple[Cursor | None, bytes]:
