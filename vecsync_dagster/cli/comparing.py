@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.sync import Figures, Workspace
-from vecsync_dagster.sync.compare import Difference
+from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_whole
 
 __all__ = ["Comparison", "collections_of", "compare_all", "names_of", "repair_all"]
 
-_NAMED = 20  # on a screen; --json names `compare.NAMED`
+_SHOWN = 20
 
 
 def compare_all(workspace: Workspace, entity: str | None, collection: str | None) -> list[Comparison]:
@@ -30,9 +30,10 @@ def repair_all(workspace: Workspace, found: Iterable[Comparison]) -> dict[str, F
 
 def names_of(differences: Sequence[Difference], total: int) -> list[str]:
     """A line for each of the first differences, and one for how many more of `total` there are."""
-    some = differences[:_NAMED]
+    some = differences[:_SHOWN]
     lines = [f"  {difference.kind} {difference.document_id or difference.point_id}" for difference in some]
-    return [*lines, f"  and {total - len(some):,} more; --json names them"] if total > len(some) else lines
+    more = f"  and {total - len(some):,} more; --json names up to {NAMED:,}"
+    return [*lines, more] if total > len(some) else lines
 
 
 def collections_of(workspace: Workspace, entity: str | None, collection: str | None) -> Iterator[tuple[str, str]]:

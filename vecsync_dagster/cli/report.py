@@ -148,6 +148,7 @@ def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
 
 
 def _differing(check: CheckOutcome) -> list[str]:
+    """The facts of a check that has differences are how many there are of each kind."""
     total = sum(fact for fact in check.facts.values() if isinstance(fact, int))
     return names_of(check.differences, total) if check.differences else []
 

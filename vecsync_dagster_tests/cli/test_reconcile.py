@@ -41,7 +41,7 @@ def test_differences_are_counted_and_named(config: Path, synced: Path) -> None:
     assert found["works"]["total"] == 0
     shown = vecsync("reconcile", "--config", config).out
     assert shown.count("  missing tenant-material-") + shown.count("  orphan tenant-material-") == 20
-    assert "  and 6 more; --json names them" in shown
+    assert "  and 6 more; --json names up to 2,000" in shown
 
 
 def test_a_full_sync_names_what_differs(config: Path, synced: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_full_sync_names_what_differs(config: Path, synced: Path) -> None:
     assert ran.code == 1
     assert f"materials of {HOUSES}: check identity: 25 missing, 1 orphan" in ran.err
     assert ran.err.count("  missing tenant-material-") + ran.err.count("  orphan tenant-material-") == 20
-    assert "  and 6 more; --json names them" in ran.err
+    assert "  and 6 more; --json names up to 2,000" in ran.err
     again = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config)
     differences = [one for part in again.json["partitions"] for check in part["checks"] for one in check["differences"]]
     named = {(one["kind"], one["point_id"]) for one in differences}

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 
 from vecsync_dagster.ledger import migrate
+from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.four import Four, four_collections
+from vecsync_dagster_tests.servers.postgres import new_database
+from vecsync_dagster_tests.sync.failing_services import PostgresAway, Services, SqliteAway, in_batches
 from vecsync_dagster_tests.world import World, config_of
 
 
@@ -48,3 +52,73 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Four]:
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
     with four_collections(tmp_path) as four:
         yield four
+
+
+# -- services that fail --------------------------------------------------------------------------------
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """As many attempts as the configuration says, without the time between them."""
+    with stamina.set_testing(True, attempts=99, cap=True):
+        yield
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with OpenAIServer(dimensions=16) as server:
+        yield server
+
+
+@pytest.fixture
+def http_store() -> Iterator[QdrantRest]:
+    with QdrantRest() as server:
+        yield server
+
+
+@pytest.fixture
+def remote(
+    tmp_path: Path,
+    postgres_url: str,
+    postgres_database: str,
+    http_store: QdrantRest,
+    provider: OpenAIServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Services]:
+    """PostgreSQL and the HTTP store; source and ledger are databases of their own."""
+    with new_database(postgres_url) as ledger:
+        migrate.upgrade(ledger)
+        monkeypatch.setenv("SOURCE_URL", postgres_database)
+        monkeypatch.setenv("LEDGER_URL", ledger)
+        config = config_of(
+            tmp_path,
+            source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
+            store={"type": "qdrant", "url": http_store.url, "timeout_s": 30, "attempts": 2},
+            ledger={"url": {"env": "LEDGER_URL"}},
+            **in_batches(provider),
+        )
+        url = postgres_database.replace("postgresql://", "postgresql+psycopg://")
+        driver = ledger.replace("postgresql://", "postgresql+psycopg://")
+        yield Services(World(url, config), provider, driver, PostgresAway(ledger))
+
+
+@pytest.fixture
+def local(tmp_path: Path, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """SQLite and the embedded store."""
+    ledger = tmp_path / "ledger.sqlite"
+    migrate.upgrade(f"sqlite:///{ledger}")
+    monkeypatch.setenv("LEDGER_URL", f"sqlite:///{ledger}?timeout=0.5")
+    config = config_of(
+        tmp_path,
+        source={"type": "sqlite", "path": "source.db"},
+        store={"type": "qdrant", "path": "qdrant", "lock_timeout_s": 0.2},
+        ledger={"url": {"env": "LEDGER_URL"}},
+        **in_batches(provider),
+    )
+    world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
+    return Services(world, provider, f"sqlite:///{ledger}", SqliteAway(ledger))
+
+
+@pytest.fixture(params=["local", "remote"])
+def services(request: pytest.FixtureRequest) -> Services:
+    found: Services = request.getfixturevalue(request.param)
+    return found

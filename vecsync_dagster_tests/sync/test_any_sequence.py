@@ -326,12 +326,15 @@ def assert_any_sequence_ends_well(parts: Parts, *, sequences: int) -> None:
 
 
 def test_many_sequences() -> None:
+    """After any of them one full run leaves store == source == ledger."""
     assert_any_sequence_ends_well(in_memory, sequences=14)
 
 
 def test_some_sequences_on_sqlite_and_the_embedded_store() -> None:
+    """The same with the real embedded engine."""
     assert_any_sequence_ends_well(on_sqlite, sequences=5)
 
 
 def test_some_sequences_on_postgres_and_the_http_store(postgres_url: str) -> None:
+    """The same with a server for each part."""
     assert_any_sequence_ends_well(lambda: on_postgres(postgres_url), sequences=5)

@@ -54,7 +54,7 @@ def sync_breaking(world: World, pages: int, **options: Any) -> PartitionResult:
     return result
 
 
-def test_what_came_before_an_export_broke_is_written(paged: World) -> None:
+def test_what_came_before_an_export_broke_is_written(paged: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what still waits behind a slow store when the export breaks."""
     seed(paged, {"acme": 5 * PAGE})
     broken = threading.Event()
@@ -75,7 +75,7 @@ def test_what_came_before_an_export_broke_is_written(paged: World) -> None:
             assert broken.wait(30)
             real(*arguments)
 
-        setattr(store, "upsert", upsert)  # noqa: B010
+        monkeypatch.setattr(store, "upsert", upsert)
         workspace._sources[ENTITY] = BreakingAloud(workspace.source(ENTITY), 4)
         [selection] = workspace.select([ENTITY], ["acme"])
         [result] = workspace.sync(selection, SyncOptions(mode="full"))

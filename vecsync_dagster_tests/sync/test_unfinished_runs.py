@@ -14,6 +14,7 @@ import pytest
 
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import SyncOptions
+from vecsync_dagster_tests.sync.failing_services import befall
 from vecsync_dagster_tests.sync.test_drift import KNOWN, write_as_stranger
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
@@ -239,13 +240,7 @@ def test_what_an_interrupted_run_did_not_begin_does_not_count(world: World) -> N
     asked = threading.Event()
     with world.workspace() as workspace:
         store = workspace.store_of(ENTITY, ENTITY)
-        real = store.upsert
-
-        def upsert(*arguments: Any) -> None:
-            real(*arguments)
-            asked.set()
-
-        setattr(store, "upsert", upsert)  # noqa: B010
+        befall(store, "upsert", asked.set, after=True)
         [selection] = workspace.select([ENTITY], ["acme"])
         [result] = workspace.sync(selection, SyncOptions(mode="full"), stop=asked.is_set)
         assert result.outcome == "interrupted"
