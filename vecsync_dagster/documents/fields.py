@@ -1,7 +1,7 @@
 """Which fields of a document changed: a short hash of each, so that the ledger can tell without keeping values.
 
 A field has another hash if and only if its value changed the document: text as the content hash sees it (letter
-case and the order of lists say nothing) where the field is in the text alone, else as the payload hash does.
+case and the order of lists say nothing) where the field is in the text alone, else as the payload has it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from zlib import crc32
 import orjson
 
 from vecsync_dagster.documents.builder import Document
-from vecsync_dagster.documents.hashing import normal, unordered
+from vecsync_dagster.documents.hashing import normal
 from vecsync_dagster.stores.base import RESERVED_KEYS
 
 __all__ = ["field_hashes", "modified_fields"]
@@ -70,8 +70,4 @@ def _layout(texts: tuple[str, ...], payload: tuple[str, ...]) -> _Layout:
 
 
 def _number(value: Any, *, text: bool) -> int:
-    if text:
-        value = normal(value)
-    elif value.__class__ is list:
-        value = unordered(value)
-    return crc32(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+    return crc32(orjson.dumps(normal(value) if text else value, option=orjson.OPT_SORT_KEYS))

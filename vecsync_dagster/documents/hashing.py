@@ -1,8 +1,7 @@
 """Hashes that say whether a document's text or payload changed. Equal in every process and on every machine.
 
 Content hash and payload hash: the first 16 hex digits of SHA-256 (REQUIREMENTS T2). For the content hash
-strings are trimmed and lower-cased, and arrays in any order are equal; for the payload hash arrays are that
-are the whole value of a field.
+strings are trimmed and lower-cased, and arrays in any order are equal; a payload is hashed as the store shows it.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import orjson
 
 from vecsync_dagster.stores.base import CONTENT_HASH, PAYLOAD_HASH
 
-__all__ = ["attempt_hash", "content_hasher", "normal", "payload_hash", "point_id", "record_hashes", "unordered"]
+__all__ = ["attempt_hash", "content_hasher", "is_payload_hash", "normal", "payload_hash", "point_id", "record_hashes"]
 
 _NAMESPACE = uuid.UUID("6f1d3ec2-5d0b-5f0e-9a3c-0c2b1a7e4d58")
 _LENGTH = 16
-_REVISION = b"1"
+_REVISION = b"2"
 """To be raised when the same record under the same settings makes another document than it did: else documents
 whose records did not change would keep what the old code made of them."""
 
@@ -45,9 +44,15 @@ def payload_hash(payload: Mapping[str, Any]) -> str:
         payload = dict(payload)
         payload.pop(CONTENT_HASH, None)
         payload.pop(PAYLOAD_HASH, None)
-    if list in map(type, payload.values()):
-        payload = {key: unordered(value) if value.__class__ is list else value for key, value in payload.items()}
     return sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_LENGTH]
+
+
+def is_payload_hash(payload: Mapping[str, Any], hashed: str) -> bool:
+    """Whether `hashed` is the payload's hash, or the one that earlier versions made, of its lists in any order."""
+    if payload_hash(payload) == hashed:
+        return True
+    lists = {key: _unordered(value) for key, value in payload.items() if value.__class__ is list}
+    return bool(lists) and payload_hash({**payload, **lists}) == hashed
 
 
 def record_hashes(settings: bytes, records: Iterable[bytes]) -> list[str]:
@@ -76,13 +81,13 @@ def normal(value: Any) -> Any:
     if isinstance(value, str):
         return value.strip().lower()
     if isinstance(value, list):
-        return unordered([normal(item) for item in value])
+        return _unordered([normal(item) for item in value])
     if isinstance(value, dict):
         return {key: normal(item) for key, item in value.items()}
     return value
 
 
-def unordered(values: list[Any]) -> list[Any]:
+def _unordered(values: list[Any]) -> list[Any]:
     """The same for lists of the same values, in whatever order they are."""
     if len(values) < 2:
         return values

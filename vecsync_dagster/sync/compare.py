@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Literal, TypeVar
 
-from vecsync_dagster.documents.hashing import payload_hash, point_id
+from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
 from vecsync_dagster.sync.target import Target
@@ -96,11 +96,8 @@ def compare_one(row: LedgerPoint, point: StoredPoint | None) -> Difference | Non
         return Difference("missing", row.point_id, row.document_id, row.db_id, row.tenant, None)
     payload = point.payload
     same_text = payload.get(CONTENT_HASH) == row.content_hash
-    if (
-        row.tenant == point.tenant
-        and same_text
-        and payload.get(PAYLOAD_HASH) == row.payload_hash == payload_hash(payload)
-    ):
+    same_payload = payload.get(PAYLOAD_HASH) == row.payload_hash and is_payload_hash(payload, row.payload_hash)
+    if row.tenant == point.tenant and same_text and same_payload:
         return None
     ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
     if row.tenant != point.tenant or (row.tenant != GLOBAL and payload.get("isGlobal")):

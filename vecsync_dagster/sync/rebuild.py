@@ -19,7 +19,7 @@ from typing import Literal
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.documents.hashing import payload_hash, point_id
+from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
 from vecsync_dagster.ledger.base import Confirmed, Ledger
 from vecsync_dagster.space import Space
@@ -138,7 +138,7 @@ def _confirmed(entity: str, kind: str, point: StoredPoint) -> Confirmed | Reason
     content, hashed = payload.get(CONTENT_HASH), payload.get(PAYLOAD_HASH)
     if not isinstance(db_id, str) or point.tenant is None or document_id(point.tenant, kind, db_id) != identity:
         return "altered"
-    if not isinstance(content, str) or not isinstance(hashed, str) or payload_hash(payload) != hashed:
+    if not isinstance(content, str) or not isinstance(hashed, str) or not is_payload_hash(payload, hashed):
         return "altered"
     return Confirmed(identity, db_id, point.point_id, content, hashed, vector_written=True)
 

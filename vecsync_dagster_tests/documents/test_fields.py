@@ -42,7 +42,7 @@ def test_the_names_of_what_changed(fields: dict[str, Any], names: tuple[str, ...
 
 
 def test_lists_in_any_order_are_equal() -> None:
-    """Reordering a list changes nothing, in the text as in the payload."""
+    """Reordering a list that is in the text alone changes nothing."""
     before, after = (
         document(collection="functionality", functionality=functionality)
         for functionality in (["search", "chat"], ["CHAT", "search"])

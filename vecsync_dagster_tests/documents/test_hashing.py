@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecsync_dagster.documents.hashing import attempt_hash, content_hasher, payload_hash, point_id
+from vecsync_dagster.documents.hashing import attempt_hash, content_hasher, is_payload_hash, payload_hash, point_id
 from vecsync_dagster.documents.validation import BadValue, clean_any
 from vecsync_dagster_tests.documents.records import document
 from vecsync_dagster_tests.properties import a_property
@@ -84,8 +84,18 @@ def test_an_attempt_is_text_and_payload() -> None:
 
 class TestPayloadHash:
     def test_array_order(self) -> None:
-        """An array that is a field's value may come in any order."""
-        assert payload_hash({"a": ["x", "y"]}) == payload_hash({"a": ["y", "x"]}) != payload_hash({"a": ["x"]})
+        """Coordinates that are swapped are another payload, at any depth."""
+        assert payload_hash({"a": [50.1, 14.4]}) != payload_hash({"a": [14.4, 50.1]})
+        assert payload_hash({"a": {"b": [1, 2]}}) != payload_hash({"a": {"b": [2, 1]}})
+
+    def test_hashes_of_earlier_versions(self) -> None:
+        """The hash that an earlier version took of sorted lists is one of the payload with them in any order."""
+        earlier = "6341c33b8e888c17"
+        assert payload_hash({"a": ["x", "y"], "b": 1}) == earlier
+        for values in (["x", "y"], ["y", "x"]):
+            assert is_payload_hash({"a": values, "b": 1, "contentHash": "c"}, earlier)
+        assert not is_payload_hash({"a": ["x", "z"], "b": 1}, earlier)
+        assert not is_payload_hash({"b": 1}, earlier)
 
     def test_letter_case(self) -> None:
         """Unlike a text's, a payload's letter case counts: the store shows it."""

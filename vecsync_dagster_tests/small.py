@@ -1,0 +1,65 @@
+"""One entity in one collection: what a source's values become in the store, and what a run says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vecsync_dagster.config import Config
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+
+__all__ = ["Small", "sqlite_source"]
+
+NAME = "things"
+
+
+def sqlite_source(path: Path) -> dict[str, Any]:
+    return {"type": "sqlite", "path": str(path)}
+
+
+class Small:
+    """`source`: its settings. `entity`: those of the entity `things`, of the table `things`, but for its collection;
+    `text` and `payload` are the collection's."""
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Mapping[str, Any],
+        *,
+        text: Any = "{name}",
+        payload: tuple[str, ...] = (),
+        **entity: Any,
+    ) -> None:
+        self.folder = folder
+        self.data = {
+            "sources": {"db": dict(source)},
+            "entities": {
+                NAME: {
+                    "source": "db",
+                    "table": NAME,
+                    **entity,
+                    "collections": {NAME: {"text": text, "payload": payload}},
+                }
+            },
+            "embedding": {"chain": [{"provider": "hash", "dimensions": 16}]},
+            "stores": {"main": {"type": "qdrant", "path": "qdrant"}},
+            "state": "state",
+        }
+
+    @property
+    def config(self) -> Config:
+        return Config.model_validate(self.data).with_folder(self.folder)
+
+    def sync(self, **options: Any) -> PartitionResult:
+        """A full run, unless `options` say otherwise."""
+        with Workspace(self.config) as workspace:
+            [result] = workspace.sync(Selection(NAME, GLOBAL, (NAME,)), SyncOptions(**({"mode": "full"} | options)))
+        return result
+
+    def stored(self) -> dict[str, dict[str, Any]]:
+        """The payloads by `dbId`."""
+        with Workspace(self.config) as workspace:
+            points = [point for page in workspace.store_of(NAME, NAME).scan(NAME) for point in page]
+        return {str(point.payload["dbId"]): dict(point.payload) for point in points}
