@@ -24,6 +24,7 @@
     │   ├── StoreRejected           <STORE>_REJECTED
     │   ├── LedgerRejected          LEDGER_ERROR
     │   ├── OutputUnwritable        OUTPUT_UNWRITABLE        folder not writable, disk full
+    │   ├── InternalError           INTERNAL_ERROR           an exception that nobody foresaw
     │   └── AlertRefused            ALERT_REFUSED            a channel refuses: wrong URL, login, address
     └── Interrupted                 INTERRUPTED              SIGINT / SIGTERM asked the run to end
 
@@ -43,6 +44,7 @@ __all__ = [
     "EmbeddingRejected",
     "EmbeddingTimeout",
     "EmbeddingUnavailable",
+    "InternalError",
     "Interrupted",
     "InvalidTenant",
     "LedgerRejected",
@@ -137,6 +139,12 @@ class LedgerRejected(Terminal):
 
 class OutputUnwritable(Terminal):
     default_code = "OUTPUT_UNWRITABLE"
+
+
+class InternalError(Terminal):
+    """An exception that nobody foresaw: a bug, ours or a library's. Made by `containment.contained` alone."""
+
+    default_code = "INTERNAL_ERROR"
 
 
 class AlertRefused(Terminal):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import RetryConfig
+from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
@@ -40,7 +41,8 @@ def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) 
     """
     batch = _Batch(target, seen_at)
     try:
-        batch.write(changes)
+        with contained(f"{target}: writing a batch"):
+            batch.write(changes)
     except VecsyncError as error:
         batch.fail([(change, error) for change in changes if change.document.document_id not in batch.confirmed])
         raise BatchFailed(error, batch.figures) from error

@@ -87,7 +87,7 @@ class Feed:
             if name not in page.asked:
                 wanted[name] = range(len(page.records))
                 continue
-            found = page.asked[name].result()
+            found = part.recognised(page.asked[name])
             # An id that a page before had too was decided there: its record here is looked at, as a duplicate.
             others = found.others if part.unchanged(found.numbers) else set(page.once)
             wanted[name] = _rows(page, others)

@@ -23,7 +23,7 @@ from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.verify import CheckOutcome, graded
 
-__all__ = ["Job"]
+__all__ = ["Job", "run_of"]
 
 
 @dataclass(slots=True)
@@ -124,11 +124,12 @@ class Job:
             note=self.notes.get(collection, ""),
         )
         if not self.options.dry_run:
-            self.ledger.record_run(_run(result))
+            self.ledger.record_run(run_of(result))
         return result
 
 
-def _run(result: PartitionResult) -> Run:
+def run_of(result: PartitionResult) -> Run:
+    """The result as the ledger keeps it."""
     return Run(
         run_id=result.run_id,
         entity=result.entity,

@@ -12,7 +12,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.partition import Depth
 from vecsync_dagster.sync.verify import CheckOutcome
 
-__all__ = ["STAGES", "Outcome", "PartitionResult", "Stage", "SyncOptions", "check_tenant"]
+__all__ = ["STAGES", "Outcome", "PartitionResult", "Selection", "Stage", "SyncOptions", "check_tenant"]
 
 Stage = Literal["export", "documents", "embeddings", "vectors"]
 STAGES: tuple[Stage, ...] = ("export", "documents", "embeddings", "vectors")
@@ -49,6 +49,15 @@ class SyncOptions:
         if self.dry_run or not {"embeddings", "vectors"} & set(self.stages):
             return "plan"
         return "apply" if "vectors" in self.stages else "embed"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One tenant of one entity, and those of its collections that are meant."""
+
+    entity: str
+    tenant: str
+    collections: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

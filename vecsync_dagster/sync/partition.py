@@ -9,6 +9,7 @@ from typing import Literal
 
 from pyroaring import BitMap64
 
+from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
@@ -100,6 +101,15 @@ class PartitionSync:
         bounds = (t.entity, t.collection, t.tenant, t.space)
         return self._ledger_thread.submit(t.ledger.recognise, *bounds, record_hashes, self.started_at)
 
+    def recognised(self, asked: Future[Recognised]) -> Recognised:
+        """The ledger's answer; where it failed, that is the partition's error, and nothing more is taken."""
+        try:
+            with contained(f"{self.target}: recognising records"):
+                return asked.result()
+        except VecsyncError as error:
+            self.error = self.error or error
+            return Recognised([], set())
+
     def unchanged(self, numbers: Sequence[int]) -> bool:
         """These rows were recognised. False, and nothing is taken, where this run has met one of them before."""
         if not self._seen.isdisjoint(rows := BitMap64(numbers)):
@@ -114,12 +124,13 @@ class PartitionSync:
         if self.error is not None:
             return
         try:
-            self._take(batch, again)
-            self._bury(tombstones)
-            self._collect(block=False)
-            # A page may hold many batches: memory holds those being written and as many that wait.
-            while len(self._running) >= 2 * self.target.settings.parallel and not self._watch(self.figures):
-                self._collect(block=True)
+            with contained(f"{self.target}: deciding about records"):
+                self._take(batch, again)
+                self._bury(tombstones)
+                self._collect(block=False)
+                # A page may hold many batches: memory holds those being written and as many that wait.
+                while len(self._running) >= 2 * self.target.settings.parallel and not self._watch(self.figures):
+                    self._collect(block=True)
         except VecsyncError as error:
             self.error = error
 
@@ -255,7 +266,7 @@ class PartitionSync:
             return _undone(batch)  # the run ended before it began
         try:
             return self._write(batch)
-        except (BatchFailed, VecsyncError):
+        except Exception:
             self._broken = True  # the others would fail likewise, after they were paid for
             raise
 
@@ -289,7 +300,8 @@ class PartitionSync:
         for future in done:
             self._pending.difference_update(_ids(self._running.pop(future)))
             try:
-                self.figures.add(future.result())
+                with contained(f"{self.target}: writing a batch", BatchFailed):
+                    self.figures.add(future.result())
             except BatchFailed as failed:
                 self.figures.add(failed.figures)
                 self.error = self.error or failed.error

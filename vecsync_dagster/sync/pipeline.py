@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
+from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import ConfigError, StoreLocked, Transient, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
@@ -129,7 +130,8 @@ def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[Partit
     if job.options.stages == ("export",):
         return _export(job, names, read)
     try:
-        left_out = refused(job, names, lambda: _pages(job, read))
+        with contained(f"{job.name} of {job.tenant}: checking records"):
+            left_out = refused(job, names, lambda: _pages(job, read))
     except VecsyncError as error:
         return [job.result(name, Figures(), error=error) for name in names]
     names = [name for name in names if name not in {result.collection for result in left_out}]
@@ -160,7 +162,7 @@ def _export(job: Job, names: Sequence[str], read: Read) -> list[PartitionResult]
     figures = Figures()
     error: VecsyncError | None = None
     try:
-        with contextlib.closing(_pages(job, read)) as pages:
+        with contained(f"{job.name} of {job.tenant}: exporting"), contextlib.closing(_pages(job, read)) as pages:
             for page in pages:
                 figures.fetched += page.records.num_rows
                 if job.watch(figures):
@@ -179,9 +181,10 @@ def _snapshot(job: Job) -> Snapshot:
 def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> PartitionSync | PartitionResult:
     """The run of one partition, or its failed result if its store or provider cannot be had."""
     try:
-        writing = job.options.depth != "plan"
-        embedder = job.embedders.of(job.name, name, pin=writing)
-        unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
+        with contained(f"{name} of {job.tenant}: opening store and provider"):
+            writing = job.options.depth != "plan"
+            embedder = job.embedders.of(job.name, name, pin=writing)
+            unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     except VecsyncError as error:
         return job.result(name, Figures(), error=error)
     target = Target(job.name, job.entity, name, job.tenant, job.stores[name], job.ledger, embedder, job.settings)
@@ -206,7 +209,8 @@ def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> P
 def _tell_of_lost_ledger(target: Target) -> None:
     """A ledger that knows nothing beside a store that is full would have all of it embedded once more."""
     try:
-        stored = target.store.count(target.collection, target.tenant)
+        with contained(f"{target}: counting"):
+            stored = target.store.count(target.collection, target.tenant)
     except VecsyncError:
         return  # the run will meet the same error, and say it
     if stored:
@@ -236,20 +240,21 @@ def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[b
     feed = Feed(job, parts)
     cursor = read.since
     try:
-        # Closed here and now, not by the garbage collector: the source holds a connection open.
-        with contextlib.closing(_pages(job, read)) as pages:
-            try:
-                for page in pages:
-                    cursor = page.cursor or cursor
-                    feed.page(page)
-                    if job.interrupted or all(part.error for part in parts.values()):
-                        return False, None
-            except VecsyncError:
-                feed.finish()  # what came before the export broke
-                raise
-            feed.finish()
-        if job.exports and read.since is not None and read.limit is None and read.offset == 0:
-            _feed_retries(job, feed, parts)
+        with contained(f"{job.name} of {job.tenant}: reading records"):
+            # Closed here and now, not by the garbage collector: the source holds a connection open.
+            with contextlib.closing(_pages(job, read)) as pages:
+                try:
+                    for page in pages:
+                        cursor = page.cursor or cursor
+                        feed.page(page)
+                        if job.interrupted or all(part.error for part in parts.values()):
+                            return False, None
+                except Exception:
+                    feed.finish()  # what came before the export broke
+                    raise
+                feed.finish()
+            if job.exports and read.since is not None and read.limit is None and read.offset == 0:
+                _feed_retries(job, feed, parts)
     except VecsyncError as error:
         for part in parts.values():
             part.error = part.error or error
@@ -294,25 +299,30 @@ def _closing(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
 
 
 def _close(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
-    all_seen = False
     try:
-        if job.interrupted:
-            part.cancel()
-        part.finish()
-        # Asked again: a batch that did not begin because of a late signal must not end in a success.
-        if not job.watch(part.figures) and complete and part.error is None:
-            part.remove_unseen(allow=job.options.allow_removals)
-            if job.exports:
-                part.mend(job.source)
-            all_seen = not part.figures.removals_blocked
-        if ended and not job.interrupted and part.error is None:
-            part.remove_absent()
-        if part.error is None:
-            if not job.interrupted:
-                part.remember(all_seen=all_seen)
-            job.settled.append(part)
+        with contained(f"{part.target}: ending the run"):
+            _end(job, part, complete=complete, ended=ended)
     except VecsyncError as error:
         part.error = part.error or error
+
+
+def _end(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
+    all_seen = False
+    if job.interrupted:
+        part.cancel()
+    part.finish()
+    # Asked again: a batch that did not begin because of a late signal must not end in a success.
+    if not job.watch(part.figures) and complete and part.error is None:
+        part.remove_unseen(allow=job.options.allow_removals)
+        if job.exports:
+            part.mend(job.source)
+        all_seen = not part.figures.removals_blocked
+    if ended and not job.interrupted and part.error is None:
+        part.remove_absent()
+    if part.error is None:
+        if not job.interrupted:
+            part.remember(all_seen=all_seen)
+        job.settled.append(part)
 
 
 def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionResult:
@@ -320,10 +330,11 @@ def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionRe
     checks: list[CheckOutcome] = []
     if part.error is None and not job.interrupted and not job.options.dry_run:
         try:
-            checks = _checks(job, part)
-            if job.options.depth == "apply" and cursor is not None and not job.options.partial:
-                name = part.target.collection
-                job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.fingerprint(name))
+            with contained(f"{part.target}: checking the result"):
+                checks = _checks(job, part)
+                if job.options.depth == "apply" and cursor is not None and not job.options.partial:
+                    name = part.target.collection
+                    job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.fingerprint(name))
         except VecsyncError as failed:
             part.error = failed
     return job.result(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 
 from vecsync_dagster.config.models import Config, EntityConfig
+from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
@@ -22,7 +23,8 @@ from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.options import PartitionResult, SyncOptions
+from vecsync_dagster.sync.not_begun import failed_after, failed_results
+from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import repair
@@ -37,15 +39,6 @@ from vecsync_dagster.sync.writeback import WriteBack
 __all__ = ["Selection", "Workspace"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """One tenant of one entity, and those of its collections that are meant."""
-
-    entity: str
-    tenant: str
-    collections: tuple[str, ...]
 
 
 class Workspace:
@@ -166,32 +159,58 @@ class Workspace:
     ) -> list[PartitionResult]:
         """Sync one selection. What goes wrong with this tenant is in its results, so that others can go on;
         only errors of the ledger itself are raised."""
-        entity = self.entity(selection.entity)
         options = options or SyncOptions()
         started = datetime.now(UTC)
+        where = f"{selection.entity} of {selection.tenant}"
         try:
-            look = self._look(selection, options)
-            results = sync_tenant(
-                selection.entity,
-                entity,
-                selection.tenant,
-                source=self.source(selection.entity),
-                store={c: self.store_of(selection.entity, c) for c in selection.collections},
-                provider=self.embedders,
-                ledger=self.ledger,
-                collections=selection.collections,
-                settings=self.config.sync,
-                checks=self.config.checks,
-                options=options,
-                snapshots=self.snapshots,
-                rejections=self.rejections,
-                progress=progress,
-                stop=stop,
-            )
+            with contained(f"{where}: syncing"):
+                look = self._look(selection, options)
+                results = self._results(selection, options, progress, stop)
         except (LedgerRejected, LedgerUnavailable):
             raise
         except VecsyncError as error:
-            return [_failed(selection, collection, options, started, error) for collection in selection.collections]
+            return failed_results(self.ledger, selection, options, self.config.sync.mode, started, error)
+        try:
+            with contained(f"{where}: after the sync"):
+                return self._settled(selection, options, results, look)
+        except (LedgerRejected, LedgerUnavailable):
+            raise
+        except VecsyncError as error:
+            return failed_after(self.ledger, results, error)
+
+    def _results(
+        self,
+        selection: Selection,
+        options: SyncOptions,
+        progress: Callable[[Figures], None] | None,
+        stop: Callable[[], bool] | None,
+    ) -> list[PartitionResult]:
+        return sync_tenant(
+            selection.entity,
+            self.entity(selection.entity),
+            selection.tenant,
+            source=self.source(selection.entity),
+            store={c: self.store_of(selection.entity, c) for c in selection.collections},
+            provider=self.embedders,
+            ledger=self.ledger,
+            collections=selection.collections,
+            settings=self.config.sync,
+            checks=self.config.checks,
+            options=options,
+            snapshots=self.snapshots,
+            rejections=self.rejections,
+            progress=progress,
+            stop=stop,
+        )
+
+    def _settled(
+        self,
+        selection: Selection,
+        options: SyncOptions,
+        results: list[PartitionResult],
+        look: Fingerprint | None,
+    ) -> list[PartitionResult]:
+        entity = self.entity(selection.entity)
         if leaves_nothing_out(options):
             self._remember(entity, results, look)
         finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
@@ -210,7 +229,8 @@ class Workspace:
     def _written_back(self, selection: Selection, results: list[PartitionResult]) -> list[PartitionResult]:
         """A write-back that fails is said, and is no failure of the sync (T5): the next one makes up for it."""
         try:
-            self.write_back(selection.entity, selection.tenant)
+            with contained(f"{selection.entity} of {selection.tenant}: writing syncMetadata"):
+                self.write_back(selection.entity, selection.tenant)
         except (LedgerRejected, LedgerUnavailable):
             raise
         except VecsyncError as error:
@@ -320,23 +340,3 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _failed(
-    selection: Selection, collection: str, options: SyncOptions, started: datetime, error: VecsyncError
-) -> PartitionResult:
-    return PartitionResult(
-        run_id="",
-        entity=selection.entity,
-        collection=collection,
-        tenant=selection.tenant,
-        mode=options.mode or "",
-        outcome="failed",
-        started_at=started,
-        ended_at=datetime.now(UTC),
-        figures=Figures(),
-        space="",
-        semantic=True,
-        stages=options.stages,
-        error=error,
-    )
