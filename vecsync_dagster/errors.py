@@ -33,7 +33,7 @@ Messages carry names, ids and counts; never document text, never a secret.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AlertRefused",
@@ -211,4 +211,10 @@ class StoreLocked(_OfStore, Transient):
 
 
 class StoreRejected(_OfStore, Terminal):
+    """`every_document`: it would refuse any, because the key, the address or the collection is wrong."""
+
     suffix = "REJECTED"
+
+    def __init__(self, message: str, *, every_document: bool = False, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.every_document = every_document

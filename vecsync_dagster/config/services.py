@@ -136,7 +136,8 @@ class EmbeddingConfig(Model):
 
 class QdrantStore(Model):
     """Qdrant: embedded on disk at `path`, or a server at `url`. `prefix` goes before every collection's name,
-    so that several environments can share one server."""
+    so that several environments can share one server. `max_request_mb` bounds each request (a server takes 32 by
+    default, a proxy before it often less)."""
 
     type: Literal["qdrant"]
     path: Text | None = None
@@ -146,6 +147,7 @@ class QdrantStore(Model):
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     attempts: Annotated[int, Field(gt=0)] = 5
     lock_timeout_s: Annotated[float, Field(ge=0)] = 10.0
+    max_request_mb: Annotated[float, Field(gt=0)] = 16.0
 
     @model_validator(mode="after")
     def _one_place(self) -> QdrantStore:
@@ -154,6 +156,10 @@ class QdrantStore(Model):
         if self.path is not None and self.api_key is not None:
             raise ValueError("api_key goes with url; the embedded engine has none")
         return self
+
+    @property
+    def max_request_bytes(self) -> int:
+        return int(self.max_request_mb * 1e6)
 
     @property
     def is_embedded(self) -> bool:

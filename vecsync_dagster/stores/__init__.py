@@ -29,7 +29,12 @@ def build_store(config: StoreConfig, *, key: str, path_of: Callable[[str], Path]
         return _server(config, key)
     from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 
-    return QdrantEmbeddedStore(path_of(config.path), config.prefix, config.lock_timeout_s)
+    return QdrantEmbeddedStore(
+        path_of(config.path),
+        config.prefix,
+        config.lock_timeout_s,
+        max_request_bytes=config.max_request_bytes,
+    )
 
 
 def _server(config: StoreConfig, key: str) -> VectorStore:
@@ -42,6 +47,7 @@ def _server(config: StoreConfig, key: str) -> VectorStore:
         prefix=config.prefix,
         timeout_s=config.timeout_s,
         attempts=config.attempts,
+        max_request_bytes=config.max_request_bytes,
     )
 
 

@@ -145,4 +145,6 @@ def check_space(collection: str, space: Space, pinned: str | None) -> None:
 
 
 def unknown_collection(collection: str) -> StoreRejected:
-    return StoreRejected(f"collection {collection} does not exist", service=SERVICE, collection=collection)
+    return StoreRejected(
+        f"collection {collection} does not exist", service=SERVICE, collection=collection, every_document=True
+    )

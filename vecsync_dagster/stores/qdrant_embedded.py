@@ -37,6 +37,7 @@ from vecsync_dagster.stores.qdrant_common import (
     visible_to,
 )
 from vecsync_dagster.stores.qdrant_folder import MIB, Alias, Folder, sync_folder, writing
+from vecsync_dagster.stores.request_size import DEFAULT_MAX_BYTES, AnswerSize, id_portions, point_bytes, portions
 
 __all__ = ["QdrantEmbeddedStore"]
 
@@ -66,7 +67,7 @@ class QdrantEmbeddedStore:
 
     Raises StoreLocked where another process has the folder open for longer than `lock_timeout_s`, and
     OutputUnwritable where it cannot be written or less than `reserve_bytes` of its disk are free.
-    Reading creates nothing.
+    Reading creates nothing. A write-ahead record holds at most `max_request_bytes`; answers are kept to about that.
     """
 
     service = SERVICE
@@ -78,8 +79,10 @@ class QdrantEmbeddedStore:
         lock_timeout_s: float = 10.0,
         *,
         reserve_bytes: int = RESERVE_BYTES,
+        max_request_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         self._prefix = prefix
+        self._max_bytes = max_request_bytes
         self._folder = Folder(path, lock_timeout_s, reserve_bytes)
         self._open: dict[str, _Open] = {}
         # One call at a time: opening and closing must not cross a write, and a call takes milliseconds.
@@ -128,21 +131,24 @@ class QdrantEmbeddedStore:
             return
         with self._mutex:
             target = self._known(collection)
-            vectors = matrix(collection, points, target.space.dimensions).tolist()
+            dimensions = target.space.dimensions
+            pairs = list(zip(points, matrix(collection, points, dimensions).tolist(), strict=True))
+            sizes = (point_bytes(point.payload, dimensions) for point in points)
             with _engine(collection, f"upsert {len(points)} points"):
-                new = [
-                    edge.Point(point.point_id, vector, dict(point.payload))
-                    for point, vector in zip(points, vectors, strict=True)
-                ]
-                self._update(target, edge.UpdateOperation.upsert_points(new), len(new))
+                for some in portions(pairs, sizes, self._max_bytes):
+                    new = [edge.Point(point.point_id, vector, dict(point.payload)) for point, vector in some]
+                    self._update(target, edge.UpdateOperation.upsert_points(new), len(new))
 
     def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
         if not points:
             return []
         with self._mutex, _engine(collection, f"set {len(points)} payloads"):
             target = self._known(collection)
-            found = target.shard.retrieve([point.point_id for point in points], False, False)
-            existing = {str(record.id) for record in found}
+            existing = {
+                str(record.id)
+                for some in id_portions(points, self._max_bytes)
+                for record in target.shard.retrieve([point.point_id for point in some], False, False)
+            }
             for point in points:
                 if point.point_id in existing:
                     write = edge.UpdateOperation.overwrite_payload([point.point_id], dict(point.payload))
@@ -153,15 +159,19 @@ class QdrantEmbeddedStore:
         if not point_ids:
             return
         with self._mutex, _engine(collection, f"delete {len(point_ids)} points"):
-            chosen = _filter(partition(tenant), point_ids)
-            self._update(self._known(collection), edge.UpdateOperation.delete_points_by_filter(chosen), len(point_ids))
+            target = self._known(collection)
+            for some in id_portions(point_ids, self._max_bytes):
+                chosen = _filter(partition(tenant), some)
+                self._update(target, edge.UpdateOperation.delete_points_by_filter(chosen), len(some))
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         if not point_ids:
             return
         with self._mutex, _engine(collection, f"delete {len(point_ids)} points"):
-            ids: list[edge.PointId] = [engine_id(point_id) for point_id in point_ids]
-            self._update(self._known(collection), edge.UpdateOperation.delete_points(ids), len(ids))
+            target = self._known(collection)
+            for some in id_portions(point_ids, self._max_bytes):
+                ids: list[edge.PointId] = [engine_id(point_id) for point_id in some]
+                self._update(target, edge.UpdateOperation.delete_points(ids), len(ids))
 
     def _update(self, target: _Open, operation: edge.UpdateOperation, points: int) -> None:
         self._folder.check_free()
@@ -182,6 +192,7 @@ class QdrantEmbeddedStore:
     def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:
         chosen = None if tenant is None else _filter(partition(tenant))
         offset: edge.PointId | None = None
+        page = AnswerSize(batch, self._max_bytes)
         while True:
             # Taken for each page: what reads a page slowly must not keep writers waiting.
             with self._mutex, _engine(collection, "scan"):
@@ -190,10 +201,11 @@ class QdrantEmbeddedStore:
                 if target is None:
                     return
                 request = edge.ScrollRequest(
-                    offset=offset, limit=batch, filter=chosen, with_payload=True, with_vector=False
+                    offset=offset, limit=page.limit, filter=chosen, with_payload=True, with_vector=False
                 )
                 records, offset = target.shard.scroll(request)
             if records:
+                page.learn([record.payload for record in records])
                 yield [stored(record.id, record.payload) for record in records]
             if offset is None:
                 return

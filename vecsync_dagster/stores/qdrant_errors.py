@@ -4,6 +4,7 @@
     429, with or without Retry-After          StoreRateLimited
     408, a time limit of the client           StoreTimeout
     5xx, no connection, a broken answer       StoreUnavailable
+    401, 403, 404                             StoreRejected of every document
     any other status, an unusable argument    StoreRejected
 
 Messages are made of the action, the collection and the status. What the server answered is left out, and
@@ -79,8 +80,9 @@ def _of_status(action: str, status: int, headers: Mapping[str, str]) -> VecsyncE
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         message += "; check the store's api_key"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        message += "; make sync.batch smaller"
-    return StoreRejected(message, service=SERVICE, status=status)
+        message += "; lower the store's max_request_mb, or raise the limit of the server or the proxy before it"
+    every_document = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+    return StoreRejected(message, service=SERVICE, status=status, every_document=every_document)
 
 
 def _rate_limited(action: str, wait: float | None) -> StoreRateLimited:

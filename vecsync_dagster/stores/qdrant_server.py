@@ -28,13 +28,11 @@ from vecsync_dagster.stores.qdrant_common import (
     visible_to,
 )
 from vecsync_dagster.stores.qdrant_connection import Connection
+from vecsync_dagster.stores.request_size import DEFAULT_MAX_BYTES, AnswerSize, id_portions, point_bytes, portions
 
 __all__ = ["QdrantServerStore"]
 
 T = TypeVar("T")
-
-FLOATS_PER_REQUEST = 400_000
-"""About 8 MB of JSON; a server takes 32 MB by default."""
 
 LOOKS = 5
 """How often `set_payload` looks which points exist, while other processes go on deleting some of them."""
@@ -51,7 +49,7 @@ class QdrantServerStore:
     """Contract: `VectorStore`. Attempts are ours alone: the client itself never tries twice.
 
     `url` and `api_key` are used from the first call on. `client` is a ready one instead of a URL; it stays
-    its owner's, `close` leaves it open.
+    its owner's, `close` leaves it open. `max_request_bytes` bounds every write; answers are kept to about that.
     """
 
     service = SERVICE
@@ -64,9 +62,11 @@ class QdrantServerStore:
         prefix: str = "",
         timeout_s: float = 60.0,
         attempts: int = 5,
+        max_request_bytes: int = DEFAULT_MAX_BYTES,
         client: QdrantClient | None = None,
     ) -> None:
         self._prefix = prefix
+        self._max_bytes = max_request_bytes
         self._connection = Connection(url, api_key, timeout_s, attempts, client)
         self._shapes: dict[str, Shape] = {}
 
@@ -120,9 +120,9 @@ class QdrantServerStore:
             models.PointStruct.model_construct(id=point.point_id, vector=vector, payload=dict(point.payload))
             for point, vector in zip(points, vectors, strict=True)
         ]
-        size = max(1, FLOATS_PER_REQUEST // dimensions)
-        for start in range(0, len(structs), size):
-            self._upsert(collection, structs[start : start + size])
+        sizes = (point_bytes(point.payload, dimensions) for point in points)
+        for some in portions(structs, sizes, self._max_bytes):
+            self._upsert(collection, list(some))
 
     def _upsert(self, collection: str, structs: list[models.PointStruct]) -> None:
         name = self._prefix + collection
@@ -132,16 +132,24 @@ class QdrantServerStore:
         ids = [point.point_id for point in points]
         existing = set(ids)
         for look in range(LOOKS):
-            there = self._records(collection, sorted(existing), with_payload=False) if existing else []
-            existing = {str(record.id) for record in there}
+            existing = self._existing(collection, sorted(existing))
+            there = [point for point in points if point.point_id in existing]
             try:
-                self._set_payload(collection, [point for point in points if point.point_id in existing])
+                for some in portions(there, (point_bytes(point.payload) for point in there), self._max_bytes):
+                    self._set_payload(collection, some)
                 break
             except StoreRejected as error:
                 # Another process deleted one since we looked; the server has written the others, or not.
                 if error.fields.get("status") != HTTPStatus.NOT_FOUND or look == LOOKS - 1:
                     raise
         return [point_id for point_id in ids if point_id not in existing]
+
+    def _existing(self, collection: str, ids: Sequence[str]) -> set[str]:
+        return {
+            str(record.id)
+            for some in id_portions(ids, self._max_bytes)
+            for record in self._records(collection, some, with_payload=False)
+        }
 
     def _set_payload(self, collection: str, points: Sequence[Point]) -> None:
         name = self._prefix + collection
@@ -151,17 +159,16 @@ class QdrantServerStore:
             )
             for point in points
         ]
-        if operations:
-            action = f"set {len(operations)} payloads"
-            self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True))
+        action = f"set {len(operations)} payloads"
+        self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True))
 
     def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
-        if point_ids:
-            self._delete(collection, models.FilterSelector(filter=_filter(partition(tenant), point_ids)))
+        for some in id_portions(point_ids, self._max_bytes):
+            self._delete(collection, models.FilterSelector(filter=_filter(partition(tenant), some)))
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
-        if point_ids:
-            self._delete(collection, models.PointIdsList(points=[engine_id(point_id) for point_id in point_ids]))
+        for some in id_portions(point_ids, self._max_bytes):
+            self._delete(collection, models.PointIdsList(points=[engine_id(point_id) for point_id in some]))
 
     def _delete(self, collection: str, selector: models.PointsSelector) -> None:
         self._write(collection, "delete", lambda c: [c.delete(self._prefix + collection, selector, wait=True)])
@@ -179,40 +186,47 @@ class QdrantServerStore:
     def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:
         chosen = None if tenant is None else _filter(partition(tenant))
         offset: models.ExtendedPointId | None = None
+        page = AnswerSize(batch, self._max_bytes)
         while True:
             try:
-                records, offset = self._page(collection, chosen, batch, offset)
+                records, offset = self._page(collection, chosen, page.limit, offset)
             except StoreRejected as error:
                 # Later on, a collection that vanished is no end of the data.
                 if offset is not None or not self._is_unknown(collection, error):
                     raise
                 return
             if records:
+                page.learn([record.payload for record in records])
                 yield [stored(record.id, record.payload) for record in records]
             if offset is None:
                 return
 
     def _page(
-        self, collection: str, chosen: models.Filter | None, batch: int, offset: models.ExtendedPointId | None
+        self, collection: str, chosen: models.Filter | None, limit: int, offset: models.ExtendedPointId | None
     ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
         name = self._prefix + collection
         records, following = self._call(
             collection,
             "scan",
-            lambda c: c.scroll(name, scroll_filter=chosen, limit=batch, offset=offset, with_payload=True),
+            lambda c: c.scroll(name, scroll_filter=chosen, limit=limit, offset=offset, with_payload=True),
         )
         return records, following if isinstance(following, (int, str)) or following is None else str(following)
 
     def retrieve(self, collection: str, point_ids: Sequence[str]) -> list[StoredPoint]:
-        if not point_ids:
-            return []
-        try:
-            records = self._records(collection, [engine_id(point_id) for point_id in point_ids], with_payload=True)
-        except StoreRejected as error:
-            if not self._is_unknown(collection, error):
-                raise
-            return []
-        return [stored(record.id, record.payload) for record in records]
+        found: list[StoredPoint] = []
+        page, start = AnswerSize(len(point_ids), self._max_bytes), 0
+        while start < len(point_ids):
+            some = [engine_id(point_id) for point_id in point_ids[start : start + page.limit]]
+            try:
+                records = self._records(collection, some, with_payload=True)
+            except StoreRejected as error:
+                if not self._is_unknown(collection, error):
+                    raise
+                return []
+            start += len(some)
+            page.learn([record.payload for record in records])
+            found += [stored(record.id, record.payload) for record in records]
+        return found
 
     def _records(
         self, collection: str, ids: Sequence[models.ExtendedPointId], *, with_payload: bool

@@ -138,11 +138,15 @@ class _Batch:
 
     def _payloads(self, changes: list[Change]) -> list[Change]:
         """Returns those whose point is not there: somebody deleted it, so it is written anew with its vector."""
-        if not changes:
-            return []
-        gone = set(self.target.store.set_payload(self.target.collection, [_point(change) for change in changes]))
-        self._confirm([c for c in changes if c.document.point_id not in gone], vector_written=False)
-        return [c for c in changes if c.document.point_id in gone]
+        missing: list[Change] = []
+
+        def write(some: Sequence[Change]) -> None:
+            gone = set(self.target.store.set_payload(self.target.collection, [_point(change) for change in some]))
+            self._confirm([c for c in some if c.document.point_id not in gone], vector_written=False)
+            missing.extend(c for c in some if c.document.point_id in gone)
+
+        self.fail(_isolate(changes, write))
+        return missing
 
     def _vectors(self, changes: list[Change]) -> None:
         if not changes:
@@ -268,12 +272,17 @@ def _point(change: Change, vector: Vector | None = None) -> Point:
 
 
 def _isolate(items: Sequence[T], write: Callable[[Sequence[T]], None]) -> list[tuple[T, StoreRejected]]:
-    """Write all items; where the store refuses some, find those by halving and write the others."""
+    """Write all items; where the store refuses some, find those by halving and write the others.
+
+    What the store would refuse of any item is raised: halving would only repeat it for each of them.
+    """
     if not items:
         return []
     try:
         write(items)
     except StoreRejected as error:
+        if error.every_document:
+            raise
         if len(items) == 1:
             return [(items[0], error)]
         half = len(items) // 2

@@ -51,11 +51,16 @@ class QdrantRest:
     """`api_key`: every request but `GET /` must carry it.
 
     `requests`: what arrived, in order. `indexes`: (collection, payload key) -> schema, which the in-memory
-    engine itself does not keep.
+    engine itself does not keep. `max_body`: a larger request is answered with `too_large`, 400 as the server does
+    itself, 413 as a proxy before it does. `body_sizes`, `answer_sizes`: of all requests.
     """
 
-    def __init__(self, api_key: str | None = None) -> None:
+    def __init__(self, api_key: str | None = None, max_body: int = 32 * 2**20) -> None:
         self.requests: list[Seen] = []
+        self.body_sizes: list[int] = []
+        self.answer_sizes: list[int] = []
+        self.max_body = max_body
+        self.too_large = 400
         self.indexes: dict[tuple[str, str], models.PayloadFieldSchema | None] = {}
         self._api_key = api_key
         self._engine = QdrantClient(":memory:")
@@ -121,6 +126,9 @@ class QdrantRest:
         """What to send back; None: close the connection instead."""
         url = urlsplit(target)
         self.requests.append(Seen(method, url.path))
+        self.body_sizes.append(len(body))
+        if len(body) > self.max_body:
+            return _refusal(self.too_large, f"Payload error: JSON payload ({len(body)} bytes) is larger than allowed")
         route = find_route(method, url.path)
         fault = self._next_fault(f"{method} {url.path}", writes=route is not None and route.writes)
         if fault is not None and fault.hang_s:
@@ -198,6 +206,7 @@ def _handler(server: QdrantRest) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             content = json.dumps(answer.content, default=_jsonable).encode()
+            server.answer_sizes.append(len(content))
             self.send_response(answer.status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))

@@ -347,17 +347,64 @@ class TestCollections:
         store.upsert(NAME, [point(1, "A", [1, 0])])
         assert store.count(NAME) == 1
 
-    def test_large_upserts_are_split(
-        self, rest: QdrantRest, store: QdrantServerStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A request never holds more numbers than a server takes; a bad vector at the end stops all of them."""
-        monkeypatch.setattr(qdrant_server, "FLOATS_PER_REQUEST", 40)
+    def test_large_upserts_are_split(self, rest: QdrantRest, store: QdrantServerStore) -> None:
+        """A bad vector at the end of several requests stops all of them."""
+        store = QdrantServerStore(rest.url, max_request_bytes=5_000)
         store.upsert(NAME, [point(n, "B") for n in range(25)])
-        assert [seen.method for seen in rest.requests if seen.path.endswith("/points")] == ["PUT"] * 3
+        assert [seen.method for seen in rest.requests if seen.path.endswith("/points")].count("PUT") > 2
         assert store.count(NAME, "B") == 25
         with pytest.raises(StoreRejected, match=uid(24)):
             store.upsert(NAME, [*(point(n, "C") for n in range(24)), point(24, "C", [1, 0])])
         assert store.count(NAME, "C") == 0
+        store.close()
+
+    @pytest.mark.parametrize("text", ["x" * 900, "\u00e4\u4e2d\U0001f600" * 100, '"\\\n\x01' * 200])
+    @pytest.mark.parametrize("dimensions", [2, 900])
+    def test_no_request_is_larger_than_its_bound(self, rest: QdrantRest, text: str, dimensions: int) -> None:
+        """Vectors, payloads and ids go in requests of at most `max_request_bytes`, whatever the text and the size."""
+        bound = 60_000
+        store = QdrantServerStore(rest.url, max_request_bytes=bound)
+        store.ensure_collection("wide", Space("hash", "words", dimensions))
+        numbers = -np.random.default_rng(1).random(dimensions, np.float32)
+        points = [point(n, "A", numbers / np.float32(1e7), text=text) for n in range(200)]
+        store.upsert("wide", points)
+        assert store.set_payload("wide", [*points, point("gone", "A")]) == [uid("gone")]
+        store.delete("wide", "A", [uid(n) for n in range(3000)])
+        assert store.count("wide") == 0
+        assert bound * 0.7 < max(rest.body_sizes) <= bound
+        store.close()
+
+    def test_one_point_that_is_larger_than_the_bound_goes_alone(self, rest: QdrantRest) -> None:
+        """It is sent by itself, and so are the smaller ones before and after it sent."""
+        store = QdrantServerStore(rest.url, max_request_bytes=2_000)
+        store.ensure_collection("wide", SPACE)
+        store.upsert("wide", [point(1, "A"), point(2, "A", text="x" * 5_000), point(3, "A")])
+        assert store.count("wide") == 3
+        store.close()
+
+    def test_answers_are_kept_to_about_the_bound(self, rest: QdrantRest) -> None:
+        """Long payloads are asked for in smaller pages, short ones in pages as large as the caller's."""
+        bound = 300_000
+        store = QdrantServerStore(rest.url, max_request_bytes=bound)
+        store.ensure_collection("wide", SPACE)
+        store.upsert("wide", [point(n, "A", text="x" * 3_000) for n in range(400)])
+        rest.answer_sizes.clear()
+        assert sum(len(page) for page in store.scan("wide")) == 400
+        assert len(store.retrieve("wide", [uid(n) for n in range(400)])) == 400
+        assert max(rest.answer_sizes) < bound * 1.1
+        assert len(rest.answer_sizes) < 14
+        store.close()
+
+    @pytest.mark.parametrize("status", [401, 403, 404])
+    def test_a_refusal_of_everything_is_told_from_one_of_a_document(
+        self, rest: QdrantRest, store: QdrantServerStore, status: int
+    ) -> None:
+        """A wrong key or address is about every document, a request that it does not take about those in it."""
+        for answer in (status, 400, 413, 422):
+            rest.fail(status=answer)
+            with pytest.raises(StoreRejected) as caught:
+                store.upsert(NAME, [point(1, "A")])
+            assert caught.value.every_document is (answer == status)
 
     def test_check_is_a_single_attempt(self, rest: QdrantRest, store: QdrantServerStore) -> None:
         """The connection test names the version, and tells of a fault at once."""
