@@ -21,6 +21,12 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
+def _key(value: Any) -> Any:
+    """One name in a list is that name."""
+    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+
+
+KeyColumns = Annotated[Text | tuple[Text, ...], BeforeValidator(_key)]
 Allowed = Annotated[tuple[str | int | bool, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -75,6 +81,8 @@ class CollectionConfig(Model):
 class EntityConfig(Model):
     """One kind of record: where it comes from, how it is checked, and the collections it feeds.
 
+    `id`: the field that tells the records apart, or a list of those that do so together (`[firm, id]`).
+
     `filter`: field -> the value, or the list of values, that a record must have to be in the collections
     (`approvalStatus: approved`); one that has another value is gone like a deleted one.
 
@@ -86,7 +94,7 @@ class EntityConfig(Model):
 
     source: Name
     table: Text
-    id: Text = "id"
+    id: KeyColumns = "id"
     type: Name | None = None
     tenancy: Tenancy | None = None
     updated_at: Text | None = None
@@ -99,10 +107,22 @@ class EntityConfig(Model):
     writeback: bool = False
     collections: Annotated[dict[CollectionName, CollectionConfig], Field(min_length=1)]
 
+    @field_validator("id")
+    @classmethod
+    def _distinct(cls, key: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(key, tuple) and (not key or len(set(key)) < len(key)):
+            raise ValueError("a field, or a list of different ones, such as [firm, id]")
+        return key
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The fields that tell the records apart."""
+        return (self.id,) if isinstance(self.id, str) else self.id
+
     @property
     def fields(self) -> tuple[str, ...]:
         """Every field of a record the configuration speaks of, each once."""
-        names = [self.id, *self.required, *self.types]
+        names = [*self.key, *self.required, *self.types]
         for collection in self.collections.values():
             names += [*collection.text_fields, *collection.payload]
         return tuple(dict.fromkeys(names))

@@ -21,7 +21,8 @@ __all__ = ["Document", "DocumentBatch", "DocumentBuilder", "Rejection", "documen
 # Not frozen: a frozen one of eight fields takes longer to make than both of its hashes.
 @dataclass(slots=True)
 class Document:
-    """A record rendered for one collection. `payload` is complete: reserved keys and both hashes."""
+    """A record rendered for one collection. `payload` is complete: reserved keys and both hashes. `db_key`: see
+    `identity.Key.native`."""
 
     document_id: str
     db_id: str
@@ -32,6 +33,7 @@ class Document:
     _values: tuple[Any, ...] = dataclasses.field(repr=False)
     _template: Template = dataclasses.field(repr=False, compare=False)
     record_hash: str | None = dataclasses.field(default=None, compare=False)
+    db_key: str | None = dataclasses.field(default=None, compare=False)
     _point_id: str = dataclasses.field(default="", repr=False, compare=False)
 
     @property
@@ -87,7 +89,7 @@ class DocumentBuilder:
     def __init__(self, entity_name: str, entity: EntityConfig, tenant: str, collections: Sequence[str]) -> None:
         kind = entity.type or entity_name
         self._cleaner = Cleaner(entity_name, entity)
-        self._id = entity.id
+        self._key = entity.key
         self._prefix = document_id(tenant, kind, "")
         self._settings = {name: entity.fingerprint(name).encode() for name in collections}
         self._metadata = _metadata(entity_name, kind, tenant)
@@ -100,7 +102,7 @@ class DocumentBuilder:
 
     def ids(self, records: Records) -> list[str | None]:
         """The document id of each record; None where it has no usable id of its own."""
-        return [None if db_id is None else self._prefix + db_id for db_id in records.ids(self._id)]
+        return [None if db_id is None else self._prefix + db_id for db_id in records.ids(self._key)]
 
     def record_hashes(self, records: Records) -> dict[str, list[str]]:
         """For each collection a hash of each record: where it is equal, so are both hashes of its document, and
@@ -195,7 +197,9 @@ class _Collection:
             if problem is None and all(map(is_empty, texts)):
                 problem = self._no_text
             if problem is None and db_id is not None:
-                built.documents.append(self._document(db_id, texts, payloads.of(row, db_id), record_hash))
+                document = self._document(db_id, texts, payloads.of(row, db_id), record_hash)
+                document.db_key = batch.own_keys[row]
+                built.documents.append(document)
             elif problem is not None:
                 built.rejections.append(self._rejection(db_id, problem, batch.record(row)))
         return built

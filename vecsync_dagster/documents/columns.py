@@ -18,6 +18,7 @@ from vecsync_dagster.documents.record_bytes import record_bytes
 from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, key_text
 
 __all__ = ["CleanBatch", "Cleaner", "Problem", "Records"]
 
@@ -36,10 +37,13 @@ class Problem(NamedTuple):
 @dataclass(slots=True)
 class Records:
     """A batch of records as the source gave them, column by column: the fields that the entity's configuration
-    speaks of. `in_json`: those whose values are text that holds JSON."""
+    speaks of. `in_json`: those whose values are text that holds JSON. `keys`, `natives`: the columns
+    `identity.KEY_TEXT` and `KEY_NATIVE`, if they are there; they are no part of the record."""
 
     columns: dict[str, pa.Array]
     in_json: set[str]
+    keys: pa.Array | None = None
+    natives: pa.Array | None = None
     _values: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -55,17 +59,36 @@ class Records:
         if len(rows) == len(self):
             return self
         chosen = arrow_array(rows).cast(pa.int64())
-        return Records({name: values.take(chosen) for name, values in self.columns.items()}, self.in_json)
+        keys, natives = (None if one is None else one.take(chosen) for one in (self.keys, self.natives))
+        columns = {name: values.take(chosen) for name, values in self.columns.items()}
+        return Records(columns, self.in_json, keys, natives)
 
     def raw(self) -> list[bytes]:
         """Each record as bytes that change whenever any of its values does."""
         return record_bytes([(values, name in self.in_json) for name, values in self.columns.items()])
 
-    def ids(self, name: str, refused: Refused = lambda _, __: None) -> list[str | None]:
+    def ids(self, key: Sequence[str], refused: Refused = lambda _, __: None) -> list[str | None]:
         """The id of each record as a document would have it; None where it has no usable one."""
+        if self.keys is not None:
+            return _converted(self.keys.to_pylist(), identity, refused)
+        if len(key) > 1:
+            return _converted([self._joined(key, row) for row in range(len(self))], identity, refused)
+        [name] = key
         if types.is_signed_integer(self.columns[name].type) and not self.columns[name].null_count:
             return list(map(str, self.values(name)))
         return self.converted(name, identity, refused)
+
+    def own_keys(self) -> list[str | None]:
+        """The key of each record as its source writes it; None where the text says it all."""
+        return [None] * len(self) if self.natives is None else self.natives.to_pylist()
+
+    def _joined(self, key: Sequence[str], row: int) -> str | None:
+        """The text of a key of several columns, where the source does not give it. None: it has no usable one."""
+        try:
+            parts = [None if (value := self.values(name)[row]) is None else identity(value) for name in key]
+        except BadValue:
+            return None
+        return None if all(part is None for part in parts) else key_text(parts)
 
     def converted(self, name: str, convert: Convert, refused: Refused) -> list[Any]:
         return _converted(self.values(name), _from_json(convert) if name in self.in_json else convert, refused)
@@ -79,6 +102,7 @@ class CleanBatch:
     ids: list[str | None]
     values: dict[str, list[Any]]
     problems: dict[int, Problem]
+    own_keys: list[str | None]
     _given: Records
     _records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -100,7 +124,7 @@ class Cleaner:
 
     def __init__(self, entity_name: str, entity: EntityConfig) -> None:
         self._entity_name = entity_name
-        self._id = entity.id
+        self._key = entity.key
         self._required = entity.required
         self._converters = {
             name: _of_field(CONVERTERS[entity.types[name]] if name in entity.types else clean_any)
@@ -115,7 +139,10 @@ class Cleaner:
             return Records({name: pa.nulls(0) for name in self._converters}, set())
         self._check(records.schema.names)
         in_json = {f.name for f in records.schema if (f.metadata or {}).get(b"vecsync") == b"json"}
-        return Records({name: records.column(name) for name in self._converters}, in_json)
+        keys, natives = (
+            records.column(name) if name in records.schema.names else None for name in (KEY_TEXT, KEY_NATIVE)
+        )
+        return Records({name: records.column(name) for name in self._converters}, in_json, keys, natives)
 
     def clean(self, records: Records) -> CleanBatch:
         problems: dict[int, Problem] = {}
@@ -123,7 +150,7 @@ class Cleaner:
         def refused(name: str, label: str) -> Refused:
             return lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}"))
 
-        ids = records.ids(self._id, refused(self._id, "the id"))
+        ids = records.ids(self._key, refused(", ".join(self._key), "the id"))
         values = {
             name: records.values(name)
             if name in self._may_be_numbers and types.is_signed_integer(records.columns[name].type)
@@ -134,7 +161,7 @@ class Cleaner:
             for row, value in enumerate(values[name]):
                 if is_empty(value):
                     problems.setdefault(row, Problem(name, f"{name} is required and is empty"))
-        return CleanBatch(ids, values, problems, records)
+        return CleanBatch(ids, values, problems, records.own_keys(), records)
 
     def _check(self, names: Sequence[str]) -> None:
         missing = [name for name in self._converters if name not in names]

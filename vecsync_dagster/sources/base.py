@@ -26,7 +26,8 @@ class Read:
 
     - `since` None reads every live row (a full read); otherwise rows modified at or after the cursor
       less the configured overlap, and tombstones. Rows without a modification time are always read.
-    - `ids` reads just those rows, by the text of their ids (live ones only).
+    - `ids` reads just those rows (live ones only), by the text of their keys; where one is an
+      `identity.Key` that has its own notation, by that too.
     - `limit` and `offset` bound the read (M3); such a read is never complete.
     """
 
@@ -46,8 +47,9 @@ class Read:
 class Page:
     """Some records, one row each.
 
-    Column names are the source's own. The id column is named by the source (`Source.id_field`) and
-    may be of any type; the documents stage makes text of it. A field's Arrow metadata
+    Column names are the source's own. A record's key is in the column `identity.KEY_TEXT`, or else in the one of the
+    entity's `id`, which may be of any type; the documents stage makes text of it. `identity.KEY_NATIVE`, where it is
+    there, has the key as the source writes it. A field's Arrow metadata
     `{b"vecsync": b"json"}` marks text that holds JSON. Batches of one read may differ in a column's type:
     one that holds a value its declared type cannot (SQLite) has text or JSON text there, in which every
     value is what it would be in any other batch. A batch may be empty beside tombstones.

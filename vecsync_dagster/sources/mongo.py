@@ -16,8 +16,10 @@ from pymongo.errors import OperationFailure
 
 from vecsync_dagster.config.models import EntityConfig, MongoSource
 from vecsync_dagster.errors import SourceRejected, VecsyncError
+from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
 from vecsync_dagster.sources.base import Page, Read
 from vecsync_dagster.sources.mongo_connection import Connection
+from vecsync_dagster.sources.mongo_keys import field_of, is_own, with_keys
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, token_now, token_of
@@ -29,8 +31,8 @@ __all__ = ["MongoDbSource"]
 IDS_PER_QUERY = 100  # few enough for an index to be used by every server
 SAMPLED = 1000
 Document = dict[str, Any]
-Item = Document | str
-"""A document, or the text of the id of one that is gone."""
+Item = Document | Key
+"""A document, or the key of one that is gone."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class MongoDbSource:
     """
 
     def __init__(self, config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> None:
-        self.id_field = entity.id
+        self.id_field = field_of(entity.key)
         self._streaming = config.change_stream != "never"
         self.incremental = entity.updated_at is not None or self._streaming
         self._required = config.change_stream == "always"
@@ -59,7 +61,10 @@ class MongoDbSource:
 
     def fields(self) -> tuple[str, ...]:
         with self._reading("looking the collection up"):
-            return self._queries.fields
+            return (*self._queries.fields, KEY_TEXT, KEY_NATIVE)
+
+    def certain(self, key: str) -> bool:
+        return native_of(key) is not None
 
     def tenants(self) -> list[str]:
         tenancy = self._entity.tenancy
@@ -89,7 +94,9 @@ class MongoDbSource:
             return None
         try:
             with self._reading("following the change stream") as collection:
-                return self._events.look(what.tenant, str(token), lambda: drain(collection, token, self.id_field)).lost
+                return self._events.look(
+                    what.tenant, str(token), lambda: drain(collection, token, self._entity.key)
+                ).lost
         except VecsyncError:
             return None  # `read` will meet the same error, and say it
 
@@ -118,10 +125,11 @@ class MongoDbSource:
             with self._connection.client.start_session() as session:
                 streams = self._streaming and self._token(session) is not None
         never = [name for name in self._queries.fields if some and not any(_has(document, name) for document in some)]
-        if self.id_field in never:
+        lacking = [name for name in self._entity.key if name in never]
+        if lacking:
             raise SourceRejected(
                 f"entities.{self._entity_name}.id: no document of {self._entity.table} has the field "
-                f"{self.id_field!r}; for MongoDB's own key write id: _id",
+                f"{lacking[0]!r}; for MongoDB's own key write id: _id",
                 entity=self._entity_name,
             )
         absent = f"; none of {len(some)} looked at has: {', '.join(never)}" if never else ""
@@ -173,11 +181,11 @@ class MongoDbSource:
             while some := list(islice(items, page)):
                 yield self._page(some, progress)
             if events is not None and progress.counts:
-                yield Page(record_batch(self._queries.fields, []), cursor=progress.end())
+                yield Page(with_keys(record_batch(self._queries.fields, []), []), cursor=progress.end())
 
     def _progress(self, what: Read, session: ClientSession, events: Events | None) -> Progress:
         """The clock and the token are taken before anything is read: what is written meanwhile comes after them."""
-        progress = Progress(what, self._entity.updated_at, self.id_field)
+        progress = Progress(what, self._entity.updated_at)
         if not progress.counts:
             return progress
         now = self._connection.database.command("hello", session=session)["localTime"]
@@ -189,7 +197,7 @@ class MongoDbSource:
         return progress
 
     def _drained(self, collection: Collection[Document], tenant: str, token: Token) -> Events:
-        events = self._events.take(tenant, str(token), lambda: drain(collection, token, self.id_field))
+        events = self._events.take(tenant, str(token), lambda: drain(collection, token, self._entity.key))
         if events.lost is not None:
             raise SourceRejected(f"source {self._name}: {events.lost}; run a full sync")
         return events
@@ -206,15 +214,17 @@ class MongoDbSource:
         return islice(found, what.offset, None if what.limit is None else what.offset + what.limit)
 
     def _page(self, items: Sequence[Item], progress: Progress) -> Page:
-        documents = [item for item in items if not isinstance(item, str)]
+        documents = [item for item in items if not isinstance(item, Key)]
         live = [document for document in documents if self._queries.is_live(document)]
         dead = (
-            item if isinstance(item, str) else id_text(value_at(item, self.id_field))
+            item if isinstance(item, Key) else self._queries.key(item)
             for item in items
-            if isinstance(item, str) or not self._queries.is_live(item)
+            if isinstance(item, Key) or not self._queries.is_live(item)
         )
-        gone = tuple(text for text in dead if text is not None)
-        return Page(record_batch(self._queries.fields, live), gone, progress.after(documents))
+        gone = tuple(key for key in dead if key is not None)
+        records = with_keys(record_batch(self._queries.fields, live), list(map(self._queries.key, live)))
+        latest = documents if self._entity.updated_at is not None else ()
+        return Page(records, gone, progress.after((document, self._queries.key(document)) for document in latest))
 
 
 class _Reader:
@@ -224,7 +234,7 @@ class _Reader:
         self._collection = collection
         self._session = session
         self._queries = queries
-        self._id = queries.entity.id
+        self._key = queries.entity.key
         self._open: list[ServerCursor[Document]] = []
 
     def __enter__(self) -> _Reader:
@@ -238,46 +248,60 @@ class _Reader:
         if limit == 0:  # no limit at all, to the server
             return
         whose = both(self._queries.tenant(tenant), self._queries.live())
-        yield from self._found(whose, [self._id], limit or 0, offset)
+        yield from self._found(whose, self._key, limit or 0, offset)
 
     def modified(self, tenant: str, since: str, updated_at: str) -> Iterator[Item]:
         """The server sorts documents without a time first: they are asked for on their own, and come last."""
         start = self._queries.start(since)
         whose = self._queries.tenant(tenant)
-        dated = self._found(both(whose, self._queries.dated(updated_at, start)), [updated_at, self._id])
-        undated = self._found(both(whose, self._queries.undated(updated_at, start)), [self._id])
+        dated = self._found(both(whose, self._queries.dated(updated_at, start)), [updated_at, *self._key])
+        undated = self._found(both(whose, self._queries.undated(updated_at, start)), self._key)
         return chain((item for item in dated if self._queries.is_due(item, start)), undated)
 
     def by_ids(self, tenant: str, ids: Sequence[str]) -> Iterator[Item]:
-        """In chunks of ids as they were given, each chunk in the order of ids."""
+        """In chunks of ids as they were given. What is not found by the key itself is looked for by its text."""
         whose = both(self._queries.tenant(tenant), self._queries.live())
         for start in range(0, len(ids), IDS_PER_QUERY):
             some = ids[start : start + IDS_PER_QUERY]
-            wanted = set(some)
-            for document in self._found(both(self._queries.among(some), whose), [self._id]):
-                if id_text(value_at(document, self._id)) in wanted:
-                    yield document
+            met = set()
+            for key, document in self._with_keys([key for key in some if native_of(key) is not None], whose):
+                met.add(key)
+                yield document
+            for _, document in self._with_keys([str(key) for key in some if key not in met], whose):
+                yield document
+
+    def _with_keys(self, keys: Sequence[str], whose: Query) -> Iterator[tuple[str, Document]]:
+        wanted = set(keys)
+        for document in self._found(both(self._queries.among(keys), whose), self._key) if keys else ():
+            key = self._queries.key(document)
+            if key is not None and key in wanted:
+                yield key, document
 
     def by_events(self, tenant: str, events: Events) -> Iterator[Item]:
         """What the documents of these events are now; of those that the tenant does not have, the text of the id."""
-        keys = events.keys if self._id == "_id" else {**events.gone, **self._ids_of(list(events.keys.values()))}
-        texts = list(keys)
-        for start in range(0, len(texts), IDS_PER_QUERY):
-            missing = dict.fromkeys(texts[start : start + IDS_PER_QUERY])
-            raw = {self._id: {"$in": [keys[text] for text in missing]}}
-            for document in self._found(both(raw, self._queries.tenant(tenant)), [self._id]):
-                missing.pop(id_text(value_at(document, self._id)) or "", None)
-                yield document
-            yield from missing
-
-    def _ids_of(self, keys: Sequence[Any]) -> dict[str, Any]:
-        """The ids of documents by their `_id`. One that is deleted by now will be an event of the next read."""
-        found: dict[str, Any] = {}
+        keys = [
+            *events.gone.values(),
+            *({} if is_own(self._key) else self._keys_of(list(events.keys.values()))).values(),
+        ]
         for start in range(0, len(keys), IDS_PER_QUERY):
-            some = {"_id": {"$in": keys[start : start + IDS_PER_QUERY]}}
-            for document in self._collection.find(some, {"_id": 0, self._id: 1}, session=self._session):
-                value = value_at(document, self._id)
-                found[id_text(value) or repr(value)] = value
+            missing = {key.native: key for key in keys[start : start + IDS_PER_QUERY]}
+            theirs = both(self._queries.among(missing.values()), self._queries.tenant(tenant))
+            for document in self._found(theirs, self._key):
+                key = self._queries.key(document)
+                if key is not None:
+                    missing.pop(key.native, None)
+                yield document
+            yield from missing.values()
+
+    def _keys_of(self, ids: Sequence[Any]) -> dict[str | None, Key]:
+        """The keys of documents by their `_id`. One that is deleted by now will be an event of the next read."""
+        found: dict[str | None, Key] = {}
+        for start in range(0, len(ids), IDS_PER_QUERY):
+            some = {"_id": {"$in": ids[start : start + IDS_PER_QUERY]}}
+            for document in self._collection.find(some, self._queries.key_projection, session=self._session):
+                key = self._queries.key(document)
+                if key is not None:
+                    found[key.native] = key
         return found
 
     def _found(self, query: Query, order: Sequence[str], limit: int = 0, offset: int = 0) -> Iterator[Document]:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.mongo_queries import moment
 from vecsync_dagster.sources.mongo_stream import Token, cursor_with
-from vecsync_dagster.sources.mongo_values import Fields, id_text, value_at
+from vecsync_dagster.sources.mongo_values import Fields, value_at
 from vecsync_dagster.sources.sql_types import moment_of, text_of
 
 __all__ = ["Progress", "Shared"]
@@ -21,12 +21,11 @@ class Progress:
     """The cursor as the pages go by: the latest moment so far, never later than the server's clock at the start,
     and the resume token that was taken then. `counts`: whether this read has cursors at all."""
 
-    def __init__(self, what: Read, updated_at: str | None, id_field: str) -> None:
+    def __init__(self, what: Read, updated_at: str | None) -> None:
         self.token: Token | None = None
         self.counts = what.complete or (what.since is not None and what.ids is None and what.offset == 0)
         self._limited = what.limit is not None
         self._updated_at = updated_at
-        self._id_field = id_field
         self._by_events = False
         self._clock = 0
         self._latest: int | None = None
@@ -38,14 +37,15 @@ class Progress:
         self._clock = moment(now) or 0
         self._by_events = by_events
 
-    def after(self, documents: Iterable[Fields]) -> Cursor | None:
-        """The cursor once these documents are applied too; None where the read has none yet, or none at all."""
+    def after(self, documents: Iterable[tuple[Fields, str | None]]) -> Cursor | None:
+        """The cursor once these documents, each with its key, are applied too; None where the read has none yet, or
+        none at all."""
         if not self.counts:
             return None
-        for document in documents if self._updated_at is not None else ():
+        for document, key in documents if self._updated_at is not None else ():
             when = moment(value_at(document, self._updated_at or ""))
             if when is not None and (self._latest is None or when >= self._latest):
-                self._latest, self._id = when, id_text(value_at(document, self._id_field)) or ""
+                self._latest, self._id = when, str(key or "")
         return None if self._by_events else self._cursor()
 
     def end(self) -> Cursor | None:

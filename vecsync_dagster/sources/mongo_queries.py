@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.identity import Key
+from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
 from vecsync_dagster.sources.mongo_values import Fields, candidates, value_at
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
 
@@ -38,6 +40,8 @@ class Queries:
     def projection(self) -> dict[str, int]:
         """A field inside another one that is wanted too would be refused by the server."""
         names = self.fields
+        if any(name.startswith("_id.") for name in names):
+            names = ("_id", *names)
         wanted = {name: 1 for name in names if not any(name.startswith(f"{other}.") for other in names)}
         return {"_id": 0, **wanted}
 
@@ -71,9 +75,18 @@ class Queries:
         tenancy = self.entity.tenancy
         return _NOTHING if tenancy is None else both({tenancy.column: None}, self.unflagged())
 
-    def among(self, texts: Sequence[str]) -> Query:
-        """Records by the text of their ids."""
-        return {self.entity.id: {"$in": candidates(texts)}}
+    def among(self, keys: Iterable[str]) -> Query:
+        """Records by their keys, or by the text of these."""
+        return among(self.entity.key, keys)
+
+    @property
+    def key_projection(self) -> dict[str, int]:
+        """The fields of the key alone."""
+        names = ("_id",) if is_own(self.entity.key) else self.entity.key
+        return {"_id": 0, **dict.fromkeys(names, 1)}
+
+    def key(self, document: Fields) -> Key | None:
+        return key_of(document, self.entity.key)
 
     # -- incremental -------------------------------------------------------------------------------
     def start(self, cursor: str) -> datetime:

@@ -6,7 +6,7 @@ The token stands in the cursor of a read (`Cursor.id`), behind the time that a r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,10 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
+from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster.sources.mongo_errors import NO_STREAMS, REFUSED, is_transient
-from vecsync_dagster.sources.mongo_values import id_text, value_at
+from vecsync_dagster.sources.mongo_keys import is_own, key_of, written
 
 __all__ = [
     "SYNC_METADATA",
@@ -45,12 +46,13 @@ _ENDS = {"drop": "dropped", "rename": "renamed", "dropDatabase": "dropped with i
 
 @dataclass(slots=True)
 class Events:
-    """`keys`: `_id` of every document that was written or deleted, each once, by its text or representation.
-    `gone`: ids of deleted documents where they are another field than `_id`. `lost`: why only a full read will do."""
+    """`keys`: `_id` of every document that was written or deleted, each once, by itself as extended JSON. `gone`: keys
+    that documents had, in the same way: of all that were written or deleted where the key is in `_id`, else of deleted
+    ones. `lost`: why only a full read will do."""
 
     token: Token | None = None
     keys: dict[str, Any] = field(default_factory=dict)
-    gone: dict[str, Any] = field(default_factory=dict)
+    gone: dict[str, Key] = field(default_factory=dict)
     lost: str | None = None
 
 
@@ -82,19 +84,20 @@ def token_now(collection: Collection[Document], session: ClientSession) -> Token
         return stream.resume_token
 
 
-def drain(collection: Collection[Document], token: Token, id_field: str) -> Events:
+def drain(collection: Collection[Document], token: Token, key: Sequence[str]) -> Events:
     """All that happened since the token. Raises what may be tried again; anything else is a lost token."""
     events = Events()
-    own = id_field == "_id"
+    own = is_own(key)
+    before = {f"fullDocumentBeforeChange.{name}": 1 for name in key}
     try:
         with collection.watch(
-            [{"$project": {**_WANTED, f"fullDocumentBeforeChange.{id_field}": 1}}],
+            [{"$project": {**_WANTED, **({} if own else before)}}],
             resume_after=token,
             full_document_before_change=None if own or not _has_pre_images(collection) else "whenAvailable",
             max_await_time_ms=_WAIT_MS,
         ) as stream:
             while events.lost is None and (event := stream.try_next()) is not None:
-                _take(events, event, id_field)
+                _take(events, event, key)
             events.token = stream.resume_token
     except OperationFailure as error:
         if is_transient(error) or error.code in REFUSED:
@@ -109,29 +112,37 @@ def _has_pre_images(collection: Collection[Document]) -> bool:
     return min((server.max_wire_version for server in described if server.is_readable), default=0) >= _PRE_IMAGES
 
 
-def _take(events: Events, event: Mapping[str, Any], id_field: str) -> None:
+def _take(events: Events, event: Mapping[str, Any], key: Sequence[str]) -> None:
     kind = event["operationType"]
     if kind in _ENDS:
         events.lost = f"the collection was {_ENDS[kind]} since the last run"
     if "documentKey" not in event or only_metadata(event):
         return
-    key = event["documentKey"]["_id"]
-    events.keys[id_text(key) or repr(key)] = key
-    if id_field != "_id":
-        _take_old_id(events, event, id_field)
+    identity = event["documentKey"]["_id"]
+    events.keys[written(identity)] = identity
+    if is_own(key):
+        _had(events, {"_id": identity}, key)
+    else:
+        _take_old_key(events, event, key)
     if len(events.keys) > _MOST:
         events.lost = f"more than {_MOST} documents changed since the last run"
 
 
-def _take_old_id(events: Events, event: Mapping[str, Any], id_field: str) -> None:
-    """The id that a document had: the event's key is its `_id`, and the document itself may be gone."""
+def _had(events: Events, document: Document, names: Sequence[str]) -> None:
+    key = key_of(document, names)
+    if key is not None and key.native is not None:
+        events.gone[key.native] = key
+
+
+def _take_old_key(events: Events, event: Mapping[str, Any], names: Sequence[str]) -> None:
+    """The key that a document had: the event's is its `_id`, and the document itself may be gone."""
     before = event.get("fullDocumentBeforeChange")
     if before is not None:
-        old = value_at(before, id_field)
-        events.gone[id_text(old) or repr(old)] = old
-    elif event["operationType"] == "delete" or _touches(event, id_field):
+        _had(events, before, names)
+    elif event["operationType"] == "delete" or any(_touches(event, name) for name in names):
+        key = ", ".join(names)
         events.lost = (
-            f"a document was deleted, and the stream does not tell its {id_field}; it does where {id_field} is _id, "
+            f"a document was deleted, and the stream does not tell its {key}; it does where {key} is _id, "
             "or with changeStreamPreAndPostImages switched on for the collection"
         )
 

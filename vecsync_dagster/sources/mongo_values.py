@@ -11,8 +11,10 @@ the infinities stay what they are, for validation to reject; a date that Python 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any
@@ -20,7 +22,6 @@ from typing import Any
 import orjson
 import pyarrow as pa
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, Timestamp
-from bson.errors import InvalidId
 
 from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
@@ -29,6 +30,9 @@ __all__ = ["Fields", "candidates", "id_text", "plain", "record_batch", "value_at
 
 Fields = Mapping[str, Any]
 JSON_TEXT = {b"vecsync": b"json"}
+_HEX = re.compile("(?:[0-9a-f]{2})+")
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?")
+_SUBTYPES = (*range(10), 128)
 _EXACT = 2**53  # whole numbers that a float holds
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
@@ -129,17 +133,20 @@ def candidates(texts: Sequence[str]) -> list[Any]:
     held: list[Any] = [text for text in texts if storable(text) or "\x00" in text]
     held += integers(texts)
     held += [uuid.UUID(text) for text in uuids(texts)]
-    return held + [found for text in texts if (found := _other(text)) is not None]
+    return held + [found for text in texts for found in _others(text)]
 
 
-def _other(text: str) -> ObjectId | float | None:
-    try:
-        if len(text) == 24 and text == text.lower():
-            return ObjectId(text)
-    except InvalidId:
-        pass
-    try:
-        number = float(text) if "." in text else None
-    except ValueError:
-        return None
-    return number if number is not None and str(number) == text and not number.is_integer() else None
+def _others(text: str) -> list[Any]:
+    """Values of further types with this text."""
+    found: list[Any] = []
+    if len(text) == 24 and _HEX.fullmatch(text):
+        found.append(ObjectId(text))
+    if _HEX.fullmatch(text):
+        found += [Binary(bytes.fromhex(text), subtype) for subtype in _SUBTYPES]
+    with suppress(ValueError):
+        found += [datetime.fromisoformat(text)] if "T" in text else []
+    if _DECIMAL.fullmatch(text):
+        found += [] if float(text).is_integer() else [float(text)]
+        with suppress(ArithmeticError):
+            found.append(Decimal128(text))
+    return found

@@ -18,7 +18,6 @@ from pymongo.errors import BulkWriteError
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
-from vecsync_dagster.sources.mongo_values import id_text, value_at
 
 __all__ = ["ensure_indexes", "withdraw", "without_metadata", "write_metadata"]
 
@@ -36,13 +35,13 @@ def ensure_indexes(collection: Collection[Document], names: Sequence[str]) -> No
 def write_metadata(
     collection: Collection[Document], queries: Queries, tenant: str, metadata: Mapping[str, Mapping[str, Any]]
 ) -> int:
-    """One bulk write; id's text -> what `syncMetadata` is to say, its `collections` above all. A document that says
-    so already is not written. Returns how many were."""
+    """One bulk write; a document's id -> what `syncMetadata` is to say, its `collections` above all. A document that
+    says so already is not written. Returns how many were."""
     now = datetime.now(UTC)
     whose = queries.tenant(tenant)
     updates = [
-        UpdateOne(both(queries.among([text]), whose, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
-        for text, told in metadata.items()
+        UpdateOne(both(queries.among([key]), whose, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
+        for key, told in metadata.items()
     ]
     if not updates:
         return 0
@@ -78,8 +77,7 @@ def without_metadata(
 ) -> Iterator[list[str]]:
     """Ids of live documents that nothing was ever said of, as they were when the reading began."""
     query: Query = both(queries.tenant(tenant), queries.live(), {_OVERALL: {"$exists": False}})
-    identity = queries.entity.id
-    with collection.find(query, {"_id": 0, identity: 1}) as cursor:
-        texts = (text for document in cursor if (text := id_text(value_at(document, identity))) is not None)
-        while some := list(islice(texts, chunk)):
+    with collection.find(query, queries.key_projection) as cursor:
+        keys: Iterator[str] = (key for document in cursor if (key := queries.key(document)) is not None)
+        while some := list(islice(keys, chunk)):
             yield some

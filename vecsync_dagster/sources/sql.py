@@ -8,13 +8,16 @@ from functools import cached_property
 from itertools import compress, islice
 from typing import Any
 
+import pyarrow as pa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.identity import KEY_TEXT
 from vecsync_dagster.sources.base import Cursor, Fingerprint, Page, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
+from vecsync_dagster.sources.sql_keys import certain, key_texts
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
@@ -23,6 +26,7 @@ from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of, text_of
 __all__ = ["SqlSource"]
 
 IDS_PER_STATEMENT = 500
+KEYS_PER_STATEMENT = 100  # of several columns: SQLite takes no more than 1,000 conditions
 
 
 class SqlSource:
@@ -33,7 +37,7 @@ class SqlSource:
     """
 
     def __init__(self, dialect: Dialect, entity: EntityConfig, *, name: str, entity_name: str) -> None:
-        self.id_field = entity.id
+        self.id_field = entity.id if isinstance(entity.id, str) else KEY_TEXT
         self.incremental = entity.updated_at is not None
         self._dialect = dialect
         self._entity = entity
@@ -41,7 +45,8 @@ class SqlSource:
         self._entity_name = entity_name
 
     def fields(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self._reflected.columns)
+        names = tuple(column.name for column in self._reflected.columns)
+        return names if self._reflected.plain_key else (*names, KEY_TEXT)
 
     @property
     def place(self) -> tuple[str | None, str]:
@@ -85,6 +90,9 @@ class SqlSource:
             raise ValueError("page is at least 1, limit and offset are not negative")
         return self._pages(what, page)
 
+    def certain(self, key: str) -> bool:
+        return certain(key)
+
     def check(self) -> str:
         reflected = self._reflected
         with self._transaction("reading one row") as (connection, _):
@@ -92,7 +100,7 @@ class SqlSource:
             version = self._dialect.version(connection)
         return (
             f"{self._dialect.product} {version}, table {self._entity.table}: {reflected.width} columns, "
-            f"{self._entity.id} {reflected.declared_id}"
+            f"{', '.join(reflected.key)} {reflected.declared_id}"
         )
 
     def close(self) -> None:
@@ -145,7 +153,7 @@ class SqlSource:
     def _by_ids(self, connection: Connection, what: Read, page: int) -> Generator[Sequence[Sequence[Any]], None, None]:
         """In chunks of ids as they were given, each chunk in the order of ids."""
         ids = list(dict.fromkeys(what.ids or ()))
-        step = min(page, IDS_PER_STATEMENT)
+        step = min(page, IDS_PER_STATEMENT if len(self._reflected.key) == 1 else KEYS_PER_STATEMENT)
         rows = (
             row
             for start in range(0, len(ids), step)
@@ -157,13 +165,20 @@ class SqlSource:
 
     def _page(self, rows: Sequence[Sequence[Any]], progress: _Progress) -> Page:
         *values, moments, deleted = zip(*rows, strict=True)
-        cursor = progress.after(values[0], moments)
+        keys: Values = values[0]
+        if not (plain := self._reflected.plain_key):
+            width, kinds = len(self._reflected.columns), [kind for _, kind in self._reflected.key_columns]
+            values, parts = values[:width], values[width:]
+            keys = key_texts(kinds, zip(*parts, strict=True))
+        cursor = progress.after(keys, moments)
         gone: tuple[str, ...] = ()
         if any(deleted):
-            gone = tuple(id_text(key) for key in compress(values[0], deleted) if key is not None)
+            gone = tuple(id_text(key) for key in compress(keys, deleted) if key is not None)
             live = [not dead for dead in deleted]
+            keys = tuple(compress(keys, live))
             values = [tuple(compress(column, live)) for column in values]
-        return Page(record_batch(self._reflected.columns, values), gone, cursor)
+        records = record_batch(self._reflected.columns, values)
+        return Page(records if plain else records.append_column(KEY_TEXT, pa.array(keys, pa.string())), gone, cursor)
 
 
 class _Progress:

@@ -58,6 +58,11 @@ class Dialect(Protocol):
         """Whether the value's text is exactly one of `keys`; in a way that an index can serve."""
         ...
 
+    def identified(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
+        """Whether the value is one that `sql_keys.part_text` makes one of `keys` of; in a way that an index can
+        serve. A value of each type that has such a text is found."""
+        ...
+
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         """Whether a flag is set: true or false, never null."""
         ...

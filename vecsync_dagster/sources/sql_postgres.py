@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import psycopg
@@ -175,6 +177,17 @@ class Postgres:
             left = cast(column, Text)
         return left.in_(bindparam(None, held, declared, expanding=True)) if held else false()
 
+    def identified(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
+        if kind is Kind.NUMERIC:
+            return _one_of(column, _numbers(keys), Numeric())
+        if kind is Kind.DATE:
+            return _one_of(column, _parsed(keys, date.fromisoformat), Date())
+        if kind is Kind.TIMESTAMP:
+            return _one_of(column, _parsed(keys, datetime.fromisoformat), DateTime())
+        if kind is Kind.TIMESTAMPTZ:
+            return _one_of(column, _parsed(keys, datetime.fromisoformat), DateTime(timezone=True))
+        return self.among(column, kind, keys)
+
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         if kind is Kind.BOOLEAN:
             return column.is_(true())
@@ -216,6 +229,27 @@ class Postgres:
             return (SourceUnavailable if state.startswith(_TRANSIENT) else SourceRejected)(message, sqlstate=state)
         lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and refusal is None
         return SourceUnavailable(message) if lost else SourceRejected(message)
+
+
+def _one_of(column: AnyColumn, held: Sequence[object], declared: TypeEngine[Any]) -> ColumnElement[bool]:
+    return column.in_(bindparam(None, held, declared, expanding=True)) if held else false()
+
+
+def _parsed(keys: Sequence[str], parse: Callable[[str], date]) -> list[date]:
+    """What these texts mean; those that the type has no text like are left out."""
+    held = []
+    for key in keys:
+        with suppress(ValueError):
+            held.append(parse(key))
+    return held
+
+
+def _numbers(keys: Sequence[str]) -> list[Decimal]:
+    held = []
+    for key in keys:
+        with suppress(InvalidOperation):
+            held.append(Decimal(key))
+    return [number for number in held if number.is_finite()]
 
 
 def _micros(time: ColumnElement[Any]) -> ColumnElement[int]:

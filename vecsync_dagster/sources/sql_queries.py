@@ -28,6 +28,7 @@ from sqlalchemy import (
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
+from vecsync_dagster.sources.sql_keys import found_by
 from vecsync_dagster.sources.sql_reflection import Reflected
 from vecsync_dagster.sources.sql_types import moment_of
 
@@ -38,7 +39,8 @@ GLOBAL = "global"
 
 @dataclass(frozen=True)
 class Queries:
-    """The rows of a statement for records: the record's columns, then the row's moment, then whether it is deleted."""
+    """The rows of a statement for records: the record's columns; where the key's text is none of these, the key's
+    columns; then the row's moment, then whether it is deleted."""
 
     dialect: Dialect
     entity: EntityConfig
@@ -46,16 +48,16 @@ class Queries:
 
     def records(self, what: Read, ids: Sequence[str] | None = None) -> Select[Any]:
         """The rows that `what` asks for, in its order. `ids`: only these, a part of `what.ids`."""
-        identity = self.reflected[self.entity.id]
+        identity = [self.reflected[name] for name in self.reflected.key]
         statement = select(*self._columns).where(self._tenant(what.tenant))
         if ids is not None:
-            known = self.dialect.among(identity, self.reflected.kinds[self.entity.id], ids)
-            return statement.where(known, self._live()).order_by(identity)
+            known = found_by(self.dialect, self.reflected.key_columns, ids)
+            return statement.where(known, self._live()).order_by(*identity)
         statement = statement.limit(what.limit).offset(what.offset or None)
         if what.since is None or self.entity.updated_at is None:
-            return statement.where(self._live()).order_by(identity)
+            return statement.where(self._live()).order_by(*identity)
         modified = self.dialect.order(self.reflected[self.entity.updated_at]).nulls_last()
-        return statement.where(self._modified(what.since, self.entity.updated_at)).order_by(modified, identity)
+        return statement.where(self._modified(what.since, self.entity.updated_at)).order_by(modified, *identity)
 
     def tenants(self) -> Select[str] | None:
         """Keys of tenants, or None where the entity has none."""
@@ -113,7 +115,9 @@ class Queries:
     @cached_property
     def _columns(self) -> tuple[ColumnElement[Any], ...]:
         """Built once: to build the moment's expression takes longer than to read a small tenant."""
-        return (*self._selected(), self._moment(), self._deleted())
+        keys = () if self.reflected.plain_key else self.reflected.key_columns
+        parts = (self.dialect.selected(column, kind, identity=True) for column, kind in keys)
+        return (*self._selected(), *parts, self._moment(), self._deleted())
 
     def _moment(self) -> ColumnElement[Any]:
         name = self.entity.updated_at

@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeEngine
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources.sql_dialect import Dialect
+from vecsync_dagster.sources.sql_keys import has_own_text
 from vecsync_dagster.sources.sql_types import Column, Kind
 
 __all__ = ["Reflected", "reflect"]
@@ -24,16 +25,30 @@ _LISTED = 25
 
 @dataclass(frozen=True, slots=True)
 class Reflected:
-    """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses."""
+    """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses.
+    `key`: the columns that tell the rows apart. `unique`: the declared primary key, where there is one, then whatever
+    else is declared unique; `primary`: whether there is one."""
 
     table: TableClause
     columns: tuple[Column, ...]
     kinds: dict[str, Kind]
     declared_id: str
     width: int
+    key: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...] = ()
+    primary: bool = False
 
     def __getitem__(self, name: str) -> ColumnClause[Any]:
         return self.table.c[name]
+
+    @property
+    def plain_key(self) -> bool:
+        """Whether the key's text is that of the record's first column."""
+        return len(self.key) == 1 and not has_own_text(self.kinds[self.key[0]])
+
+    @property
+    def key_columns(self) -> list[tuple[ColumnClause[Any], Kind]]:
+        return [(self[name], self.kinds[name]) for name in self.key]
 
 
 def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, entity_name: str) -> Reflected:
@@ -60,23 +75,28 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
             )
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),
-        columns=tuple(Column(wanted, kinds[wanted], identity=wanted == entity.id) for wanted in names),
+        columns=tuple(
+            Column(wanted, kinds[wanted], identity=entity.key == (wanted,) and not has_own_text(kinds[wanted]))
+            for wanted in names
+        ),
         kinds=kinds,
-        declared_id=repr(types[entity.id]).partition("(")[0].lower(),
+        declared_id=", ".join(repr(types[one]).partition("(")[0].lower() for one in entity.key),
         width=len(types),
+        key=entity.key,
     )
 
 
 def _used(entity: EntityConfig) -> list[tuple[str, str]]:
     """The columns the configuration speaks of, each with its key; the id first."""
-    used = [("id", entity.id)]
+    used = [("id", name) for name in entity.key]
     if entity.tenancy is not None:
         used.append(("tenancy.column", entity.tenancy.column))
         if entity.tenancy.global_flag is not None:
             used.append(("tenancy.global_flag", entity.tenancy.global_flag))
     used += [(key, name) for key in ("updated_at", "deleted_at") if (name := getattr(entity, key)) is not None]
     used += [(f"filter.{name}", name) for name in entity.filter]
-    return used[:1] + list(_fields(entity)) + used[1:]
+    keys = len(entity.key)
+    return used[:keys] + list(_fields(entity)) + used[keys:]
 
 
 def _fields(entity: EntityConfig) -> Iterator[tuple[str, str]]:
@@ -109,7 +129,7 @@ def _missing_column(entity: EntityConfig, key: str, wanted: str, there: Sequence
         f"{key}: table {entity.table} has no column {wanted!r}{_instead(wanted, there)}; it has: {_listed(there)}",
         table=entity.table,
         column=wanted,
-        key=key,
+        key=entity.key,
     )
 
 

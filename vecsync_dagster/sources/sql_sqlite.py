@@ -8,6 +8,7 @@ seconds, milliseconds or microseconds since 1970, mixed as they come; they are c
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
@@ -19,6 +20,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Float,
+    LargeBinary,
     Text,
     and_,
     bindparam,
@@ -29,6 +32,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    or_,
     select,
     types,
 )
@@ -46,6 +50,7 @@ BUSY_TIMEOUT_S = 10.0
 _EPOCH_DAY = 2_440_587.5  # 1970-01-01 as a Julian day
 _DAY_MS = 86_400_000
 _FOREVER = 2**62
+_HEX = re.compile("(?:[0-9a-f]{2})+")
 _TRANSIENT = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -118,7 +123,10 @@ class Sqlite:
         return next((kind for known, kind in _KINDS if isinstance(declared, known)), Kind.TEXT)
 
     def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
-        return cast(column, Text) if identity and kind is not Kind.INTEGER else column
+        if not identity or kind is Kind.INTEGER:
+            return column
+        # A BLOB as it is: as text it would lose the bytes that are no UTF-8, and hence what tells it from others.
+        return case((func.typeof(column) == "blob", column), else_=cast(column, Text))
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:
         return cast(column, Text).collate("BINARY")
@@ -135,6 +143,19 @@ class Sqlite:
         return (
             exactly if kind is Kind.OTHER else and_(column.in_(bindparam(None, held, Text(), expanding=True)), exactly)
         )
+
+    def identified(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
+        """Whatever a column is declared to hold, it may hold a BLOB, and one of integers a float."""
+        held = [key for key in keys if storable(key)]
+        blobs = [blob for key in held for blob in _blobs(key)]
+        floats = [number for key in held if (number := _float(key)) is not None] if kind is Kind.INTEGER else []
+        found = [self.among(column, kind, keys)]
+        if blobs:
+            found.append(column.in_(bindparam(None, blobs, LargeBinary(), expanding=True)))
+        if floats:
+            equal = column.in_(bindparam(None, floats, Float(), expanding=True))
+            found.append(and_(equal, func.typeof(column) == "real"))
+        return or_(*found)
 
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
@@ -184,6 +205,22 @@ class _Checksum:
 
 def _decoded(text: bytes) -> str:
     return text.decode("utf-8", "replace")
+
+
+def _blobs(key: str) -> list[bytes]:
+    """What `id_text` makes this text of."""
+    blobs = [key.encode()]
+    if _HEX.fullmatch(key):
+        blobs.append(bytes.fromhex(key))
+    return blobs
+
+
+def _float(key: str) -> float | None:
+    try:
+        number = float(key)
+    except ValueError:
+        return None
+    return number if str(number) == key else None
 
 
 def _julian_ms(time: ColumnElement[Any]) -> ColumnElement[int]:

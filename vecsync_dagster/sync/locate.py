@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.documents.validation import BadValue, identity
+from vecsync_dagster.documents.columns import Cleaner
 from vecsync_dagster.sources.base import Read
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.workspace import Workspace
@@ -49,11 +49,8 @@ def _known(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | 
 
 
 def _in_source(workspace: Workspace, entity: str, tenant: str, ids: Sequence[str]) -> Iterator[str]:
-    source = workspace.source(entity)
-    for page in source.read(Read(tenant, ids=ids), workspace.config.sync.page):
-        if page.records.num_rows:
-            for value in page.records.column(source.id_field).to_pylist():
-                try:
-                    yield str(identity(value))
-                except BadValue:
-                    continue  # a record without a usable id is none of those that were asked for
+    config = workspace.entity(entity)
+    cleaner = Cleaner(entity, config)
+    for page in workspace.source(entity).read(Read(tenant, ids=ids), workspace.config.sync.page):
+        # A record without a usable id is none of those that were asked for.
+        yield from (one for one in cleaner.read(page.records).ids(config.key) if one is not None)

@@ -83,6 +83,7 @@ class PartitionSync:
         self._broken = False
         self._planned: set[str] = set()
         self._writing = Writing(target, run_id)
+        self._key_name = ", ".join(target.config.key)
 
     @property
     def is_first(self) -> bool:
@@ -207,7 +208,7 @@ class PartitionSync:
             if identity in here or identity in self._pending or (row is not None and self._met_before(row)):
                 error = "the id occurs more than once; the first record was taken"
                 duplicates.append(
-                    Rejection(document.db_id, None, "VALIDATION_ERROR", self.target.config.id, error, document.payload)
+                    Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, error, document.payload)
                 )
             else:
                 here.add(identity)

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from vecsync_dagster.config.models import EntityConfig, PostgresSource, SqliteSource
+from vecsync_dagster.identity import KEY_TEXT
 from vecsync_dagster.sources import Page, Read, Source, SqlSource, build_source
 
-__all__ = ["Backend", "SqlBackend", "entity_config", "id_of", "ids", "read", "time", "told", "values"]
+__all__ = ["Backend", "SqlBackend", "entity_config", "id_of", "ids", "keys", "read", "time", "told", "values"]
 
 
 def time(minute: int, *, day: int = 1) -> str:
@@ -125,6 +126,11 @@ def values(pages: list[Page], name: str) -> list[Any]:
 def ids(pages: list[Page]) -> list[str]:
     """The ids, as the documents stage makes text of them."""
     return [str(value) for page in pages for value in values([page], id_of(page))]
+
+
+def keys(pages: list[Page]) -> list[str]:
+    """The texts of keys that are of several columns."""
+    return [str(value) for value in values(pages, KEY_TEXT)]
 
 
 def id_of(page: Page) -> str:

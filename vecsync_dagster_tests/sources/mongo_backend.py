@@ -65,7 +65,12 @@ class MongoBackend:
                 "change_stream": entity.pop("change_stream", self.change_stream),
             }
         )
-        source = MongoDbSource(config, entity_config(id=self.key, **entity), name="db", entity_name="materials")
+        source = MongoDbSource(
+            config,
+            entity_config(**{"id": self._named(entity.pop("id", "id")), **entity}),
+            name="db",
+            entity_name="materials",
+        )
         self.opened.append(source)
         return source
 
@@ -77,6 +82,10 @@ class MongoBackend:
 
     def _id(self, value: Any) -> Any:
         return uuid.UUID(value) if self._uuids else value
+
+    def _named(self, key: Any) -> Any:
+        """The contract calls the key `id`."""
+        return self.key if key == "id" else [self.key if name == "id" else name for name in key]
 
     def _stored(self, row: Mapping[str, Any]) -> Document:
         stored: Document = {}

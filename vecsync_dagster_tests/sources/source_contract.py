@@ -13,7 +13,7 @@ import pytest
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import Cursor, Read, Source
-from vecsync_dagster_tests.sources.backends import Backend, id_of, ids, read, time, values
+from vecsync_dagster_tests.sources.backends import Backend, id_of, ids, keys, read, time, values
 
 __all__ = ["SourceContract"]
 
@@ -438,3 +438,41 @@ class SourceContract:
         source.close()
         source.close()
         assert ids(read(source)) == ["1"]
+
+    # -- keys of several columns -------------------------------------------------------------------
+    def test_rows_are_told_apart_by_all_columns_of_the_key(self, backend: Backend) -> None:
+        """The text of a compound key names its columns; a row is read by it, and comes in the order of the columns."""
+        backend.create()
+        backend.put(
+            {"id": 2, "tenant_id": "a", "unit": "x/y", "name": "two"},
+            {"id": 1, "tenant_id": "a", "unit": "x~y", "name": "one"},
+            {"id": 3, "tenant_id": "a", "unit": None, "name": "three"},
+            {"id": 4, "tenant_id": "b", "unit": "x/y", "name": "other"},
+        )
+        source = backend.source(id=["unit", "id"])
+        every = read(source, page=2)
+        assert sorted(keys(every)) == ["x~0y/1", "x~1y/2", "~/3"]
+        for key, name in (("x~0y/1", "one"), ("x~1y/2", "two"), ("~/3", "three")):
+            assert values(read(source, ids=[key]), "name") == [name]
+        assert sorted(keys(read(source, ids=["x~1y/2", "~/3", "x~1y/4", "x/y/2", "~/1", "~/~", "2"]))) == [
+            "x~1y/2",
+            "~/3",
+        ]
+        assert tuple(every[0].records.schema.names) == source.fields()
+
+    def test_compound_keys_are_read_in_any_number(self, backend: Backend) -> None:
+        """More keys than fit one statement are read in pages, each row once."""
+        backend.create()
+        backend.put(*({"id": n, "tenant_id": "a", "unit": f"u{n % 7}"} for n in range(350)))
+        wanted = [f"u{n % 7}/{n}" for n in range(350)]
+        pages = read(backend.source(id=["unit", "id"]), page=120, ids=[*wanted, *wanted, "u0/1"])
+        assert sorted(keys(pages)) == sorted(wanted)
+
+    def test_a_tombstone_has_the_text_of_the_whole_key(self, backend: Backend) -> None:
+        """What is marked as deleted is told by the key that the record had."""
+        backend.create()
+        backend.put({"id": 1, "tenant_id": "a", "unit": "u", "updated_at": time(1)})
+        source = backend.source(id=["unit", "id"])
+        since = last(source)
+        backend.change(1, deleted_at=time(2))
+        assert [gone for page in read(source, since=since) for gone in page.tombstones] == ["u/1"]
