@@ -10,7 +10,7 @@ from vecsync_dagster.config import Config
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 
-__all__ = ["Small", "sqlite_source"]
+__all__ = ["NAME", "Small", "sqlite_source"]
 
 NAME = "things"
 

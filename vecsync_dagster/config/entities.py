@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import string
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
 from vecsync_dagster.config.values import CollectionName, Duration, Model, Name, Text
 from vecsync_dagster.stores.base import RESERVED_KEYS
@@ -27,7 +29,21 @@ def _key(value: Any) -> Any:
 
 
 KeyColumns = Annotated[Text | tuple[Text, ...], BeforeValidator(_key)]
-Allowed = Annotated[tuple[str | int | bool, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+def _written(value: Any) -> Any:
+    """A value that came from Python instead of a file, as the file would have it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float, Decimal, UUID)):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
+
+
+_Value = Annotated[str, StringConstraints(strip_whitespace=False), BeforeValidator(_written)]
+Allowed = Annotated[tuple[_Value | None, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Tenancy(Model):
@@ -84,7 +100,8 @@ class EntityConfig(Model):
     `id`: the field that tells the records apart, or a list of those that do so together (`[firm, id]`).
 
     `filter`: field -> the value, or the list of values, that a record must have to be in the collections
-    (`approvalStatus: approved`); one that has another value is gone like a deleted one.
+    (`approvalStatus: approved`); one that has another value is gone like a deleted one. A value is its text in the
+    file, read as the type of the column; None is no value at all.
 
     `checksum`: the change sensor lets the database make a checksum of each tenant's records. It sees what count and
     modification time cannot: a row deleted while another came, or dated back; a changed tenant is read in full.

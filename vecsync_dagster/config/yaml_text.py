@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Mapping[KeyPath, int]]:
         if node is None:
             return None, {}
         lines = dict(_lines(node, ()))
+        _keep_filters(loader, node)
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{name}{_problem(error)}", file=name) from None
@@ -36,7 +38,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Mapping[KeyPath, int]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Without YAML's surprises: of two equal keys it keeps the last, `no` is false and 2024-01-01 a date."""
+    """YAML 1.2's core schema, in which 0777 is 777 and 1:30, `no` and 2024-01-01 are text; and no key twice. `true` and
+    `false` are text too: a name may be called that, and where a flag belongs they are understood."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -56,10 +59,64 @@ class _Loader(yaml.SafeLoader):
             raise _refused(f"not a value of the type {node.tag.removeprefix(_TAG)}", node) from None
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{_TAG}bool", f"{_TAG}timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_WHOLE = "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+_DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", _WHOLE, list("-+0123456789")),
+    ("float", _DECIMAL, list("-+0123456789.")),
+    ("merge", "<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+
+
+def _whole(loader: yaml.SafeLoader, node: yaml.Node) -> int:
+    text = str(node.value)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.Node) -> float:
+    text = str(node.value).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor(f"{_TAG}int", _whole)
+_Loader.add_constructor(f"{_TAG}float", _decimal)
+
+
+def _keep_filters(loader: _Loader, root: yaml.Node) -> None:
+    """The values of each entity's filter become the text that the file has; null alone is null, if it is written."""
+    for entities in _under(loader, root, "entities"):
+        for entity in _under(loader, entities):
+            for values in _under(loader, entity, "filter"):
+                if isinstance(values, yaml.MappingNode):
+                    loader.flatten_mapping(values)
+                    values.value = [(key, _as_written(value)) for key, value in values.value]
+
+
+def _under(loader: _Loader, node: yaml.Node, name: str | None = None) -> list[yaml.Node]:
+    """The values of a mapping, what it merges too, or those of one key."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    loader.flatten_mapping(node)
+    return [value for key, value in node.value if name is None or key.value == name]
+
+
+def _as_written(node: yaml.Node) -> yaml.Node:
+    if isinstance(node, yaml.SequenceNode):
+        items = [_as_written(item) if isinstance(item, yaml.ScalarNode) else item for item in node.value]
+        return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark, node.flow_style)
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _RESOLVED:
+        return node
+    if node.tag == f"{_TAG}null":
+        if not node.value:
+            raise _refused("a value of a filter is missing; write null for records that have none", node)
+        return node
+    return yaml.ScalarNode(f"{_TAG}str", node.value, node.start_mark, node.end_mark, node.style)
+
+
+_RESOLVED = frozenset(f"{_TAG}{name}" for name in ("null", "int", "float", "str"))
 
 
 def _refused(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:

@@ -9,7 +9,7 @@ from typing import overload
 
 from vecsync_dagster.config.models import EntityConfig, MongoSource, PostgresSource, SourceConfig, SqliteSource
 from vecsync_dagster.errors import ConfigError
-from vecsync_dagster.sources.base import Cursor, Fingerprint, Fingerprinting, Page, Read, Source
+from vecsync_dagster.sources.base import Cursor, Filtered, Fingerprint, Fingerprinting, Page, Read, Source
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster.sources.sql_sqlite import Sqlite
@@ -17,6 +17,7 @@ from vecsync_dagster.sources.waking import Waker
 
 __all__ = [
     "Cursor",
+    "Filtered",
     "Fingerprint",
     "Fingerprinting",
     "Page",

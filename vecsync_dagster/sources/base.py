@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-__all__ = ["Cursor", "Fingerprint", "Fingerprinting", "Losable", "Page", "Read", "Source", "WritesBack"]
+__all__ = ["Cursor", "Filtered", "Fingerprint", "Fingerprinting", "Losable", "Page", "Read", "Source", "WritesBack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,16 @@ class WritesBack(Protocol):
 
     def without_metadata(self, tenant: str, chunk: int = 500) -> Iterator[list[str]]:
         """Ids of live records that have none, in chunks."""
+        ...
+
+
+@runtime_checkable
+class Filtered(Protocol):
+    """A source that can tell whether a filter is why a read had no record."""
+
+    def kept_out(self, tenant: str | None) -> bool:
+        """Whether there are records of the tenant (None: of anybody) that the filter alone keeps out. Cheap: looks for
+        one. False where the entity has no filter."""
         ...
 
 

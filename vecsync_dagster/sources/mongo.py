@@ -78,6 +78,13 @@ class MongoDbSource:
     def count(self, tenant: str) -> int:
         return self._counted(self._queries.tenant(tenant))
 
+    def kept_out(self, tenant: str | None) -> bool:
+        if not self._entity.filter:
+            return False
+        theirs = {} if tenant is None else self._queries.tenant(tenant)
+        with self._reading("looking behind the filter") as collection:
+            return collection.find_one(both(theirs, self._queries.undeleted()), {"_id": 1}) is not None
+
     def unassigned(self) -> int:
         return self._counted(self._queries.nobody())
 

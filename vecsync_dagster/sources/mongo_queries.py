@@ -10,7 +10,7 @@ from typing import Any
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
-from vecsync_dagster.sources.mongo_values import Fields, candidates, value_at
+from vecsync_dagster.sources.mongo_values import Fields, candidates, is_one_of, meanings, value_at
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
 
 __all__ = ["GLOBAL", "Queries", "Query", "moment"]
@@ -60,15 +60,17 @@ class Queries:
 
     def live(self) -> Query:
         """Neither marked as deleted nor kept out by the filter."""
-        deleted = {} if self.entity.deleted_at is None else {self.entity.deleted_at: None}
-        return both(deleted, *({name: {"$in": list(allowed)}} for name, allowed in self.entity.filter.items()))
+        return both(self.undeleted(), *({name: {"$in": _wanted(texts)}} for name, texts in self.entity.filter.items()))
+
+    def undeleted(self) -> Query:
+        return {} if self.entity.deleted_at is None else {self.entity.deleted_at: None}
 
     def is_live(self, document: Fields) -> bool:
         """`live`, said of a document that is here: its value, or one of them if it is an array."""
         deleted_at = self.entity.deleted_at
         if deleted_at is not None and value_at(document, deleted_at) is not None:
             return False
-        return all(_allowed(value_at(document, name), allowed) for name, allowed in self.entity.filter.items())
+        return all(_allowed(value_at(document, name), texts) for name, texts in self.entity.filter.items())
 
     def nobody(self) -> Query:
         """Records that have neither a tenant nor the flag."""
@@ -164,7 +166,10 @@ def _text_bound(start: datetime) -> str:
     return (start - min(_DAY, start - datetime.min.replace(tzinfo=UTC))).date().isoformat()
 
 
-def _allowed(value: Any, allowed: Sequence[Any]) -> bool:
-    """As the server compares: true is not 1."""
-    values = value if isinstance(value, list) else [value]
-    return any(isinstance(one, bool) == isinstance(other, bool) and one == other for one in values for other in allowed)
+def _wanted(texts: Sequence[str | None]) -> list[Any]:
+    return [meaning for text in texts for meaning in meanings(text)]
+
+
+def _allowed(value: Any, texts: Sequence[str | None]) -> bool:
+    values, wanted = value if isinstance(value, list) else [value], _wanted(texts)
+    return any(is_one_of(one, wanted) for one in values)

@@ -16,17 +16,21 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal, Inexact, InvalidOperation, localcontext
+from functools import lru_cache
 from types import NoneType
 from typing import Any
 
 import orjson
 import pyarrow as pa
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, Timestamp
+from bson.decimal128 import create_decimal128_context
 
 from vecsync_dagster.arrays import arrow_array
+from vecsync_dagster.sources.filter_values import flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
 
-__all__ = ["Fields", "candidates", "id_text", "plain", "record_batch", "value_at"]
+__all__ = ["Fields", "candidates", "id_text", "is_one_of", "meanings", "plain", "record_batch", "value_at"]
 
 Fields = Mapping[str, Any]
 JSON_TEXT = {b"vecsync": b"json"}
@@ -34,6 +38,7 @@ _HEX = re.compile("(?:[0-9a-f]{2})+")
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?")
 _SUBTYPES = (*range(10), 128)
 _EXACT = 2**53  # whole numbers that a float holds
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
@@ -126,6 +131,53 @@ def id_text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         value = int(value)
     return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+
+
+@lru_cache(maxsize=1024)
+def meanings(text: str | None) -> tuple[Any, ...]:
+    """Every value that the text of a filter may mean: the text itself, a number, a flag, a date in UTC, an ObjectId, a
+    UUID. None is null, and no field at all."""
+    if text is None:
+        return (None,)
+    found: list[Any] = [text]
+    flag, number = flag_of(text, words=False), number_of(text)
+    if flag is not None:
+        found.append(flag)
+    if number is not None:
+        whole = whole_of(number)
+        found += [float(number), *([] if whole is None else [whole]), *_decimal128(number)]
+    if _TIME.fullmatch(text):
+        with suppress(ValueError):
+            found.append(_in_utc(datetime.fromisoformat(text)))
+    if ObjectId.is_valid(text):
+        found.append(ObjectId(text))
+    return (*found, *map(uuid.UUID, uuids([text.lower()])))
+
+
+def is_one_of(value: Any, wanted: Sequence[Any]) -> bool:
+    """Whether the value is one of `meanings`, as the server compares: numbers by what they are, and true is not 1."""
+    value, is_flag = _comparable(value), isinstance(value, bool)
+    return any(isinstance(other, bool) == is_flag and _comparable(other) == value for other in wanted)
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, Decimal128):
+        number = value.to_decimal()
+        return None if number.is_snan() else number
+    return _in_utc(value) if isinstance(value, datetime) else value
+
+
+def _decimal128(number: Decimal) -> list[Decimal128]:
+    with localcontext(create_decimal128_context()) as context:
+        context.traps[Inexact] = True
+        try:
+            return [Decimal128(context.create_decimal(number))]
+        except (Inexact, InvalidOperation):
+            return []  # no document can hold it
+
+
+def _in_utc(when: datetime) -> datetime:
+    return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def candidates(texts: Sequence[str]) -> list[Any]:

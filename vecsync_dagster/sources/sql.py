@@ -71,6 +71,12 @@ class SqlSource:
         with self._transaction("counting") as (connection, _):
             return connection.execute(statement).scalar_one()
 
+    def kept_out(self, tenant: str | None) -> bool:
+        if not self._entity.filter:
+            return False
+        with self._transaction("looking behind the filter") as (connection, _):
+            return connection.execute(self._queries.kept_out(tenant)).first() is not None
+
     def fingerprints(self, tenant: str | None = None) -> dict[str, Fingerprint]:
         statement = self._queries.fingerprints(tenant)
         with self._transaction("looking for changes") as (connection, _):

@@ -67,6 +67,18 @@ class Dialect(Protocol):
         """Whether a flag is set: true or false, never null."""
         ...
 
+    def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
+        """The columns' types as the database names them, a domain's base type; empty where they decide nothing."""
+        ...
+
+    def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
+        """Whether a column of this type can hold what the text of a filter means."""
+        ...
+
+    def allowed(self, column: AnyColumn, declared: str, kind: Kind, texts: Sequence[str]) -> ColumnElement[bool]:
+        """Whether the value, which is not null, is one that these texts of a filter mean in such a column."""
+        ...
+
     def can_date(self, kind: Kind) -> bool:
         """Whether a column of this kind can hold modification times."""
         ...

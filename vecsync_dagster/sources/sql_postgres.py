@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import orjson
 import psycopg
 from sqlalchemy import (
     URL,
@@ -34,15 +35,17 @@ from sqlalchemy import (
     make_url,
     or_,
     select,
+    text,
     true,
     types,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import Clock, Kind, earlier, integers, storable, uuids
 
@@ -60,6 +63,7 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (types.JSON, Kind.JSON),
     (types.String, Kind.TEXT),
 )
+_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money", "oid")
 # Text to SQLAlchemy, but not compared like text.
 _NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
 # Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
@@ -193,6 +197,37 @@ class Postgres:
             return column.is_(true())
         return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
 
+    def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
+        rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
+        return {row.attname: row.declared for row in rows}
+
+    def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
+        if not storable(text):
+            return False
+        try:
+            with connection.begin_nested():
+                connection.execute(select(_read_as(text, declared, kind)))
+        except DBAPIError as error:
+            if str(getattr(error.orig, "sqlstate", "")).startswith("22"):
+                return False
+            raise
+        return True
+
+    def allowed(self, column: AnyColumn, declared: str, kind: Kind, texts: Sequence[str]) -> ColumnElement[bool]:
+        """Values of the column's type, so that its index serves. Of an array one of its items, unless the text is a
+        whole one: {a,b}; of JSON the value as text, or one that equals it."""
+        read = {text: _read_as(text, declared, kind) for text in texts}
+        if declared in ("json", "jsonb"):
+            shown = column.op("#>>")(literal_column("'{}'")).in_(list(texts))
+            equal = [column == read[text] for text in texts if declared == "jsonb" and _is_json(text)]
+            return or_(shown, *equal)
+        if not declared.endswith("[]"):
+            return column.in_(list(read.values()))
+        parts = [
+            value == column if _is_array(text) else value.op("=")(func.any(column)) for text, value in read.items()
+        ]
+        return func.coalesce(or_(*parts), false())
+
     def can_date(self, kind: Kind) -> bool:
         return kind.temporal
 
@@ -250,6 +285,60 @@ def _numbers(keys: Sequence[str]) -> list[Decimal]:
         with suppress(InvalidOperation):
             held.append(Decimal(key))
     return [number for number in held if number.is_finite()]
+
+
+# The names that a cast understands: without lengths, at which a cast would cut the text; of domains those below them.
+_DECLARED = text(
+    """
+    WITH RECURSIVE held AS (
+        SELECT a.attname, a.atttypid AS oid FROM pg_attribute a
+        JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relname = :table AND a.attnum > 0 AND NOT a.attisdropped
+          AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
+        UNION ALL
+        SELECT held.attname, t.typbasetype FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype = 'd'
+    )
+    SELECT held.attname, format_type(held.oid, -1) AS declared
+    FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype <> 'd'
+    """
+)
+
+
+class _Named(UserDefinedType[Any]):
+    """A type by the name that the database gave it."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+def _read_as(written: str, declared: str, kind: Kind) -> ColumnElement[Any]:
+    """What the text of a filter means in a column of this type. Numbers are YAML's: 0x1F, 1e3, 02142."""
+    if declared.endswith("[]") and not _is_array(written):
+        declared = declared.removesuffix("[]")
+    if declared in ("json", "jsonb"):
+        declared = declared if declared == "jsonb" and _is_json(written) else "text"
+    number = number_of(written) if declared in _NUMBERS else None
+    if number is not None:
+        whole = whole_of(number)
+        written = str(number) if whole is None else str(whole)
+    return cast(literal(written, Text()), _Named(declared))
+
+
+def _is_array(written: str) -> bool:
+    return written.startswith("{") and written.endswith("}")
+
+
+def _is_json(written: str) -> bool:
+    try:
+        orjson.loads(written)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _micros(time: ColumnElement[Any]) -> ColumnElement[int]:

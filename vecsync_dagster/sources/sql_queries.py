@@ -127,19 +127,25 @@ class Queries:
         plain = self.entity.deleted_at is None and not self.entity.filter
         return literal(0) if plain else not_(self._live())
 
+    def kept_out(self, tenant: str | None) -> Select[int]:
+        """One row where the filter keeps a record out that is live otherwise, of the tenant or of anybody."""
+        theirs = true() if tenant is None else self._tenant(tenant)
+        return select(literal(1)).select_from(self.reflected.table).where(theirs, self._undeleted()).limit(1)
+
+    def _undeleted(self) -> ColumnElement[bool]:
+        deleted_at = self.entity.deleted_at
+        return true() if deleted_at is None else self.reflected[deleted_at].is_(None)
+
     def _live(self) -> ColumnElement[bool]:
         """Neither marked as deleted nor kept out by the filter: true or false, never null."""
-        deleted_at = self.entity.deleted_at
-        undeleted = true() if deleted_at is None else self.reflected[deleted_at].is_(None)
-        return and_(undeleted, *(self._allowed(name, values) for name, values in self.entity.filter.items()))
+        return and_(self._undeleted(), *(self._allowed(name, values) for name, values in self.entity.filter.items()))
 
-    def _allowed(self, name: str, values: Sequence[str | int | bool]) -> ColumnElement[bool]:
-        """By the text of the values; true and false as flags are understood."""
-        column, kind = self.reflected[name], self.reflected.kinds[name]
-        texts = [str(value) for value in values if not isinstance(value, bool)]
-        flags = [self.dialect.flagged(column, kind) == value for value in values if isinstance(value, bool)]
-        wanted = or_(*([self.dialect.among(column, kind, texts)] if texts else []), *flags)
-        return and_(column.is_not(None), wanted)
+    def _allowed(self, name: str, values: Sequence[str | None]) -> ColumnElement[bool]:
+        """One of the values, each read as the column's type; None is null."""
+        column, kind, declared = self.reflected[name], self.reflected.kinds[name], self.reflected.declared.get(name, "")
+        texts = [value for value in values if value is not None]
+        wanted = and_(column.is_not(None), self.dialect.allowed(column, declared, kind, texts)) if texts else false()
+        return wanted if len(texts) == len(values) else or_(column.is_(None), wanted)
 
     def _flagged(self) -> ColumnElement[bool]:
         flag = self.entity.tenancy.global_flag if self.entity.tenancy is not None else None

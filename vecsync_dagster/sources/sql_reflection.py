@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,15 @@ _LISTED = 25
 
 @dataclass(frozen=True, slots=True)
 class Reflected:
-    """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses.
+    """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses,
+    `declared` their types, as `Dialect.declared` has them.
     `key`: the columns that tell the rows apart. `unique`: the declared primary key, where there is one, then whatever
     else is declared unique; `primary`: whether there is one."""
 
     table: TableClause
     columns: tuple[Column, ...]
     kinds: dict[str, Kind]
+    declared: dict[str, str]
     declared_id: str
     width: int
     key: tuple[str, ...]
@@ -73,6 +75,8 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 entity=entity_name,
                 column=dated,
             )
+    declared = dialect.declared(connection, name, schema)
+    _check_filter(connection, dialect, entity, entity_name, kinds, declared)
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),
         columns=tuple(
@@ -80,10 +84,31 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
             for wanted in names
         ),
         kinds=kinds,
+        declared=declared,
         declared_id=", ".join(repr(types[one]).partition("(")[0].lower() for one in entity.key),
         width=len(types),
         key=entity.key,
     )
+
+
+def _check_filter(
+    connection: Connection,
+    dialect: Dialect,
+    entity: EntityConfig,
+    entity_name: str,
+    kinds: Mapping[str, Kind],
+    declared: Mapping[str, str],
+) -> None:
+    """Raises SourceRejected for a value that a column of its type never has."""
+    for name, values in entity.filter.items():
+        kind, written = kinds[name], declared.get(name, "")
+        for text in values:
+            if text is not None and not dialect.readable(connection, written, kind, text):
+                raise SourceRejected(
+                    f"entities.{entity_name}.filter.{name}: {text!r} is not a value of a column of type {written}",
+                    entity=entity_name,
+                    key=f"entities.{entity_name}.filter.{name}",
+                )
 
 
 def _used(entity: EntityConfig) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Double,
     Engine,
     Float,
     LargeBinary,
@@ -41,6 +43,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.types import NullType, TypeEngine
 
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.sources.filter_values import FLAG_WORDS, flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, storable
 
@@ -160,6 +163,26 @@ class Sqlite:
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
 
+    def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
+        return {}
+
+    def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
+        return True  # a column may hold anything
+
+    def allowed(self, column: AnyColumn, declared: str, kind: Kind, texts: Sequence[str]) -> ColumnElement[bool]:
+        """As whatever the value is: a text by its letters, a number as one; 1 is true, and so are the words for it in a
+        column of flags."""
+        is_number = func.typeof(column).in_(("integer", "real"))
+        is_text = func.typeof(column) == "text"
+        flags = {flag for text in texts if (flag := flag_of(text, words=kind is Kind.BOOLEAN)) is not None}
+        numbers: list[Decimal | bool] = [*flags, *(number for text in texts if (number := number_of(text)) is not None)]
+        parts = [and_(is_text, self.text(column) == literal(text, Text())) for text in texts if storable(text)]
+        parts += [and_(is_number, column == _number(number)) for number in numbers]
+        if kind is Kind.BOOLEAN and flags:
+            words = [word for word in FLAG_WORDS if flag_of(word, words=True) in flags]
+            parts.append(and_(is_text, func.lower(func.trim(column)).in_(words)))
+        return or_(*parts) if parts else false()
+
     def can_date(self, kind: Kind) -> bool:
         return True
 
@@ -201,6 +224,12 @@ class _Checksum:
 
     def finalize(self) -> str:
         return str(self._sum)
+
+
+def _number(number: Decimal | bool) -> ColumnElement[Any]:
+    """A 64-bit integer where it is one, else a float."""
+    whole = whole_of(Decimal(number))
+    return literal(float(number), Double()) if whole is None else literal(whole, BigInteger())
 
 
 def _decoded(text: bytes) -> str:

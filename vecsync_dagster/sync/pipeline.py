@@ -18,7 +18,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import ConfigError, StoreLocked, Transient, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
-from vecsync_dagster.sources.base import Cursor, Losable, Page, Read, Source
+from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
@@ -146,9 +146,27 @@ def _sync_parts(job: Job, names: Sequence[str], read: Read, *, complete: bool) -
         parts = {name: _open(job, name, executor, ledger_thread) for name in names}
         running = {name: part for name, part in parts.items() if isinstance(part, PartitionSync)}
         ended, cursor = _stream(job, read, running) if running else (False, None)
+        if complete and ended:
+            _tell_of_the_filter(job, running)
         for part in running.values():
             _close(job, part, complete=complete and ended, ended=ended)
     return [part if isinstance(part, PartitionResult) else _result(job, part, cursor) for part in parts.values()]
+
+
+def _tell_of_the_filter(job: Job, parts: Mapping[str, PartitionSync]) -> None:
+    """Where no record came because of the filter, it may be wrong: that is said, however right it may be."""
+    if not job.exports or not isinstance(job.source, Filtered) or any(part.figures.fetched for part in parts.values()):
+        return
+    try:
+        kept_out = job.source.kept_out(job.tenant)
+    except VecsyncError as error:
+        _log.warning("%s of %s: what the filter keeps out is not known: %s", job.name, job.tenant, error)
+        return
+    if kept_out:
+        note = f"entities.{job.name}.filter lets no record through, and there are some"
+        _log.warning("tenant %s: %s", job.tenant, note)
+        for name in parts:
+            job.notes[name] = "; ".join(filter(None, (job.notes.get(name), note)))
 
 
 def _mode(options: SyncOptions, *, complete: bool) -> str:

@@ -18,7 +18,7 @@ from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
-from vecsync_dagster.sources import Fingerprint, Source, build_source
+from vecsync_dagster.sources import Filtered, Fingerprint, Source, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
@@ -118,9 +118,18 @@ class Workspace:
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced.
         """
-        found = set(self.source(entity).tenants()) | set(self.ledger.tenants(entity))
+        own = self.source(entity).tenants()
+        if not own and self.entity(entity).tenancy is not None:
+            self._tell_of_the_filter(entity)
+        found = set(own) | set(self.ledger.tenants(entity))
         found.discard(GLOBAL)
         return ([GLOBAL] if self.has_global(entity) else []) + sorted(found)
+
+    def _tell_of_the_filter(self, entity: str) -> None:
+        """Tenants all of whose records it keeps out are none, and no run of theirs could say so."""
+        source = self.source(entity)
+        if isinstance(source, Filtered) and not source.count(GLOBAL) and source.kept_out(None):
+            _log.warning("entities.%s.filter lets no record of any tenant through, and there are some", entity)
 
     def has_global(self, entity: str) -> bool:
         """Whether there can be records that everybody may see."""

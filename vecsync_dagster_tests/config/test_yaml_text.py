@@ -57,6 +57,52 @@ def test_words_stay_words(table: str) -> None:
     assert parse_config(changed("table: works", f"table: {table}")).entities["works"].table == table
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("0777", 777), ("0o17", 15), ("0x1F", 31), ("1e2", 100), ("+12", 12), ("'12'", 12)]
+)
+def test_numbers_are_those_of_yaml_1_2(written: str, meant: int) -> None:
+    """A zero before a number says nothing."""
+    assert parse_config(f"{VALID}sync: {{batch: {written}}}\n").sync.batch == meant
+
+
+@pytest.mark.parametrize("written", ["1:30", "0b11", "09x", "1.5"])
+def test_what_is_no_number_is_refused(written: str) -> None:
+    """What YAML 1.1 took for another number is an error with its line and key."""
+    message = message_of(f"{VALID}sync: {{batch: {written}}}\n")
+    assert message.startswith("vecsync.yaml:9: sync.batch: a whole number belongs here; it is ")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("02142", ("02142",)),
+        ("[1e3, 1.10, 0x1F, '1']", ("1e3", "1.10", "0x1F", "1")),
+        ("[true, No, 2024-01-01]", ("true", "No", "2024-01-01")),
+        ("[null, ~, 'null']", (None, None, "null")),
+        ("' a '", (" a ",)),
+        ("!!bool true", ("true",)),
+    ],
+)
+def test_the_values_of_a_filter_are_as_they_are_written(written: str, meant: tuple[str | None, ...]) -> None:
+    """Text, whatever it looks like; null alone is no value."""
+    text = changed("table: works\n", f"table: works\n    filter: &f {{a: {written}}}\n")
+    assert parse_config(text).entities["works"].filter == {"a": meant}
+
+
+def test_a_filter_that_is_merged_is_as_it_is_written() -> None:
+    """Also one that comes with `<<` keeps its zeros."""
+    copied = '  tools:\n    <<: *works\n    collections: {tools: {text: "{name}"}}\n'
+    works = changed("  works:\n", "  works: &works\n    filter: {a: 02142}\n")
+    assert parse_config(works + copied).entities["tools"].filter == {"a": ("02142",)}
+
+
+def test_a_filter_without_a_value() -> None:
+    """A value that was forgotten is not taken for null."""
+    assert message_of(changed("table: works\n", "table: works\n    filter: {a: }\n")) == (
+        "vecsync.yaml:7: not valid YAML: a value of a filter is missing; write null for records that have none"
+    )
+
+
 @pytest.mark.parametrize(("written", "meant"), [("true", True), ("no", False), ("off", False)])
 def test_true_and_false(written: str, meant: bool) -> None:
     """Where true or false belongs, YAML's words for them are understood."""
