@@ -52,11 +52,7 @@ def worth_an_event(result: PartitionResult, settled: frozenset[str]) -> bool:
 def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[str] = STAGES) -> Iterator[Event]:
     """Materializations of the stages that were run, in order, then the evaluations of their checks."""
     key = partition_key(result.collection, result.tenant)
-    runs = [
-        run
-        for run in workspace.ledger.runs(result.entity, result.tenant, limit=_SHOWN_RUNS * 4)
-        if run.collection == result.collection
-    ][:_SHOWN_RUNS]
+    runs = workspace.ledger.runs(result.entity, result.tenant, _SHOWN_RUNS, collection=result.collection)
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
     for stage in STAGES:
         if stage in stages:

@@ -8,7 +8,7 @@ start (3.7 s a run).
 
 # Without `from __future__ import annotations`: Dagster reads the annotations of `context` and `config` as objects.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -23,6 +23,7 @@ from vecsync_dagster.checks import check_specs, evaluation
 from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.errors import Transient
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace, checks_of
+from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
 __all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "pool_of"]
@@ -154,7 +155,8 @@ class _Run:
 
     def sync(self, entity: str, keys: Sequence[str] | None) -> Iterator[Event]:
         settled = frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)
-        chosen = self._selections(entity, keys)
+        with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)):
+            chosen = self._selections(entity, keys)
         if len(chosen) > FEW_TENANTS:
             self._workspace.look_ahead(entity)
         for selection in chosen:
@@ -178,7 +180,7 @@ class _Run:
         """Raises dagster.Failure that names the partitions that failed (the others stay materialized), or
         dagster.RetryRequested where trying again may help."""
         metrics = run_metrics(self._results, started_at=self._started_at, ended_at=datetime.now(UTC))
-        write_metrics(self._workspace.config.state_folder, metrics)
+        write_metrics(self._workspace.config, self._workspace.ledger, metrics)
         quiet = sum(1 for result in self._results if result.outcome == "success" and not result.figures.touched)
         tags = {
             "vecsync/partitions": str(len(self._results)),
@@ -247,6 +249,12 @@ class _Run:
             self._context.log.warning("%s of %s: %s", result.collection, result.tenant, result.note)
         if not result.semantic:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
+
+
+def _tenant_of(keys: Sequence[str] | None) -> Callable[[str], bool]:
+    """Says which tenants the partition keys are of; None: all."""
+    tenants = None if keys is None else {str(key).partition("|")[2] for key in keys}
+    return lambda tenant: tenants is None or tenant in tenants
 
 
 def pool_of(config: Config) -> str | None:

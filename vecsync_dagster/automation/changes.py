@@ -22,6 +22,7 @@ from vecsync_dagster.sources import Fingerprinting
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.due import Due, due_partitions
+from vecsync_dagster.sync.listing import asking
 
 __all__ = ["change_sensor"]
 
@@ -59,7 +60,8 @@ class _Tick:
         # Before the ledger and the source are asked: a run that ends meanwhile is then known by what it did.
         busy = under_way(self._instance, self._entity)
         seen = self._workspace.ledger.seen(self._entity)
-        due = self._due(seen)
+        with asking(self._workspace, self._entity):
+            due = self._due(seen)
         keys = {partition_key(one.collection, one.tenant): one for one in due}
         self._requests.keep(keys)
         free = [

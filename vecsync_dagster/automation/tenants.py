@@ -20,6 +20,7 @@ from vecsync_dagster.automation.under_way import under_way
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.listing import asking
 
 __all__ = ["REMOVAL_TAG", "tenants_sensor"]
 
@@ -63,7 +64,8 @@ class _Tick:
         # Rows and what was seen: both go with a tenant's removal, and until then it is not done.
         ledger = workspace.ledger
         self._traces = {*ledger.tenants(entity), *(tenant for _, tenant in ledger.seen(entity))} - {GLOBAL}
-        self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
+        with asking(workspace, entity):
+            self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
         notify(workspace, entity, self._roll.lost)
 
     def result(self) -> dg.SensorResult:

@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.ledger.base import Ledger, PartitionTotals, Run
+from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTotals
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 
 __all__ = ["Counts", "Overview", "PartitionState", "ScopeState", "overview"]
 
-_RUNS = 10_000  # how far back last runs are looked for
 _DUE = 1000
 
 Key = tuple[str, str, str]
@@ -88,6 +87,8 @@ class Overview:
     spaces: Mapping[str, str | None]
     scopes: Sequence[ScopeState]
     partitions: Sequence[PartitionState]
+    unreachable: Mapping[str, str]
+    """Entities whose source could not be asked for its tenants when it was last tried, and why."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -101,14 +102,21 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         for t in ledger.totals(datetime.now(UTC) - timedelta(days=days))
         if entity in (None, t.entity) and tenant in (None, t.tenant)
     }
-    last, succeeded = _last_runs(ledger.runs(entity, tenant, limit=_RUNS))
+    last = ledger.last_runs(entity, tenant)
+    if tenant is not None:
+        last |= ledger.last_runs(entity, "")
     partitions = [
-        _partition(workspace, key, totals.get(key), last.get(key), succeeded.get(key))
-        for key in sorted({*totals, *last}, key=_order)
+        _partition(workspace, key, totals.get(key), last.get(Partition(*key)))
+        for key in sorted({*totals, *(key for key in last if key.collection)}, key=_order)
     ]
     names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
     spaces = {name: str(space) if (space := ledger.space_of(name)) else None for name in names}
-    return Overview(days, spaces, _scopes(partitions), partitions)
+    unreachable = {
+        key.entity: runs.last.error or ""
+        for key, runs in last.items()
+        if not key.collection and not runs.last.ok and key.entity in workspace.config.entities
+    }
+    return Overview(days, spaces, _scopes(partitions), partitions, unreachable)
 
 
 def _order(key: Key) -> tuple[str, str, bool, str]:
@@ -117,24 +125,8 @@ def _order(key: Key) -> tuple[str, str, bool, str]:
     return entity, collection, tenant != GLOBAL, tenant
 
 
-def _last_runs(runs: Iterable[Run]) -> tuple[dict[Key, Run], dict[Key, Run]]:
-    """The last run of each partition, and the last one that succeeded; runs come newest first. A few records by id
-    are no sync of their partition."""
-    last: dict[Key, Run] = {}
-    succeeded: dict[Key, Run] = {}
-    for run in runs:
-        if run.mode in ("ids", "retry"):
-            continue
-        key = (run.entity, run.collection, run.tenant)
-        last.setdefault(key, run)
-        if run.outcome == "success":
-            succeeded.setdefault(key, run)
-    return last, succeeded
-
-
-def _partition(
-    workspace: Workspace, key: Key, totals: PartitionTotals | None, last: Run | None, succeeded: Run | None
-) -> PartitionState:
+def _partition(workspace: Workspace, key: Key, totals: PartitionTotals | None, runs: LastRuns | None) -> PartitionState:
+    last, succeeded = (runs.last, runs.success) if runs else (None, None)
     counts = Counts()
     if totals is not None:
         counts = Counts(totals.documents, unseen=totals.unseen_since, **totals.by_status)

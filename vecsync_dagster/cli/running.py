@@ -5,9 +5,10 @@ Imports the whole engine: commands import this module when they run, not when th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from vecsync_dagster.cli import output
@@ -17,6 +18,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
@@ -65,6 +67,8 @@ class Outcome:
     results: list[PartitionResult] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     interrupted: bool = False
+    health: dict[str, Any] | None = None
+    """Of all partitions, after the run; see `sync.health`."""
 
     @property
     def seconds(self) -> float:
@@ -85,13 +89,14 @@ class Outcome:
         return 0 if self.ok else 1
 
     def as_dict(self) -> dict[str, Any]:
-        return run_metrics(
+        metrics = run_metrics(
             self.results,
             started_at=self.started_at,
             ended_at=self.ended_at,
             outcome="interrupted" if self.interrupted else "success" if self.ok else "failed",
             errors=[problem.as_dict() for problem in self.problems],
         )
+        return metrics if self.health is None else {**metrics, "health": self.health}
 
 
 def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop, record: bool) -> Outcome:
@@ -110,7 +115,7 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         outcome.ended_at = datetime.now(UTC)
         workspace.close()  # what follows needs no store: others may have it
         if not options.dry_run:
-            _write_metrics(config, outcome)
+            _write_metrics(workspace, outcome)
             run_id = record_results(workspace, outcome.results) if record else ""
             _alert(workspace, outcome, run_id)
     return outcome
@@ -146,14 +151,15 @@ def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progres
 def _parts(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
     if wanted.ids:
         return _records(workspace, wanted, options, problems)
-    return [(selection, options) for selection in _select(workspace, wanted, problems)]
+    return [(selection, options) for selection in _select(workspace, wanted, options, problems)]
 
 
 def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
     """Single records, by the tenants that have them. An id that nobody knows is a problem; the others go on."""
     [entity] = wanted_entities(workspace, wanted)
     try:
-        places = locate(workspace, entity, wanted.ids, wanted.tenant)
+        with asking(workspace, entity, refresh=False):
+            places = locate(workspace, entity, wanted.ids, wanted.tenant)
     except VecsyncError as error:
         problems.append(Problem(entity, wanted.tenant, error))
         return []
@@ -169,12 +175,21 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
     ]
 
 
-def _select(workspace: Workspace, wanted: Wanted, problems: list[Problem]) -> list[Selection]:
+def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Selection]:
     """The wanted partitions; an entity whose source cannot be asked is a problem, not the end of the others."""
     selections: list[Selection] = []
     for entity in wanted_entities(workspace, wanted):
+        recorded = asking(
+            workspace,
+            entity,
+            options=options,
+            collection=wanted.collection,
+            wanted=partial(_is_wanted, wanted),
+            refresh=False,
+        )
         try:
-            tenants = list(_tenants(workspace, entity, wanted))
+            with recorded:
+                tenants = [tenant for tenant in workspace.tenants(entity) if _is_wanted(wanted, tenant)]
         except VecsyncError as error:
             problems.append(Problem(entity, wanted.tenant, error))
             continue
@@ -202,25 +217,22 @@ def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:
     return list(workspace.config.entities)
 
 
-def _tenants(workspace: Workspace, entity: str, wanted: Wanted) -> Iterator[str]:
-    for tenant in workspace.tenants(entity):
-        match wanted.scope:
-            case "all":
-                yield tenant
-            case "global" if tenant == GLOBAL:
-                yield tenant
-            case "tenants" if tenant != GLOBAL:
-                yield tenant
-            case "tenant" if tenant == wanted.tenant:
-                yield tenant
-            case _:
-                pass
+def _is_wanted(wanted: Wanted, tenant: str) -> bool:
+    match wanted.scope:
+        case "all":
+            return True
+        case "global":
+            return tenant == GLOBAL
+        case "tenants":
+            return tenant != GLOBAL
+        case "tenant":
+            return tenant == wanted.tenant
 
 
-def _write_metrics(config: Config, outcome: Outcome) -> None:
+def _write_metrics(workspace: Workspace, outcome: Outcome) -> None:
     """A file that cannot be written fails the run, but what was synced is shown all the same."""
     try:
-        write_metrics(config.state_folder, outcome.as_dict())
+        outcome.health = write_metrics(workspace.config, workspace.ledger, outcome.as_dict())["health"]
     except OutputUnwritable as error:
         outcome.problems.append(Problem(None, None, error))
 

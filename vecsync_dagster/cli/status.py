@@ -91,6 +91,7 @@ def status(
         _show(seen)
     else:
         output.stdout().print("nothing was synced yet; `vecsync sync all` does")
+        _show_unreachable(seen)
 
 
 def _show_records(records: RecordPage, *, as_csv: bool, in_full: bool) -> None:
@@ -144,3 +145,10 @@ def _show(seen: Overview) -> None:
         if partition.error is not None:
             where = f"{partition.collection} of {partition.tenant}"
             output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
+    _show_unreachable(seen)
+
+
+def _show_unreachable(seen: Overview) -> None:
+    for entity, error in seen.unreachable.items():
+        message = f"source of {entity} could not be asked for its tenants: {error}"
+        output.stderr().print(message, style="red", soft_wrap=True)

@@ -20,11 +20,14 @@ from vecsync_dagster.sources.base import Cursor, Fingerprint
 from vecsync_dagster.space import Space
 
 __all__ = [
+    "LISTING",
     "Confirmed",
     "Failed",
+    "LastRuns",
     "Ledger",
     "LedgerPoint",
     "LedgerRow",
+    "Partition",
     "PartitionTotals",
     "Recognised",
     "Rejected",
@@ -151,6 +154,35 @@ class Run:
     ended_at: datetime
     figures: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    failed_checks: tuple[str, ...] = ()
+    """Names of the checks that found an error."""
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome == "success" and not self.failed_checks
+
+
+LISTING = "tenants"
+"""The mode of a run that did no more than to ask a source for its tenants: kept where it failed, and once more when
+the source answers again. It is of no partition: `collection` and `tenant` are empty."""
+
+
+class Partition(NamedTuple):
+    entity: str
+    collection: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastRuns:
+    """The last syncs of one partition: of any mode and outcome, the last one that succeeded, the last full one
+    and the last full one that succeeded. A few records by id, a retry, a limit or an export alone are no sync of a
+    partition."""
+
+    last: Run
+    success: Run | None = None
+    full: Run | None = None
+    full_success: Run | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,10 +454,26 @@ class Ledger(Protocol):
     # -- runs --------------------------------------------------------------------------------------
     def record_run(self, run: Run) -> None: ...
 
+    def record_runs(self, runs: Sequence[Run]) -> None:
+        """All of them in one transaction."""
+        ...
+
     def runs(
-        self, entity: str | None = None, tenant: str | None = None, limit: int = 100, *, mode: str | None = None
+        self,
+        entity: str | None = None,
+        tenant: str | None = None,
+        limit: int = 100,
+        *,
+        collection: str | None = None,
+        mode: str | None = None,
+        outcome: str | None = None,
     ) -> list[Run]:
         """Newest first."""
+        ...
+
+    def last_runs(self, entity: str | None = None, tenant: str | None = None) -> dict[Partition, LastRuns]:
+        """The last syncs of every partition that was ever synced, however many runs came after them; of an entity
+        whose source could not be asked, under an empty collection and tenant."""
         ...
 
     def reject(self, run_id: str, entity: str, tenant: str, rejected: Sequence[Rejected], at: datetime) -> None: ...

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Table, insert, select, true
+from sqlalchemy import ColumnElement, Row, Table, insert, select
 
 from vecsync_dagster.ledger.base import Rejected, Run
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
 from vecsync_dagster.ledger.tables import invalid_record, sync_run
 
-__all__ = ["Runs"]
+__all__ = ["Runs", "run_of"]
 
 _R: Final = sync_run.c
 _I: Final = invalid_record.c
@@ -24,32 +24,34 @@ class Runs(LedgerPart):
 
     def record_run(self, run: Run) -> None:
         """A run of the same id and partition is replaced: writing it twice changes nothing."""
-        values = {
-            "run_id": run.run_id,
-            "entity": run.entity,
-            "collection": run.collection,
-            "tenant_id": run.tenant,
-            "mode": run.mode,
-            "outcome": run.outcome,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
-            "figures": dict(run.figures),
-            "error": None if run.error is None else clean(run.error),
-        }
+        self.record_runs([run])
+
+    def record_runs(self, runs: Sequence[Run]) -> None:
+        if not runs:
+            return
         with self.database.write() as connection:
-            connection.execute(_record(self.database.dialect), values)
+            for some in chunks(runs):
+                connection.execute(_record(self.database.dialect), [_values(run) for run in some])
 
     def runs(
-        self, entity: str | None = None, tenant: str | None = None, limit: int = 100, *, mode: str | None = None
+        self,
+        entity: str | None = None,
+        tenant: str | None = None,
+        limit: int = 100,
+        *,
+        collection: str | None = None,
+        mode: str | None = None,
+        outcome: str | None = None,
     ) -> list[Run]:
+        wanted = {"entity": entity, "tenant_id": tenant, "collection": collection, "mode": mode, "outcome": outcome}
         query = (
             select(sync_run)
-            .where(*_among(sync_run, entity, tenant), true() if mode is None else _R.mode == mode)
+            .where(*_among(sync_run, wanted))
             .order_by(_R.started_at.desc(), _R.run_id, _R.entity, _R.collection, _R.tenant_id)
             .limit(limit)
         )
         with self.database.read() as connection:
-            return [_run(row) for row in connection.execute(query)]
+            return [run_of(row) for row in connection.execute(query)]
 
     def reject(self, run_id: str, entity: str, tenant: str, rejected: Sequence[Rejected], at: datetime) -> None:
         common = {"run_id": run_id, "entity": entity, "tenant_id": tenant, "rejected_at": at}
@@ -63,7 +65,7 @@ class Runs(LedgerPart):
     def rejected(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         query = (
             select(invalid_record)
-            .where(*_among(invalid_record, entity, tenant))
+            .where(*_among(invalid_record, {"entity": entity, "tenant_id": tenant}))
             .order_by(_I.rejected_at.desc(), _I.id.desc())
             .limit(limit)
         )
@@ -71,12 +73,27 @@ class Runs(LedgerPart):
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _among(table: Table, entity: str | None, tenant: str | None) -> list[ColumnElement[bool]]:
-    wanted = {"entity": entity, "tenant_id": tenant}
+def _among(table: Table, wanted: Mapping[str, str | None]) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
-def _run(row: Row[*tuple[Any, ...]]) -> Run:
+def _values(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "entity": run.entity,
+        "collection": run.collection,
+        "tenant_id": run.tenant,
+        "mode": run.mode,
+        "outcome": run.outcome,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "figures": dict(run.figures),
+        "error": None if run.error is None else clean(run.error),
+        "failed_checks": list(run.failed_checks) or None,
+    }
+
+
+def run_of(row: Row[*tuple[Any, ...]]) -> Run:
     return Run(
         run_id=row.run_id,
         entity=row.entity,
@@ -88,6 +105,7 @@ def _run(row: Row[*tuple[Any, ...]]) -> Run:
         ended_at=row.ended_at,
         figures=row.figures,
         error=row.error,
+        failed_checks=tuple(row.failed_checks or ()),
     )
 
 

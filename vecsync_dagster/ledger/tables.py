@@ -7,7 +7,8 @@ Wherever a column is called `tenant_id` it holds the partition key: a tenant's i
 
 `watermark` is keyed by collection too: a run may select one collection of an entity, and the others must
 not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
-many. `alert` has a row for each problem that was seen, `alert_delivery` what each channel was told of it.
+many; the row with an empty collection and tenant says that an entity's source could not be asked for its tenants.
+`alert` has a row for each problem that was seen, `alert_delivery` what each channel was told of it.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
@@ -228,8 +229,10 @@ sync_run = Table(
     Column("ended_at", Moment, nullable=False),
     Column("figures", JSON, nullable=False),
     Column("error", Text),
+    Column("failed_checks", JSON(none_as_null=True)),  # names of those that found an error
     Index("ix_sync_run_started", "started_at"),
     Index("ix_sync_run_partition", "entity", "tenant_id", "started_at"),
+    Index("ix_sync_run_last", "entity", "collection", "tenant_id", "mode", "outcome", "started_at"),
 )
 
 invalid_record = Table(

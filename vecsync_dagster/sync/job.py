@@ -129,16 +129,18 @@ class Job:
 
 
 def run_of(result: PartitionResult) -> Run:
-    """The result as the ledger keeps it."""
+    """As the ledger keeps it. What did not get as far as the store is no sync of the partition: its mode is the last
+    stage's name."""
     return Run(
         run_id=result.run_id,
         entity=result.entity,
         collection=result.collection,
         tenant=result.tenant,
-        mode=result.mode,
+        mode=result.mode if "vectors" in result.stages else result.stages[-1],
         outcome=result.outcome,
         started_at=result.started_at,
         ended_at=result.ended_at,
         figures=result.figures.as_dict(),
         error=f"{result.error.code}: {result.error}" if result.error else None,
+        failed_checks=tuple(check.name for check in result.checks if not check.passed and not check.warning),
     )

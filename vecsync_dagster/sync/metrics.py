@@ -1,22 +1,27 @@
-"""sync_metrics.json: what the last run did, for people and monitoring (REQUIREMENTS P9)."""
+"""sync_metrics.json: what the last run did and how all partitions are, for people and monitoring (REQUIREMENTS P9)."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from filelock import FileLock
 
-from vecsync_dagster.errors import OutputUnwritable
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.errors import OutputUnwritable, VecsyncError
+from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.health import health
 from vecsync_dagster.sync.options import PartitionResult
 
-__all__ = ["METRICS", "run_metrics", "total_figures", "write_metrics"]
+__all__ = ["METRICS", "refresh_metrics", "run_metrics", "total_figures", "write_metrics"]
 
 METRICS: Final = "sync_metrics.json"
 
@@ -54,23 +59,78 @@ def run_metrics(
     }
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> Path:
-    """Write `sync_metrics.json` into the state folder, whole or not at all. Raises OutputUnwritable."""
-    path = folder / METRICS
-    draft: str | None = None
+def write_metrics(config: Config, ledger: Ledger, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a run's metrics into `sync_metrics.json`, with the `health` of all partitions; returns what was written.
+
+    Whole or not at all; of several processes one after the other. Raises OutputUnwritable.
+    """
+    folder = config.state_folder
+    with _locked(folder):
+        written = {**metrics, "health": _health(config, ledger)}
+        _write(folder, written)
+    return written
+
+
+def refresh_metrics(config: Config, ledger: Ledger) -> None:
+    """Bring `health` up to date where the ledger learned something outside a sync. Raises OutputUnwritable."""
+    folder, now = config.state_folder, datetime.now(UTC)
+    with _locked(folder):
+        last = _last(folder) or run_metrics([], started_at=now, ended_at=now)
+        _write(folder, {**last, "health": _health(config, ledger)})
+
+
+def _health(config: Config, ledger: Ledger) -> dict[str, Any]:
+    """Without its ledger nothing is known, which is no health at all: `failing` is not 0 then."""
     try:
+        return health(config, ledger.last_runs(), datetime.now(UTC))
+    except VecsyncError as error:
+        return {"failing": None, "error": {"code": error.code, "message": str(error)}}
+
+
+def _last(folder: Path) -> dict[str, Any] | None:
+    with _writable(folder / METRICS):
+        try:
+            found = orjson.loads((folder / METRICS).read_bytes())
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            return None
+    return found if isinstance(found, dict) else None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / f"{METRICS}.lock")
+    with _writable(folder / METRICS):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{METRICS}-", delete=False) as file:
-            draft = file.name
-            file.write(orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        Path(draft).chmod(0o644)  # a temporary file is its owner's alone; monitoring reads this one
-        os.replace(draft, path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if draft is not None:
-            Path(draft).unlink(missing_ok=True)
         reason = error.strerror or type(error).__name__
         raise OutputUnwritable(f"{path}: cannot be written: {reason}", path=str(path)) from error
-    return path
+
+
+def _write(folder: Path, metrics: Mapping[str, Any]) -> None:
+    path = folder / METRICS
+    draft: str | None = None
+    with _writable(path):
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{METRICS}-", delete=False) as file:
+                draft = file.name
+                file.write(orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            Path(draft).chmod(0o644)  # a temporary file is its owner's alone; monitoring reads this one
+            os.replace(draft, path)
+        except OSError:
+            if draft is not None:
+                Path(draft).unlink(missing_ok=True)
+            raise
 
 
 def _outcome(results: Sequence[PartitionResult], errors: Sequence[Mapping[str, Any]]) -> str:

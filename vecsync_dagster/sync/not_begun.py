@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from vecsync_dagster.errors import InvalidTenant, PartitionBusy, VecsyncError
+from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.job import run_of
@@ -25,11 +25,10 @@ def failed_results(
     error: VecsyncError,
 ) -> list[PartitionResult]:
     """One for each collection, recorded in the ledger as a failed run; but not where another run is in the partition,
-    nor of a key that can be no partition. `configured`: the mode where the options name none."""
+    which records its own. `configured`: the mode where the options name none."""
     results = [_failed(selection, name, options, configured, started_at, error) for name in selection.collections]
-    if not options.dry_run and not isinstance(error, (PartitionBusy, InvalidTenant)):
-        for result in results:
-            ledger.record_run(run_of(result))
+    if not options.dry_run and not isinstance(error, PartitionBusy):
+        ledger.record_runs([run_of(result) for result in results])
     return results
 
 
@@ -55,7 +54,7 @@ def _failed(
         entity=selection.entity,
         collection=collection,
         tenant=selection.tenant,
-        mode=_mode(options, configured),
+        mode=options.mode_of(configured),
         outcome="failed",
         started_at=started_at,
         ended_at=datetime.now(UTC),
@@ -65,9 +64,3 @@ def _failed(
         stages=options.stages,
         error=error,
     )
-
-
-def _mode(options: SyncOptions, configured: str) -> str:
-    if options.ids is not None:
-        return "retry" if options.retry else "ids"
-    return "partial" if options.partial else options.mode or configured

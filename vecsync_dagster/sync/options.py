@@ -12,7 +12,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.partition import Depth
 from vecsync_dagster.sync.verify import CheckOutcome
 
-__all__ = ["STAGES", "Outcome", "PartitionResult", "Selection", "Stage", "SyncOptions", "check_tenant"]
+__all__ = ["STAGES", "Outcome", "PartitionResult", "Selection", "Stage", "SyncOptions", "check_tenant", "is_tenant"]
 
 Stage = Literal["export", "documents", "embeddings", "vectors"]
 STAGES: tuple[Stage, ...] = ("export", "documents", "embeddings", "vectors")
@@ -43,6 +43,12 @@ class SyncOptions:
     def partial(self) -> bool:
         """Whether the run may not see all there is: it removes nothing unseen and moves no watermark."""
         return self.limit is not None or self.offset != 0 or self.ids is not None
+
+    def mode_of(self, reads: str) -> str:
+        """What a run of these options is called; `reads`: full or incremental, where they leave it open."""
+        if self.ids is not None:
+            return "retry" if self.retry else "ids"
+        return "partial" if self.partial else self.mode or reads
 
     @property
     def depth(self) -> Depth:
@@ -94,9 +100,14 @@ class PartitionResult:
         return self.outcome == "success" and not self.figures.failed and sound
 
 
+def is_tenant(key: str) -> bool:
+    """Whether the key can be a partition."""
+    return _TENANT.fullmatch(key) is not None and "..." not in key
+
+
 def check_tenant(tenant: str) -> None:
     """Raises InvalidTenant for a key that cannot be a partition."""
-    if not _TENANT.fullmatch(tenant) or "..." in tenant:
+    if not is_tenant(tenant):
         raise InvalidTenant(
             f"the tenant key {tenant!r} cannot be a partition: 1 to 128 characters, without | and control "
             "characters, without ... and without white space at its ends",

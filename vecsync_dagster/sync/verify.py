@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 LISTED = 20
-_RUNS_BACK = 200
 
 CHECKS: Mapping[str, tuple[str, str]] = {
     "validation": ("documents", "Every record became a document; the rejected ones are counted"),
@@ -68,10 +67,8 @@ def graded(outcome: CheckOutcome, checks: ChecksConfig) -> CheckOutcome:
 def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> Figures:
     """Figures of the partition's last successful full run; zeros where there was none."""
     known = {f.name for f in fields(Figures)}
-    for run in ledger.runs(entity, tenant, limit=_RUNS_BACK, mode="full"):
-        if (run.collection, run.outcome) == (collection, "success"):
-            return Figures(**{name: value for name, value in run.figures.items() if name in known})
-    return Figures()
+    last = ledger.runs(entity, tenant, 1, collection=collection, mode="full", outcome="success")
+    return Figures(**{name: value for run in last for name, value in run.figures.items() if name in known})
 
 
 def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutcome:

@@ -23,6 +23,7 @@ from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.health import failing_tenants
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.pipeline import sync_tenant
@@ -50,7 +51,7 @@ class Workspace:
 
     def __init__(self, config: Config, *, read_only: bool = False, clock: Callable[[], datetime] = utc_now) -> None:
         self.config = config
-        self._read_only = read_only
+        self.read_only = read_only
         self._clock = clock
         self._sources: dict[str, Source] = {}
         self._stores: dict[str, VectorStore] = {}
@@ -61,7 +62,7 @@ class Workspace:
     @cached_property
     def ledger(self) -> SqlLedger:
         folder = self.config.state_folder
-        if self._read_only and self.config.ledger.url is None and not (folder / "ledger.sqlite").exists():
+        if self.read_only and self.config.ledger.url is None and not (folder / "ledger.sqlite").exists():
             return SqlLedger.open("sqlite://", clock=self._clock)
         return build_ledger(self.config.ledger, state_folder=folder, clock=self._clock)
 
@@ -121,7 +122,7 @@ class Workspace:
         own = self.source(entity).tenants()
         if not own and self.entity(entity).tenancy is not None:
             self._tell_of_the_filter(entity)
-        found = set(own) | set(self.ledger.tenants(entity))
+        found = {*own, *self.ledger.tenants(entity), *failing_tenants(self.ledger, entity)}
         found.discard(GLOBAL)
         return ([GLOBAL] if self.has_global(entity) else []) + sorted(found)
 

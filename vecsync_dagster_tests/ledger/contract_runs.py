@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.ledger.base import Rejected, Run
-from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, A, names
+from vecsync_dagster.ledger.base import LISTING, Partition, Rejected, Run
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, A, names
 
 RUN = Run("r1", *A, "full", "success", NOON, NOON + MINUTE, {"fetched": 3, "price_usd": 0.25, "by": {"a": None}})
 REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
@@ -64,3 +64,25 @@ class RunsContract:
         assert len(ledger.rejected(ENTITY, limit=5000)) == 1203
         assert [row["collection"] for row in ledger.rejected("works", "tenant-a")] == ["works"]
         assert ledger.rejected(tenant="tenant-b") == []
+
+    def test_the_last_run_is_found_behind_any_number_of_others(self, ledger: SqlLedger) -> None:
+        """Each partition's last syncs are known however many runs of others, and of its own, came after them."""
+        ledger.record_run(replace(RUN, tenant="quiet", started_at=NOON - DAY, failed_checks=("counts",)))
+        later = [NOON + number * MINUTE for number in range(1200)]
+        ledger.record_runs([replace(RUN, run_id=f"r{at}", mode="incremental", started_at=at) for at in later])
+        ledger.record_run(replace(RUN, run_id="f", outcome="failed", started_at=later[-1] + MINUTE, error="x"))
+        ledger.record_run(replace(RUN, run_id="ids", mode="ids", started_at=later[-1] + DAY))
+        ledger.record_run(RUN)
+        ledger.record_run(Run("e", ENTITY, "", "", LISTING, "failed", NOON, NOON))
+        found = ledger.last_runs(ENTITY)
+        quiet, busy = found[Partition(*A[:2], "quiet")], found[Partition(*A)]
+        assert {run.failed_checks for run in (quiet.last, quiet.success, quiet.full) if run} == {("counts",)}
+        assert not quiet.last.ok
+        assert (busy.last.run_id, busy.last.error) == ("f", "x")
+        assert (busy.success, busy.full) == (ledger.runs(mode="incremental", limit=1)[0], busy.last)
+        assert busy.full_success == RUN
+        assert found[Partition(ENTITY, "", "")].last.run_id == "e"
+        assert found.keys() == ledger.last_runs().keys()
+        assert len(found) == 3
+        assert ledger.last_runs(tenant="quiet").keys() == {Partition(*A[:2], "quiet")}
+        assert ledger.last_runs("works") == {}

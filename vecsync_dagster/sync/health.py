@@ -1,0 +1,106 @@
+"""Whether every partition is as it should be, by its last runs: what monitoring reads in sync_metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.ledger.base import LISTING, LastRuns, Ledger, Partition, Run
+from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.options import is_tenant
+
+__all__ = ["LISTED", "failing_tenants", "health", "is_failing", "is_gone"]
+
+LISTED: Final = 500
+"""Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
+
+
+def health(config: Config, runs: Mapping[Partition, LastRuns], now: datetime) -> dict[str, Any]:
+    """Counts over all configured partitions, and the last runs of those that need a look, as plain values for JSON.
+
+    `overdue_at`: when the first partition will not have been synced for `checks.freshness.max_age`. It holds without
+    anybody writing the file again, so that monitoring can compare it with its own clock.
+    """
+    max_age = config.checks.freshness.max_age
+    there = {key: last for key, last in runs.items() if _counts(config, key, last, now)}
+    failing = {key for key, last in there.items() if is_failing(last)}
+    due = {key: _synced_at(last) + max_age for key, last in there.items() if last.last.mode != LISTING}
+    order = sorted(there, key=lambda key: (key not in failing, due.get(key, now), key))
+    return {
+        "at": _moment(now),
+        "partitions": len(due),
+        "failing": len(failing),
+        "overdue": sum(at < now for at in due.values()),
+        "overdue_at": _moment(min(due.values(), default=now + max_age)),
+        "last_runs": [_entry(key, there[key], key in failing) for key in order[:LISTED]],
+    }
+
+
+def is_failing(last: LastRuns) -> bool:
+    """The last run did not end well, or the last full one: what only a full run does is then still to be done."""
+    return not last.last.ok or (last.full is not None and not last.full.ok)
+
+
+def failing_tenants(ledger: Ledger, entity: str) -> set[str]:
+    """Also those of which nothing is left but a run that failed: it stays the last one until they are synced again."""
+    runs = ledger.last_runs(entity)
+    return {key.tenant for key, last in runs.items() if is_tenant(key.tenant) and is_failing(last)}
+
+
+def is_gone(key: Partition, last: LastRuns) -> bool:
+    """A tenant whose last full run found nothing, and removed what there was."""
+    run = last.last
+    empty = not run.figures.get("fetched") and not run.figures.get("removals_blocked")
+    return key.tenant != GLOBAL and run.mode == "full" and run.ok and empty
+
+
+def _counts(config: Config, key: Partition, last: LastRuns, now: datetime) -> bool:
+    """Whether the partition is one of today's: configured, and not gone from the source."""
+    entity = config.entities.get(key.entity)
+    if entity is None:
+        return False
+    if last.last.mode == LISTING:
+        return not last.last.ok
+    if key.collection not in entity.collections or is_gone(key, last):
+        return False
+    # A key that cannot be a partition fails in every run as long as it is there, and is never synced away.
+    return is_tenant(key.tenant) or last.last.ended_at > now - config.checks.freshness.max_age
+
+
+def _synced_at(last: LastRuns) -> datetime:
+    return last.success.started_at if last.success else min(run.started_at for run in _runs(last))
+
+
+def _runs(last: LastRuns) -> Iterator[Run]:
+    return (run for run in (last.last, last.success, last.full, last.full_success) if run is not None)
+
+
+def _entry(key: Partition, last: LastRuns, failing: bool) -> dict[str, Any]:
+    return {
+        "entity": key.entity,
+        "collection": key.collection or None,
+        "tenant": key.tenant or None,
+        "failing": failing,
+        **_run(last.last),
+        "last_success_at": _moment(last.success.ended_at) if last.success else None,
+        "last_full": _run(last.full) if last.full else None,
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "mode": run.mode,
+        "outcome": run.outcome,
+        "started_at": _moment(run.started_at),
+        "ended_at": _moment(run.ended_at),
+        "error": run.error,
+        "failed_checks": list(run.failed_checks),
+    }
+
+
+def _moment(at: datetime) -> str:
+    """As jq's `todate` writes it, so that texts can be compared."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,71 @@
+"""A source that cannot be asked leaves a trace in the ledger and in sync_metrics.json, whoever asked it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.ledger.record_states import FailedRow
+from vecsync_dagster.sync import retry_rows
+from vecsync_dagster_tests.automation.ticks import Automated
+from vecsync_dagster_tests.world import ENTITY, START
+
+
+def rename(automated: Automated, old: str, new: str) -> None:
+    with automated.world.engine.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+def health(automated: Automated) -> dict[str, Any]:
+    file = automated.world.config.state_folder / "sync_metrics.json"
+    found: dict[str, Any] = json.loads(file.read_text())["health"]
+    return found
+
+
+def runs(automated: Automated) -> int:
+    with automated.world.workspace() as workspace:
+        return len(workspace.ledger.runs(limit=1000))
+
+
+@pytest.mark.parametrize("sensor", ["changes", "tenants"])
+def test_a_sensor_records_an_outage_once(settled: Automated, sensor: str) -> None:
+    """One failed run of the entity, however often the sensor asks, and one that says that it is over."""
+    before = runs(settled)
+    rename(settled, ENTITY, "away")
+    for _ in range(3):
+        with pytest.raises(SourceRejected):
+            settled.tick(sensor)
+    assert runs(settled) == before + 1
+    assert health(settled)["failing"] == 1
+    assert health(settled)["last_runs"][0]["collection"] is None
+    rename(settled, "away", ENTITY)
+    settled.tick(sensor)
+    assert health(settled)["failing"] == 0
+    assert (runs(settled), health(settled)["partitions"]) == (before + 2, 4)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_run_records_the_partitions_it_was_for(settled: Automated, everything: bool) -> None:
+    """A nightly run that cannot even ask for the tenants fails every known partition, one of a few just those."""
+    rename(settled, ENTITY, "away")
+    settings = {"mode": "full", **({} if everything else {"partitions": ["works|acme", "works|brick"]})}
+    config = {"ops": {f"{ENTITY}_sync": {"config": settings}}}
+    job = settled.definitions.resolve_job_def(f"{ENTITY}_job")
+    ran = job.execute_in_process(instance=settled.instance, run_config=config, raise_on_error=False)
+    assert not ran.success
+    failing = {one["tenant"] for one in health(settled)["last_runs"] if one["failing"]}
+    assert failing == ({None, "acme", "brick", "cord", "global"} if everything else {None, "acme", "brick"})
+
+
+def test_a_retry_without_its_source_is_a_failed_run(settled: Automated) -> None:
+    """What the retry worker could not read is in the ledger as a run that failed."""
+    rename(settled, ENTITY, "away")
+    row = FailedRow(ENTITY, "acme", "acme-work-10", "10", "QDRANT_UNAVAILABLE", 1, None)
+    with settled.world.workspace() as workspace:
+        [result] = retry_rows(workspace, ENTITY, [row])
+        [run] = workspace.ledger.runs(ENTITY, "acme", 1, mode="retry")
+    assert (result.run_id, run.outcome, run.started_at > START) == (run.run_id, "failed", True)

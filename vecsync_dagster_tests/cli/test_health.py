@@ -1,0 +1,161 @@
+"""What monitoring reads: sync_metrics.json and `vecsync status` after runs that failed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from vecsync_dagster.demo import DATABASE
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.ledger.tables import sync_run
+from vecsync_dagster.sync.health import LISTED, health
+from vecsync_dagster_tests.cli.program import MORAVA, change_rows, config_of, replace_in_config, vecsync
+
+DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
+
+
+def alarm(folder: Path) -> bool:
+    """Whether the line that docs/deployment.md recommends finds anything wrong."""
+    [line] = re.findall(r"^ *jq -e '(.*)' state/sync_metrics.json$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    return (
+        subprocess.run(["jq", "-e", line, folder / "state" / "sync_metrics.json"], capture_output=True).returncode != 0
+    )
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "state" / "sync_metrics.json").read_text())
+    return found
+
+
+def sync(config: Path, *arguments: str) -> int:
+    return vecsync("sync", *arguments, "--no-record", "--config", config).code
+
+
+def test_a_failed_partition_is_reported_until_it_is_synced(config: Path, synced: Path) -> None:
+    """A run of another partition hides no failure: the alarm is on until the failed partition is synced in full."""
+    change_rows(synced, "ALTER TABLE works RENAME TO elsewhere")
+    assert sync(config, "all", "--full") == 1
+    change_rows(synced, "ALTER TABLE elsewhere RENAME TO works")
+    assert sync(config, "tenant", MORAVA, "--entity", "materials") == 0
+    written = metrics(synced)
+    assert (written["outcome"], len(written["partitions"])) == ("success", 1)
+    failing = [one for one in written["health"]["last_runs"] if one["failing"]]
+    assert {one["entity"] for one in failing} == {"works"}
+    assert written["health"]["partitions"] == 8
+    assert alarm(synced)
+    assert sync(config, "all", "--entity", "works") == 0
+    assert {one["last_full"]["outcome"] for one in metrics(synced)["health"]["last_runs"]} == {"success", "failed"}
+    assert alarm(synced), "no full run of the works succeeded since"
+    assert sync(config, "all", "--entity", "works", "--full") == 0
+    assert not alarm(synced)
+
+
+def test_a_source_that_is_gone_leaves_failed_runs(config: Path, synced: Path) -> None:
+    """Where not even the tenants can be asked for, every known partition and the entity have a failed run."""
+    (synced / DATABASE).rename(synced / "away.db")
+    assert sync(config, "all") == 1
+    status = vecsync("status", "--json", "--config", config).json
+    assert {one["outcome"] for one in status["partitions"]} == {"failed"}
+    assert status["unreachable"].keys() == {"materials", "works"}
+    assert metrics(synced)["health"]["failing"] == 8 + 2
+    assert alarm(synced)
+    assert "could not be asked for its tenants" in vecsync("status", "--config", config).err
+    (synced / "away.db").rename(synced / DATABASE)
+    assert sync(config, "all", "--full") == 0
+    assert vecsync("status", "--json", "--config", config).json["unreachable"] == {}
+    assert not alarm(synced)
+
+
+def test_a_first_sync_that_finds_no_source_is_known(fresh: Path) -> None:
+    """An entity of which nothing was ever synced fails visibly as well, also where only one record was asked for."""
+    (fresh.parent / DATABASE).rename(fresh.parent / "away.db")
+    assert sync(fresh, "materials", "--id", "1001") == 1
+    assert vecsync("status", "--json", "--config", fresh).json["unreachable"].keys() == {"materials"}
+    assert alarm(fresh.parent)
+
+
+def test_a_check_that_fails_is_a_failing_partition(config: Path, synced: Path) -> None:
+    """A run that ended well with a check that found an error raises the alarm."""
+    replace_in_config(config, "# sync: {mode: incremental, batch: 200, parallel: 3, skip_invalid: true}",
+                      "sync: {removal_guard: {share: 0.3, min_documents: 5}}")  # fmt: skip
+    change_rows(synced, "DELETE FROM works WHERE is_global")
+    assert sync(config, "global", "--entity", "works", "--full") == 1
+    assert sync(config, "all", "--entity", "materials") == 0
+    [failing] = [one for one in metrics(synced)["health"]["last_runs"] if one["failing"]]
+    assert failing["outcome"] == "success"
+    assert "removal_guard" in failing["failed_checks"]
+    assert alarm(synced)
+
+
+@pytest.mark.parametrize(("days", "wrong"), [(1, False), (3, True)])
+def test_what_was_not_synced_for_too_long_raises_the_alarm(config: Path, synced: Path, days: int, wrong: bool) -> None:
+    """A partition without a sync for `checks.freshness.max_age` raises it, also where nothing runs any more."""
+    ledger = SqlLedger.open(f"sqlite:///{synced}/state/ledger.sqlite")
+    earlier = {"started_at": datetime.now(UTC) - timedelta(days=days), "ended_at": datetime.now(UTC)}
+    with ledger.database.write() as connection:
+        connection.execute(update(sync_run).where(sync_run.c.tenant_id == MORAVA).values(earlier))
+    ledger.close()
+    assert sync(config, "global") == 0
+    assert alarm(synced) is wrong
+    stopped = metrics(synced)
+    stopped["health"] |= {"overdue": 0, "overdue_at": "2026-01-01T00:00:00Z"}
+    (synced / "state" / "sync_metrics.json").write_text(json.dumps(stopped))
+    assert alarm(synced)
+
+
+def test_a_tenant_that_is_gone_is_not_overdue(config: Path, synced: Path) -> None:
+    """What was removed in full is nobody's to sync; what only failed, and is gone since, is over with the next run."""
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
+    change_rows(synced, "DELETE FROM materials WHERE tenant_id = ?", MORAVA)
+    assert sync(config, "all", "--full", "--allow-removals") == 0
+    ledger = SqlLedger.open(f"sqlite:///{synced}/state/ledger.sqlite")
+    now = datetime.now(UTC)
+    ledger.record_run(Run("r", "works", "works", "new", "full", "failed", now, now, {}, "X: y"))
+    ledger.close()
+    assert metrics(synced)["health"]["partitions"] == 6
+    assert sync(config, "all", "--full") == 0
+    assert metrics(synced)["health"]["partitions"] == 6
+    assert not alarm(synced)
+
+
+def test_a_limited_run_is_no_sync_of_its_partition(config: Path, synced: Path) -> None:
+    """A few records that went through hide no failed run; nor does an export alone."""
+    change_rows(synced, "ALTER TABLE works RENAME TO elsewhere")
+    assert sync(config, "all", "--full") == 1
+    change_rows(synced, "ALTER TABLE elsewhere RENAME TO works")
+    assert sync(config, "all", "--entity", "works", "--full", "--limit", "3") == 0
+    assert alarm(synced)
+
+
+def test_the_file_stays_small_with_many_partitions(config: Path, synced: Path) -> None:
+    """Of thousands of partitions the failing ones are named, then those synced longest ago; the counts are of all."""
+    ledger = SqlLedger.open("sqlite://")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    runs = [
+        Run(
+            f"r{n}",
+            "works",
+            "works",
+            f"t{n}",
+            "full",
+            "failed" if n % 100 == 0 else "success",
+            start,
+            start,
+            {"fetched": 1},
+        )
+        for n in range(4000)
+    ]
+    ledger.record_runs(runs)
+    found = health(config_of(synced), ledger.last_runs(), start)
+    ledger.close()
+    assert (found["partitions"], found["failing"], len(found["last_runs"])) == (4000, 40, LISTED)
+    assert [one["failing"] for one in found["last_runs"][:41]] == [True] * 40 + [False]
+    assert len(json.dumps(found)) < 500_000
