@@ -106,7 +106,7 @@ class OpenAIProvider:
         remote = self._connected()
         sent = {
             remote.embed([texts[position] for position in positions], tokens): positions
-            for positions, tokens in self._requests(texts)
+            for positions, tokens in self._requests(texts, remote.most_texts)
         }
         errors: list[VecsyncError] = []
         try:
@@ -148,13 +148,13 @@ class OpenAIProvider:
             return Prepared(text, tokens, truncated=False)
         return Prepared(*self._tokens.cut(text, self.max_tokens), truncated=True)
 
-    def _requests(self, texts: Sequence[str]) -> Iterator[tuple[list[int], int]]:
+    def _requests(self, texts: Sequence[str], most_texts: int) -> Iterator[tuple[list[int], int]]:
         """Positions and tokens of each request: full ones, within both limits. A text is never split."""
         positions: list[int] = []
         total = 0
         for position, text in enumerate(texts):
             tokens = self._tokens.count(text)
-            full = len(positions) == self._config.texts_per_request
+            full = len(positions) == most_texts
             if positions and (full or total + tokens > self._config.tokens_per_request):
                 yield positions, total
                 positions, total = [], 0

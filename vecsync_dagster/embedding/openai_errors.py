@@ -32,35 +32,48 @@ LONGEST_RETRY_AFTER_S = 60.0
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _ABOUT_TEXTS = frozenset({400, 413, 422})
 _SETTINGS = frozenset({"model", "dimensions", "encoding_format"})
+_HINTS = {
+    401: "check the key in the environment variable {key}",
+    402: "the account has no credit",
+    403: "the key in the environment variable {key} may not use it",
+    404: "no such model, or no embeddings at this address: check `model` and `base_url`",
+    405: "no embeddings at this address: check `base_url`",
+    501: "this server makes no embeddings: check `base_url`, or how it was started",
+}
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def mapped(error: APIError, model: str) -> VecsyncError:
-    """The error of ours that says the same."""
+def mapped(error: APIError, model: str, key: str) -> VecsyncError:
+    """The error of ours that says the same. `key` is the name of the variable that holds it."""
     if isinstance(error, APIStatusError):
-        return _of_status(error, model)
+        return _of_status(error, model, key)
     kind = type(error).__name__
     if isinstance(error, APITimeoutError):
         return EmbeddingTimeout(f"openai {model}: no answer in time", model=model)
     return EmbeddingUnavailable(f"openai {model}: {kind}", model=model)
 
 
-def _of_status(error: APIStatusError, model: str) -> VecsyncError:
+def _of_status(error: APIStatusError, model: str, key: str) -> VecsyncError:
     status = error.status_code
-    code = _plain(error.code) or _plain(error.type)
-    message = f"openai {model}: status {status}" + (f" {code}" if code else "")
+    # Whatever a server puts there: of another type, it is none.
+    code, kind, param = (_plain(value) for value in (error.code, error.type, error.param))
+    named = code or kind
+    message = f"openai {model}: status {status}" + (f" {named}" if named else "")
     fields: dict[str, object] = {"model": model, "status": status, "request_id": _plain(error.request_id)}
     wait = retry_after(error.response.headers)
-    no_credit = {error.code, error.type} & _NO_CREDIT
+    no_credit = {code, kind} & _NO_CREDIT
     if status == 429 and not no_credit:
         return EmbeddingRateLimited(message, retry_after_s=wait, **fields)
     if status == 408:
         return EmbeddingTimeout(message, retry_after_s=wait, **fields)
-    if status == 409 or status >= 500:
+    if status == 409 or (status >= 500 and status != 501):
         return EmbeddingUnavailable(message, retry_after_s=wait, **fields)
-    if status in _ABOUT_TEXTS and error.param not in _SETTINGS:
+    if param is not None:
+        fields["param"] = param
+    if status in _ABOUT_TEXTS and param not in _SETTINGS:
         return EmbeddingRejected(message, **fields)
-    return EmbeddingMisconfigured(message, **fields)
+    hint = _HINTS[402] if no_credit else f"check `{param}`" if param in _SETTINGS else _HINTS.get(status, "")
+    return EmbeddingMisconfigured(f"{message}: {hint.format(key=key)}" if hint else message, **fields)
 
 
 def _plain(value: object) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -16,20 +17,22 @@ import stamina
 from aiolimiter import AsyncLimiter
 from anyio.from_thread import start_blocking_portal
 from numpy.typing import NDArray
-from openai import APIError, APIStatusError, AsyncOpenAI, omit
+from openai import APIError, APIStatusError, AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
 from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
 from vecsync_dagster.embedding.base import Embedded
+from vecsync_dagster.embedding.openai_dialect import Form, dialect_of, may_be_the_form
 from vecsync_dagster.embedding.openai_errors import mapped, retry_wait
 from vecsync_dagster.embedding.vectors import check_vectors
-from vecsync_dagster.errors import EmbeddingUnavailable
+from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, EmbeddingUnavailable, VecsyncError
 
 __all__ = ["Remote"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 60.0
+_PROBE = "vecsync"
 
 
 class Remote:
@@ -44,6 +47,8 @@ class Remote:
             max_retries=0,
             timeout=httpx2.Timeout(config.timeout_s, connect=min(_CONNECT_TIMEOUT_S, config.timeout_s)),
         )
+        self._dialect = dialect_of(base_url, config.model, config.dimensions)
+        self._finding = anyio.Lock()
         self._slots = anyio.CapacityLimiter(config.parallel_requests)
         self._rate = AsyncLimiter(config.requests_per_minute, 60)
         self._lock = threading.Lock()
@@ -54,6 +59,11 @@ class Remote:
         # Without this a process that forgets to close hangs at its end: the loop's thread is gone by the time
         # the portal is collected, and the portal waits for it.
         atexit.register(self.close)
+
+    @property
+    def most_texts(self) -> int:
+        """How many texts a request may have, as configured and as the server turned out to take."""
+        return min(self._config.texts_per_request, self._dialect.most_texts or self._config.texts_per_request)
 
     def embed(self, texts: Sequence[str], tokens: int) -> Future[Embedded]:
         """Sends one request as soon as there is a slot; the future holds the vectors or an Embedding* error.
@@ -83,41 +93,93 @@ class Remote:
 
     async def _embed(self, texts: list[str], tokens: int) -> Embedded:
         async with self._slots:
-            async for attempt in stamina.retry_context(
-                on=retry_wait,
-                attempts=self._config.attempts,
-                timeout=None,
-                wait_initial=_FIRST_WAIT_S,
-                wait_max=_LONGEST_WAIT_S,
-            ):
-                with attempt:
-                    vectors, billed = self._read(await self._send(texts), len(texts))
-                    return Embedded(vectors, tokens if billed is None else billed, attempt.num)
+            try:
+                return await self._in_any_form(texts, tokens)
+            except EmbeddingRejected:
+                self._dialect.refused(texts)
+                raise
+
+    async def _in_any_form(self, texts: list[str], tokens: int) -> Embedded:
+        form = self._dialect.form
+        try:
+            return await self._in_form(form, texts, tokens)
+        except (EmbeddingRejected, EmbeddingMisconfigured) as error:
+            if not may_be_the_form(error, form):
+                raise
+            other = await self._find_form(error, form)
+            if other == form:
+                raise
+        return await self._in_form(other, texts, tokens)
+
+    async def _find_form(self, error: VecsyncError, refused: Form) -> Form:
+        """The first form in which the server answers a short text; `refused` itself means: it was about the texts."""
+        async with self._finding:
+            if self._dialect.proven or self._dialect.form != refused:
+                return self._dialect.form
+            for form in self._dialect.candidates():
+                try:
+                    await self._in_form(form, [_PROBE], 1)
+                except EmbeddingRejected:
+                    continue
+                except EmbeddingMisconfigured as misconfigured:
+                    if "received" in misconfigured.fields:
+                        raise
+                    continue
+                return form
+        settings = "`model`, `base_url`" + (" or `dimensions`" if self._config.dimensions else "")
+        raise EmbeddingMisconfigured(
+            f"{error}: the server refuses this request with any text; check {settings}", **error.fields
+        )
+
+    async def _in_form(self, form: Form, texts: list[str], tokens: int) -> Embedded:
+        """Tried again while the error is transient."""
+        async for attempt in stamina.retry_context(
+            on=retry_wait,
+            attempts=self._config.attempts,
+            timeout=None,
+            wait_initial=_FIRST_WAIT_S,
+            wait_max=_LONGEST_WAIT_S,
+        ):
+            with attempt:
+                body = await self._send(form, texts)
+                vectors, billed = self._read(form, body, len(texts))
+                self._dialect.accepted(form, texts)
+                return Embedded(vectors, tokens if billed is None else billed, attempt.num)
         raise AssertionError("stamina returns or raises")
 
-    async def _send(self, texts: list[str]) -> bytes:
+    def _body(self, form: Form, texts: list[str]) -> dict[str, object]:
+        body: dict[str, object] = {"input": texts, "model": self._config.model}
+        if form.dimensions:
+            body["dimensions"] = self._config.dimensions
+        if form.encoding is not None:
+            body["encoding_format"] = form.encoding
+        return body
+
+    async def _send(self, form: Form, texts: list[str]) -> bytes:
         async with self._rate:
             try:
-                response = await self._client.embeddings.with_raw_response.create(
-                    input=texts,
-                    model=self._config.model,
-                    dimensions=self._config.dimensions or omit,
-                    encoding_format="base64",
-                )
+                # Not `embeddings.create`: it always asks for base64 where no format is named.
+                response = await self._client.post("/embeddings", cast_to=httpx2.Response, body=self._body(form, texts))
             except APIStatusError as error:
                 # Not chained: a server's message may repeat the text or a part of the key.
-                raise mapped(error, self._config.model) from None
+                raise mapped(error, self._config.model, self._config.api_key.env) from None
             except APIError as error:
-                raise mapped(error, self._config.model) from error
+                raise mapped(error, self._config.model, self._config.api_key.env) from error
         return response.content
 
-    def _read(self, body: bytes, texts: int) -> tuple[NDArray[np.float32], int | None]:
+    def _read(self, form: Form, body: bytes, texts: int) -> tuple[NDArray[np.float32], int | None]:
         """Vectors in the order of the texts, and the tokens billed where the server says so."""
         try:
             answer = _Answer.model_validate_json(body)
-            items = sorted(answer.data, key=lambda item: item.index)
+            items = answer.in_order()
             rows = [item.vector() for item in items]
         except ValueError as error:
+            if _is_refusal(body):
+                raise EmbeddingMisconfigured(
+                    f"openai {self._config.model}: the server answered an error with status 200; check `base_url` and "
+                    "`model`",
+                    model=self._config.model,
+                ) from None
             raise EmbeddingUnavailable(
                 f"openai {self._config.model}: the answer does not hold embeddings ({len(body)} bytes)",
                 model=self._config.model,
@@ -128,11 +190,26 @@ class Remote:
                 model=self._config.model,
             )
         billed = None if answer.usage is None else answer.usage.prompt_tokens
+        if self._config.dimensions and not form.dimensions and len(rows[0]) != self._dimensions:
+            raise EmbeddingMisconfigured(
+                f"openai {self._config.model}: the server does not take `dimensions`, and its vectors have "
+                f"{len(rows[0])}: set `dimensions: {len(rows[0])}`",
+                model=self._config.model,
+                received=len(rows[0]),
+            )
         return check_vectors(np.stack(rows), texts, self._dimensions, f"openai {self._config.model}"), billed
 
 
+def _is_refusal(body: bytes) -> bool:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and bool(answer.get("error")) and "data" not in answer
+
+
 class _Item(BaseModel):
-    index: int
+    index: int | None = None
     embedding: str | list[float]
 
     def vector(self) -> NDArray[np.float32]:
@@ -143,7 +220,7 @@ class _Item(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int
+    prompt_tokens: int | None = None
 
 
 class _Answer(BaseModel):
@@ -151,3 +228,10 @@ class _Answer(BaseModel):
 
     data: list[_Item]
     usage: _Usage | None = None
+
+    def in_order(self) -> list[_Item]:
+        """By index; where the server gives none at all, as they come."""
+        if all(item.index is None for item in self.data):
+            for position, item in enumerate(self.data):
+                item.index = position
+        return sorted(self.data, key=lambda item: -1 if item.index is None else item.index)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fault", "OpenAIServer", "Request", "vector_of"]
+__all__ = ["Fault", "OpenAIServer", "Partial", "Request", "vector_of"]
 
 Fault = Literal[
     "broken_json",
@@ -87,14 +87,49 @@ class _Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a server that speaks a part of the API takes, how it refuses the rest, and how it answers.
+
+    `formats`: None stands for a request that names none. `body`: of a refusal, the whole error object in `{message}`.
+    """
+
+    formats: tuple[str | None, ...] = ("base64", "float", None)
+    takes_dimensions: bool = True
+    most_texts: int | None = None
+    takes_nothing: bool = False
+    status: int = 400
+    body: str = '{"error": {"message": "bad request", "type": "invalid_request_error", "param": null, "code": null}}'
+    leaves_out: tuple[str, ...] = ()
+    model: str | None = None
+
+    def refuses(self, body: Mapping[str, Any], texts: Sequence[str]) -> bool:
+        return (
+            self.takes_nothing
+            or body.get("encoding_format") not in self.formats
+            or ("dimensions" in body and not self.takes_dimensions)
+            or (self.most_texts is not None and len(texts) > self.most_texts)
+        )
+
+
 class OpenAIServer:
-    """`rejects`: a text that holds this marker makes the server answer 400 for its whole request.
+    """`partial`: what it takes of the API.
+
+    `rejects`: a text that holds this marker makes the server answer 400 for its whole request.
 
     `always_float`: answers lists of floats although base64 was asked for, as some servers do.
     `meet`: a barrier that each request waits at, to prove that requests are under way at the same time.
     """
 
-    def __init__(self, dimensions: int = 1536, rejects: str | None = None, *, always_float: bool = False) -> None:
+    def __init__(
+        self,
+        dimensions: int = 1536,
+        rejects: str | None = None,
+        *,
+        always_float: bool = False,
+        partial: Partial = Partial(),
+    ) -> None:
+        self.partial = partial
         self.dimensions = dimensions
         self.rejects = rejects
         self.always_float = always_float
@@ -155,7 +190,9 @@ class OpenAIServer:
         with self._lock:
             fault, headers = self._faults.popleft() if self._faults else (None, {})
             rejected = fault is None and any(not text or (self.rejects or "\0") in text for text in texts)
-            result = "rejected" if rejected else fault
+            result: str | None = "rejected" if rejected else fault
+            if fault is None and self.partial.refuses(body, texts):
+                result = "partial"
             self._log.append(Request(texts, body["model"], body.get("dimensions"), key, result))
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
@@ -174,6 +211,8 @@ class OpenAIServer:
             self._closing.wait()
         if fault in ("hang", "cut"):
             return None
+        if fault == "partial" or (fault == "rejected" and self.partial != Partial()):
+            return _Reply(self.partial.status, self.partial.body.encode())
         if fault == "html":
             return _Reply(200, b"<html><body>Please log in</body></html>", "text/html")
         if fault == "broken_json":
@@ -185,7 +224,12 @@ class OpenAIServer:
             return _Reply(status, json.dumps(error).encode(), headers=headers)
         as_float = self.always_float or body.get("encoding_format") != "base64"
         dimensions = body.get("dimensions") or self.dimensions
-        return _Reply(200, json.dumps(_answer(fault, texts, dimensions, as_float)).encode())
+        answer = _answer(fault, texts, dimensions, as_float)
+        answer["model"] = self.partial.model or body["model"]
+        for key in self.partial.leaves_out:
+            for part in (answer, answer.get("usage", {}), *answer["data"]):
+                part.pop(key, None)
+        return _Reply(200, json.dumps(answer).encode())
 
 
 def _answer(fault: str | None, texts: Sequence[str], dimensions: int, as_float: bool) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""What a server takes of OpenAI's API: many take a part of it (Ollama, vLLM, LiteLLM, TEI ...).
+
+Found out once and remembered for the process: which form a request may have, and how many texts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, VecsyncError
+
+__all__ = ["Dialect", "Form", "dialect_of", "may_be_the_form"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A request's options. `encoding` None: not named, and the server answers what it answers."""
+
+    encoding: Literal["base64", "float"] | None = "base64"
+    dimensions: bool = True
+
+
+@dataclass(slots=True)
+class _Refused:
+    """A request that was refused: its texts (their hashes) that no other request was answered for, and how many
+    texts such a request had at most."""
+
+    left: set[int]
+    answered: int = 0
+
+
+class Dialect:
+    """`form` is the one to use; `proven`: the server answered a request of this form. `most_texts` of a request, or
+    None where no limit was met."""
+
+    def __init__(self, sends_dimensions: bool) -> None:
+        self.form = Form(dimensions=sends_dimensions)
+        self.proven = False
+        self.most_texts: int | None = None
+        self._lock = threading.Lock()
+        # A few: what is not explained by then never is.
+        self._refused: deque[_Refused] = deque(maxlen=32)
+
+    def candidates(self) -> Iterator[Form]:
+        """What to try in turn: what is used now first, and last without a setting that the server may not know."""
+        for dimensions in (True, False) if self.form.dimensions else (False,):
+            for encoding in ("base64", "float", None):
+                yield Form(encoding, dimensions)
+
+    def accepted(self, form: Form, texts: Sequence[str]) -> None:
+        """A request was answered. Where all texts of a refused one were answered in smaller ones, it had too many."""
+        with self._lock:
+            self.form, self.proven = form, True
+            if not self._refused:
+                return
+            hashes = {hash(text) for text in texts}
+            for one in list(self._refused):
+                if one.left.isdisjoint(hashes):
+                    continue
+                one.left -= hashes
+                one.answered = max(one.answered, len(texts))
+                if not one.left:
+                    self._refused.remove(one)
+                    self.most_texts = min(self.most_texts or one.answered, one.answered)
+
+    def refused(self, texts: Sequence[str]) -> None:
+        """A request was refused whose form is right: one text by itself explains all refusals of others with it."""
+        with self._lock:
+            if len(texts) > 1:
+                self._refused.append(_Refused({hash(text) for text in texts}))
+                return
+            for one in [one for one in self._refused if hash(texts[0]) in one.left]:
+                self._refused.remove(one)
+
+
+_dialects: dict[tuple[str, str, int | None], Dialect] = {}
+_lock = threading.Lock()
+
+
+def dialect_of(base_url: str, model: str, dimensions: int | None) -> Dialect:
+    """The one that all requests of this process to that server and model share; `dimensions` as configured."""
+    with _lock:
+        return _dialects.setdefault((base_url, model, dimensions), Dialect(dimensions is not None))
+
+
+def may_be_the_form(error: VecsyncError, form: Form) -> bool:
+    """Whether another form of the same request might be answered. A server that names the texts means those."""
+    if not isinstance(error, (EmbeddingRejected, EmbeddingMisconfigured)):
+        return False
+    param = error.fields.get("param")
+    if error.fields.get("status") not in (400, 413, 415, 422) or param in ("input", "model"):
+        return False
+    return param != "dimensions" or form.dimensions

@@ -1,0 +1,153 @@
+"""Servers that speak OpenAI's API in part: found out once, then asked for what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from vecsync_dagster.embedding import openai_dialect
+from vecsync_dagster.embedding.cache import Embedder
+from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected
+from vecsync_dagster_tests.embedding.conftest import KEY, KEY_VARIABLE, MakeOpenAI
+from vecsync_dagster_tests.embedding.memory_cache import MemoryCache
+from vecsync_dagster_tests.fakes.openai_server import OpenAIServer, Partial, vector_of
+
+TEXTS = [f"confidential {number}" for number in range(6)]
+BODIES = {
+    "openai": '{"error": {"message": "bad", "type": "invalid_request_error", "param": null, "code": null}}',
+    "text": '{"error": "unknown field"}',
+    "detail": '{"detail": [{"loc": ["body", "encoding_format"], "msg": "confidential 0"}]}',
+    "code": '{"error": {"code": 400, "message": "bad", "param": ["input"], "type": {"a": 1}}, "object": "error"}',
+    "plain": "bad request",
+    "empty": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> Iterator[None]:
+    """What one test found out is not another's: ports are used again."""
+    openai_dialect._dialects.clear()
+    yield
+    openai_dialect._dialects.clear()
+
+
+def right(vectors: object, dimensions: int = 1536) -> bool:
+    return np.allclose(np.asarray(vectors), [vector_of(text, dimensions) for text in TEXTS], atol=1e-6)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("formats", [("float", None), (None,), ("float",)])
+def test_a_server_without_base64(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, formats: tuple[str | None, ...], status: int, body: str
+) -> None:
+    """It is asked for floats instead, and another provider of the same process does not try base64 again."""
+    openai_server.partial = Partial(formats=formats, status=status, body=body)
+    assert right(make_openai().embed_documents(TEXTS).vectors)
+    before = len(openai_server.requests)
+    assert right(make_openai().embed_documents(TEXTS).vectors)
+    assert len(openai_server.requests) == before + 1
+
+
+def test_a_server_without_dimensions(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """Where its own vectors have the configured size they are used; base64 stays."""
+    openai_server.partial = Partial(takes_dimensions=False)
+    assert right(make_openai(dimensions=1536).embed_documents(TEXTS).vectors)
+    assert openai_server.requests[-1].dimensions is None
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_server_without_dimensions_whose_vectors_have_others(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, attempts: int
+) -> None:
+    """One error names the setting and the size to set; it is not tried again and no text is blamed."""
+    openai_server.partial = Partial(takes_dimensions=False, formats=("float",))
+    with pytest.raises(EmbeddingMisconfigured, match="dimensions: 1536"):
+        make_openai(dimensions=512, attempts=attempts).embed_documents(TEXTS)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_server_that_takes_a_few_texts(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, body: str
+) -> None:
+    """Requests are halved until it takes them, no text is refused, and later requests have that size at once."""
+    openai_server.partial = Partial(most_texts=2, status=status, body=body, formats=("float", None))
+    provider = make_openai()
+    outcomes = Embedder(provider, MemoryCache()).embed(TEXTS).outcomes
+    assert right(outcomes)
+    before = len(openai_server.requests)
+    assert right(make_openai().embed_documents(TEXTS).vectors)
+    sizes = [len(request.texts) for request in openai_server.requests[before:]]
+    assert sum(sizes) == len(TEXTS)
+    assert max(sizes) <= 2
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
+def test_a_request_that_is_refused_whatever_its_texts(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, body: str
+) -> None:
+    """One error, which names the settings to look at: no text is refused, and neither text nor key is shown."""
+    openai_server.partial = Partial(takes_nothing=True, status=status, body=body)
+    with pytest.raises(EmbeddingMisconfigured, match=r"`base_url`.*`dimensions`") as caught:
+        Embedder(make_openai(dimensions=512), MemoryCache()).embed(TEXTS)
+    assert "confidential" not in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert len(openai_server.requests) <= 8
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
+@pytest.mark.parametrize("first", [True, False])
+def test_one_text_that_is_refused_is_that_text_alone(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, body: str, first: bool
+) -> None:
+    """Also where it is in the first request of all, and the server does not say what it is about."""
+    openai_server.rejects = "secret"
+    openai_server.partial = Partial(body=body, formats=("float",))
+    embedder = Embedder(make_openai(), MemoryCache())
+    if not first:
+        embedder.embed(["before"])
+    outcomes = embedder.embed([*TEXTS, "secret"]).outcomes
+    assert right(outcomes[:-1])
+    assert isinstance(outcomes[-1], EmbeddingRejected)
+    openai_server.rejects = None
+    before = len(openai_server.requests)
+    assert right(make_openai().embed_documents(TEXTS).vectors)
+    assert len(openai_server.requests) == before + 1  # no limit was learned from it
+
+
+@pytest.mark.parametrize("leaves_out", [("usage",), ("prompt_tokens",), ("index",), ("index", "usage", "object")])
+def test_an_answer_without_what_is_not_needed(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, leaves_out: tuple[str, ...]
+) -> None:
+    """Without usage the tokens are ours; without any index the order is that of the texts; the model may have
+    another name."""
+    openai_server.partial = Partial(leaves_out=leaves_out, model="another/name")
+    embedded = make_openai().embed_documents(TEXTS)
+    assert right(embedded.vectors)
+    assert embedded.tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, KEY_VARIABLE), (402, "credit"), (404, "`base_url`"), (405, "`base_url`"), (501, "`base_url`")],
+)
+@pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
+def test_what_no_text_can_change_says_what_to_look_at(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, said: str, body: str
+) -> None:
+    """A wrong key, model or address is one error after one request, and names the setting."""
+    openai_server.partial = Partial(takes_nothing=True, status=status, body=body)
+    with pytest.raises(EmbeddingMisconfigured, match=said):
+        Embedder(make_openai(), MemoryCache()).embed(TEXTS)
+    assert len(openai_server.requests) == 1
+
+
+def test_an_error_with_status_200(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """It is no outage that passes: the address is wrong."""
+    openai_server.partial = Partial(takes_nothing=True, status=200, body='{"error": "unexpected endpoint"}')
+    with pytest.raises(EmbeddingMisconfigured, match="base_url"):
+        make_openai().embed_documents(TEXTS)
