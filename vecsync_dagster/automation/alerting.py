@@ -40,7 +40,7 @@ def _observer(config: Config, jobs: Collection[str], name: str, status: dg.Dagst
         run_status=status,
         name=name,
         minimum_interval_seconds=SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=_status(config),
         description="Keeps what an ended run found wrong, or well again, for the alerts",
     )
     def observer(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
@@ -63,7 +63,7 @@ def _delivery(config: Config) -> dg.SensorDefinition:
     @dg.sensor(
         name=DELIVERY,
         minimum_interval_seconds=SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=_status(config),
         description="Tells the channels what they have not been told yet",
     )
     def delivery(context: dg.SensorEvaluationContext) -> dg.SkipReason:
@@ -77,3 +77,7 @@ def _delivery(config: Config) -> dg.SensorDefinition:
         return dg.SkipReason(f"sent: {sent}" if sent else "nothing to tell")
 
     return delivery
+
+
+def _status(config: Config) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if config.alerts.enabled else dg.DefaultSensorStatus.STOPPED

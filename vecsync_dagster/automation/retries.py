@@ -6,33 +6,29 @@ from typing import Final
 
 import dagster as dg
 
+from vecsync_dagster.automation.under_way import UNDER_WAY
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import Workspace, due_rows
 
 __all__ = ["RETRY_SENSOR", "build_retry_sensor"]
 
 RETRY_SENSOR: Final = "vecsync_retry"
-_UNDER_WAY: Final = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def build_retry_sensor(settings: Config, job: dg.JobDefinition) -> dg.SensorDefinition:
     """Asks for a run of `job` when anything is due, and never for a second one while one is under way."""
 
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+
     @dg.sensor(
         name=RETRY_SENSOR,
         job=job,
         minimum_interval_seconds=round(settings.sync.retry.interval.total_seconds()),
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=running if settings.sync.retry.enabled else stopped,
         description="Tries failed documents again when they are due, the oldest attempt first",
     )
     def vecsync_retry(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        under_way = dg.RunsFilter(job_name=job.name, statuses=_UNDER_WAY)
+        under_way = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY)
         if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason("the last retry has not ended yet")
         with Workspace(settings, read_only=True) as workspace:

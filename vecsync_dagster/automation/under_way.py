@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
-__all__ = ["UnderWay", "under_way"]
+__all__ = ["UNDER_WAY", "UnderWay", "under_way"]
 
-_STATUSES = [
+UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,  # it finishes its batches, and holds its tenants until then
 ]
 _PARTITION = "dagster/partition"
 _RANGE = "dagster/asset_partition_range_start"
@@ -34,7 +35,7 @@ class UnderWay:
 def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:
     """From the runs that have not ended: of the entity's job, of the job over all entities, and from the UI."""
     found = UnderWay()
-    for run in instance.get_runs(dg.RunsFilter(statuses=_STATUSES)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
         op = _op(run, entity)
         if op is None:
             continue

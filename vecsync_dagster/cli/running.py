@@ -259,7 +259,7 @@ def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
     """What was seen, and what could not be sent before, goes to the channels. One that fails is a warning: what it
     was not told is kept for the next run."""
     config = workspace.config
-    if not config.alerts.channels:
+    if not config.alerts.channels or not config.alerts.enabled:
         return
     from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_results
 

@@ -66,10 +66,12 @@ class WebhookConfig(Model):
 
 
 class AlertsConfig(Model):
-    """Without a channel nothing is told. `cool_down`: a problem that lasts is told again no sooner than this.
-    `cost_usd_per_run`: a run that paid more is told. `ui_url`: where Dagster's UI is, for links to runs.
-    `attempts` and `timeout_s` are those of one sending; what could not be sent is sent again later."""
+    """Without a channel nothing is told; nor, but by `vecsync alerts`, where `enabled` is false. `cool_down`: a
+    problem that lasts is told again no sooner than this. `cost_usd_per_run`: a run that paid more is told. `ui_url`:
+    where Dagster's UI is, for links to runs. `attempts` and `timeout_s` are those of one sending; what could not be
+    sent is sent again later."""
 
+    enabled: bool = True
     slack: SlackConfig | None = None
     email: EmailConfig | None = None
     webhook: WebhookConfig | None = None

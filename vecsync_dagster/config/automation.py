@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
+from vecsync_dagster.config.cron import is_cron
 from vecsync_dagster.config.values import Duration, Model
 
 __all__ = [
@@ -94,9 +95,7 @@ class ScheduleConfig(Model):
     @field_validator("cron", "reconcile_cron", "freshness_cron")
     @classmethod
     def _cron(cls, cron: str) -> str:
-        from dagster._utils.schedules import is_valid_cron_schedule
-
-        if not is_valid_cron_schedule(cron):
+        if not is_cron(cron):
             raise ValueError("not a cron schedule of five fields, like 0 3 * * *")
         return cron
 

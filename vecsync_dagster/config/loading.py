@@ -14,7 +14,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.config.yaml_text import KeyPath, parse_yaml
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["ENVIRONMENT", "find_config", "load_config", "parse_config", "validate_config"]
+__all__ = ["ENVIRONMENT", "RETRY_ENVIRONMENT", "find_config", "load_config", "parse_config", "validate_config"]
 
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "SYNC_MODE": ("sync", "mode"),
@@ -26,6 +26,17 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "VECSYNC_STATE": ("state",),
 }
 """Environment variables that override a key of the file (besides VECSYNC_CONFIG, which names the file)."""
+
+RETRY_ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
+    "SYNC_WORKER_ENABLED": ("sync", "retry", "enabled"),
+    "SYNC_WORKER_INTERVAL_MS": ("sync", "retry", "interval"),
+    "SYNC_WORKER_BATCH_SIZE": ("sync", "retry", "batch"),
+    "SYNC_MAX_RETRIES": ("sync", "retry", "max_retries"),
+    "SYNC_BASE_BACKOFF_MS": ("sync", "retry", "base"),
+    "SYNC_BACKOFF_MULTIPLIER": ("sync", "retry", "multiplier"),
+    "SYNC_MAX_BACKOFF_MS": ("sync", "retry", "cap"),
+}
+"""The same for the retry worker, by the names that deployments of its predecessor have: `_MS` are milliseconds."""
 
 
 def find_config(explicit: Path | None = None) -> Path:
@@ -79,7 +90,7 @@ def validate_config(data: Any, *, name: str, lines: Mapping[KeyPath, int] | None
 def _override(data: Any) -> dict[tuple[Any, ...], str]:
     """Put the environment's values into the data; returns which variable stands behind which key."""
     used: dict[tuple[Any, ...], str] = {}
-    for variable, key in ENVIRONMENT.items():
+    for variable, key in {**ENVIRONMENT, **RETRY_ENVIRONMENT}.items():
         value = os.environ.get(variable)
         place = data
         for part in key[:-1] if value else ():
@@ -87,6 +98,10 @@ def _override(data: Any) -> dict[tuple[Any, ...], str]:
                 place[part] = {}
             place = place.get(part) if isinstance(place, dict) else None
         if value and isinstance(place, dict):  # a file that has something else there is refused anyway
-            place[key[-1]] = value
+            place[key[-1]] = int(value) / 1000 if variable.endswith("_MS") and _is_number(value) else value
             used[key] = variable
     return used
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdecimal()

@@ -67,7 +67,9 @@ def sync_tenant(
     InvalidTenant, PartitionBusy (another run has this entity and tenant), and ledger errors.
     """
     check_tenant(tenant)
-    names = list(collections or entity.collections)
+    names = list(entity.collections if collections is None else collections)
+    if not names:
+        return []
     job = Job(
         name=name,
         entity=entity,

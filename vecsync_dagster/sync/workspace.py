@@ -172,6 +172,8 @@ class Workspace:
         options = options or SyncOptions()
         started = datetime.now(UTC)
         where = f"{selection.entity} of {selection.tenant}"
+        if not selection.collections:
+            return []
         try:
             with contained(f"{where}: syncing"):
                 look = self._look(selection, options)

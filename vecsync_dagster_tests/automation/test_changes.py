@@ -193,3 +193,15 @@ def test_other_templates_make_every_partition_due(settled: Automated) -> None:
     settled.run(requests)
     settled.world.assert_exact()
     assert settled.asked("changes") == []
+
+
+def test_a_run_that_is_being_canceled_is_under_way(settled: Automated) -> None:
+    """It finishes its batches and holds its tenants: nobody asks for them before it has ended."""
+    settled.world.update(11, name="иначе")
+    run_id = settled.queue(["works|acme"])
+    run = settled.instance.get_run_by_id(run_id)
+    assert run is not None
+    settled.instance.report_run_canceling(run)
+    assert settled.asked("changes") == []
+    settled.instance.report_run_canceled(run)
+    assert asked_keys(settled.asked("changes")) == ["works|acme"]

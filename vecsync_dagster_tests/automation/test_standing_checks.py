@@ -139,3 +139,13 @@ def test_sensors_and_schedules_run_by_default(automated: Automated) -> None:
     assert definitions.resolve_sensor_def("works_changes").minimum_interval_seconds == 5
     assert definitions.resolve_schedule_def("reconcile_weekly").cron_schedule == "0 6 * * *"
     assert definitions.resolve_schedule_def("freshness").default_status is dg.DefaultScheduleStatus.STOPPED
+
+
+def test_the_sensors_of_retries_and_alerts_can_be_switched_off_too(automated: Automated) -> None:
+    """`sync.retry.enabled` and `alerts.enabled` are to their sensors what `enabled` is to the others."""
+    webhook = {"webhook": {"url": {"env": "HOOK"}, "secret": {"env": "HOOK_SECRET"}}}
+    names = ("vecsync_retry", "vecsync_alerts_on_success", "vecsync_alerts_on_failure", "vecsync_alerts_delivery")
+    for enabled, status in ((True, dg.DefaultSensorStatus.RUNNING), (False, dg.DefaultSensorStatus.STOPPED)):
+        automated.use(alerts={**webhook, "enabled": enabled}, sync={"retry": {"enabled": enabled}})
+        definitions = automated.definitions
+        assert {definitions.resolve_sensor_def(name).default_status for name in names} == {status}

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.ledger.record_states import FailedRow
-from vecsync_dagster.sync import retry_rows
+from vecsync_dagster.sync import Selection, retry_rows
 from vecsync_dagster_tests.automation.ticks import Automated
 from vecsync_dagster_tests.world import ENTITY, START
 
@@ -69,3 +69,13 @@ def test_a_retry_without_its_source_is_a_failed_run(settled: Automated) -> None:
         [result] = retry_rows(workspace, ENTITY, [row])
         [run] = workspace.ledger.runs(ENTITY, "acme", 1, mode="retry")
     assert (result.run_id, run.outcome, run.started_at > START) == (run.run_id, "failed", True)
+
+
+def test_no_collection_is_none(settled: Automated) -> None:
+    """A selection without collections syncs nothing; it does not mean all of them, and forgets nothing."""
+    settled.world.update(11, name="иначе")
+    with settled.world.workspace() as workspace:
+        before = workspace.ledger.seen(ENTITY)
+        assert workspace.sync(Selection(ENTITY, "acme", ())) == []
+        assert workspace.ledger.seen(ENTITY) == before
+        assert workspace.snapshots.path(ENTITY, "acme").exists()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from vecsync_dagster.config import ENVIRONMENT
+from vecsync_dagster.config.loading import ENVIRONMENT, RETRY_ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
 def _no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (*ENVIRONMENT, "VECSYNC_CONFIG"):
+    for variable in (*ENVIRONMENT, *RETRY_ENVIRONMENT, "VECSYNC_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
