@@ -151,6 +151,11 @@ class EntityConfig(Model):
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def read_fingerprint(self) -> str:
+        """A hash of every setting that decides which rows are a tenant's records."""
+        own = self.model_dump_json(include={"source", "table", "id", "tenancy", "updated_at", "deleted_at", "filter"})
+        return hashlib.sha256(own.encode()).hexdigest()[:16]
+
 
 def _fields(template: str) -> list[str]:
     """The fields a template names. Raises ValueError for what is no template."""

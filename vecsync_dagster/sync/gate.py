@@ -1,36 +1,36 @@
 """The contract with the source: where too many of its records are invalid, nothing of that partition is written.
 
 The share is known only when all records were read. So they are read, checked and kept as a snapshot first; the sync
-proper then reads the snapshot, and sees exactly what was checked.
+proper then reads that snapshot, and sees exactly what was checked. A run by ids is not checked: the share of a few
+records that somebody asked for says nothing of the partition.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 
 from vecsync_dagster.documents import DocumentBuilder, Rejection
 from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.ledger.base import Rejected
-from vecsync_dagster.sources.base import Page
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.options import PartitionResult
+from vecsync_dagster.sync.streams import Stream
 from vecsync_dagster.sync.verify import validation_outcome
 
 __all__ = ["refused"]
 
-Pages = Callable[[], Generator[Page, None, None]]
 
-
-def refused(job: Job, names: Sequence[str], pages: Pages) -> list[PartitionResult]:
-    """Failed results of those collections of which too many records are invalid. Raises what reading raises."""
-    if job.checks.max_invalid_share is None or job.options.depth == "plan":
-        return []
+def refused(job: Job, names: Sequence[str], stream: Stream) -> tuple[list[PartitionResult], Stream]:
+    """Failed results of those collections of which too many records are invalid, and the stream for the others: it
+    has what was checked. Raises what reading raises."""
+    if job.checks.max_invalid_share is None or job.options.depth == "plan" or job.options.ids is not None:
+        return [], stream
     builder = DocumentBuilder(job.name, job.entity, job.tenant, names)
     figures = {name: Figures() for name in names}
     first: dict[str, Rejection] = {}
-    with contextlib.closing(pages()) as read:
+    with contextlib.closing(stream.pages()) as read:
         for page in read:
             for name, batch in builder.build(page.records).items():
                 figures[name].fetched += page.records.num_rows
@@ -38,12 +38,12 @@ def refused(job: Job, names: Sequence[str], pages: Pages) -> list[PartitionResul
                 if batch.rejections:
                     first.setdefault(name, batch.rejections[0])
             if job.watch(next(iter(figures.values()))):
-                return []
-    job.gated = True
+                return [], stream
+    again = stream.again()
     bad = [name for name in names if _too_many(job, figures[name])]
     if bad:
-        _keep(job, bad, pages)
-    return [_refusal(job, name, figures[name], first[name]) for name in bad]
+        _keep(job, bad, again)
+    return [_refusal(job, name, figures[name], first[name]) for name in bad], again
 
 
 def _too_many(job: Job, figures: Figures) -> bool:
@@ -63,11 +63,11 @@ def _refusal(job: Job, name: str, figures: Figures, first: Rejection) -> Partiti
     return job.result(name, figures, error=error, checks=[validation_outcome(figures, blocking=True)])
 
 
-def _keep(job: Job, names: Sequence[str], pages: Pages) -> None:
+def _keep(job: Job, names: Sequence[str], stream: Stream) -> None:
     """What was wrong with the records, for people, in one more pass: it may be all of them."""
     builder = DocumentBuilder(job.name, job.entity, job.tenant, names)
     at = job.ledger.run_start(job.name, names[0], job.tenant).at
-    with contextlib.closing(pages()) as read:
+    with contextlib.closing(stream.pages()) as read:
         for page in read:
             for name, batch in builder.build(page.records).items():
                 job.keep(batch.rejections)

@@ -51,21 +51,14 @@ class Job:
     interrupted: bool = False
     settled: list[PartitionSync] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
-    """Whether the records of this read were checked, and kept as a snapshot, already."""
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)
     _rows: int | None = None
 
-    @property
-    def exports(self) -> bool:
-        return "export" in self.options.stages
-
     def begin(self, mode: str) -> None:
         """A read begins: its results count their seconds from here."""
         self.mode = mode
-        self.gated = False
         self._started_at = datetime.now(UTC)
         self._begun = time.monotonic()
         self._rows = None

@@ -26,9 +26,10 @@ _TENANT = re.compile(r"[^\s|\x00-\x1f\x7f]([^|\x00-\x1f\x7f]{0,126}[^\s|\x00-\x1
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
     """How one sync is to be made. `mode` None: as the settings say. A run with a `limit` or `offset` never
-    removes anything. `ids`: just these records; of them, those that the source does not have any more are removed,
-    and nothing else is. `retry`: they failed before and are due; otherwise somebody asks for them, and those that
-    have used up their retries are tried too. `dry_run` decides and counts, and touches nothing."""
+    removes anything. `ids`: just these records, which are asked for at the source, whatever the stages; of them,
+    those that the source does not have any more are removed, and nothing else is. `retry`: they failed before and
+    are due; otherwise somebody asks for them, and those that have used up their retries are tried too. `dry_run`
+    decides and counts, and touches nothing."""
 
     mode: Literal["full", "incremental"] | None = None
     limit: int | None = None
@@ -49,6 +50,11 @@ class SyncOptions:
         if self.ids is not None:
             return "retry" if self.retry else "ids"
         return "partial" if self.partial else self.mode or reads
+
+    @property
+    def finds_absent(self) -> bool:
+        """Whether an id that was asked for and did not come is gone from the source."""
+        return self.ids is not None and self.limit is None and self.offset == 0
 
     @property
     def depth(self) -> Depth:
@@ -90,7 +96,7 @@ class PartitionResult:
     @property
     def emptied(self) -> bool:
         """Whether a complete export had no record of it, and nothing of it is left."""
-        full = self.mode == "full" and self.outcome == "success" and "vectors" in self.stages
+        full = self.mode == "full" and self.outcome == "success" and {"export", "vectors"} <= set(self.stages)
         return full and not self.figures.fetched and not self.figures.removals_blocked
 
     @property

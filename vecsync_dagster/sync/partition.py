@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Literal
 
@@ -35,7 +35,8 @@ class PartitionSync:
     """The state of one partition's run. Not thread-safe: `take` and `finish` belong to one thread; the
     batches themselves are written by the executor's threads.
 
-    `error` is the first error of the whole partition; after it nothing more is taken.
+    `error` is the first error of the whole partition; after it nothing more is taken. `spared`: rows that what was
+    read does not have, and that stay, as the source has them again.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class PartitionSync:
         retry_permanent: bool,
         unreachable: VecsyncError | None,
         asked: Sequence[str] | None,
+        live: Callable[[Collection[str]], set[str]] | None,
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
@@ -58,18 +60,21 @@ class PartitionSync:
         begun.
 
         `unreachable`: why the store cannot be had; the first batch is marked with it, and the run ends. `asked`:
-        the ids of the records that are read, if it is not all of them.
+        the ids of the records that are read, if it is not all of them. `live`: asks the source which of these
+        documents it has under this tenant now; None where what is read is what the source has now.
         """
         self.target = target
         self.depth = depth
         self.figures = Figures()
         self.error: VecsyncError | None = None
         self.started_at, self._known = target.ledger.run_start(target.entity, target.collection, target.tenant)
+        self.spared = 0
         self._seen = BitMap64()
         self._run_id = run_id
         self._retry_permanent = retry_permanent
         self._unreachable = unreachable
         self._asked = asked
+        self._live = live
         self._met: set[str] = set()
         self._executor = executor
         self._ledger_thread = ledger_thread
@@ -171,7 +176,7 @@ class PartitionSync:
         if self._asked is not None:
             self._met.update(ids)
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-        documents, duplicates = self._split(batch.documents, rows)
+        documents, duplicates = self._split(self._ours(batch.documents, rows), rows)
         rejections = batch.rejections + ([] if again else duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         self._reject(rejections, rows)
@@ -193,6 +198,22 @@ class PartitionSync:
             self._pending.update(_ids(unchanged))
             self._running[self._ledger_thread.submit(self._touch, unchanged)] = unchanged
         self._submit(everything=False)
+
+    def _ours(self, documents: list[Document], rows: dict[str, LedgerRow]) -> list[Document]:
+        """Without those that have moved to another tenant since an old snapshot was made."""
+        if self._live is None:
+            return documents
+        t = self.target
+        claimed = {i for i, row in rows.items() if row.tenant != t.tenant}
+        if self._has_other_scope():
+            there = self._elsewhere(documents)
+            claimed |= {d.document_id for d in documents if self._in_other_scope(d) in there}
+        moved = self._gone(claimed)
+        return [document for document in documents if document.document_id not in moved]
+
+    def _gone(self, ids: Collection[str]) -> set[str]:
+        """Those of these documents, which what was read calls gone, that are: an old snapshot may be mistaken."""
+        return set(ids) - (self._live(ids) if ids and self._live is not None else set())
 
     def _space(self) -> str:
         return str(self.target.space)
@@ -315,7 +336,9 @@ class PartitionSync:
         """Remove rows that the source itself says are gone."""
         if not tombstones:
             return
-        self._remove_known([self._document_id(db_id) for db_id in tombstones])
+        ids = [self._document_id(db_id) for db_id in tombstones]
+        absent = self._gone(ids)
+        self._remove_known([identity for identity in ids if identity in absent])
 
     def remove_absent(self) -> None:
         """After a read by ids that came to its end: remove those that the source does not have any more."""
@@ -345,15 +368,22 @@ class PartitionSync:
         new = [c.document for c in batch if c.row is None or c.row.content_hash is None]
         if not new or not self._has_other_scope():
             return 0
-        other = GLOBAL if t.tenant != GLOBAL else ""
-        kind = t.config.type or t.entity
-        ids = [document_id(other, kind, document.db_id) for document in new]
-        rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+        rows = self._elsewhere(new)
         for tenant in sorted({row.tenant for row in rows.values()}):
             leave_mark(t, tenant)
             theirs = [identity for identity, row in rows.items() if row.tenant == tenant]
             remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in theirs])
         return len(rows)
+
+    def _elsewhere(self, documents: Sequence[Document]) -> dict[str, LedgerRow]:
+        """Rows of the same records in the other scope, where their documents have other ids."""
+        t = self.target
+        ids = [self._in_other_scope(document) for document in documents]
+        return t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+
+    def _in_other_scope(self, document: Document) -> str:
+        other = GLOBAL if self.target.tenant != GLOBAL else ""
+        return document_id(other, self.target.config.type or self.target.entity, document.db_id)
 
     def _has_other_scope(self) -> bool:
         if self._others is None:
@@ -375,8 +405,10 @@ class PartitionSync:
             self._writing.begin()
             gone = 0
             for rows in t.ledger.unseen(*bounds, self.started_at, self._seen, t.settings.delete_batch):
-                remove(t, t.tenant, rows)
-                gone += len(rows)
+                absent = self._gone([identity for identity, _ in rows])
+                remove(t, t.tenant, [row for row in rows if row[0] in absent])
+                gone += len(absent)
+                self.spared += len(rows) - len(absent)
         self.figures.removed += gone
 
     def remember(self, *, all_seen: bool) -> None:

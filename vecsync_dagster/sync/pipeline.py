@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import ConfigError, StoreLocked, Transient, VecsyncError
+from vecsync_dagster.errors import StoreLocked, Transient, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
-from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
+from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
@@ -29,7 +30,8 @@ from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
-from vecsync_dagster.sync.snapshots import Snapshot, Snapshots
+from vecsync_dagster.sync.snapshots import Snapshots
+from vecsync_dagster.sync.streams import Stream, still_live, stream_of
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, statuses, validation_outcome, verify
 
@@ -125,39 +127,40 @@ def _watermark(job: Job, name: str) -> Cursor | None:
 
 
 def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
-    """Partitions that share one read. `complete`: the read, if it ends without an error, has every live row."""
-    read = Read(job.tenant, since, job.options.ids, job.options.limit, job.options.offset)
-    complete = read.complete if job.exports else _snapshot(job).complete
-    job.begin(_mode(job.options, complete=complete))
+    """Partitions that share one read."""
+    stream = stream_of(job, since)
+    job.begin(_mode(job.options, complete=stream.complete))
     if job.options.stages == ("export",):
-        return _export(job, names, read)
+        return _export(job, names, stream)
     try:
         with contained(f"{job.name} of {job.tenant}: checking records"):
-            left_out = refused(job, names, lambda: _pages(job, read))
+            left_out, stream = refused(job, names, stream)
     except VecsyncError as error:
         return [job.result(name, Figures(), error=error) for name in names]
     names = [name for name in names if name not in {result.collection for result in left_out}]
-    return left_out + _sync_parts(job, names, read, complete=complete)
+    return left_out + _sync_parts(job, names, stream)
 
 
-def _sync_parts(job: Job, names: Sequence[str], read: Read, *, complete: bool) -> list[PartitionResult]:
+def _sync_parts(job: Job, names: Sequence[str], stream: Stream) -> list[PartitionResult]:
     with (
         ThreadPoolExecutor(job.settings.parallel, thread_name_prefix="vecsync") as executor,
         ThreadPoolExecutor(1, thread_name_prefix="vecsync-ledger") as ledger_thread,
     ):
-        parts = {name: _open(job, name, executor, ledger_thread) for name in names}
+        parts = {name: _open(job, name, stream, executor, ledger_thread) for name in names}
         running = {name: part for name, part in parts.items() if isinstance(part, PartitionSync)}
-        ended, cursor = _stream(job, read, running) if running else (False, None)
-        if complete and ended:
+        ended, cursor = _feed(job, stream, running) if running else (False, None)
+        if stream.fresh and stream.complete and ended:
             _tell_of_the_filter(job, running)
         for part in running.values():
-            _close(job, part, complete=complete and ended, ended=ended)
-    return [part if isinstance(part, PartitionResult) else _result(job, part, cursor) for part in parts.values()]
+            _close(job, part, stream, ended=ended)
+    return [
+        part if isinstance(part, PartitionResult) else _result(job, part, stream, cursor) for part in parts.values()
+    ]
 
 
 def _tell_of_the_filter(job: Job, parts: Mapping[str, PartitionSync]) -> None:
     """Where no record came because of the filter, it may be wrong: that is said, however right it may be."""
-    if not job.exports or not isinstance(job.source, Filtered) or any(part.figures.fetched for part in parts.values()):
+    if not isinstance(job.source, Filtered) or any(part.figures.fetched for part in parts.values()):
         return
     try:
         kept_out = job.source.kept_out(job.tenant)
@@ -177,12 +180,12 @@ def _mode(options: SyncOptions, *, complete: bool) -> str:
     return "partial" if options.partial else "full" if complete else "incremental"
 
 
-def _export(job: Job, names: Sequence[str], read: Read) -> list[PartitionResult]:
+def _export(job: Job, names: Sequence[str], stream: Stream) -> list[PartitionResult]:
     """The export alone: a snapshot is written, and neither provider nor store is needed."""
     figures = Figures()
     error: VecsyncError | None = None
     try:
-        with contained(f"{job.name} of {job.tenant}: exporting"), contextlib.closing(_pages(job, read)) as pages:
+        with contained(f"{job.name} of {job.tenant}: exporting"), contextlib.closing(stream.pages()) as pages:
             for page in pages:
                 figures.fetched += page.records.num_rows
                 if job.watch(figures):
@@ -192,13 +195,9 @@ def _export(job: Job, names: Sequence[str], read: Read) -> list[PartitionResult]
     return [job.result(name, replace(figures), error=error) for name in names]
 
 
-def _snapshot(job: Job) -> Snapshot:
-    if job.snapshots is None:
-        raise ConfigError("a sync without the export stage needs a folder of snapshots", entity=job.name)
-    return job.snapshots.describe(job.name, job.tenant)
-
-
-def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> PartitionSync | PartitionResult:
+def _open(
+    job: Job, name: str, stream: Stream, executor: Executor, ledger_thread: Executor
+) -> PartitionSync | PartitionResult:
     """The run of one partition, or its failed result if its store or provider cannot be had."""
     try:
         with contained(f"{name} of {job.tenant}: opening store and provider"):
@@ -217,6 +216,7 @@ def _open(job: Job, name: str, executor: Executor, ledger_thread: Executor) -> P
         retry_permanent=job.options.ids is not None and not job.options.retry,
         unreachable=unreachable,
         asked=job.options.ids,
+        live=None if stream.fresh else partial(still_live, job),
         keep_rejected=job.keep,
         watch=job.watch,
         stop=job.stop,
@@ -255,14 +255,14 @@ def _unreachable(job: Job, name: str, space: Space) -> Transient | None:
     return None
 
 
-def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
-    """Feed every page to every partition. Returns whether the export came to its end, and the cursor to go on from."""
+def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
+    """Feed every page to every partition. Returns whether the stream came to its end, and the cursor to go on from."""
     feed = Feed(job, parts)
-    cursor = read.since
+    cursor = stream.since
     try:
         with contained(f"{job.name} of {job.tenant}: reading records"):
             # Closed here and now, not by the garbage collector: the source holds a connection open.
-            with contextlib.closing(_pages(job, read)) as pages:
+            with contextlib.closing(stream.pages()) as pages:
                 try:
                     for page in pages:
                         cursor = page.cursor or cursor
@@ -273,7 +273,7 @@ def _stream(job: Job, read: Read, parts: Mapping[str, PartitionSync]) -> tuple[b
                     feed.finish()  # what came before the export broke
                     raise
                 feed.finish()
-            if job.exports and read.since is not None and read.limit is None and read.offset == 0:
+            if stream.fresh and stream.since is not None and not job.options.partial:
                 _feed_retries(job, feed, parts)
     except VecsyncError as error:
         for part in parts.values():
@@ -293,51 +293,26 @@ def _feed_retries(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> N
                 feed.again(name, page)
 
 
-def _pages(job: Job, read: Read) -> Generator[Page, None, None]:
-    """Pages from the source, kept as a snapshot on the way; or, where `export` is not selected, from the last one."""
-    if job.snapshots is not None and (job.gated or not job.exports):
-        yield from job.snapshots.pages(job.name, job.tenant, job.settings.page)
-        return
-    keep = job.snapshots if not job.options.dry_run and job.options.ids is None else None
-    with contextlib.ExitStack() as stack:
-        pages = stack.enter_context(_closing(job.source.read(read, job.settings.page)))
-        writer = stack.enter_context(keep.writer(job.name, job.tenant, complete=read.complete)) if keep else None
-        for page in pages:
-            if writer is not None:
-                writer.write(page)
-            yield page
-
-
-@contextlib.contextmanager
-def _closing(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
-    """Close a source's generator; a source may also give a plain iterator, which has nothing to close."""
-    try:
-        yield pages
-    finally:
-        if isinstance(pages, Generator):
-            pages.close()
-
-
-def _close(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
+def _close(job: Job, part: PartitionSync, stream: Stream, *, ended: bool) -> None:
     try:
         with contained(f"{part.target}: ending the run"):
-            _end(job, part, complete=complete, ended=ended)
+            _end(job, part, stream, ended=ended)
     except VecsyncError as error:
         part.error = part.error or error
 
 
-def _end(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
+def _end(job: Job, part: PartitionSync, stream: Stream, *, ended: bool) -> None:
     all_seen = False
     if job.interrupted:
         part.cancel()
     part.finish()
     # Asked again: a batch that did not begin because of a late signal must not end in a success.
-    if not job.watch(part.figures) and complete and part.error is None:
+    if not job.watch(part.figures) and stream.complete and ended and part.error is None:
         part.remove_unseen(allow=job.options.allow_removals)
-        if job.exports:
+        if stream.fresh:
             part.mend(job.source)
         all_seen = not part.figures.removals_blocked
-    if ended and not job.interrupted and part.error is None:
+    if ended and job.options.finds_absent and not job.interrupted and part.error is None:
         part.remove_absent()
     if part.error is None:
         if not job.interrupted:
@@ -345,14 +320,14 @@ def _end(job: Job, part: PartitionSync, *, complete: bool, ended: bool) -> None:
         job.settled.append(part)
 
 
-def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionResult:
+def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None) -> PartitionResult:
     """The result, with its checks; the watermark moves only if all of it went well."""
     checks: list[CheckOutcome] = []
     if part.error is None and not job.interrupted and not job.options.dry_run:
         try:
             with contained(f"{part.target}: checking the result"):
                 checks = _checks(job, part)
-                if job.options.depth == "apply" and cursor is not None and not job.options.partial:
+                if cursor is not None and _moves_watermark(job, part.target.collection, stream):
                     name = part.target.collection
                     job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.fingerprint(name))
         except VecsyncError as failed:
@@ -365,6 +340,16 @@ def _result(job: Job, part: PartitionSync, cursor: Cursor | None) -> PartitionRe
         provider=part.target.embedder.provider,
         started_at=part.started_at,
     )
+
+
+def _moves_watermark(job: Job, name: str, stream: Stream) -> bool:
+    """Whether the partition has all that lies before the stream's cursor. A snapshot of an incremental export may
+    begin where another collection's last run ended, which came further."""
+    if job.options.depth != "apply" or job.options.partial:
+        return False
+    if stream.fresh or stream.complete:
+        return True
+    return stream.since == job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name)) is not None
 
 
 def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
@@ -381,7 +366,7 @@ def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
         unidentified = last_full_run(job.ledger, job.name, part.target.collection, job.tenant).unidentified
     identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
-    rows = part.figures.fetched if full else job.source_rows()
+    rows = part.figures.fetched + part.spared if full else job.source_rows()
     return checks + verify(
         part.target, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity
     )

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vecsync_dagster.documents.validation import clean_any
-from vecsync_dagster.errors import OutputUnwritable, SourceRejected
+from vecsync_dagster.errors import OutputUnwritable, PartitionBusy, SourceRejected
 from vecsync_dagster.sources.base import Cursor, Page
 
 if TYPE_CHECKING:
@@ -36,12 +36,16 @@ _PLAIN_KEY = re.compile(r"[a-z0-9_-]{1,100}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a snapshot's file says of itself. `complete`: it holds every live row of the tenant."""
+    """What a snapshot's file says of itself. `complete`: it holds every live row of the tenant. `since`: where its
+    read began; `made_by`: the run; `settings`: those it was read by (both empty in a file of an earlier version)."""
 
     complete: bool
     cursor: Cursor | None
     tombstones: tuple[str, ...]
     rows: int
+    since: Cursor | None = None
+    made_by: str = ""
+    settings: str = ""
 
 
 class Snapshots:
@@ -57,18 +61,35 @@ class Snapshots:
             name = f"{quote(tenant, safe='')[:100]}-{hashlib.sha256(tenant.encode()).hexdigest()[:16]}"
         return self._folder / entity / f"{name}.parquet"
 
-    def writer(self, entity: str, tenant: str, *, complete: bool) -> SnapshotWriter:
-        return SnapshotWriter(self.path(entity, tenant), complete=complete)
+    def writer(
+        self,
+        entity: str,
+        tenant: str,
+        *,
+        complete: bool,
+        since: Cursor | None = None,
+        made_by: str = "",
+        settings: str = "",
+    ) -> SnapshotWriter:
+        about = Snapshot(complete, None, (), 0, since, made_by, settings)
+        return SnapshotWriter(self.path(entity, tenant), about)
 
     def describe(self, entity: str, tenant: str) -> Snapshot:
         """Raises SourceRejected where there is no snapshot."""
         with self._open(entity, tenant) as file:
             return _snapshot(file)
 
-    def pages(self, entity: str, tenant: str, page: int) -> Iterator[Page]:
-        """The snapshot as pages, in memory of one. Raises SourceRejected where there is none."""
+    def pages(self, entity: str, tenant: str, page: int, *, made_by: str | None = None) -> Iterator[Page]:
+        """The snapshot as pages, in memory of one. Raises SourceRejected where there is none, PartitionBusy where it
+        is not that of the run `made_by`."""
         with self._open(entity, tenant) as file:
             told = _snapshot(file)
+            if made_by is not None and made_by != told.made_by:
+                raise PartitionBusy(
+                    f"the snapshot of {entity} for tenant {tenant} was replaced by another run: run this one again",
+                    entity=entity,
+                    tenant=tenant,
+                )
             for records in file.iter_batches(batch_size=page):
                 yield Page(records, cursor=told.cursor)
             if told.tombstones:
@@ -102,11 +123,11 @@ class Snapshots:
 class SnapshotWriter:
     """Writes pages as they come. Leaving the `with` block without an error publishes the file."""
 
-    def __init__(self, path: Path, *, complete: bool) -> None:
+    def __init__(self, path: Path, about: Snapshot) -> None:
         self._path = path
         self._part = path.with_suffix(".part")
         self._old = path.with_suffix(".old")
-        self._complete = complete
+        self._about = about
         self._writer: pq.ParquetWriter | None = None
         self._tombstones: list[str] = []
         self._cursor: Cursor | None = None
@@ -141,10 +162,8 @@ class SnapshotWriter:
                 self._old.unlink(missing_ok=True)
 
     def _metadata(self) -> str:
-        cursor = asdict(self._cursor) if self._cursor else None
-        return json.dumps(
-            {"complete": self._complete, "cursor": cursor, "tombstones": self._tombstones, "rows": self._rows}
-        )
+        dead = tuple(self._tombstones)
+        return json.dumps(asdict(replace(self._about, cursor=self._cursor, tombstones=dead, rows=self._rows)))
 
     def _append(self, records: pa.RecordBatch) -> None:
         if self._writer is None:
@@ -205,8 +224,8 @@ def _to_json(values: pa.Array) -> pa.Array:
 
 def _snapshot(file: pq.ParquetFile) -> Snapshot:
     told = json.loads(file.metadata.metadata[_META])
-    cursor = Cursor(**told["cursor"]) if told["cursor"] else None
-    return Snapshot(told["complete"], cursor, tuple(told["tombstones"]), told["rows"])
+    cursors = {name: Cursor(**told[name]) if told.get(name) else None for name in ("cursor", "since")}
+    return Snapshot(**{**told, **cursors, "tombstones": tuple(told["tombstones"])})
 
 
 @contextlib.contextmanager
