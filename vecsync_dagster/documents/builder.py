@@ -93,7 +93,9 @@ class DocumentBuilder:
         self._prefix = document_id(tenant, kind, "")
         self._settings = {name: entity.fingerprint(name).encode() for name in collections}
         self._metadata = _metadata(entity_name, kind, tenant)
-        self._collections = {name: _Collection(entity.collections[name], self._metadata) for name in collections}
+        self._collections = {
+            name: _Collection(entity.collections[name], ", ".join(entity.key), self._metadata) for name in collections
+        }
 
     def read(self, batch: pa.RecordBatch) -> Records:
         """The batch as Python values. Raises ConfigError if the configuration names a field that the records do
@@ -178,7 +180,8 @@ class _Payloads:
 class _Collection:
     """What is the same for all documents of one collection and tenant."""
 
-    def __init__(self, config: CollectionConfig, metadata: dict[str, Any]) -> None:
+    def __init__(self, config: CollectionConfig, identity: str, metadata: dict[str, Any]) -> None:
+        self._id = identity
         self._template = Template(config.parts)
         self.payload_fields = config.payload
         self._hash = content_hasher(config.parts)
@@ -197,10 +200,15 @@ class _Collection:
             if problem is None and all(map(is_empty, texts)):
                 problem = self._no_text
             if problem is None and db_id is not None:
-                document = self._document(db_id, texts, payloads.of(row, db_id), record_hash)
-                document.db_key = batch.own_keys[row]
-                built.documents.append(document)
-            elif problem is not None:
+                try:
+                    document = self._document(db_id, texts, payloads.of(row, db_id), record_hash)
+                    document.db_key = batch.own_keys[row]
+                    built.documents.append(document)
+                except MemoryError:
+                    raise
+                except Exception as error:  # noqa: BLE001 (whatever it is, it is this record's)
+                    problem = Problem(self._id, f"no document can be made of the record ({type(error).__name__})")
+            if problem is not None:
                 built.rejections.append(self._rejection(db_id, problem, batch.record(row)))
         return built
 

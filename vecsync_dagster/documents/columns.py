@@ -19,6 +19,7 @@ from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, key_text
+from vecsync_dagster.unreadable import pylist, reason_in
 
 __all__ = ["CleanBatch", "Cleaner", "Problem", "Records"]
 
@@ -52,7 +53,7 @@ class Records:
     def values(self, name: str) -> list[Any]:
         """A column as Python values, made when they are first asked for: most records of most runs never are."""
         if name not in self._values:
-            self._values[name] = self.columns[name].to_pylist()
+            self._values[name] = pylist(self.columns[name])
         return self._values[name]
 
     def some(self, rows: Sequence[int]) -> Records:
@@ -191,16 +192,22 @@ def _converted(values: list[Any], convert: Convert, refused: Refused) -> list[An
     """The whole column at once; where it has bad values, one by one."""
     try:
         return list(map(convert, values))
-    except BadValue:
-        pass
-    done: list[Any] = []
-    for row, value in enumerate(values):
-        try:
-            done.append(convert(value))
-        except BadValue as error:
-            done.append(None)
-            refused(row, error)
-    return done
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 (found again below, value by value)
+        return [_one(row, value, convert, refused) for row, value in enumerate(values)]
+
+
+def _one(row: int, value: Any, convert: Convert, refused: Refused) -> Any:
+    try:
+        return convert(value)
+    except BadValue as error:
+        refused(row, error)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is this record's)
+        refused(row, BadValue(f"cannot be used ({type(error).__name__})"))
+    return None
 
 
 def _from_json(convert: Convert) -> Convert:
@@ -211,7 +218,8 @@ def _parsed(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        pass
+        if (reason := reason_in(text)) is not None:
+            raise BadValue(reason) from None
     try:
         # Takes NaN and lone surrogates too, which databases let pass: NaN is refused later by its own name.
         return json.loads(text)
@@ -224,6 +232,8 @@ def _shown(text: str | None) -> Any:
     try:
         value = None if text is None else orjson.loads(text)
         clean_any(value)
-    except (orjson.JSONDecodeError, BadValue):
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 (what is shown of a bad record must not be another fault)
         return text
     return value

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from vecsync_dagster.config.models import FieldType
+from vecsync_dagster.unreadable import Unreadable
 
 __all__ = ["CONVERTERS", "BadValue", "clean", "clean_any", "identity", "parse_number"]
 
@@ -76,7 +77,10 @@ def parse_number(value: Any) -> int | float:
         raise BadValue("is not a number")
     if isinstance(value, int):
         return _storable(value)
-    number = float(value)
+    try:
+        number = float(value)
+    except ValueError:  # a signalling NaN, which is not even compared
+        number = math.nan
     if not math.isfinite(number):
         raise BadValue("is not a finite number")
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
@@ -163,6 +167,8 @@ def clean_any(value: Any, depth: int = 0) -> Any:
         return [clean_any(item, depth + 1) for item in value]
     if isinstance(value, dict):
         return {clean(str(key)): clean_any(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, Unreadable):
+        raise BadValue(value.reason)
     return clean(str(value))
 
 

@@ -29,6 +29,7 @@ from bson.decimal128 import create_decimal128_context
 from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.filter_values import flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
+from vecsync_dagster.unreadable import json_or_reason, text_in
 
 __all__ = ["Fields", "candidates", "id_text", "is_one_of", "meanings", "plain", "record_batch", "value_at"]
 
@@ -88,7 +89,7 @@ def value_at(document: Any, path: str) -> Any:
 
 def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.RecordBatch:
     """One row for each document, one column for each of `fields`."""
-    columns = [_column(_values(documents, name)) for name in fields]
+    columns = [_column_of(documents, name) for name in fields]
     schema = pa.schema(
         [
             pa.field(name, array.type, metadata=JSON_TEXT if is_json else None)
@@ -96,6 +97,15 @@ def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.Recor
         ]
     )
     return pa.RecordBatch.from_arrays([array for array, _ in columns], schema=schema)
+
+
+def _column_of(documents: Sequence[Fields], name: str) -> tuple[pa.Array, bool]:
+    try:
+        return _column(_values(documents, name))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 (found again document by document: it is one record's)
+        return json_or_reason(documents, lambda one: text_in(*_column(_values([one], name)), str)), True
 
 
 def _values(documents: Sequence[Fields], name: str) -> list[Any]:

@@ -59,7 +59,7 @@ class SqlSource:
         if statement is None:
             return []
         with self._transaction("listing the tenants") as (connection, _):
-            return sorted(connection.execute(statement).scalars())
+            return sorted(map(str, connection.execute(statement).scalars()))
 
     def count(self, tenant: str) -> int:
         statement = self._queries.count(tenant)
@@ -82,7 +82,7 @@ class SqlSource:
         with self._transaction("looking for changes") as (connection, _):
             rows = connection.execute(statement).all()
         return {
-            GLOBAL if shared else key: Fingerprint(
+            GLOBAL if shared else str(key): Fingerprint(
                 live, max((m for m in moments if m is not None), default=None), checksum or ""
             )
             for shared, key, live, checksum, *moments in rows

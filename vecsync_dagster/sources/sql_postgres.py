@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from sqlalchemy import (
     URL,
     BigInteger,
@@ -27,6 +29,7 @@ from sqlalchemy import (
     case,
     cast,
     create_engine,
+    event,
     extract,
     false,
     func,
@@ -48,6 +51,7 @@ from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailabl
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import Clock, Kind, earlier, integers, storable, uuids
+from vecsync_dagster.unreadable import Unreadable
 
 __all__ = ["Postgres"]
 
@@ -73,6 +77,31 @@ _REFUSED = re.compile(
     r"authentication failed|no password supplied|does not exist|pg_hba\.conf|permission denied|not permitted to log in"
     r"|certificate verify failed|does not support SSL|invalid \w+ value|not currently accepting connections"
 )
+
+
+# Enumerations and other types that the driver does not know come with 0.
+_TEXT_TYPES: tuple[str | int, ...] = ("text", "varchar", "bpchar", "name", 0)
+
+
+class _TextOrUnreadable(Loader):
+    """Text as the bytes that were stored: what is no UTF-8 is its record's fault alone."""
+
+    def load(self, data: Buffer) -> str | Unreadable:
+        stored = bytes(data)
+        try:
+            return stored.decode()
+        except UnicodeDecodeError:
+            return Unreadable("is not valid UTF-8", stored.decode("utf-8", "replace"))
+
+
+def _take_any_bytes(driver: psycopg.Connection[Any], _: object) -> None:
+    """A database in SQL_ASCII holds any bytes; to a client that asks for UTF-8 its server refuses the whole read for
+    one that is none."""
+    if driver.info.parameter_status("server_encoding") == "SQL_ASCII":
+        driver.execute("SET client_encoding TO 'SQL_ASCII'")
+        driver.commit()
+        for kind in _TEXT_TYPES:
+            driver.adapters.register_loader(kind, _TextOrUnreadable)
 
 
 class Postgres:
@@ -104,7 +133,7 @@ class Postgres:
         return self._url().set(drivername="postgresql").render_as_string(hide_password=False)
 
     def engine(self) -> Engine:
-        return create_engine(
+        engine = create_engine(
             self._url(),
             isolation_level="REPEATABLE READ",
             execution_options={"postgresql_readonly": True},
@@ -123,6 +152,8 @@ class Postgres:
             pool_pre_ping=True,
             hide_parameters=True,
         )
+        event.listen(engine, "connect", _take_any_bytes)
+        return engine
 
     def begin(self, connection: Connection) -> Clock:
         """The time limit holds for every single fetch: a slow consumer is not a stuck statement."""

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.sources.sql_types import Column, Kind
+from vecsync_dagster.unreadable import Unreadable, json_or_reason, text_in
 
 __all__ = ["Values", "id_text", "record_batch"]
 
@@ -59,8 +60,19 @@ def record_batch(columns: Sequence[Column], values: Sequence[Values]) -> pa.Reco
 
 def _array(column: Column, values: Values) -> tuple[pa.Array, bool]:
     """The values, and whether they are text that holds JSON."""
+    try:
+        return _whole(column, values)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 (found again value by value: it is one record's)
+        return json_or_reason(values, lambda value: text_in(*_whole(column, [value]), float)), True
+
+
+def _whole(column: Column, values: Values) -> tuple[pa.Array, bool]:
     kind = column.kind
-    if bytearray in (found := set(map(type, values))):
+    if Unreadable in (found := set(map(type, values))):
+        raise TypeError("a value that cannot be read")
+    if bytearray in found:
         if kind in _TEXTUAL and found <= {bytearray, NoneType}:
             return _from_utf8(values), False
         values = [id_text(value) if isinstance(value, bytearray) else value for value in values]
@@ -192,8 +204,10 @@ def _is_json(text: str) -> bool:
     """As databases see it: with NaN, and with halves of surrogate pairs."""
     try:
         json.loads(text)
-    except ValueError:
+    except json.JSONDecodeError:
         return False
+    except (ValueError, RecursionError):  # more digits or levels than Python reads: refused later by name
+        return True
     return True
 
 

@@ -108,7 +108,7 @@ class PartitionResult:
 
 def is_tenant(key: str) -> bool:
     """Whether the key can be a partition."""
-    return _TENANT.fullmatch(key) is not None and "..." not in key
+    return _TENANT.fullmatch(key) is not None and "..." not in key and "\ufffd" not in key
 
 
 def check_tenant(tenant: str) -> None:
@@ -116,6 +116,6 @@ def check_tenant(tenant: str) -> None:
     if not is_tenant(tenant):
         raise InvalidTenant(
             f"the tenant key {tenant!r} cannot be a partition: 1 to 128 characters, without | and control "
-            "characters, without ... and without white space at its ends",
+            "characters, in UTF-8, without ... and without white space at its ends",
             tenant=tenant,
         )

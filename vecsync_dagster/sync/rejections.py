@@ -5,10 +5,12 @@ The only place outside the store and the snapshots that holds record values; it 
 
 from __future__ import annotations
 
+import json
 import logging.handlers
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -40,7 +42,7 @@ class RejectionLog:
                 "error": rejection.error,
                 "record": rejection.record,
             }
-            self._write(orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
+            self._write(_json(line))
 
     def close(self) -> None:
         if self._handler is not None:
@@ -57,6 +59,23 @@ class RejectionLog:
             raise OutputUnwritable(
                 f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
             ) from error
+
+
+def _json(line: dict[str, Any]) -> str:
+    """The line; a value that JSON cannot hold is shown by its type, and the others as they are."""
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, RecursionError):  # too deep, too long a number, half of a surrogate pair
+        pass
+    record = {str(name): _shown(value) for name, value in line["record"].items()}
+    return json.dumps({**line, "record": record}, default=str)
+
+
+def _shown(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, default=str, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"<{type(value).__name__}: {type(error).__name__}>"
 
 
 class _Rotating(logging.handlers.RotatingFileHandler):

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from vecsync_dagster.documents.validation import clean_any
 from vecsync_dagster.errors import OutputUnwritable, PartitionBusy, SourceRejected
 from vecsync_dagster.sources.base import Cursor, Page
+from vecsync_dagster.unreadable import json_or_reason, pylist
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second of every command's start
@@ -218,8 +219,7 @@ def _kind(field: pa.Field) -> tuple[pa.DataType, bool]:
 
 
 def _to_json(values: pa.Array) -> pa.Array:
-    texts = (None if v is None else json.dumps(v, ensure_ascii=False, default=clean_any) for v in values.to_pylist())
-    return pa.array(texts, pa.string())
+    return json_or_reason(pylist(values), lambda value: json.dumps(value, ensure_ascii=False, default=clean_any))
 
 
 def _snapshot(file: pq.ParquetFile) -> Snapshot:

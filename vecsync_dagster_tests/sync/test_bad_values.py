@@ -1,0 +1,223 @@
+"""Whatever one value does to a driver, a conversion or a file, it is the rejection of its record, and of no other."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, Regex, Timestamp
+from pymongo import MongoClient
+
+from vecsync_dagster.documents.validation import BadValue, parse_number
+from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster_tests.documents.records import rejection
+from vecsync_dagster_tests.small import Small, sqlite_source
+
+DEEP = "[" * 3000 + "]" * 3000
+
+
+def rejected(small: Small) -> dict[Any, str]:
+    """Id -> why, of invalid_records.jsonl."""
+    path = small.folder / "state" / "invalid_records.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return {line["record"].get("id", line["record"].get("_id")): line["error"] for line in lines}
+
+
+def assert_others_synced(small: Small, result: PartitionResult, *, good: int, bad: int) -> None:
+    figures = result.figures
+    assert (result.outcome, figures.upserted, figures.invalid) == ("success", good, bad), result.error
+    # From the snapshot the same: nothing is removed, and what was bad is bad.
+    again = small.sync(stages=("documents", "embeddings", "vectors"))
+    assert (again.outcome, again.figures.unchanged, again.figures.invalid) == ("success", good, bad), again.error
+
+
+# -- PostgreSQL ----------------------------------------------------------------------------------------
+@pytest.fixture
+def postgres(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Small, Any]]:
+    monkeypatch.setenv("DB", postgres_database)
+    small = Small(tmp_path, {"type": "postgres", "url": {"env": "DB"}}, payload=("v",))
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        yield small, connection
+
+
+def test_deep_json_of_postgresql(postgres: tuple[Small, Any]) -> None:
+    """3,000 levels of jsonb are too many for their record alone; so are more digits than Python reads."""
+    small, db = postgres
+    db.execute("create table things (id int primary key, name text, v jsonb)")
+    db.execute("insert into things values (1, 'fine', '{}'), (2, 'deep', %s), (3, 'fine too', '[1]')", [DEEP])
+    db.execute("insert into things values (4, 'long', %s)", ["1" * 5000])
+    assert_others_synced(small, small.sync(), good=2, bad=2)
+    assert rejected(small) == {
+        2: "v is not valid JSON",
+        4: "v is not valid JSON",
+    }
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ("timestamptz", "'infinity'"),
+        ("timestamp", "'-infinity'"),
+        ("date", "'0044-03-15 BC'"),
+        ("timestamptz", "'294276-01-01'"),
+        ("money", "'12.50'"),
+        ("bit varying", "B'1011'"),
+        ("int4range", "'[1,5)'"),
+        ("point", "'(1,2)'"),
+        ("tsvector", "'a:1 b:2'"),
+        ("xml", "'<a/>'"),
+        ("pair", "(1, 'x')"),
+        ("pair[]", "array[(1, 'x')::pair]"),
+        ("numeric", "'NaN'"),
+        ("float8", "'Infinity'"),
+        ("bytea", "'\\xff00'"),
+    ],
+)
+def test_unusual_types_of_postgresql(postgres: tuple[Small, Any], declared: str, value: str) -> None:
+    """Whatever type a column has, the record beside an unusual value of it is synced, and nothing ends the run."""
+    small, db = postgres
+    db.execute("create type pair as (a int, b text)")
+    db.execute(f"create table things (id int primary key, name text, v {declared})")
+    db.execute(f"insert into things values (1, 'fine', null), (2, 'unusual', {value})")
+    result = small.sync()
+    assert result.outcome == "success", result.error
+    assert result.figures.upserted + result.figures.invalid == 2
+    assert result.figures.upserted >= 1
+
+
+@pytest.fixture
+def sql_ascii(tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Small, Any]]:
+    """A database that keeps whatever bytes it is given."""
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        server.execute(
+            "create database vecsync_ascii encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'"
+        )
+        url = f"{postgres_url.rsplit('/', 1)[0]}/vecsync_ascii"
+        monkeypatch.setenv("DB", url)
+        try:
+            with psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection:
+                yield Small(tmp_path, {"type": "postgres", "url": {"env": "DB"}}, payload=("v", "w")), connection
+        finally:
+            server.execute("drop database vecsync_ascii with (force)")
+
+
+def test_a_byte_that_is_no_utf8(sql_ascii: tuple[Small, Any]) -> None:
+    """In an SQL_ASCII database it is the rejection of its record: in a text, an array, an enumeration, JSON."""
+    small, db = sql_ascii
+    db.execute("create table things (id int primary key, name text, v varchar(20), w text[])")
+    db.execute("insert into things values (1, 'fine', 'a', '{b}'), (6, 'насос', 'ž', '{ž}')")
+    db.execute(r"insert into things values (2, E'caf\xe9', 'a', null), (3, 'c', E'caf\xe9', null)")
+    db.execute(r"insert into things values (4, 'd', 'a', array[E'caf\xe9']), (5, 'e', null, null)")
+    assert_others_synced(small, small.sync(), good=3, bad=3)
+    reasons = rejected(small)
+    assert set(reasons) == {2, 3, 4}
+    assert reasons[2] == "name is not valid UTF-8"
+    assert small.sync(mode="full", ids=("1", "2")).figures.removed == 0
+
+
+# -- SQLite --------------------------------------------------------------------------------------------
+def test_odd_values_of_sqlite(tmp_path: Path) -> None:
+    """A real in a text column, a BLOB, an infinity, deep JSON: each is a document or a rejection of its own."""
+    values: list[Any] = [
+        "text",
+        1.5,
+        b"\xff\x00",
+        float("inf"),
+        2**62,
+        None,
+        DEEP,
+        '{"a": 1e999}',
+        "\ufeff",
+        b"caf\xe9",
+    ]
+    with sqlite3.connect(tmp_path / "db.sqlite") as db:
+        db.execute("create table things (id integer primary key, name text, v json)")
+        db.executemany("insert into things values (?, ?, ?)", [(n, f"row {n}", v) for n, v in enumerate(values, 1)])
+        db.executemany("insert into things values (?, ?, 1)", [(n, v) for n, v in enumerate(values, 101)])
+    small = Small(tmp_path, sqlite_source(tmp_path / "db.sqlite"), payload=("v",))
+    result = small.sync()
+    reasons = rejected(small)
+    assert_others_synced(small, result, good=2 * len(values) - len(reasons), bad=len(reasons))
+    assert {4, 7, 8} <= set(reasons)
+    assert reasons[7] == "v is not valid JSON"
+
+
+# -- MongoDB -------------------------------------------------------------------------------------------
+ODD = {
+    "signalling": Decimal128("sNaN"),
+    "nan": Decimal128("NaN"),
+    "infinite": Decimal128("-Infinity"),
+    "huge": Decimal128("9.99E+6144"),
+    "long": Int64(2**63 - 1),
+    "float": float("nan"),
+    "pattern": Regex("a(", "z"),
+    "code": Code("return 1", {"a": 1}),
+    "stamp": Timestamp(2**32 - 1, 1),
+    "least": MinKey(),
+    "most": MaxKey(),
+    "reference": DBRef("other", 1, database="x", more=1),
+    "binary": Binary(b"\xff\x00", 128),
+    "deep": json.loads("[" * 60 + "]" * 60),
+}
+
+
+def test_odd_values_of_mongodb(
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every type that BSON has, also inside of lists and objects, is a document or a rejection; no value ends the
+    run, and the fine one is synced."""
+    monkeypatch.setenv("DB", mongo_url)
+    source = {"type": "mongo", "url": {"env": "DB"}, "database": mongo_database}
+    small = Small(tmp_path, source, id="_id", payload=("v",))
+    with MongoClient[Any](mongo_url) as client:
+        things = client[mongo_database].things
+        things.insert_many([{"_id": f"{name}", "name": name, "v": value} for name, value in ODD.items()])
+        things.insert_many([{"_id": f"in {name}", "name": name, "v": [{"x": value}]} for name, value in ODD.items()])
+        things.insert_one({"_id": "fine", "name": "fine", "v": 1})
+    result = small.sync()
+    assert result.outcome == "success", result.error
+    reasons = rejected(small)
+    assert result.figures.upserted + result.figures.invalid == 2 * len(ODD) + 1
+    assert {"signalling", "nan", "infinite", "float", "in signalling"} <= set(reasons)
+    assert "fine" not in reasons
+
+
+# -- below ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("number", [Decimal("sNaN"), Decimal("NaN"), Decimal("1e999")])
+def test_a_number_that_is_none(number: Decimal) -> None:
+    """A signalling NaN raises where it is only looked at; it is no finite number, as the others."""
+    with pytest.raises(BadValue, match="is not a finite number"):
+        parse_number(number)
+
+
+def test_a_record_that_no_document_can_be_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody foresaw rejects its record, and does not quote its value."""
+
+    def broken(*_: Any) -> None:
+        raise LookupError("the text of a record")
+
+    monkeypatch.setattr("vecsync_dagster.documents.builder.payload_hash", broken)
+    told = rejection()
+    assert told.error == "no document can be made of the record (LookupError)"
+
+
+def test_a_record_that_cannot_be_written_down(tmp_path: Path) -> None:
+    """invalid_records.jsonl shows what it can of the record, and names the type of what it cannot."""
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    record = {"id": 7, "deep": deep, "half": "a\ud800b", "long": 2**80, "object": object}
+    log = RejectionLog(tmp_path / "invalid_records.jsonl")
+    told = rejection(name=" ")
+    log.keep("things", "global", [type(told)("7", None, "VALIDATION_ERROR", "deep", "deep is bad", record)])
+    log.close()
+    [line] = [json.loads(line) for line in (tmp_path / "invalid_records.jsonl").read_text().splitlines()]
+    assert (line["record"]["id"], line["record"]["deep"]) == (7, "<list: RecursionError>")
+    assert (line["record"]["long"], line["error"]) == (2**80, "deep is bad")
