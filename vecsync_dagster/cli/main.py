@@ -17,6 +17,7 @@ from vecsync_dagster.cli.alerts import alerts
 from vecsync_dagster.cli.check import check
 from vecsync_dagster.cli.demo import demo
 from vecsync_dagster.cli.export import export, tenants
+from vecsync_dagster.cli.invalid import invalid
 from vecsync_dagster.cli.ledger import ledger
 from vecsync_dagster.cli.migrate import migrate
 from vecsync_dagster.cli.options import ConfigOption
@@ -68,6 +69,7 @@ for _command in (
     sync,
     watch,
     status,
+    invalid,
     retry,
     search,
     check,

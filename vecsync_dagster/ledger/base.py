@@ -21,8 +21,10 @@ from vecsync_dagster.space import Space
 
 __all__ = [
     "LISTING",
+    "REPEATED",
     "Confirmed",
     "Failed",
+    "InvalidRecord",
     "LastRuns",
     "Ledger",
     "LedgerPoint",
@@ -183,6 +185,26 @@ class LastRuns:
     success: Run | None = None
     full: Run | None = None
     full_success: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRecord:
+    """A record that is rejected now, and why; no value of it. `id` None: it has no usable id. `state`: what the store
+    has of it: stale (its last good version), failed (nothing), unidentified (it cannot be told apart)."""
+
+    entity: str
+    collection: str
+    tenant: str
+    id: str | None
+    code: str | None
+    field: str | None
+    error: str | None
+    since: datetime
+    state: str
+
+
+REPEATED = "the id occurs more than once; the first record was taken"
+"""Why a record is rejected whose id another record of the same read has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +502,14 @@ class Ledger(Protocol):
 
     def rejected(self, entity: str | None = None, tenant: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Newest first, as plain dictionaries of the table's columns."""
+        ...
+
+    def invalid(self, last: Mapping[Partition, LastRuns | None], limit: int = 1000) -> list[InvalidRecord]:
+        """The records of these partitions that are rejected now."""
+        ...
+
+    def forget_rejected(self, entity: str, tenant: str | None = None, collection: str | None = None) -> None:
+        """Forget what was ever rejected there; None: of all tenants, in all collections."""
         ...
 
     # -- embedding cache ---------------------------------------------------------------------------

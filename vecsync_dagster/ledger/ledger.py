@@ -11,6 +11,7 @@ from vecsync_dagster.ledger.alerts import AlertBook
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
+from vecsync_dagster.ledger.invalid import Invalid
 from vecsync_dagster.ledger.last_runs import Newest
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
@@ -24,7 +25,9 @@ from vecsync_dagster.ledger.vectors import Vectors
 __all__ = ["SqlLedger"]
 
 
-class SqlLedger(Documents, Partitions, Records, Touched, Retries, States, Vectors, Runs, Newest, AlertBook, Holds):
+class SqlLedger(
+    Documents, Partitions, Records, Touched, Retries, States, Vectors, Runs, Newest, Invalid, AlertBook, Holds
+):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:

@@ -174,7 +174,7 @@ class Partitions(LedgerPart):
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:
-            for table in (watermark, source_state, partition_seen):
+            for table in (watermark, source_state, partition_seen, unfinished_run):
                 place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
                 connection.execute(delete(table).where(place))
 

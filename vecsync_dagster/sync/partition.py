@@ -13,7 +13,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
-from vecsync_dagster.ledger.base import LedgerRow, Recognised, Rejected
+from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, mark_rejected, remove
@@ -227,9 +227,8 @@ class PartitionSync:
             identity = document.document_id
             row = rows.get(identity)
             if identity in here or identity in self._pending or (row is not None and self._met_before(row)):
-                error = "the id occurs more than once; the first record was taken"
                 duplicates.append(
-                    Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, error, document.payload)
+                    Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, REPEATED, document.payload)
                 )
             else:
                 here.add(identity)

@@ -16,6 +16,7 @@ import orjson
 
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.errors import OutputUnwritable
+from vecsync_dagster.sync.rejection_files import rewrite_without
 
 __all__ = ["RejectionLog"]
 
@@ -43,6 +44,17 @@ class RejectionLog:
                 "record": rejection.record,
             }
             self._write(_json(line))
+
+    def forget(self, entity: str, tenant: str | None) -> None:
+        """Take out the records of a tenant, None: of the whole entity. Raises OutputUnwritable."""
+        self.close()
+        try:
+            for name in (self.path.name, *(f"{self.path.name}.{n}" for n in range(1, KEPT_FILES + 1))):
+                rewrite_without(self.path.with_name(name), entity, tenant)
+        except OSError as error:
+            raise OutputUnwritable(
+                f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
+            ) from error
 
     def close(self) -> None:
         if self._handler is not None:

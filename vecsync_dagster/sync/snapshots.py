@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "SnapshotWriter", "Snapshots"]
 
 _META = b"vecsync"
+_SUFFIXES = (".parquet", ".part", ".old")
 _JSON = {b"vecsync": b"json"}
 _PLAIN_KEY = re.compile(r"[a-z0-9_-]{1,100}")
 
@@ -103,8 +105,15 @@ class Snapshots:
             frame: pd.DataFrame = file.read().to_pandas()
             return frame
 
-    def drop(self, entity: str, tenant: str) -> None:
-        self.path(entity, tenant).unlink(missing_ok=True)
+    def drop(self, entity: str, tenant: str | None = None) -> None:
+        """The snapshot of a tenant, None: of all, with what a killed run left of one. Raises OutputUnwritable."""
+        folder = self._folder / entity
+        with _writable(folder):
+            if tenant is None:
+                shutil.rmtree(folder, ignore_errors=not folder.exists())
+                return
+            for suffix in _SUFFIXES:
+                self.path(entity, tenant).with_suffix(suffix).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _open(self, entity: str, tenant: str) -> Iterator[pq.ParquetFile]:

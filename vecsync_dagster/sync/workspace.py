@@ -23,6 +23,7 @@ from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.forgetting import forget_if_gone
 from vecsync_dagster.sync.health import failing_tenants
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
@@ -227,7 +228,7 @@ class Workspace:
             self._remember(entity, results, look)
         finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
         if finished and options.depth == "apply":
-            self._forget_if_gone(selection)
+            forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity.collections)
         if entity.writeback and options.depth == "apply":
             return self._written_back(selection, results)
         return results
@@ -266,16 +267,6 @@ class Workspace:
             if result.outcome == "success":
                 seen = seen_after(result, look, entity.fingerprint(result.collection))
                 self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
-
-    def _forget_if_gone(self, selection: Selection) -> None:
-        """A tenant without rows in source and ledger leaves no watermark and no snapshot."""
-        entity, tenant = selection.entity, selection.tenant
-        if tenant == GLOBAL:
-            return
-        for collection in selection.collections:
-            if not self.ledger.tally(entity, collection, tenant).rows:
-                self.ledger.drop_partition(entity, collection, tenant)
-        self.snapshots.drop(entity, tenant)
 
     def verify(self, selection: Selection) -> Iterator[tuple[str, list[CheckOutcome]]]:
         """The checks of each collection of a selection, made now, point by point. Validation and the removal

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import LISTING, Partition, Rejected, Run
-from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, A, names
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, confirm, failed, names
 
 RUN = Run("r1", *A, "full", "success", NOON, NOON + MINUTE, {"fetched": 3, "price_usd": 0.25, "by": {"a": None}})
 REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
@@ -86,3 +86,24 @@ class RunsContract:
         assert len(found) == 3
         assert ledger.last_runs(tenant="quiet").keys() == {Partition(*A[:2], "quiet")}
         assert ledger.last_runs("works") == {}
+
+    def test_what_is_rejected_now_is_told_from_what_ever_was(self, ledger: SqlLedger) -> None:
+        """Stale rows, rows that were never valid, and what the last full run met without an id; not what is over."""
+        confirm(ledger, A, ["d1", "d2"])
+        ledger.mark_stale(*A, ["d1"], "VALIDATION_ERROR", "bad", NOON + MINUTE)
+        ledger.fail(*A, SPACE, [replace(failed("d3"), attempt_hash="", error_code="OWN"), failed("d4")], NOON)
+        ledger.record_run(replace(RUN, figures={"unidentified": 1}))
+        told = [replace(REJECTED, db_id=identity) for identity in ("db-d1", "db-d2", None)]
+        ledger.reject("r1", ENTITY, "tenant-a", [replace(one, collection="materials") for one in told], NOON)
+        ledger.reject("r0", ENTITY, "tenant-a", [replace(REJECTED, db_id=None, collection="materials")], NOON)
+        found = ledger.invalid(dict(ledger.last_runs()))
+        assert [(one.id, one.field, one.state) for one in found] == [
+            ("db-d1", "price", "stale"),
+            ("db-d3", None, "failed"),
+            (None, "price", "unidentified"),
+        ]
+        assert ledger.invalid(dict(ledger.last_runs()), 1) == found[:1]
+        ledger.forget_rejected(ENTITY, "tenant-b")
+        assert len(ledger.rejected()) == 4
+        ledger.forget_rejected(ENTITY, "tenant-a")
+        assert ledger.rejected() == []

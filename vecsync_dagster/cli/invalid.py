@@ -1,0 +1,96 @@
+"""`vecsync invalid`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.tables import Column, print_table
+
+if TYPE_CHECKING:
+    from vecsync_dagster.ledger.base import InvalidRecord, LastRuns, Partition
+    from vecsync_dagster.sync import Workspace
+
+__all__ = ["invalid"]
+
+_NAMES = ("entity", "collection", "tenant", "id", "code", "field", "error", "since", "state")
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def invalid(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    entity: EntityOption = None,
+    tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant, or `global`.")] = None,
+    collection: CollectionOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 100,
+    format_: Annotated[Format, typer.Option("--format", "-f", help="How to print them.")] = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the records that are rejected now, and why: ids, fields and reasons, no values.
+
+    A record that is valid again or gone is not listed. Records without a usable id of their own are as the last full
+    run found them. Reads the ledger alone; the values are in invalid_records.jsonl in the state folder.
+    """
+    settings = read_config(ctx, config)
+    from vecsync_dagster.sync import Workspace
+
+    with Workspace(settings, read_only=True) as workspace:
+        # One more than asked for tells whether there are more.
+        found = workspace.ledger.invalid(_partitions(workspace, entity, tenant, collection), limit + 1)
+    more, found = len(found) > limit, found[:limit]
+    if as_json or format_ is Format.JSON:
+        output.print_json({"command": "invalid", "records": [asdict(one) for one in found], "more": more})
+    elif format_ is Format.CSV:
+        _write_csv(found)
+    else:
+        _show(found, more=more)
+
+
+def _partitions(
+    workspace: Workspace, entity: str | None, tenant: str | None, collection: str | None
+) -> dict[Partition, LastRuns | None]:
+    """Those that were ever synced, or of which single records were. Raises ConfigError for unknown names."""
+    from vecsync_dagster.cli.comparing import collections_of
+    from vecsync_dagster.ledger.base import Partition
+
+    found: dict[Partition, LastRuns | None] = {}
+    for name, wanted in collections_of(workspace, entity, collection):
+        last = workspace.ledger.last_runs(name, tenant)
+        tenants = {*workspace.ledger.tenants(name, wanted), *(key.tenant for key in last if key.collection == wanted)}
+        for one in sorted(tenants):
+            if tenant in (None, one):
+                place = Partition(name, wanted, one)
+                found[place] = last.get(place)
+    return found
+
+
+def _write_csv(found: Sequence[InvalidRecord]) -> None:
+    writer = csv.DictWriter(sys.stdout, _NAMES, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(one) for one in found)
+
+
+def _show(found: Sequence[InvalidRecord], *, more: bool) -> None:
+    out = output.stdout()
+    if not found:
+        out.print("no record is rejected")
+        return
+    columns = [Column("collection"), Column("tenant", shrink=True), Column("id"), Column("field"), Column("why")]
+    rows = [(one.collection, one.tenant, one.id or "", one.field or "", one.error or one.code or "") for one in found]
+    print_table(out, columns, rows)
+    if more:
+        out.print(f"only the first {len(found):,}; --limit shows more")

@@ -1,0 +1,41 @@
+"""What is left of a tenant outside the store and the ledger's documents, and how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.options import Selection
+from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.snapshots import Snapshots
+
+__all__ = ["forget_if_gone", "forget_tenant"]
+
+
+def forget_if_gone(
+    ledger: Ledger, snapshots: Snapshots, rejections: RejectionLog, selection: Selection, collections: Iterable[str]
+) -> None:
+    """A tenant without rows in source and ledger leaves nothing but the figures of its runs. `collections`: all of its
+    entity's."""
+    entity, tenant = selection.entity, selection.tenant
+    if tenant == GLOBAL:
+        return
+    left = [name for name in collections if ledger.tally(entity, name, tenant).rows]
+    for name in selection.collections:
+        if name not in left:
+            ledger.drop_partition(entity, name, tenant)
+    if not left:
+        forget_tenant(ledger, snapshots, rejections, entity, tenant)
+
+
+def forget_tenant(
+    ledger: Ledger, snapshots: Snapshots, rejections: RejectionLog, entity: str, tenant: str | None
+) -> None:
+    """Its snapshot, and its rejected records in the files and in the ledger; of all tenants where `tenant` is None.
+
+    Raises OutputUnwritable, and the ledger's errors; calling it again goes on from there.
+    """
+    snapshots.drop(entity, tenant)
+    rejections.forget(entity, tenant)
+    ledger.forget_rejected(entity, tenant)
