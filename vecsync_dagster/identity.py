@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from vecsync_dagster.numbers import all_digits
+
 __all__ = ["KEY_NATIVE", "KEY_TEXT", "Key", "key_parts", "key_text", "native_of", "number_text"]
 
 KEY_TEXT = "vecsync:key"
@@ -66,4 +68,4 @@ def number_text(number: Decimal) -> str | None:
     if number == number.to_integral_value():
         return str(int(number))
     short = float(number)
-    return repr(short) if math.isfinite(short) and Decimal(repr(short)) == number else format(number.normalize(), "f")
+    return repr(short) if math.isfinite(short) and Decimal(repr(short)) == number else all_digits(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -19,6 +20,7 @@ from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, key_text
+from vecsync_dagster.numbers import exact_fraction, exact_whole
 from vecsync_dagster.unreadable import pylist, reason_in
 
 __all__ = ["CleanBatch", "Cleaner", "Problem", "Records"]
@@ -214,15 +216,20 @@ def _from_json(convert: Convert) -> Convert:
     return lambda text: convert(None if text is None else _parsed(text))
 
 
+_LONG = re.compile(r"\d[\d.]{14,}\d|\d[eE][+-]?\d{3}")
+"""What may be a number that a float does not hold."""
+
+
 def _parsed(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        if (reason := reason_in(text)) is not None:
-            raise BadValue(reason) from None
+    if not _LONG.search(text):
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            if (reason := reason_in(text)) is not None:
+                raise BadValue(reason) from None
     try:
         # Takes NaN and lone surrogates too, which databases let pass: NaN is refused later by its own name.
-        return json.loads(text)
+        return json.loads(text, parse_int=exact_whole, parse_float=exact_fraction)
     except (ValueError, RecursionError):
         raise BadValue("is not valid JSON") from None
 
@@ -230,7 +237,7 @@ def _parsed(text: str) -> Any:
 def _shown(text: str | None) -> Any:
     """JSON as what it means; as it stands where it is none that could be written again."""
     try:
-        value = None if text is None else orjson.loads(text)
+        value = None if text is None else _parsed(text)
         clean_any(value)
     except MemoryError:
         raise

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from vecsync_dagster.config.models import FieldType
+from vecsync_dagster.numbers import all_digits, exact, exact_fraction
 from vecsync_dagster.unreadable import Unreadable
 
 __all__ = ["CONVERTERS", "BadValue", "clean", "clean_any", "identity", "parse_number"]
@@ -64,8 +65,9 @@ def identity(value: Any) -> str:
     return text
 
 
-def parse_number(value: Any) -> int | float:
-    """A finite number, also from text as people write it: "1 234,50", "1.234,50", "1,234.50", "12".
+def parse_number(value: Any) -> int | float | str:
+    """A finite number, or its digits as text where neither 64 bits nor a float hold it (numbers.py). Also from text as
+    people write it: "1 234,50", "1.234,50", "1,234.50", "12".
 
     The last of "," and "." is the decimal separator when both occur; a single comma is a decimal comma
     (Czech and Russian usage: "1,234" is 1.234); a separator that occurs several times groups thousands, and
@@ -73,20 +75,20 @@ def parse_number(value: Any) -> int | float:
     """
     if isinstance(value, str):
         value = _written_number(value)
+        if isinstance(value, str):
+            return value
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise BadValue("is not a number")
     if isinstance(value, int):
-        return _storable(value)
-    try:
-        number = float(value)
-    except ValueError:  # a signalling NaN, which is not even compared
-        number = math.nan
-    if not math.isfinite(number):
+        return value if -(2**63) <= value < 2**63 else exact(Decimal(value))
+    if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
         raise BadValue("is not a finite number")
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    if isinstance(value, Decimal):
+        return exact(value)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def _written_number(value: str) -> int | float:
+def _written_number(value: str) -> int | float | str:
     text = _SPACES.sub(" ", value.strip())
     if not _NUMBER.fullmatch(text):
         raise BadValue("is not a number")
@@ -97,21 +99,16 @@ def _written_number(value: str) -> int | float:
         if text.count(separator) > 1:
             text = text.replace(separator, "")
     text = text.replace(",", ".")
-    # Digits alone stay exact: a float has 53 bits of them.
-    return int(text) if len(text) <= 20 and text.lstrip("+-").isdecimal() else float(text)
+    return exact_fraction(text) if "e" in text.lower() else exact(Decimal(text))
 
 
-def _storable(number: int) -> int:
-    if not -(2**63) <= number < 2**63:
-        raise BadValue("is a number too large to store")
-    return number
-
-
-def _integer(value: Any) -> int:
+def _integer(value: Any) -> int | str:
     number = parse_number(value)
-    if not isinstance(number, int):
-        raise BadValue("is not a whole number")
-    return number
+    if isinstance(number, float) and number.is_integer() and not isinstance(value, float):
+        number = all_digits(Decimal(repr(number)))
+    if isinstance(number, int) or (isinstance(number, str) and number.lstrip("-").isdecimal()):
+        return number
+    raise BadValue("is not a whole number")
 
 
 def _boolean(value: Any) -> bool:

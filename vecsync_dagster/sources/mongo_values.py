@@ -4,13 +4,15 @@ A document has no schema: the type of a column follows from the values of its ba
 type the column has it; else, and for arrays and objects, it is text that holds JSON, in which every value is what
 it would be in any other batch.
 
-ObjectId, UUID and dates become text (dates ISO 8601, in UTC), Decimal128 a float, binary data hex digits. NaN and
-the infinities stay what they are, for validation to reject; a date that Python cannot hold is null.
+ObjectId, UUID and dates become text (dates ISO 8601, in UTC), binary data hex digits, Decimal128 a number or, where
+none holds it, its digits. NaN and the infinities stay what they are, for validation to reject; a date that Python
+cannot hold is null.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, T
 from bson.decimal128 import create_decimal128_context
 
 from vecsync_dagster.arrays import arrow_array
+from vecsync_dagster.numbers import exact
 from vecsync_dagster.sources.filter_values import flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
 from vecsync_dagster.unreadable import json_or_reason, text_in
@@ -66,7 +69,8 @@ def _special(value: Any) -> Any:
     if isinstance(value, DatetimeMS):
         return None
     if isinstance(value, Decimal128):
-        return float(value.to_decimal())
+        number = value.to_decimal()
+        return exact(number) if number.is_finite() else math.nan if number.is_nan() else float(number)
     if isinstance(value, (bytes, Binary)):
         return value.hex()
     if isinstance(value, Timestamp):

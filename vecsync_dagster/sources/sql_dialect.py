@@ -42,8 +42,8 @@ class Dialect(Protocol):
 
     def version(self, connection: Connection) -> str: ...
 
-    def kind(self, declared: TypeEngine[Any]) -> Kind:
-        """What a column of this reflected type holds."""
+    def kind(self, reflected: TypeEngine[Any], declared: str) -> Kind:
+        """What a column of this type holds: as SQLAlchemy has it, and by its name in `declared`."""
         ...
 
     def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:

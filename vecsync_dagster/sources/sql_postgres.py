@@ -56,7 +56,7 @@ from vecsync_dagster.unreadable import Unreadable
 __all__ = ["Postgres"]
 
 _RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
-_LISTS = {Kind.INTEGER: Kind.INTEGERS, Kind.FLOAT: Kind.FLOATS, Kind.NUMERIC: Kind.FLOATS, Kind.TEXT: Kind.TEXTS}
+_LISTS = {Kind.INTEGER: Kind.INTEGERS, Kind.FLOAT: Kind.FLOATS, Kind.NUMERIC: Kind.NUMBERS, Kind.TEXT: Kind.TEXTS}
 _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (types.Integer, Kind.INTEGER),
     (types.Float, Kind.FLOAT),
@@ -68,6 +68,19 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (types.String, Kind.TEXT),
 )
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money", "oid")
+_LOOKS = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+    "quote_all_identifiers": "off",
+}
+"""Settings that decide how a value looks: a role or database may have others, and change them."""
+_ZONE = "vecsync.timezone"
+"""The time zone of the session before; columns without one are written by it."""
 # Text to SQLAlchemy, but not compared like text.
 _NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
 # Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
@@ -159,14 +172,15 @@ class Postgres:
         """The time limit holds for every single fetch: a slow consumer is not a stuck statement."""
         clocks: tuple[ColumnElement[Any], ...] = (literal_column("CURRENT_TIMESTAMP"), literal_column("LOCALTIMESTAMP"))
         settings = {
+            **_LOOKS,
             "statement_timeout": str(math.ceil(self._config.statement_timeout_s * 1000)),
             "idle_in_transaction_session_timeout": "0",
-            "datestyle": "ISO, YMD",
             "cursor_tuple_fraction": "1",  # plan for all rows: the default plans for a tenth of them
         }
         row = connection.execute(
             select(
                 *(_micros(clock) for clock in clocks),
+                func.set_config(_ZONE, func.current_setting("timezone"), true()),
                 *(func.set_config(name, value, true()) for name, value in settings.items()),
             )
         ).one()
@@ -178,20 +192,28 @@ class Postgres:
     def version(self, connection: Connection) -> str:
         return str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
 
-    def kind(self, declared: TypeEngine[Any]) -> Kind:
-        if isinstance(declared, postgresql.DOMAIN):
-            return self.kind(declared.data_type)
-        if isinstance(declared, types.ARRAY):
-            return _LISTS.get(self.kind(declared.item_type), Kind.OTHER)
-        if isinstance(declared, types.DateTime):
-            return Kind.TIMESTAMPTZ if declared.timezone else Kind.TIMESTAMP
-        if isinstance(declared, _NOT_PLAIN_TEXT):
+    def kind(self, reflected: TypeEngine[Any], declared: str) -> Kind:
+        """The driver makes lists of arrays of the plainest types alone."""
+        if declared.endswith("[]"):
+            item = reflected.item_type if isinstance(reflected, types.ARRAY) else None
+            plain = None if item is None or isinstance(item, postgresql.DOMAIN) else self._plain(item)
+            return _LISTS.get(plain, Kind.ARRAY) if plain is not None else Kind.ARRAY
+        return self._plain(reflected)
+
+    def _plain(self, reflected: TypeEngine[Any]) -> Kind:
+        if isinstance(reflected, postgresql.DOMAIN):
+            return self._plain(reflected.data_type)
+        if isinstance(reflected, types.DateTime):
+            return Kind.TIMESTAMPTZ if reflected.timezone else Kind.TIMESTAMP
+        if isinstance(reflected, _NOT_PLAIN_TEXT):
             return Kind.OTHER
-        return next((kind for known, kind in _KINDS if isinstance(declared, known)), Kind.OTHER)
+        return next((kind for known, kind in _KINDS if isinstance(reflected, known)), Kind.OTHER)
 
     def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
         if kind in ((Kind.INTEGER, Kind.TEXT) if identity else _RAW):
             return column
+        if kind in (Kind.ARRAY, Kind.NUMBERS) and not identity:
+            return cast(func.to_json(column), Text)
         if kind is Kind.TIMESTAMPTZ and not identity:
             return cast(func.timezone("UTC", column), Text)
         return cast(column, Text)
@@ -276,6 +298,8 @@ class Postgres:
         zone = cursor is Kind.TIMESTAMPTZ
         start = earlier(moment, overlap)
         bound: ColumnElement[Any] = literal(start if zone else start.replace(tzinfo=None), DateTime(timezone=zone))
+        if zone != (kind is Kind.TIMESTAMPTZ):
+            bound = func.timezone(func.current_setting(_ZONE), bound)
         if kind is Kind.DATE:
             bound = cast(bound, Date)  # a date is as good as any time of that day
         return or_(column >= bound, column.is_(None))

@@ -6,6 +6,8 @@ each, so that no value depends on its neighbours in the batch.
 
 Text may come as bytearray, as SQLite has it: a column at once becomes text far quicker than value by value.
 
+A decimal number that no float holds makes its column JSON as well, and its digits stay what they are.
+
 NaN and the infinities stay what they are, for validation to reject. A PostgreSQL date that Arrow cannot hold
 (infinity, BC, past the year 9999) is read as null.
 """
@@ -23,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vecsync_dagster.arrays import arrow_array
+from vecsync_dagster.numbers import fits_a_float
 from vecsync_dagster.sources.sql_types import Column, Kind
 from vecsync_dagster.unreadable import Unreadable, json_or_reason, text_in
 
@@ -43,6 +46,7 @@ _TYPES: dict[Kind, pa.DataType] = {
     Kind.FLOATS: pa.list_(pa.float64()),
     Kind.TEXTS: pa.list_(pa.string()),
 }
+_WHOLE = 2**53  # below it a float has all whole numbers
 _TEXTUAL = (Kind.TEXT, Kind.UUID, Kind.OTHER)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?")
 _MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
@@ -78,6 +82,10 @@ def _whole(column: Column, values: Values) -> tuple[pa.Array, bool]:
         values = [id_text(value) if isinstance(value, bytearray) else value for value in values]
     if kind is Kind.JSON and not column.identity:
         return arrow_array([_checked_json(value) for value in values]).cast(pa.string()), True
+    if kind in (Kind.ARRAY, Kind.NUMBERS) or (kind is Kind.NUMERIC and not all(map(_fits, values))):
+        # Quotes in an array of numbers are those of NaN and the infinities, which JSON does not have.
+        texts = [value.replace('"', "") if value and kind is Kind.NUMBERS else value for value in values]
+        return arrow_array(texts).cast(pa.string()), True
     try:
         return _EXACT.get(kind, _plain)(_TYPES.get(kind, pa.string()), values), False
     except _MISFIT:
@@ -88,6 +96,10 @@ def _whole(column: Column, values: Values) -> tuple[pa.Array, bool]:
     if all(value is None or isinstance(value, str) for value in loose):
         return pa.array(loose, pa.string()), False
     return pa.array([None if value is None else _to_json(value) for value in loose], pa.string()), True
+
+
+def _fits(value: Any) -> bool:
+    return value is None or len(value) <= 15 or fits_a_float(value)
 
 
 def _from_utf8(values: Values) -> pa.Array:
@@ -141,15 +153,6 @@ def _lists(wanted: pa.DataType, values: Values) -> pa.Array:
     return pa.array(values, wanted)
 
 
-def _float_lists(wanted: pa.DataType, values: Values) -> pa.Array:
-    """The numbers may be Decimal."""
-    try:
-        floats = [v if v is None else [x if x is None else float(x) for x in v] for v in values]
-    except TypeError as error:
-        raise pa.ArrowTypeError("an array of more than one dimension") from error
-    return pa.array(floats, wanted)
-
-
 _EXACT: dict[Kind, Callable[[pa.DataType, Values], pa.Array]] = {
     Kind.FLOAT: _floats,
     Kind.NUMERIC: _parsed,
@@ -158,7 +161,7 @@ _EXACT: dict[Kind, Callable[[pa.DataType, Values], pa.Array]] = {
     Kind.TIMESTAMP: _moments,
     Kind.DATE: _moments,
     Kind.INTEGERS: _lists,
-    Kind.FLOATS: _float_lists,
+    Kind.FLOATS: _lists,
     Kind.TEXTS: _lists,
 }
 
@@ -167,7 +170,7 @@ def _loose(kind: Kind, value: Any) -> Any:
     """A value as the declared type would have it, where it can; text for bytes."""
     if isinstance(value, bytes):
         return id_text(value)
-    if kind is Kind.FLOAT and isinstance(value, int):
+    if kind is Kind.FLOAT and isinstance(value, int) and abs(value) < _WHOLE:
         return float(value)
     if kind is Kind.BOOLEAN and value in (0, 1):
         return bool(value)
@@ -212,4 +215,4 @@ def _is_json(text: str) -> bool:
 
 
 def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=float)
+    return json.dumps(value, ensure_ascii=False)

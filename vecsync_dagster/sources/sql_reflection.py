@@ -65,7 +65,8 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         if wanted not in types:
             raise _missing_column(entity, f"entities.{entity_name}.{key}", wanted, list(types))
     names = tuple(dict.fromkeys(wanted for _, wanted in used))
-    kinds = {wanted: dialect.kind(types[wanted]) for wanted in names}
+    declared = dialect.declared(connection, name, schema)
+    kinds = {wanted: dialect.kind(types[wanted], declared.get(wanted, "")) for wanted in names}
     for key in ("updated_at", "deleted_at"):
         dated: str | None = getattr(entity, key)
         if dated is not None and not dialect.can_date(kinds[dated]):
@@ -75,7 +76,6 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 entity=entity_name,
                 column=dated,
             )
-    declared = dialect.declared(connection, name, schema)
     _check_filter(connection, dialect, entity, entity_name, kinds, declared)
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),

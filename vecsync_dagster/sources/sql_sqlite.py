@@ -120,10 +120,10 @@ class Sqlite:
     def version(self, connection: Connection) -> str:
         return sqlite3.sqlite_version
 
-    def kind(self, declared: TypeEngine[Any]) -> Kind:
-        if isinstance(declared, NullType):
+    def kind(self, reflected: TypeEngine[Any], declared: str) -> Kind:
+        if isinstance(reflected, NullType):
             return Kind.OTHER
-        return next((kind for known, kind in _KINDS if isinstance(declared, known)), Kind.TEXT)
+        return next((kind for known, kind in _KINDS if isinstance(reflected, known)), Kind.TEXT)
 
     def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
         if not identity or kind is Kind.INTEGER:

@@ -40,6 +40,10 @@ class Kind(Enum):
     INTEGERS = auto()
     FLOATS = auto()
     TEXTS = auto()
+    NUMBERS = auto()
+    """Array of decimal numbers, as JSON text."""
+    ARRAY = auto()
+    """Array of anything else, as JSON text."""
     OTHER = auto()
     """Anything else, as the database writes it as text."""
 

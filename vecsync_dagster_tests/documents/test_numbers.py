@@ -51,7 +51,12 @@ NBSP, THIN, NARROW = "\u00a0", "\u2009", "\u202f"
         ("12.0", 12),
         ("9007199254740993", 9007199254740993),
         (str(2**63 - 1), 2**63 - 1),
-        ("1" * 25, float("1" * 25)),
+        ("1" * 25, "1" * 25),
+        ("12 345 678 901 234 567 890,50", "12345678901234567890.5"),
+        ("1e999", "1E+999"),
+        (2**63, str(2**63)),
+        (Decimal("9007199254740993"), 2**53 + 1),
+        (Decimal("0.12345678901234567890"), "0.1234567890123456789"),
         (5, 5),
         (5.0, 5),
         (-0.0, 0),
@@ -60,8 +65,8 @@ NBSP, THIN, NARROW = "\u00a0", "\u2009", "\u202f"
         (Decimal(12), 12),
     ],
 )
-def test_what_is_a_number(written: object, number: float) -> None:
-    """The value, and whole numbers as int, so that 5 and 5.0 are one."""
+def test_what_is_a_number(written: object, number: float | str) -> None:
+    """The value, whole numbers as int, so that 5 and 5.0 are one, and all digits of what no number holds."""
     assert parse_number(written) == number
     assert type(parse_number(written)) is type(number)
 
@@ -73,8 +78,19 @@ def test_what_is_a_number(written: object, number: float) -> None:
         # Separators that group nothing: dates, versions, telephone numbers, lists.
         *("1.2.3", "12.05.2026", "1,2,3", "12 34", "1 2345", "12,34,567", "1.23,4", "1.234.5", "420 60 12 34"),
         *("1,234.567,8", "1e3,4,5"),
-        *(None, True, False, [5], {"a": 5}, b"5", float("nan"), float("inf"), -math.inf, Decimal("NaN"), "1e999"),
-        *(2**63, -(2**63) - 1, str(2**63)),
+        *(
+            None,
+            True,
+            False,
+            [5],
+            {"a": 5},
+            b"5",
+            float("nan"),
+            float("inf"),
+            -math.inf,
+            Decimal("NaN"),
+            Decimal("sNaN"),
+        ),
     ],
 )
 def test_what_is_no_number(written: object) -> None:
@@ -84,7 +100,6 @@ def test_what_is_no_number(written: object) -> None:
     assert str(refused.value) in {
         "is not a number",
         "is not a finite number",
-        "is a number too large to store",
     }
 
 
@@ -112,17 +127,19 @@ def test_any_text_is_a_finite_number_or_none(text: str) -> None:
         number = parse_number(text)
     except BadValue:
         return
-    assert math.isfinite(number)
+    assert isinstance(number, str) or math.isfinite(number)
     assert not isinstance(number, int) or -(2**63) <= number < 2**63
 
 
-@pytest.mark.parametrize(("value", "number"), [("12", 12), ("12,0", 12), (12.0, 12), ("9007199254740993", 2**53 + 1)])
-def test_integers(value: object, number: int) -> None:
+@pytest.mark.parametrize(
+    ("value", "number"), [("12", 12), ("12,0", 12), (12.0, 12), ("9007199254740993", 2**53 + 1), ("1" * 25, "1" * 25)]
+)
+def test_integers(value: object, number: int | str) -> None:
     """A whole number, however it is written."""
     assert CONVERTERS["integer"](value) == number
 
 
-@pytest.mark.parametrize("value", ["12,5", 0.5, "abc", 1e300])
+@pytest.mark.parametrize("value", ["12,5", 0.5, "abc", 1e300, "9007199254740993.5"])
 def test_no_integers(value: object) -> None:
     """A fraction, or a number that no integer field holds, is not a whole number."""
     with pytest.raises(BadValue):

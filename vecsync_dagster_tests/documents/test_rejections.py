@@ -10,8 +10,6 @@ import pytest
 from vecsync_dagster.documents import DocumentBatch
 from vecsync_dagster_tests.documents.records import TOOL, TOOLS, build, document, json_batch, rejection
 
-BIG = 2**63
-
 
 @pytest.mark.parametrize(
     ("changes", "field", "error"),
@@ -26,9 +24,7 @@ BIG = 2**63
         ({"price": True}, "price", "price is not a number"),
         ({"price": [5]}, "price", "price is not a number"),
         ({"price": float("nan")}, "price", "price is not a finite number"),
-        ({"price": BIG}, "price", "price is a number too large to store"),
         ({"website": float("inf")}, "website", "website is not a finite number"),
-        ({"website": [{"visits": BIG}]}, "website", "website is a number too large to store"),
         ({"description": [float("nan")]}, "description", "description is not a finite number"),
         ({"id": None}, "id", "the id is missing"),
         ({"id": ""}, "id", "the id is missing"),

@@ -1,0 +1,222 @@
+"""Values come into the store as they are in the source, and a change of any digit is one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from bson import Decimal128
+from pymongo import MongoClient
+
+from vecsync_dagster_tests.small import Small, sqlite_source
+
+Put = Callable[[Any], object]
+"""Sets the field `v` of the one record."""
+LONG = "0.12345678901234567890"
+
+
+@pytest.fixture
+def database(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SOURCE_URL", postgres_database)
+    return postgres_database
+
+
+@contextmanager
+def in_postgres(folder: Path, url: str, declared: str) -> Iterator[tuple[Small, Put]]:
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"CREATE TABLE things (id int PRIMARY KEY, name text, v {declared})")
+        db.execute("INSERT INTO things VALUES (1, 'n')")
+        source = {"type": "postgres", "url": {"env": "SOURCE_URL"}}
+        yield (
+            Small(folder, source, text="{name} {v}", payload=("v",)),
+            lambda value: db.execute(f"UPDATE things SET v = '{value}'::{declared}"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("declared", "first", "second", "stored"),
+    [
+        ("numeric(20,0)", "9007199254740993", "9007199254740992", 2**53 + 1),
+        ("numeric", LONG, "0.12345678901234567891", "0.1234567890123456789"),
+        ("numeric", "123456789012345678901", "123456789012345678902", "123456789012345678901"),
+        ("numeric", "1e400", "2e400", "1E+400"),
+        ("numeric[]", "{9007199254740993,1.50,NULL}", "{9007199254740992,1.50,NULL}", [2**53 + 1, 1.5, None]),
+        ("jsonb", f'{{"a": [{LONG}, 9007199254740993.5]}}', '{"a": 1}', {"a": [LONG[:-1], "9007199254740993.5"]}),
+        ("jsonb", "12345678901234567890123", "12345678901234567890124", "12345678901234567890123"),
+    ],
+)
+def test_numbers_of_postgres(
+    tmp_path: Path, database: str, declared: str, first: str, second: str, stored: Any
+) -> None:
+    """The hash is of the exact value, and the payload holds it: a number if that can, else its digits."""
+    with in_postgres(tmp_path, database, declared) as (small, put):
+        put(first)
+        assert small.sync().figures.new == 1
+        assert small.stored()["1"]["v"] == stored
+        assert small.sync().figures.unchanged == 1
+        put(second)
+        assert small.sync().figures.changed == 1
+
+
+def test_zeros_at_the_end_are_no_change(tmp_path: Path, database: str) -> None:
+    """1.50 and 1.5 are one number, however many digits there are."""
+    with in_postgres(tmp_path, database, "numeric") as (small, put):
+        for first, second in (("1.50", "1.5"), (LONG, LONG[:-1]), ("7", "7.000")):
+            put(first)
+            small.sync()
+            put(second)
+            figures = small.sync().figures
+            assert (figures.unchanged, figures.payload_only) == (1, 0)
+
+
+UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+ARRAYS = [
+    ("stage[]", "{live,draft}", ["live", "draft"]),
+    ("tag[]", "{ax,by}", ["ax", "by"]),
+    ("tags", "{ax,by}", ["ax", "by"]),
+    ("uuid[]", f"{{{UUID}}}", [UUID]),
+    ("boolean[]", "{t,f,NULL}", [True, False, None]),
+    ("citext[]", "{Q}", ["Q"]),
+    ("jsonb[]", '{"{\\"k\\": 1}"}', [{"k": 1}]),
+    ("date[]", "{2024-05-01}", ["2024-05-01"]),
+    ("timestamp[]", "{2024-05-01 10:00}", ["2024-05-01T10:00:00"]),
+    ("timestamptz[]", "{2024-05-01 10:00+00}", ["2024-05-01T10:00:00+00:00"]),
+    ("interval[]", "{1 day 02:00}", ["1 day 02:00:00"]),
+    ("bytea[]", '{"\\\\x01ff"}', ["\\x01ff"]),
+    ("char(2)[]", "{a,bc}", ["a", "bc"]),
+    ("varchar(3)[]", '{a,NULL,"b,c"}', ["a", None, "b,c"]),
+    ("int4range[]", '{"[1,3)"}', ["[1,3)"]),
+    ("inet[]", "{10.0.0.1}", ["10.0.0.1"]),
+    ("pair[]", '{"(1,a)"}', [{"x": 1, "y": "a"}]),
+    ("int[]", "{{1,2},{3,4}}", [[1, 2], [3, 4]]),
+    ("float8[]", "{{1.5},{2}}", [[1.5], [2]]),
+    ("tag[]", "{{ax},{by}}", [["ax"], ["by"]]),
+    ("uuid[]", "{}", []),
+]
+
+
+@pytest.mark.parametrize(("declared", "given", "wanted"), ARRAYS)
+def test_arrays_are_lists(tmp_path: Path, database: str, declared: str, given: str, wanted: Any) -> None:
+    """An array of any type, of a domain too, is the list of its elements, at any depth."""
+    with psycopg.connect(database, autocommit=True) as db:
+        db.execute(
+            "CREATE DOMAIN tag AS text; CREATE DOMAIN tags AS text[]; CREATE TYPE stage AS ENUM ('draft', 'live')"
+        )
+        db.execute("CREATE EXTENSION IF NOT EXISTS citext; CREATE TYPE pair AS (x int, y text)")
+    with in_postgres(tmp_path, database, declared) as (small, put):
+        put(given)
+        assert small.sync().error is None
+        assert small.stored()["1"]["v"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ("interval", "1 day 02:00"),
+        ("tstzrange", "[2024-05-01 10:00+00,)"),
+        ("bytea", "\\x01ff"),
+        ("money", "12.5"),
+        ("double precision", "0.1234567890123456"),
+        ("real[]", "{0.12345678}"),
+        ("timestamptz[]", "{2024-05-01 10:00+00}"),
+        ("daterange", "[2024-05-01,)"),
+        ("timestamptz", "2024-05-01 10:00+00"),
+        ("regclass", "pg_class"),
+        ("xml", "<a/>"),
+    ],
+)
+def test_settings_of_a_role_change_no_value(tmp_path: Path, database: str, declared: str, value: str) -> None:
+    """How a session shows values is up to us, whatever the role's or the database's settings are."""
+    settings = {
+        "intervalstyle": "iso_8601",
+        "bytea_output": "escape",
+        "extra_float_digits": "-10",
+        "timezone": "Asia/Tokyo",
+        "datestyle": "SQL, DMY",
+        "quote_all_identifiers": "on",
+        "xmlbinary": "hex",
+    }
+    with in_postgres(tmp_path, database, declared) as (small, put):
+        put(value)
+        small.sync()
+        before = small.stored()["1"]["v"]
+        with psycopg.connect(database, autocommit=True) as db:
+            [database] = db.execute("SELECT quote_ident(current_database())").fetchone() or ()
+            for name, setting in settings.items():
+                db.execute(f"ALTER DATABASE {database} SET {name} = '{setting}'")
+        figures = small.sync().figures
+        assert (figures.unchanged, small.stored()["1"]["v"]) == (1, before)
+
+
+@pytest.mark.parametrize(
+    ("declared", "first", "second", "stored"),
+    [
+        ("NUMERIC", 2**53 + 1, 2**53, 2**53 + 1),
+        ("NUMERIC", 2**60 + 1, 1.5, 2**60 + 1),
+        ("JSON", f"[{LONG}]", f"[{LONG[:-2]}1]", [LONG[:-1]]),
+        ("JSON", '{"n": 18446744073709551617}', '{"n": 18446744073709551616}', {"n": "18446744073709551617"}),
+        ("TEXT", "00123456789012345678901", "x", "00123456789012345678901"),
+    ],
+)
+def test_numbers_of_sqlite(tmp_path: Path, declared: str, first: Any, second: Any, stored: Any) -> None:
+    """A whole number in a column of decimals, and numbers in JSON, keep their digits."""
+    with sqlite3.connect(tmp_path / "s.db", isolation_level=None) as db:
+        db.execute(f"CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT, v {declared})")
+        db.execute("INSERT INTO things VALUES (1, 'n', ?)", [first])
+        small = Small(tmp_path, sqlite_source(tmp_path / "s.db"), payload=("v",))
+        small.sync()
+        assert small.stored()["1"]["v"] == stored
+        db.execute("UPDATE things SET v = ?", [second])
+        assert small.sync().figures.payload_only == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stored"),
+    [
+        (Decimal128("9007199254740993"), Decimal128("9007199254740992"), 2**53 + 1),
+        (Decimal128(LONG), Decimal128(LONG[:-2] + "1"), LONG[:-1]),
+        (
+            {"a": [Decimal128("9007199254740993.5")]},
+            {"a": [Decimal128("9007199254740993.6")]},
+            {"a": ["9007199254740993.5"]},
+        ),
+    ],
+)
+def test_numbers_of_mongo(
+    tmp_path: Path,
+    mongo_url: str,
+    mongo_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    first: Any,
+    second: Any,
+    stored: Any,
+) -> None:
+    """Decimal128 keeps its digits, also inside objects and arrays."""
+    monkeypatch.setenv("MONGO_URL", mongo_url)
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_url)
+    things = client[mongo_database].things
+    things.insert_many([{"_id": 1, "name": "n", "v": first}, {"_id": 2, "name": "n", "v": Decimal128("1.50")}])
+    source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": mongo_database}
+    small = Small(tmp_path, source, id="_id", payload=("v",))
+    small.sync()
+    assert [small.stored()[key]["v"] for key in "12"] == [stored, 1.5]
+    things.update_one({"_id": 1}, {"$set": {"v": second}})
+    assert small.sync().figures.payload_only == 1
+    things.update_one({"_id": 2}, {"$set": {"v": Decimal128("1.5")}})
+    assert small.sync().figures.payload_only == 0
+    client.close()
+
+
+def test_a_snapshot_keeps_every_digit(tmp_path: Path, database: str) -> None:
+    """A run over the snapshot decides as one over the source."""
+    with in_postgres(tmp_path, database, "numeric") as (small, put):
+        put("9007199254740993")
+        small.sync(stages=("export",))
+        small.sync(stages=("documents", "embeddings", "vectors"))
+        assert small.stored()["1"]["v"] == 2**53 + 1
+        assert small.sync().figures.unchanged == 1
