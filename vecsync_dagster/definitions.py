@@ -20,6 +20,7 @@ from vecsync_dagster.automation import (
     standing_schedules,
     tenants_sensor,
 )
+from vecsync_dagster.checks.partitions import build_check_assets, build_partition_checks
 from vecsync_dagster.checks.standing import build_standing_checks, build_standing_jobs
 from vecsync_dagster.config import Config, find_config, load_config
 
@@ -46,9 +47,17 @@ def build_definitions(
     with_tenants = [name for name, entity in config.entities.items() if entity.tenancy is not None]
     watched = [everything.name, retry.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
     return dg.Definitions(
-        assets=[build_entity_assets(config, name) for name in config.entities],
+        assets=[
+            *(build_entity_assets(config, name) for name in config.entities),
+            *(asset for name in config.entities for asset in build_check_assets(config, name)),
+        ],
         asset_checks=[
-            check for name in config.entities for check in build_standing_checks(config, name, pool_of(config))
+            check
+            for name in config.entities
+            for check in (
+                build_partition_checks(config, name, pool_of(config)),
+                *build_standing_checks(config, name, pool_of(config)),
+            )
         ],
         jobs=[*jobs.values(), everything, retry, reconcile, freshness],
         schedules=[*nightly_schedules(config, jobs), *standing_schedules(config, reconcile, freshness)],

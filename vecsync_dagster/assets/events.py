@@ -9,7 +9,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from vecsync_dagster.assets.metadata import materialization_metadata
 from vecsync_dagster.automation.partitions import partition_key
-from vecsync_dagster.checks import evaluation
+from vecsync_dagster.checks import evaluation, grid_key
 from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
 
 __all__ = ["Event", "asset_key", "events_of", "failure_of", "settled_partitions", "worth_an_event"]
@@ -26,7 +26,7 @@ def asset_key(entity: str, stage: str) -> dg.AssetKey:
 def settled_partitions(instance: dg.DagsterInstance, entity: str) -> frozenset[str]:
     """Partitions that were materialized and whose checks all passed when they were last evaluated."""
     vectors = asset_key(entity, "vectors")
-    checks = [dg.AssetCheckKey(asset_key(entity, stage), name) for name, (stage, _) in CHECKS.items()]
+    checks = [dg.AssetCheckKey(grid_key(entity), name) for name in CHECKS]
     states = instance.event_log_storage.get_asset_check_partition_info(checks)
     failed = AssetCheckExecutionRecordStatus.FAILED
     unwell = {state.partition_key for state in states if state.latest_execution_status is failed}

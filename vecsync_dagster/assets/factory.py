@@ -19,10 +19,10 @@ from pydantic import Field
 from vecsync_dagster.alerts import PRICE_TAG
 from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
-from vecsync_dagster.checks import check_specs, evaluation
+from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.errors import Transient
-from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace, checks_of
+from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
@@ -77,7 +77,6 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{name}_sync",
         specs=specs,
-        check_specs=check_specs(name, entity, partitions),
         can_subset=True,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -89,9 +88,6 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
         keys = list(context.partition_keys) if explicit else config.partitions
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
-            if not stages:  # only checks were asked for
-                yield from run.verify(name, keys, {key.name for key in context.selected_asset_check_keys})
-                return
             yield from run.sync(name, keys)
             run.finish()
 
@@ -99,11 +95,10 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
 
 
 def build_entity_job(name: str, entity: EntityConfig) -> UnresolvedAssetJobDefinition:
-    # The checks over all partitions are not its business: they have jobs of their own.
-    own = [dg.AssetCheckKey(asset_key(name, stage), check) for check, (stage, _) in checks_of(entity).items()]
     return dg.define_asset_job(
         f"{name}_job",
-        selection=dg.AssetSelection.groups(name).without_checks() | dg.AssetSelection.checks(*own),
+        # Without checks: one that is planned by a run and not made would show as skipped.
+        selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES)).without_checks(),
         description=f"Sync {name}: a partition, a range, or (started without one) every tenant",
         executor_def=dg.in_process_executor,
     )
@@ -159,6 +154,10 @@ class _Run:
             chosen = self._selections(entity, keys)
         if len(chosen) > FEW_TENANTS:
             self._workspace.look_ahead(entity)
+        yield from failing_last(self._synced(entity, chosen, settled))
+        yield from headlines(self._context.instance, self._workspace.ledger, entity)
+
+    def _synced(self, entity: str, chosen: Sequence[Selection], settled: frozenset[str]) -> Iterator[Event]:
         for selection in chosen:
             for result in self._workspace.sync(selection, self._options):
                 self._results.append(result)
@@ -167,14 +166,6 @@ class _Run:
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
                     yield from (evaluation(entity, result.collection, result.tenant, check) for check in result.checks)
-
-    def verify(self, entity: str, keys: Sequence[str] | None, wanted: set[str]) -> Iterator[Event]:
-        """Checks alone, of the partitions as they are now: nothing is synced."""
-        for selection in self._selections(entity, keys):
-            for collection, checks in self._workspace.verify(selection):
-                for check in checks:
-                    if check.name in wanted:
-                        yield evaluation(entity, collection, selection.tenant, check)
 
     def finish(self) -> None:
         """Raises dagster.Failure that names the partitions that failed (the others stay materialized), or

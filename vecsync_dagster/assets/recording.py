@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
+from vecsync_dagster.checks import failing_last, headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.sync import PartitionResult, Workspace
@@ -79,7 +80,7 @@ def record(workspace: Workspace, results: Sequence[PartitionResult]) -> Recorded
         failure = failure_of(results)
         if not events and failure is None:
             return Recorded(0)
-        result = _job(events, failure).execute_in_process(
+        result = _job(_told(instance, workspace, results, events), failure).execute_in_process(
             instance=instance,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
@@ -99,7 +100,15 @@ def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: 
     return events
 
 
-def _job(events: Sequence[Event], failure: dg.Failure | None) -> dg.JobDefinition:
+def _told(
+    instance: dg.DagsterInstance, workspace: Workspace, results: Sequence[PartitionResult], events: Sequence[Event]
+) -> Iterator[Event]:
+    yield from failing_last(iter(events))
+    for entity in dict.fromkeys(result.entity for result in results):
+        yield from headlines(instance, workspace.ledger, entity)
+
+
+def _job(events: Iterator[Event], failure: dg.Failure | None) -> dg.JobDefinition:
     @dg.op(name="sync", out=dg.Out(dg.Nothing))
     def sync() -> Iterator[Event]:
         yield from events

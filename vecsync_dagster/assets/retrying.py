@@ -9,9 +9,10 @@ import dagster as dg
 from vecsync_dagster.assets.events import Event, events_of, failure_of
 from vecsync_dagster.assets.factory import pool_of
 from vecsync_dagster.automation.partitions import add_tenants
-from vecsync_dagster.checks import evaluation
+from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy
+from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import PartitionResult, Workspace, due_rows, retry_rows
 
 __all__ = ["RETRY_JOB", "build_retry_job"]
@@ -30,9 +31,8 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
             for entity in settings.entities:
                 rows = due_rows(workspace, entity)
                 add_tenants(context.instance, entity, [row.tenant for row in rows])
-                for result in retry_rows(workspace, entity, rows):
-                    results.append(result)
-                    yield from _events(workspace, result)
+                yield from failing_last(_retried(workspace, entity, rows, results))
+                yield from headlines(context.instance, workspace.ledger, entity)
         _finish(context, results)
 
     @dg.job(name=RETRY_JOB, description="Try documents again that failed before and are due")
@@ -40,6 +40,14 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
         retry()
 
     return vecsync_retry_job
+
+
+def _retried(
+    workspace: Workspace, entity: str, rows: Sequence[FailedRow], results: list[PartitionResult]
+) -> Iterator[Event]:
+    for result in retry_rows(workspace, entity, rows):
+        results.append(result)
+        yield from _events(workspace, result)
 
 
 def _events(workspace: Workspace, result: PartitionResult) -> Iterator[Event]:

@@ -1,4 +1,10 @@
-"""Check outcomes of `sync.verify` as Dagster sees them: one spec a check and entity, one evaluation a partition."""
+"""Check outcomes as Dagster sees them: of each partition, and the worst of them as the check's headline.
+
+Both are on assets that are never materialized, because Dagster takes a result for outdated as soon as its asset is
+materialized again: a result there stays until another one of the same check and partition replaces it. `checks` has
+the grid of partitions. `health` has one unpartitioned check of each name: what Dagster shows as the state of a
+partitioned check is the partition that came last, so that a healthy tenant hides a broken one.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +16,38 @@ import dagster as dg
 
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.sync import CHECKS, CheckOutcome, checks_of
+from vecsync_dagster.sync import CheckOutcome, checks_of
 from vecsync_dagster.sync.compare import Difference
 
-__all__ = ["check_metadata", "check_specs", "evaluation", "severity"]
+__all__ = ["check_metadata", "check_specs", "evaluation", "grid_key", "health_key", "severity"]
 
 _SHOWN = 100  # of the differences: an event of a database is no place for thousands
 _COLUMNS = ("kind", "document", "point", "tenant", "stored_tenant")
 
 
 def check_specs(entity: str, config: EntityConfig, partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
-    """Partitioned like the asset, so that a check that failed for one tenant is not hidden by the next one's."""
+    """The checks of each partition."""
     with warnings.catch_warnings():
         # Dagster still calls this a preview; the version is pinned below 1.14, and the tests show that it works.
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
         return [
-            dg.AssetCheckSpec(
-                name=name, asset=dg.AssetKey([entity, stage]), description=description, partitions_def=partitions
-            )
-            for name, (stage, description) in checks_of(config).items()
+            dg.AssetCheckSpec(name=name, asset=grid_key(entity), description=description, partitions_def=partitions)
+            for name, (_, description) in checks_of(config).items()
         ]
+
+
+def grid_key(entity: str) -> dg.AssetKey:
+    return dg.AssetKey([entity, "checks"])
+
+
+def health_key(entity: str) -> dg.AssetKey:
+    return dg.AssetKey([entity, "health"])
 
 
 def evaluation(entity: str, collection: str, tenant: str, check: CheckOutcome) -> dg.AssetCheckEvaluation:
     """One check of one partition. Its metadata has counts and, for differences, ids: never document text."""
-    stage, _ = CHECKS[check.name]
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey([entity, stage]),
+        asset_key=grid_key(entity),
         check_name=check.name,
         passed=check.passed,
         metadata=check_metadata(check),

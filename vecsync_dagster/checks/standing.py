@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from vecsync_dagster.checks.evaluations import check_metadata, severity
+from vecsync_dagster.checks.evaluations import check_metadata, health_key, severity
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import CheckOutcome, Workspace
 from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION, check_everything, check_freshness
@@ -22,8 +22,6 @@ def build_standing_checks(settings: Config, name: str, pool: str | None) -> list
 
     @dg.multi_asset_check(name=f"{name}_reconciliation", specs=_specs(name, RECONCILIATION), can_subset=True, pool=pool)
     def reconciliation(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        if _rides_along(context):
-            return
         wanted = {key.name for key in context.selected_asset_check_keys}
         with Workspace(settings) as workspace:
             for outcome in check_everything(workspace, name):
@@ -32,8 +30,6 @@ def build_standing_checks(settings: Config, name: str, pool: str | None) -> list
 
     @dg.multi_asset_check(name=f"{name}_freshness", specs=_specs(name, _FRESHNESS), can_subset=True)
     def freshness(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        if _rides_along(context):
-            return
         with Workspace(settings) as workspace:
             yield _result(name, check_freshness(workspace, name))
 
@@ -58,26 +54,17 @@ def build_standing_jobs(config: Config) -> tuple[UnresolvedAssetJobDefinition, U
     )
 
 
-def _rides_along(context: dg.AssetCheckExecutionContext) -> bool:
-    """Dagster adds an asset's checks to whatever the UI materializes of it; to read whole collections for the sake of
-    one partition would be too much."""
-    return bool(context.run.asset_selection)
-
-
 def _keys(entity: str, checks: Iterable[str]) -> list[dg.AssetCheckKey]:
-    return [dg.AssetCheckKey(dg.AssetKey([entity, "vectors"]), name) for name in checks]
+    return [dg.AssetCheckKey(health_key(entity), name) for name in checks]
 
 
 def _specs(entity: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(name, asset=dg.AssetKey([entity, "vectors"]), description=text)
-        for name, text in checks.items()
-    ]
+    return [dg.AssetCheckSpec(name, asset=health_key(entity), description=text) for name, text in checks.items()]
 
 
 def _result(entity: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        asset_key=dg.AssetKey([entity, "vectors"]),
+        asset_key=health_key(entity),
         check_name=outcome.name,
         passed=outcome.passed,
         metadata=check_metadata(outcome),

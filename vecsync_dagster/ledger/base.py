@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap64
 
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import FailedRow, Failures, RecordState, Status
 from vecsync_dagster.sources.base import Cursor, Fingerprint
 from vecsync_dagster.space import Space
@@ -474,7 +475,9 @@ class Ledger(Protocol):
         ...
 
     # -- runs --------------------------------------------------------------------------------------
-    def record_run(self, run: Run) -> None: ...
+    def record_run(self, run: Run, checks: Sequence[CheckResult] = ()) -> None:
+        """With the results of the checks that the run made; those it did not make stay as they were."""
+        ...
 
     def record_runs(self, runs: Sequence[Run]) -> None:
         """All of them in one transaction."""

@@ -8,6 +8,7 @@ from typing import Self
 
 from vecsync_dagster.ledger import version
 from vecsync_dagster.ledger.alerts import AlertBook
+from vecsync_dagster.ledger.check_results import CheckResults
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
@@ -26,7 +27,19 @@ __all__ = ["SqlLedger"]
 
 
 class SqlLedger(
-    Documents, Partitions, Records, Touched, Retries, States, Vectors, Runs, Newest, Invalid, AlertBook, Holds
+    Documents,
+    Partitions,
+    Records,
+    Touched,
+    Retries,
+    States,
+    Vectors,
+    Runs,
+    Newest,
+    CheckResults,
+    Invalid,
+    AlertBook,
+    Holds,
 ):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 

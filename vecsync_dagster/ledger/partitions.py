@@ -15,7 +15,14 @@ from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, l
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
-from vecsync_dagster.ledger.tables import index_state, partition_seen, source_state, unfinished_run, watermark
+from vecsync_dagster.ledger.tables import (
+    check_result,
+    index_state,
+    partition_seen,
+    source_state,
+    unfinished_run,
+    watermark,
+)
 from vecsync_dagster.sources.base import Cursor
 
 __all__ = ["Partitions"]
@@ -174,7 +181,7 @@ class Partitions(LedgerPart):
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:
-            for table in (watermark, source_state, partition_seen, unfinished_run):
+            for table in (watermark, source_state, partition_seen, unfinished_run, check_result):
                 place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
                 connection.execute(delete(table).where(place))
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Table, insert, select
 
 from vecsync_dagster.ledger.base import Rejected, Run
+from vecsync_dagster.ledger.check_results import CheckResult, write_checks
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
 from vecsync_dagster.ledger.tables import invalid_record, sync_run
 
@@ -22,16 +23,17 @@ _I: Final = invalid_record.c
 class Runs(LedgerPart):
     """See `base.Ledger` for what each method promises."""
 
-    def record_run(self, run: Run) -> None:
+    def record_run(self, run: Run, checks: Sequence[CheckResult] = ()) -> None:
         """A run of the same id and partition is replaced: writing it twice changes nothing."""
-        self.record_runs([run])
+        self.record_runs([run], checks)
 
-    def record_runs(self, runs: Sequence[Run]) -> None:
+    def record_runs(self, runs: Sequence[Run], checks: Sequence[CheckResult] = ()) -> None:
         if not runs:
             return
         with self.database.write() as connection:
             for some in chunks(runs):
                 connection.execute(_record(self.database.dialect), [_values(run) for run in some])
+            write_checks(connection, self.database.dialect, checks)
 
     def runs(
         self,

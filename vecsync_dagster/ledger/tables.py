@@ -8,7 +8,8 @@ Wherever a column is called `tenant_id` it holds the partition key: a tenant's i
 `watermark` is keyed by collection too: a run may select one collection of an entity, and the others must
 not skip what only that one has read. `sync_run` is keyed by the partition too: one run of Dagster may sync
 many; the row with an empty collection and tenant says that an entity's source could not be asked for its tenants.
-`alert` has a row for each problem that was seen, `alert_delivery` what each channel was told of it.
+`check_result` has the last result of each check of each partition. `alert` has a row for each problem that was
+seen, `alert_delivery` what each channel was told of it.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
@@ -47,6 +48,7 @@ __all__ = [
     "Moment",
     "alert",
     "alert_delivery",
+    "check_result",
     "collection_space",
     "embedding_cache",
     "index_state",
@@ -233,6 +235,21 @@ sync_run = Table(
     Index("ix_sync_run_started", "started_at"),
     Index("ix_sync_run_partition", "entity", "tenant_id", "started_at"),
     Index("ix_sync_run_last", "entity", "collection", "tenant_id", "mode", "outcome", "started_at"),
+)
+
+check_result = Table(
+    "check_result",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),  # '' with tenant_id '': over all partitions of the entity
+    Column("tenant_id", _Key, primary_key=True),
+    Column("check_name", _Key, primary_key=True),
+    Column("passed", Boolean, nullable=False),
+    Column("warning", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("at", Moment, nullable=False),
 )
 
 invalid_record = Table(

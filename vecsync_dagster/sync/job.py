@@ -13,6 +13,7 @@ from vecsync_dagster.documents import Rejection
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.base import Ledger, Run
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import VectorStore
 from vecsync_dagster.sync.embedders import Embedders
@@ -21,7 +22,7 @@ from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
-from vecsync_dagster.sync.verify import CheckOutcome, graded
+from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
 
 __all__ = ["Job", "run_of"]
 
@@ -117,8 +118,13 @@ class Job:
             note=self.notes.get(collection, ""),
         )
         if not self.options.dry_run:
-            self.ledger.record_run(run_of(result))
+            self.ledger.record_run(run_of(result), _kept(result))
         return result
+
+
+def _kept(result: PartitionResult) -> list[CheckResult]:
+    place = (result.entity, result.collection, result.tenant)
+    return [kept(check, *place, result.ended_at, result.run_id) for check in result.checks]
 
 
 def run_of(result: PartitionResult) -> Run:

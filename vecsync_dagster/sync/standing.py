@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.drift import compare_settled
-from vecsync_dagster.sync.verify import CheckOutcome, graded
+from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["FRESHNESS", "RECONCILIATION", "check_everything", "check_freshness"]
@@ -38,8 +38,7 @@ def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
         message = f"{wrong} differences: {told}; mend with `vecsync reconcile --repair`" if wrong else "none found"
         facts = {"points": points, "differences": wrong}
-        outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
-        yield graded(outcome, workspace.config.checks)
+        yield _kept(workspace, entity, CheckOutcome(name, wrong == 0, message, facts, named[name]))
 
 
 def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:
@@ -72,7 +71,13 @@ def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:
         "documents_unseen": sum(unseen.values()),
     }
     message = "; ".join(reasons) or f"{len(wanted)} partitions, all in time"
-    return graded(CheckOutcome(FRESHNESS, not reasons, message, facts, warning=True), workspace.config.checks)
+    return _kept(workspace, entity, CheckOutcome(FRESHNESS, not reasons, message, facts, warning=True))
+
+
+def _kept(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutcome:
+    outcome = graded(outcome, workspace.config.checks)
+    workspace.ledger.record_checks([kept(outcome, entity, "", "", datetime.now(UTC))])
+    return outcome
 
 
 def _check_of(kind: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig
 from vecsync_dagster.ledger.base import Ledger, Tally
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sync.compare import NAMED, Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
@@ -18,6 +20,7 @@ __all__ = [
     "CheckOutcome",
     "checks_of",
     "graded",
+    "kept",
     "last_full_run",
     "statuses",
     "validation_outcome",
@@ -62,6 +65,24 @@ def graded(outcome: CheckOutcome, checks: ChecksConfig) -> CheckOutcome:
     """The outcome with the severity that the configuration gives it, if it gives one."""
     wanted = checks.severity_of(outcome.name)
     return outcome if wanted is None else replace(outcome, warning=wanted == "warn")
+
+
+def kept(
+    outcome: CheckOutcome, entity: str, collection: str, tenant: str, at: datetime, run_id: str = ""
+) -> CheckResult:
+    """What the ledger keeps of an outcome; collection and tenant are empty for a check over all partitions."""
+    return CheckResult(
+        entity=entity,
+        check=outcome.name,
+        passed=outcome.passed,
+        message=outcome.message,
+        at=at,
+        collection=collection,
+        tenant=tenant,
+        warning=outcome.warning,
+        facts=outcome.facts,
+        run_id=run_id,
+    )
 
 
 def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> Figures:

@@ -35,7 +35,7 @@ from vecsync_dagster.sync.rollcall import RollCall, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import CheckOutcome, graded, last_full_run, validation_outcome, verify
+from vecsync_dagster.sync.verify import CheckOutcome, graded, kept, last_full_run, validation_outcome, verify
 from vecsync_dagster.sync.writeback import WriteBack
 
 __all__ = ["Selection", "Workspace"]
@@ -269,7 +269,7 @@ class Workspace:
                 self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
 
     def verify(self, selection: Selection) -> Iterator[tuple[str, list[CheckOutcome]]]:
-        """The checks of each collection of a selection, made now, point by point. Validation and the removal
+        """The checks of each collection of a selection, made now, point by point, and kept. Validation and the removal
         guard speak of the last full run: only that one met every record."""
         name, tenant = selection.entity, selection.tenant
         rows = self.source(name).count(tenant)
@@ -283,7 +283,10 @@ class Workspace:
                 full=True,
                 identity=True,
             )
-            yield collection, [graded(one, self.config.checks) for one in (validation_outcome(last), *outcomes)]
+            checks = [graded(one, self.config.checks) for one in (validation_outcome(last), *outcomes)]
+            now = datetime.now(UTC)
+            self.ledger.record_checks([kept(one, name, collection, tenant, now) for one in checks])
+            yield collection, checks
 
     def target(self, entity: str, collection: str, tenant: str) -> Target:
         """Raises SpaceMismatch or EmbeddingUnavailable where the collection's space cannot be had."""

@@ -45,13 +45,13 @@ def materialized(instance: dg.DagsterInstance, stage: str = "vectors") -> set[st
     return instance.get_materialized_partitions(key(stage))
 
 
-def evaluations(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str | None], bool]:
-    return {(e.check_name, e.partition): e.passed for e in checked(result)}
+def evaluations(result: dg.ExecuteInProcessResult, place: str = "checks") -> dict[tuple[str, str | None], bool]:
+    return {(e.check_name, e.partition): e.passed for e in checked(result, place)}
 
 
-def checked(result: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
+def checked(result: dg.ExecuteInProcessResult, place: str = "checks") -> list[dg.AssetCheckEvaluation]:
     found = (event.event_specific_data for event in result.all_events)
-    return [e for e in found if isinstance(e, dg.AssetCheckEvaluation)]
+    return [e for e in found if isinstance(e, dg.AssetCheckEvaluation) and e.asset_key == key(place)]
 
 
 def records(value: dg.MetadataValue[Any]) -> list[dg.TableRecord]:
@@ -86,6 +86,7 @@ def test_a_run_without_a_partition_covers_every_tenant(world: World, instance: d
         assert materialized(instance, stage) == ALL
     checks = checks_of(world.config.entities[ENTITY])
     assert evaluations(result) == {(name, partition): True for name in checks for partition in ALL}
+    assert evaluations(result, "health") == {(name, None): True for name in checks}
 
 
 def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:
@@ -204,12 +205,17 @@ def test_checks_alone(world: World, instance: dg.DagsterInstance) -> None:
     with world.workspace() as workspace:
         [points] = list(workspace.store("main").scan(ENTITY, "acme"))
         workspace.store("main").delete(ENTITY, "acme", [points[0].point_id])
-    selection = dg.AssetSelection.checks(dg.AssetCheckKey(key("vectors"), "identity"))
+    selection = dg.AssetSelection.checks(dg.AssetCheckKey(key("checks"), "identity"))
     definitions = build_definitions(world.config)
     definitions = dg.Definitions.merge(definitions, dg.Definitions(jobs=[dg.define_asset_job("only", selection)]))
     result = definitions.resolve_job_def("only").execute_in_process(instance=instance)
     assert result.success
-    assert evaluations(result) == {("identity", f"works|{tenant}"): tenant != "acme" for tenant in TENANTS}
+    told = evaluations(result)
+    assert {key: ok for key, ok in told.items() if key[0] == "identity"} == {
+        ("identity", f"works|{tenant}"): tenant != "acme" for tenant in TENANTS
+    }
+    assert {key for key, ok in told.items() if not ok} == {("identity", "works|acme"), ("counts", "works|acme")}
+    assert {name for (name, _), ok in evaluations(result, "health").items() if not ok} == {"identity", "counts"}
     assert len(world.stored()) == 11
 
 

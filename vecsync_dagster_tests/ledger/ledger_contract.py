@@ -6,6 +6,7 @@ Each part of it is a class of its own in `contract_*.py`.
 from __future__ import annotations
 
 from vecsync_dagster_tests.ledger.contract_alerts import AlertsContract
+from vecsync_dagster_tests.ledger.contract_checks import ChecksContract
 from vecsync_dagster_tests.ledger.contract_documents import DocumentsContract
 from vecsync_dagster_tests.ledger.contract_partitions import PartitionsContract
 from vecsync_dagster_tests.ledger.contract_records import RecordsContract
@@ -26,6 +27,7 @@ class LedgerContract(
     VectorsContract,
     RunsContract,
     StatesContract,
+    ChecksContract,
     AlertsContract,
     SharingContract,
 ):

@@ -1,0 +1,125 @@
+"""The headline of each check of an entity: the worst result over all partitions, from the ledger."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import dagster as dg
+
+from vecsync_dagster.checks.evaluations import check_metadata, grid_key, health_key, severity
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.check_results import CheckResult
+from vecsync_dagster.sync import CheckOutcome
+
+__all__ = ["failing_last", "headline", "headlines"]
+
+Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+_NAMED = 20
+_ROUNDS = 3
+_RANK = {"passed": 0, "warning": 1, "error": 2}
+
+
+def headlines(instance: dg.DagsterInstance, ledger: SqlLedger, entity: str) -> Iterator[dg.AssetCheckEvaluation]:
+    """What Dagster has to be told so that it shows what the ledger knows; nothing where it does already.
+
+    To be yielded by an op: asked for the next one, this looks again at what has been stored. Two runs that end at
+    the same time may each have read the ledger before the other wrote to it; the one that stores last looks once more.
+    """
+    for _ in range(_ROUNDS):
+        news = list(_news(instance, ledger.check_results(entity), entity))
+        if not news:
+            return
+        yield from news
+
+
+def failing_last(events: Iterator[Event]) -> Iterator[Event]:
+    """The same events; failed checks at the end, errors after warnings: what Dagster shows as the state of a
+    partitioned check is the result that was stored last. A run stores one result of a check and partition, so it
+    cannot be repeated at the end."""
+    held: list[dg.AssetCheckEvaluation] = []
+    try:
+        for event in events:
+            if isinstance(event, dg.AssetCheckEvaluation) and not event.passed:
+                held.append(event)
+            else:
+                yield event
+    except Exception:
+        yield from _by_severity(held)
+        raise
+    yield from _by_severity(held)
+
+
+def headline(check: str, results: Sequence[CheckResult]) -> CheckOutcome:
+    """The worst of the results of one check, and the partitions that have it. `results`: one for each partition."""
+    bad = sorted((one for one in results if not one.passed), key=lambda one: (one.warning, one.collection, one.tenant))
+    facts = {"partitions": len(results), "failed": len(bad)}
+    if not bad:
+        return CheckOutcome(check, True, f"{len(results)} partitions, all passed", facts)
+    named = "; ".join(f"{one.collection}|{one.tenant}: {one.message}" for one in bad[:_NAMED])
+    more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    message = f"{len(bad)} of {len(results)} partitions: {named}{more}"
+    return CheckOutcome(check, False, message, facts, warning=bad[0].warning)
+
+
+def _news(
+    instance: dg.DagsterInstance, results: Iterable[CheckResult], entity: str
+) -> Iterator[dg.AssetCheckEvaluation]:
+    by_check: dict[str, list[CheckResult]] = defaultdict(list)
+    for one in results:
+        if one.collection:
+            by_check[one.check].append(one)
+    places = (health_key(entity), grid_key(entity))
+    shown = _shown(instance, [dg.AssetCheckKey(place, check) for place in places for check in by_check])
+    for check, theirs in by_check.items():
+        outcome = headline(check, theirs)
+        if shown.get(dg.AssetCheckKey(places[0], check)) != (_severity(outcome), outcome.message):
+            yield _evaluation(places[0], outcome)
+        # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
+        last = shown.get(dg.AssetCheckKey(places[1], check))
+        if last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
+            worst = max(theirs, key=lambda one: _RANK[one.severity])
+            yield _evaluation(places[1], _outcome(worst), partition=f"{worst.collection}|{worst.tenant}")
+
+
+def _shown(
+    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
+) -> Mapping[dg.AssetCheckKey, tuple[str, str]]:
+    """Severity and message of the evaluation that Dagster has as the last one of each check."""
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys) if keys else {}
+    return {
+        key: (_severity_of(record.evaluation), record.evaluation.description or "")
+        for key, record in found.items()
+        if record.evaluation is not None
+    }
+
+
+def _by_severity(evaluations: Iterable[dg.AssetCheckEvaluation]) -> list[dg.AssetCheckEvaluation]:
+    return sorted(evaluations, key=lambda one: _RANK[_severity_of(one)])
+
+
+def _severity_of(evaluation: dg.AssetCheckEvaluation) -> str:
+    if evaluation.passed:
+        return "passed"
+    return "warning" if evaluation.severity is dg.AssetCheckSeverity.WARN else "error"
+
+
+def _severity(outcome: CheckOutcome) -> str:
+    return "passed" if outcome.passed else "warning" if outcome.warning else "error"
+
+
+def _outcome(result: CheckResult) -> CheckOutcome:
+    return CheckOutcome(result.check, result.passed, result.message, result.facts, warning=result.warning)
+
+
+def _evaluation(asset: dg.AssetKey, outcome: CheckOutcome, *, partition: str | None = None) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=outcome.name,
+        passed=outcome.passed,
+        metadata=check_metadata(outcome),
+        severity=severity(outcome),
+        description=outcome.message,
+        partition=partition,
+    )

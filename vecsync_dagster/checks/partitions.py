@@ -1,0 +1,82 @@
+"""The checks of an entity's partitions, made on demand: what "Execute" does on the pages of `checks` and `health`."""
+
+# Without `from __future__ import annotations`: Dagster reads the annotation of `context` as an object.
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from vecsync_dagster.automation.partitions import partitions_of
+from vecsync_dagster.checks.evaluations import check_metadata, check_specs, evaluation, grid_key, health_key, severity
+from vecsync_dagster.checks.headlines import failing_last, headline, headlines
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.sync import Workspace, checks_of
+
+__all__ = ["build_check_assets", "build_partition_checks"]
+
+_RUN_TAG = "dagster/partition"
+
+
+def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
+    """Where the checks are: nothing materializes these two, so nothing makes a result look outdated."""
+    return [
+        dg.AssetSpec(
+            grid_key(name),
+            deps=[dg.AssetKey([name, "vectors"])],
+            description="The last result of each check, for each tenant and collection",
+            group_name=name,
+            partitions_def=partitions_of(name, settings.entities[name]),
+        ),
+        dg.AssetSpec(
+            health_key(name),
+            deps=[grid_key(name)],
+            description="The state of the whole: each check's worst result over all tenants and collections",
+            group_name=name,
+        ),
+    ]
+
+
+def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.AssetChecksDefinition:
+    """Verifies partitions as they are now, point by point; nothing is synced. `pool`: the embedded store's."""
+    entity = settings.entities[name]
+    overall = [
+        dg.AssetCheckSpec(check, asset=health_key(name), description=f"{text}: the worst of all partitions")
+        for check, (_, text) in checks_of(entity).items()
+    ]
+
+    @dg.multi_asset_check(
+        name=f"{name}_checks",
+        specs=[*check_specs(name, entity, partitions_of(name, entity)), *overall],
+        can_subset=True,
+        pool=pool,
+    )
+    def partition_checks(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
+        asked = context.run.tags.get(_RUN_TAG)
+        with Workspace(settings) as workspace:
+            yield from failing_last(_verified(workspace, name, asked))
+            results = workspace.ledger.check_results(name)
+            for key in context.selected_asset_check_keys:
+                if key.asset_key == health_key(name):
+                    outcome = headline(key.name, [one for one in results if one.collection and one.check == key.name])
+                    yield dg.AssetCheckResult(
+                        asset_key=key.asset_key,
+                        check_name=key.name,
+                        passed=outcome.passed,
+                        metadata=check_metadata(outcome),
+                        severity=severity(outcome),
+                        description=outcome.message,
+                    )
+            yield from headlines(context.instance, workspace.ledger, name)
+
+    return partition_checks
+
+
+def _verified(workspace: Workspace, name: str, asked: str | None) -> Iterator[dg.AssetCheckEvaluation]:
+    """`asked`: one partition alone, if it is not all of them."""
+    for selection in workspace.select([name]):
+        for collection in selection.collections:
+            if asked in (None, f"{collection}|{selection.tenant}"):
+                [(_, checks)] = workspace.verify(replace(selection, collections=(collection,)))
+                yield from (evaluation(name, collection, selection.tenant, one) for one in checks)

@@ -1,0 +1,101 @@
+"""The last result of each check: the one place from which `status`, the UI and the alerts take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
+from vecsync_dagster.ledger.tables import check_result
+
+__all__ = ["CheckResult", "CheckResults", "write_checks"]
+
+_C: Final = check_result.c
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """`collection` and `tenant` are empty for a check over all partitions of an entity. `warning`: bad, but nothing is
+    wrong yet. `facts` are names and counts, never a record's values. `run_id` is that of the sync that found it."""
+
+    entity: str
+    check: str
+    passed: bool
+    message: str
+    at: datetime
+    collection: str = ""
+    tenant: str = ""
+    warning: bool = False
+    facts: Mapping[str, int | str] = field(default_factory=dict)
+    run_id: str = ""
+
+    @property
+    def severity(self) -> str:
+        return "passed" if self.passed else "warning" if self.warning else "error"
+
+
+class CheckResults(LedgerPart):
+    """A result stays until another one of the same check and partition replaces it, or the partition is dropped."""
+
+    def record_checks(self, results: Sequence[CheckResult]) -> None:
+        """Raises LedgerUnavailable, LedgerRejected."""
+        if results:
+            with self.database.write() as connection:
+                write_checks(connection, self.database.dialect, results)
+
+    def check_results(self, entity: str | None = None, tenant: str | None = None) -> list[CheckResult]:
+        """By entity, collection, tenant and check; with `tenant`, those of its partitions alone."""
+        wanted = [
+            column == value for column, value in ((_C.entity, entity), (_C.tenant_id, tenant)) if value is not None
+        ]
+        query = select(check_result).where(*wanted).order_by(*check_result.primary_key.columns)
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            CheckResult(
+                entity=row.entity,
+                check=row.check_name,
+                passed=row.passed,
+                message=row.message,
+                at=row.at,
+                collection=row.collection,
+                tenant=row.tenant_id,
+                warning=row.warning,
+                facts=row.facts,
+                run_id=row.run_id,
+            )
+            for row in rows
+        ]
+
+
+def write_checks(connection: Connection, dialect: str, results: Sequence[CheckResult]) -> None:
+    """Within a transaction of somebody else's: a run and its checks are recorded together."""
+    rows = [
+        {
+            "entity": one.entity,
+            "collection": one.collection,
+            "tenant_id": one.tenant,
+            "check_name": one.check,
+            "passed": one.passed,
+            "warning": one.warning,
+            "message": clean(one.message),
+            "facts": dict(one.facts),
+            "run_id": one.run_id,
+            "at": one.at,
+        }
+        for one in results
+    ]
+    for some in chunks(rows):
+        connection.execute(_record(dialect), some)
+
+
+@cache
+def _record(dialect: str) -> Insert:
+    insert = insert_into(check_result, dialect)
+    values = {column.name: insert.excluded[column.name] for column in check_result.columns if not column.primary_key}
+    return insert.on_conflict_do_update(index_elements=list(check_result.primary_key.columns), set_=values)
