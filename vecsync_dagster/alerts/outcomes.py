@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, kind_of_check, sync_failed
+from vecsync_dagster.config.alerts import Severity
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.alerts import Alert, AlertBook, KnownAlert
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult
 
-__all__ = ["Observed", "Unsynced", "observe_results"]
+__all__ = ["Observed", "Unsynced", "observe_checks", "observe_results"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,28 @@ def _result(observed: Observed, result: PartitionResult, run_id: str) -> None:
                     check.message,
                     severity="warning" if check.warning else "error",
                     figures=check.facts,
+                    run_id=run_id,
+                )
+            )
+
+
+def observe_checks(observed: Observed, results: Iterable[CheckResult], since: datetime, *, run_id: str = "") -> None:
+    """From the ledger's own record: what failed since then is a problem, and what passes is one no longer, whoever made
+    the check."""
+    for one in results:
+        partition = f"{one.collection}|{one.tenant}" if one.collection else None
+        if one.passed:
+            observed.well.add(Alert(kind_of_check(one.check), one.entity, "", partition, one.check).key)
+        elif one.at >= since:
+            severity: Severity = "warning" if one.warning else "error"
+            observed.raised.append(
+                check_failed(
+                    one.entity,
+                    partition,
+                    one.check,
+                    one.message,
+                    severity=severity,
+                    figures={name: fact for name, fact in one.facts.items() if isinstance(fact, int)},
                     run_id=run_id,
                 )
             )

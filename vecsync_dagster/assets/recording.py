@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +15,12 @@ from filelock import FileLock
 
 from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
-from vecsync_dagster.checks import failing_last, headlines
+from vecsync_dagster.checks import failing_last, grid_evaluation, headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.sync import PartitionResult, Workspace
 
-__all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record"]
+__all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record", "record_checks"]
 
 
 def dagster_home(config: Config) -> Path:
@@ -80,12 +81,20 @@ def record(workspace: Workspace, results: Sequence[PartitionResult]) -> Recorded
         failure = failure_of(results)
         if not events and failure is None:
             return Recorded(0)
-        result = _job(_told(instance, workspace, results, events), failure).execute_in_process(
-            instance=instance,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            raise_on_error=False,
-        )
-        return Recorded(len(events), result.run_id)
+        told = _told(instance, workspace, [result.entity for result in results], events)
+        return Recorded(len(events), _execute(_job(told, failure), instance))
+
+
+def record_checks(workspace: Workspace, since: datetime) -> None:
+    """Record the checks that were made since then without Dagster and without a sync: by a repair."""
+    results = [one for one in workspace.ledger.check_results() if one.entity in workspace.config.entities]
+    made = [one for one in results if one.at >= since]
+    if not made:
+        return
+    with open_instance(workspace.config) as instance:
+        events: list[Event] = [grid_evaluation(one) for one in made if one.collection]
+        told = _told(instance, workspace, [one.entity for one in made], events)
+        _execute(_job(told, None), instance)
 
 
 def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: dg.DagsterInstance) -> list[Event]:
@@ -100,11 +109,17 @@ def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: 
     return events
 
 
+def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance) -> str:
+    """The run's id."""
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False).run_id
+
+
 def _told(
-    instance: dg.DagsterInstance, workspace: Workspace, results: Sequence[PartitionResult], events: Sequence[Event]
+    instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str], events: Sequence[Event]
 ) -> Iterator[Event]:
     yield from failing_last(iter(events))
-    for entity in dict.fromkeys(result.entity for result in results):
+    for entity in dict.fromkeys(entities):
         yield from headlines(instance, workspace.ledger, entity)
 
 

@@ -1,4 +1,4 @@
-"""What an ended Dagster run found: its failing and passing checks, its failed partitions, what it paid.
+"""What an ended Dagster run found: failing and passing checks, its failed partitions, what it paid.
 
 An unchanged partition has no event, so a run that succeeded says by its extent which failures are over.
 """
@@ -6,6 +6,7 @@ An unchanged partition has no event, so a run that succeeded says by its extent 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -14,18 +15,16 @@ from dagster_shared.error import SerializableErrorInfo
 
 from vecsync_dagster.alerts import (
     PRICE_TAG,
-    Alert,
     KnownAlert,
     Observed,
-    check_failed,
     cost_passed,
     failed_for_good,
-    kind_of_check,
+    observe_checks,
     sync_failed,
 )
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy
-from vecsync_dagster.ledger.alerts import AlertBook
+from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
 
 __all__ = ["ALL_JOB", "entities_of", "is_ours", "observe_run"]
@@ -47,49 +46,24 @@ def entities_of(config: Config, run: dg.DagsterRun) -> list[str]:
     return [name for name in config.entities if name in selected or everything or run.job_name == f"{name}_job"]
 
 
-def observe_run(config: Config, book: AlertBook, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Observed:
+def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Observed:
     """Everything the run says, as problems and as what is over."""
     observed = Observed()
     entities = entities_of(config, run)
-    _checks(observed, config, instance, run)
+    known = [one for one in ledger.check_results() if one.entity in (entities or config.entities)]
+    observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
     failed = _failures(observed, config, instance, run, entities) if not run.is_success else {}
     if failed is not None:
         observed.over.append(_synced(instance, run, entities))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
-    observed.raised += failed_for_good(book, config, sorted(observed.entities), run_id=run.run_id)
+    observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
     return observed
 
 
-def _checks(observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    for check in _evaluations(config, instance, run):
-        entity, partition = check.asset_key.path[0], check.partition
-        if check.passed:
-            observed.well.add(Alert(kind_of_check(check.check_name), entity, "", partition, check.check_name).key)
-            continue
-        figures = {
-            name: value.value for name, value in check.metadata.items() if isinstance(value, dg.IntMetadataValue)
-        }
-        observed.raised.append(
-            check_failed(
-                entity,
-                partition,
-                check.check_name,
-                check.description or "it failed",
-                severity="error" if check.severity is dg.AssetCheckSeverity.ERROR else "warning",
-                figures={name: value for name, value in figures.items() if value is not None},
-                run_id=run.run_id,
-            )
-        )
-
-
-def _evaluations(config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetCheckEvaluation]:
-    """The last one of each check and partition: a step that was tried again evaluates twice."""
-    last: dict[Any, dg.AssetCheckEvaluation] = {}
-    for data in _data(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION):
-        if isinstance(data, dg.AssetCheckEvaluation) and data.asset_key.path[0] in config.entities:
-            last[data.asset_check_key, data.partition] = data
-    yield from last.values()
+def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
+    record = instance.get_run_record_by_id(run.run_id)
+    return datetime.fromtimestamp((record.start_time if record else None) or 0, UTC)
 
 
 def _failures(

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from vecsync_dagster.checks.evaluations import check_metadata, grid_key, health_key, severity
+from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CheckOutcome
 
-__all__ = ["failing_last", "headline", "headlines"]
+__all__ = ["failing_last", "grid_evaluation", "headline", "headlines"]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -32,6 +32,11 @@ def headlines(instance: dg.DagsterInstance, ledger: SqlLedger, entity: str) -> I
         if not news:
             return
         yield from news
+
+
+def grid_evaluation(result: CheckResult) -> dg.AssetCheckEvaluation:
+    """What the ledger has of one check of one partition."""
+    return evaluation(result.entity, result.collection, result.tenant, _outcome(result))
 
 
 def failing_last(events: Iterator[Event]) -> Iterator[Event]:
@@ -67,20 +72,25 @@ def _news(
     instance: dg.DagsterInstance, results: Iterable[CheckResult], entity: str
 ) -> Iterator[dg.AssetCheckEvaluation]:
     by_check: dict[str, list[CheckResult]] = defaultdict(list)
+    overall: dict[str, CheckOutcome] = {}
     for one in results:
         if one.collection:
             by_check[one.check].append(one)
-    places = (health_key(entity), grid_key(entity))
-    shown = _shown(instance, [dg.AssetCheckKey(place, check) for place in places for check in by_check])
-    for check, theirs in by_check.items():
-        outcome = headline(check, theirs)
-        if shown.get(dg.AssetCheckKey(places[0], check)) != (_severity(outcome), outcome.message):
-            yield _evaluation(places[0], outcome)
+        else:
+            overall[one.check] = _outcome(one)
+    overall |= {check: headline(check, theirs) for check, theirs in by_check.items()}
+    health, grid = health_key(entity), grid_key(entity)
+    keys = [dg.AssetCheckKey(health, check) for check in overall] + [
+        dg.AssetCheckKey(grid, check) for check in by_check
+    ]
+    shown = _shown(instance, keys)
+    for check, outcome in overall.items():
+        if shown.get(dg.AssetCheckKey(health, check)) != (_severity(outcome), outcome.message):
+            yield _evaluation(health, outcome)
         # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
-        last = shown.get(dg.AssetCheckKey(places[1], check))
+        last = shown.get(dg.AssetCheckKey(grid, check))
         if last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
-            worst = max(theirs, key=lambda one: _RANK[one.severity])
-            yield _evaluation(places[1], _outcome(worst), partition=f"{worst.collection}|{worst.tenant}")
+            yield grid_evaluation(max(by_check[check], key=lambda one: _RANK[one.severity]))
 
 
 def _shown(
@@ -113,7 +123,7 @@ def _outcome(result: CheckResult) -> CheckOutcome:
     return CheckOutcome(result.check, result.passed, result.message, result.facts, warning=result.warning)
 
 
-def _evaluation(asset: dg.AssetKey, outcome: CheckOutcome, *, partition: str | None = None) -> dg.AssetCheckEvaluation:
+def _evaluation(asset: dg.AssetKey, outcome: CheckOutcome) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=asset,
         check_name=outcome.name,
@@ -121,5 +131,4 @@ def _evaluation(asset: dg.AssetKey, outcome: CheckOutcome, *, partition: str | N
         metadata=check_metadata(outcome),
         severity=severity(outcome),
         description=outcome.message,
-        partition=partition,
     )

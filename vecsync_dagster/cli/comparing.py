@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from vecsync_dagster.cli.running import Wanted, wanted_entities
-from vecsync_dagster.sync import Figures, Workspace
+from vecsync_dagster.sync import Figures, Selection, Workspace
 from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_whole
+from vecsync_dagster.sync.standing import check_everything
 
-__all__ = ["Comparison", "collections_of", "compare_all", "names_of", "repair_all"]
+__all__ = ["Comparison", "check_repaired", "collections_of", "compare_all", "names_of", "repair_all"]
 
 _SHOWN = 20
 
@@ -26,6 +27,19 @@ def repair_all(workspace: Workspace, found: Iterable[Comparison]) -> dict[str, F
         for one in found
         if one.total
     }
+
+
+def check_repaired(workspace: Workspace, found: Iterable[Comparison]) -> None:
+    """Make the checks again of every partition that was repaired, and those over all partitions of its entity."""
+    repaired = [one for one in found if one.total]
+    for one in repaired:
+        known = set(workspace.tenants(one.entity))
+        for tenant in sorted({tenant for tenant, _ in one.counts} & known):
+            for _ in workspace.verify(Selection(one.entity, tenant, (one.collection,))):
+                pass
+    for entity in dict.fromkeys(one.entity for one in repaired):
+        for _ in check_everything(workspace, entity):
+            pass
 
 
 def names_of(differences: Sequence[Difference], total: int) -> list[str]:

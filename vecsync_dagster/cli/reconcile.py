@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,13 +32,19 @@ def reconcile(
     from the cache where they are there. Exit code 1 if differences remain.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.cli.comparing import compare_all, repair_all
+    from vecsync_dagster.cli.comparing import check_repaired, compare_all, repair_all
+    from vecsync_dagster.cli.running import report_checks
     from vecsync_dagster.sync import Workspace
 
+    began = datetime.now(UTC)
     with Workspace(settings, read_only=not repair) as workspace:
         found = compare_all(workspace, entity, collection)
         mended = repair_all(workspace, found) if repair else {}
         remaining = compare_all(workspace, entity, collection) if mended else found
+        if mended:
+            check_repaired(workspace, found)
+            workspace.close()  # what follows needs no store: others may have it
+            report_checks(workspace, began)
     if as_json:
         output.print_json(
             {

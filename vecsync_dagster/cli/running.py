@@ -5,11 +5,11 @@ Imports the whole engine: commands import this module when they run, not when th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
@@ -22,7 +22,21 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 
-__all__ = ["Outcome", "Problem", "ScopeName", "Wanted", "record_results", "run_sync", "wanted_entities"]
+if TYPE_CHECKING:
+    from vecsync_dagster.alerts import Delivery
+
+__all__ = [
+    "Outcome",
+    "Problem",
+    "ScopeName",
+    "Wanted",
+    "record_results",
+    "report_checks",
+    "run_sync",
+    "wanted_entities",
+]
+
+T = TypeVar("T")
 
 ScopeName = Literal["all", "global", "tenants", "tenant"]
 Part = tuple[Selection, SyncOptions]
@@ -238,21 +252,39 @@ def _write_metrics(workspace: Workspace, outcome: Outcome) -> None:
 
 
 def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
-    """Show the results in Dagster's UI too; the run's id. Its storage is a convenience here: the sync itself is
-    done."""
+    """Show the results in Dagster's UI too; the run's id."""
+    from vecsync_dagster.assets.recording import record
+
+    return _recorded(lambda: record(workspace, results).run_id) or ""
+
+
+def report_checks(workspace: Workspace, since: datetime) -> None:
+    """Checks that were made since then without a sync: Dagster's UI shows them, and alerts that are over close."""
+    from vecsync_dagster.assets.recording import record_checks
+
+    _recorded(lambda: record_checks(workspace, since))
+    if workspace.config.alerts.channels:
+        from vecsync_dagster.alerts import Alerts, Observed, observe_checks
+
+        observed = Observed()
+        observe_checks(observed, workspace.ledger.check_results(), since)
+        delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
+        _warn_of_unsent(delivery)
+
+
+def _recorded(recording: Callable[[], T]) -> T | None:
+    """Dagster's storage is a convenience here: what it should show is done."""
     from alembic.util import CommandError
     from dagster import DagsterError
     from dagster._check import CheckError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from vecsync_dagster.assets.recording import record
-
     try:
-        return record(workspace, results).run_id
+        return recording()
     except (DagsterError, CheckError, SQLAlchemyError, CommandError, OSError, VecsyncError) as error:
         reason = str(error) if isinstance(error, VecsyncError) else type(error).__name__
         output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({reason})")
-        return ""
+        return None
 
 
 def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
@@ -271,5 +303,9 @@ def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
         # Without the ledger nobody knows what was told before: better twice than not at all.
         delivery = announce(config.alerts, [one.alert() for one in unsynced])
         output.warn(f"alerts cannot be kept: {error.code}: {error}")
+    _warn_of_unsent(delivery)
+
+
+def _warn_of_unsent(delivery: Delivery) -> None:
     for failure in delivery.errors.values():
         output.warn(f"an alert was not sent; the next run tries again: {failure.code}: {failure}")
