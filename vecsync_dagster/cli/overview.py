@@ -9,6 +9,7 @@ from typing import Any
 
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTotals
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 
@@ -54,6 +55,12 @@ class PartitionState:
     rejected: int
     waiting_retries: int
     next_retry: datetime | None
+    failed_checks: tuple[CheckResult, ...] = ()
+
+    @property
+    def checks(self) -> str:
+        """Names of the checks that failed when they were last made; those that only warn in brackets."""
+        return ", ".join(f"({one.check})" if one.warning else one.check for one in self.failed_checks)
 
     @property
     def retries(self) -> str:
@@ -89,6 +96,18 @@ class Overview:
     partitions: Sequence[PartitionState]
     unreachable: Mapping[str, str]
     """Entities whose source could not be asked for its tenants when it was last tried, and why."""
+    failed_checks: Sequence[CheckResult] = ()
+    """Over all partitions of an entity."""
+
+    @property
+    def healthy(self) -> bool:
+        """No partition's last run failed, and no check found an error."""
+        checks = [*self.failed_checks, *(one for partition in self.partitions for one in partition.failed_checks)]
+        return (
+            not self.unreachable
+            and all(one.warning for one in checks)
+            and all(one.outcome in (None, "success") for one in self.partitions)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,8 +124,12 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     last = ledger.last_runs(entity, tenant)
     if tenant is not None:
         last |= ledger.last_runs(entity, "")
+    failed: dict[Key, list[CheckResult]] = {}
+    for check in ledger.check_results(entity, tenant):
+        if not check.passed and check.entity in workspace.config.entities:
+            failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
     partitions = [
-        _partition(workspace, key, totals.get(key), last.get(Partition(*key)))
+        _partition(workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()))
         for key in sorted({*totals, *(key for key in last if key.collection)}, key=_order)
     ]
     names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
@@ -116,7 +139,8 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         for key, runs in last.items()
         if not key.collection and not runs.last.ok and key.entity in workspace.config.entities
     }
-    return Overview(days, spaces, _scopes(partitions), partitions, unreachable)
+    overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
+    return Overview(days, spaces, _scopes(partitions), partitions, unreachable, overall)
 
 
 def _order(key: Key) -> tuple[str, str, bool, str]:
@@ -125,7 +149,13 @@ def _order(key: Key) -> tuple[str, str, bool, str]:
     return entity, collection, tenant != GLOBAL, tenant
 
 
-def _partition(workspace: Workspace, key: Key, totals: PartitionTotals | None, runs: LastRuns | None) -> PartitionState:
+def _partition(
+    workspace: Workspace,
+    key: Key,
+    totals: PartitionTotals | None,
+    runs: LastRuns | None,
+    failed: Sequence[CheckResult],
+) -> PartitionState:
     last, succeeded = (runs.last, runs.success) if runs else (None, None)
     counts = Counts()
     if totals is not None:
@@ -141,6 +171,7 @@ def _partition(workspace: Workspace, key: Key, totals: PartitionTotals | None, r
         rejected=int(last.figures.get("invalid", 0)) if last else 0,
         waiting_retries=waiting,
         next_retry=next_retry,
+        failed_checks=tuple(failed),
     )
 
 

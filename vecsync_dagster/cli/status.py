@@ -12,8 +12,11 @@ from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOp
 from vecsync_dagster.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vecsync_dagster.cli.overview import Overview
     from vecsync_dagster.cli.recordpages import RecordPage
+    from vecsync_dagster.ledger.check_results import CheckResult
     from vecsync_dagster.sync import Workspace
 
 __all__ = ["status"]
@@ -50,9 +53,16 @@ def status(
     format_: Annotated[
         Format, typer.Option("--format", "-f", help="csv is for records: with --entity.")
     ] = Format.TABLE,
+    failed_checks: Annotated[
+        bool, typer.Option("--failed-checks", help="Only the checks that failed when they were last made, and why.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit code 1 if a partition's last run or a check failed."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is synced: last sync, documents by status, retries that are due, what was rejected.
+    """Show what is synced: last sync, documents by status, failed checks, retries that are due, what was rejected.
 
     With --entity: each record with a badge for each of its collections (green synced, yellow ~ stale, red !
     failed, grey ? pending) and the error, the worst first, and the health of the whole in per cent. A record's
@@ -83,7 +93,9 @@ def status(
                 limit=limit,
                 page=page,
             )
-    if as_json or format_ is Format.JSON:
+    if failed_checks and not as_json:
+        _show_failed_checks(seen, output.stdout())
+    elif as_json or format_ is Format.JSON:
         output.print_json({**seen.as_dict(), **({} if records is None else records.as_dict())})
     elif records is not None:
         _show_records(records, as_csv=format_ is Format.CSV, in_full=identity is not None)
@@ -92,6 +104,8 @@ def status(
     else:
         output.stdout().print("nothing was synced yet; `vecsync sync all` does")
         _show_unreachable(seen)
+    if strict and not seen.healthy:
+        raise typer.Exit(1)
 
 
 def _show_records(records: RecordPage, *, as_csv: bool, in_full: bool) -> None:
@@ -131,10 +145,15 @@ def _show(seen: Overview) -> None:
     scopes = [(s.collection, s.scope, s.tenants, *s.counts.cells(), s.last_sync) for s in seen.scopes]
     print_table(out, scope_columns, scopes, title="Scopes")
     out.print()
-    last = (Column("last run"), Column("invalid", number=True, optional=True), Column("retries", optional=True))
+    last = (
+        Column("last run"),
+        Column("failed checks", rare=True),
+        Column("invalid", number=True, optional=True),
+        Column("retries", optional=True),
+    )
     tenant_columns = (Column("collection"), Column("tenant", shrink=True), *counts, *last)
     tenants = [
-        (p.collection, p.tenant, *p.counts.cells(), p.last_sync, p.outcome, p.rejected, p.retries)
+        (p.collection, p.tenant, *p.counts.cells(), p.last_sync, p.outcome, p.checks, p.rejected, p.retries)
         for p in seen.partitions
     ]
     print_table(out, tenant_columns, tenants, title="Tenants")
@@ -145,7 +164,26 @@ def _show(seen: Overview) -> None:
         if partition.error is not None:
             where = f"{partition.collection} of {partition.tenant}"
             output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
+    _show_failed_checks(seen, output.stderr())
     _show_unreachable(seen)
+
+
+def _show_failed_checks(seen: Overview, console: Console) -> None:
+    for partition in seen.partitions:
+        for check in partition.failed_checks:
+            _show_check(console, check, f"{partition.collection} of {partition.tenant}")
+    for check in seen.failed_checks:
+        _show_check(console, check, f"all of {check.entity}")
+
+
+def _show_check(console: Console, check: CheckResult, where: str) -> None:
+    state, style = ("warns", "yellow") if check.warning else ("failed", "red")
+    console.print(
+        f"check {check.check} {state} ({check.at:%Y-%m-%d %H:%M}Z): {where}: {check.message}",
+        style=style,
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _show_unreachable(seen: Overview) -> None:

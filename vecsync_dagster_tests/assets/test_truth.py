@@ -39,7 +39,7 @@ class Shown:
         assert result.success
 
     def full(self, *tenants: str) -> None:
-        self.run(mode="full", **({"partitions": [f"works|{tenant}" for tenant in tenants]} if tenants else {}))
+        self.run(mode="full", partitions=[f"works|{tenant}" for tenant in tenants] or None)
 
     def incremental(self, *tenants: str) -> None:
         for number, tenant in enumerate(TENANTS):

@@ -82,3 +82,29 @@ def test_a_collection_never_synced(fresh: Path) -> None:
     ran = vecsync("reconcile", "--config", fresh)
     assert ran.code == 0, ran.err
     assert "materials: never synced" in ran.out
+
+
+def test_status_knows_of_failed_checks_until_they_are_repaired(config: Path, synced: Path) -> None:
+    """A tenant that lost points is named by `status`, which fails under --strict, and is healthy after the repair."""
+    assert vecsync("status", "--strict", "--config", config).code == 0
+    damage(synced)
+    assert vecsync("sync", "all", "--full", "--no-record", "--config", config).code == 1
+    ran = vecsync("status", "--strict", "--config", config)
+    assert ran.code == 1
+    assert f"materials of {HOUSES}: 25 missing, 1 orphan" in " ".join(ran.err.split())
+    only = vecsync("status", "--failed-checks", "--config", config)
+    assert only.code == 0
+    assert [line.split(" (")[0] for line in only.out.splitlines() if f"materials of {HOUSES}" in line] == [
+        "check counts failed",
+        "check identity failed",
+    ]
+    by_tenant = {
+        (p["collection"], p["tenant"]): p for p in vecsync("status", "--json", "--config", config).json["partitions"]
+    }
+    failed = by_tenant["materials", HOUSES]["failed_checks"]
+    assert [(one["check"], one["passed"], one["warning"]) for one in failed] == [
+        ("counts", False, False),
+        ("identity", False, False),
+    ]
+    assert vecsync("reconcile", "--repair", "--config", config).code == 0
+    assert vecsync("status", "--strict", "--config", config).code == 0
