@@ -79,11 +79,13 @@ class Recognised(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Rows of a partition; those of them that the store should hold (content_hash is not null); those that failed."""
+    """Rows of a partition; those of them that the store should hold (content_hash is not null); those that failed;
+    those whose record is rejected now, while the store keeps its last good version."""
 
     rows: int
     held: int
     failures: Failures
+    stale: int = 0
 
 
 @dataclass(slots=True)

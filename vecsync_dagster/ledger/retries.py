@@ -79,6 +79,7 @@ class Retries(LedgerPart):
         query = select(
             select(func.count()).select_from(index_state).where(place).scalar_subquery(),
             func.count().filter(_T.content_hash.is_(None)),
+            func.count().filter(_T.status == "stale"),
             func.count().filter(_FAILED, _T.next_attempt_at.is_not(None)),
             func.count().filter(_FAILED, _T.next_attempt_at.is_(None), ~_REJECTED),
             func.count().filter(_FAILED, _T.next_attempt_at.is_(None), _REJECTED),
@@ -90,8 +91,8 @@ class Retries(LedgerPart):
             _T.entity.concat("") == entity,
         )
         with self.database.read() as connection:
-            rows, never_held, *failures = connection.execute(query).one()
-        return Tally(rows, rows - never_held, Failures(*failures))
+            rows, never_held, stale, *failures = connection.execute(query).one()
+        return Tally(rows, rows - never_held, Failures(*failures), stale)
 
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:

@@ -33,7 +33,7 @@ from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, still_live, stream_of
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, statuses, validation_outcome, verify
+from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, rejected_now, statuses, validation_outcome, verify
 
 __all__ = ["sync_tenant"]
 
@@ -353,20 +353,21 @@ def _moves_watermark(job: Job, name: str, stream: Stream) -> bool:
 
 
 def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
-    checks = [validation_outcome(part.figures)] if "documents" in job.options.stages else []
-    if job.options.depth == "apply" and job.options.retry:
-        t = part.target
-        checks.append(statuses(t, t.ledger.tally(t.entity, t.collection, t.tenant).failures))
-    if job.options.depth != "apply" or job.options.partial:
-        return checks
+    """Those that this run can make; the last results of others stay what they are."""
     full = job.mode == "full"
+    checks = [validation_outcome(part.figures)] if full and "documents" in job.options.stages else []
+    if job.options.depth != "apply":
+        return checks
+    t = part.target
     unidentified = part.figures.unidentified
     if not full:
         # Only a full run meets every record: what the ledger cannot keep is as it was then.
-        unidentified = last_full_run(job.ledger, job.name, part.target.collection, job.tenant).unidentified
+        unidentified = last_full_run(job.ledger, job.name, t.collection, job.tenant).unidentified
+        tally = t.ledger.tally(t.entity, t.collection, t.tenant)
+        checks.append(rejected_now(tally, unidentified))
+        if job.options.partial:
+            return [*checks, statuses(t, tally.failures)]
     identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.spared if full else job.source_rows()
-    return checks + verify(
-        part.target, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity
-    )
+    return checks + verify(t, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity)

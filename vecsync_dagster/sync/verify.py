@@ -22,6 +22,7 @@ __all__ = [
     "graded",
     "kept",
     "last_full_run",
+    "rejected_now",
     "statuses",
     "validation_outcome",
     "verify",
@@ -101,6 +102,18 @@ def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutc
         facts={"fetched": figures.fetched, "invalid": rejected},
         warning=not blocking,
         blocking=blocking,
+    )
+
+
+def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
+    """`validation` after a run that did not meet every record: what it did not meet is rejected still."""
+    rejected = tally.failures.rejected + tally.stale + unidentified
+    return CheckOutcome(
+        "validation",
+        passed=rejected == 0,
+        message=f"{rejected} records are rejected" if rejected else "all records are valid",
+        facts={"invalid": rejected},
+        warning=True,
     )
 
 

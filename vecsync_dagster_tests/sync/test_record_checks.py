@@ -47,6 +47,22 @@ def test_rejected_records_are_told_apart(four: Four) -> None:
     assert outcome.rows == []
 
 
+def test_a_run_that_did_not_meet_a_rejected_record_does_not_hide_it(four: Four) -> None:
+    """`validation` fails for as long as any record of the partition is rejected, whatever else was synced."""
+    four.insert(1, 2, 3)
+    four.sync(mode="full")
+    four.world.update(1, name="", code="", unit="")
+    four.insert(4)
+    four.world.update(4, name="", code="", unit="")
+    assert check(four.sync(mode="full")["tools"], "validation").facts["invalid"] == 2
+    four.world.update(2, name="another")
+    for results in (four.sync(mode="incremental"), four.world.sync(collections=["tools"], ids=("2",))):
+        outcome = check(results["tools"] if isinstance(results, dict) else results[0], "validation")
+        assert (outcome.passed, outcome.warning, outcome.facts["invalid"]) == (False, True, 2)
+    four.world.update(1, 4, name="valid again", code="c", unit="шт")
+    assert check(four.sync(mode="incremental")["tools"], "validation").passed
+
+
 def test_a_record_that_one_collection_lacks(four: Four) -> None:
     """The partition that lacks the record warns, with its id and why; the others do not."""
     four.insert(1, 2)
