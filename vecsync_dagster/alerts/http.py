@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Final
 
@@ -14,6 +15,7 @@ from vecsync_dagster.errors import AlertRefused, AlertUnsent
 
 __all__ = ["post"]
 
+_posting: ContextVar[bool] = ContextVar("posting", default=False)
 _LATER: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -41,14 +43,17 @@ def _status(client: httpx.Client, url: str, body: bytes, headers: Mapping[str, s
 
 @contextmanager
 def _urls_unlogged() -> Iterator[None]:
-    """httpx logs each request with its URL."""
-    logger = logging.getLogger("httpx")
-    logger.addFilter(_no_url)
+    """httpx logs each request with its URL, in the thread that sends it."""
+    mine = _posting.set(True)
     try:
         yield
     finally:
-        logger.removeFilter(_no_url)
+        _posting.reset(mine)
 
 
-def _no_url(record: logging.LogRecord) -> bool:
-    return not any(isinstance(argument, httpx.URL) for argument in record.args or ())
+def _not_ours(record: logging.LogRecord) -> bool:
+    return not _posting.get()
+
+
+# For good: one that is taken away at the end of a post is missing for another that is still under way.
+logging.getLogger("httpx").addFilter(_not_ours)

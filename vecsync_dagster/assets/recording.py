@@ -18,6 +18,7 @@ from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.checks import failing_last, grid_evaluation, headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
+from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
 
 __all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record", "record_checks"]
@@ -36,9 +37,10 @@ def dagster_home(config: Config) -> Path:
         return Path(named).resolve()
     home = config.state_folder / "dagster"
     settings = home / "dagster.yaml"
-    if not settings.exists():
+    if not settings.exists() or not settings.stat().st_size:
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            private_folder(home)
+            private_file(settings)
             settings.write_text(files("vecsync_dagster").joinpath("dagster.yaml").read_text(encoding="utf-8"))
         except OSError as error:
             raise OutputUnwritable(f"{home} cannot be written: {error.strerror}", path=str(home)) from error
@@ -49,7 +51,7 @@ def dagster_home(config: Config) -> Path:
 def open_instance(config: Config) -> Iterator[dg.DagsterInstance]:
     """One process at a time: two that open a new instance at once leave its SQLite storage broken for good."""
     home = dagster_home(config)
-    with FileLock(home / "vecsync.lock"), dg.DagsterInstance.from_config(str(home)) as instance:
+    with FileLock(home / "vecsync.lock", mode=0o600), dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
 

@@ -18,6 +18,7 @@ from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import Document, DocumentBatch, DocumentBuilder
 from vecsync_dagster.errors import OutputUnwritable
+from vecsync_dagster.private import user_umask
 from vecsync_dagster.sources.base import Read
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH
 from vecsync_dagster.sync import Workspace
@@ -135,7 +136,7 @@ def _destination(path: Path | None) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
             draft = Path(file.name)
             yield file
-        draft.chmod(0o644)
+        draft.chmod(0o666 & ~user_umask())
         draft.replace(path)
     except OSError as error:
         raise OutputUnwritable(

@@ -32,6 +32,7 @@ from vecsync_dagster.cli.ui import ui
 from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.cli.writeback import writeback
 from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.private import restrict_umask
 
 __all__ = ["app", "main"]
 
@@ -88,6 +89,7 @@ app.add_typer(alerts, name="alerts")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. `arguments` None: those of the process."""
+    restrict_umask()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter must not end a sync.
         if hasattr(stream, "reconfigure"):

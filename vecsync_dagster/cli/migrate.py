@@ -53,12 +53,13 @@ def migrate(
 
 def _make_folder(config: Config) -> None:
     from vecsync_dagster.errors import OutputUnwritable
+    from vecsync_dagster.private import private_folder
 
     if config.ledger.url is not None:
         return
     folder = config.state_folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputUnwritable(f"state folder {folder}: cannot be created: {reason}", folder=str(folder)) from error

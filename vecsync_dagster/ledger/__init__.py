@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.ledger.database import parse_url
 from vecsync_dagster.ledger.ledger import SqlLedger
 from vecsync_dagster.ledger.part import utc_now
+from vecsync_dagster.private import private_folder
 
 __all__ = ["Ledger", "SqlLedger", "build_ledger", "ledger_url"]
 
@@ -49,7 +50,7 @@ def ledger_url(config: LedgerConfig, *, state_folder: Path) -> str:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputUnwritable(f"state folder {folder}: cannot be created ({reason})", folder=str(folder)) from error

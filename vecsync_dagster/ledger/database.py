@@ -110,10 +110,11 @@ def parse_url(url: str) -> URL:
 
 
 def display_name(url: URL) -> str:
-    """How messages call the database: an SQLite file by its path, a server without the password."""
+    """How messages call the database: an SQLite file by its path, a server without the password and without options,
+    any of which may hold one."""
     if url.get_backend_name() == "sqlite":
         return url.database or "in memory"
-    return url.render_as_string(hide_password=True)
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: URL) -> Path | None:

@@ -18,6 +18,7 @@ from vecsync_dagster.errors import OutputUnwritable, PartitionBusy
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.ledger.part import LedgerPart
+from vecsync_dagster.private import private_folder
 
 __all__ = ["Holds"]
 
@@ -58,9 +59,9 @@ class Holds(LedgerPart):
     def _hold_file(self, folder: Path, entity: str, tenant: str) -> Iterator[None]:
         """The files stay: deleting one that somebody waits for would let two in."""
         # May be released by another thread than the one that took it.
-        lock = FileLock(folder / f"{entity}-{_digest(entity, tenant).hex()[:16]}.lock", thread_local=False)
+        lock = FileLock(folder / f"{entity}-{_digest(entity, tenant).hex()[:16]}.lock", thread_local=False, mode=0o600)
         try:
-            folder.mkdir(exist_ok=True)
+            private_folder(folder)
             lock.acquire(blocking=False)
         except Timeout:
             raise _busy(entity, tenant) from None

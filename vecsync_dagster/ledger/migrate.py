@@ -22,6 +22,7 @@ from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwr
 from vecsync_dagster.ledger.database import LOCK_TIMEOUT_S, display_name, sqlite_file
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.ledger.version import opened, refuse_newer, version_of
+from vecsync_dagster.private import private_file, private_folder
 
 __all__ = ["downgrade", "upgrade"]
 
@@ -84,10 +85,12 @@ def _file_lock(engine: Engine) -> Iterator[None]:
     if file is None:
         yield
         return
-    lock = FileLock(f"{file}.lock", timeout=LOCK_TIMEOUT_S)
+    lock = FileLock(f"{file}.lock", timeout=LOCK_TIMEOUT_S, mode=0o600)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.parent.exists():
+            private_folder(file.parent)
         lock.acquire()
+        private_file(file)  # what SQLite puts beside it has the same rights
     except Timeout as error:
         raise LedgerUnavailable(f"ledger {file}: another process is migrating it", ledger=str(file)) from error
     except OSError as error:

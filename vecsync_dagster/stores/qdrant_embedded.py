@@ -20,6 +20,7 @@ import qdrant_edge as edge
 from numpy.typing import NDArray
 
 from vecsync_dagster.errors import StoreRejected, VecsyncError
+from vecsync_dagster.private import private_folder
 from vecsync_dagster.space import Distance, Space
 from vecsync_dagster.stores.base import TENANT_ID, Hit, Point, StoredPoint
 from vecsync_dagster.stores.qdrant_common import (
@@ -108,7 +109,7 @@ class QdrantEmbeddedStore:
         with writing(self._folder.path):
             if building.exists():
                 shutil.rmtree(building)
-            building.mkdir()
+            private_folder(building)
         params = edge.EdgeVectorParams(size=space.dimensions, distance=_DISTANCES[space.distance])
         with _engine(collection, "create"):
             shard = edge.EdgeShard.create(str(building), edge.EdgeConfig(vectors=params))

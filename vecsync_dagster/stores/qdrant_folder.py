@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vecsync_dagster.errors import OutputUnwritable, StoreLocked, StoreRejected
+from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.qdrant_common import SERVICE
 
@@ -51,7 +52,7 @@ class Folder:
         self._timeout_s = lock_timeout_s
         self._reserve = reserve_bytes
         # Not local to a thread: whichever thread closes the store must be able to release it.
-        self._lock = FileLock(path / "vecsync.lock", thread_local=False)
+        self._lock = FileLock(path / "vecsync.lock", thread_local=False, mode=0o600)
         self._aliases: dict[str, Alias] = {}
 
     @property
@@ -64,7 +65,7 @@ class Folder:
         if self._lock.is_locked:
             return
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            private_folder(self.path)
             try:
                 self._lock.acquire(timeout=self._timeout_s, poll_interval=0.05)
             except Timeout as error:
@@ -124,6 +125,7 @@ class Folder:
         """Whole or not at all, also across a power cut."""
         with writing(self.path):
             new = self.path / f"{name}.tmp"
+            private_file(new)
             with new.open("w", encoding="utf-8") as file:
                 json.dump(value, file, ensure_ascii=False, indent=2)
                 file.flush()

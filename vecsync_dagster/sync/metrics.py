@@ -17,6 +17,7 @@ from filelock import FileLock
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.private import private_folder
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.health import health
 from vecsync_dagster.sync.options import PartitionResult
@@ -98,9 +99,9 @@ def _last(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / f"{METRICS}.lock")
+    lock = FileLock(folder / f"{METRICS}.lock", mode=0o600)
     with _writable(folder / METRICS):
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         lock.acquire()
     try:
         yield
@@ -125,7 +126,6 @@ def _write(folder: Path, metrics: Mapping[str, Any]) -> None:
             with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{METRICS}-", delete=False) as file:
                 draft = file.name
                 file.write(orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            Path(draft).chmod(0o644)  # a temporary file is its owner's alone; monitoring reads this one
             os.replace(draft, path)
         except OSError:
             if draft is not None:

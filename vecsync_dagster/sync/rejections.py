@@ -6,17 +6,23 @@ The only place outside the store and the snapshots that holds record values; it 
 from __future__ import annotations
 
 import json
-import logging.handlers
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.errors import OutputUnwritable
+from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync.rejection_files import rewrite_without
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["RejectionLog"]
 
@@ -25,62 +31,105 @@ KEPT_FILES = 3
 
 
 class RejectionLog:
-    """Appends {timestamp, entity_type, tenant, field, error, record} a line; the file is rotated at 50 MiB."""
+    """Appends {timestamp, entity_type, tenant, field, error, record} a line; the file is rotated at 50 MiB.
+
+    Several processes may write and rotate it: each holds the file itself locked meanwhile.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handler: logging.handlers.RotatingFileHandler | None = None
 
     def keep(self, entity: str, tenant: str, rejections: Sequence[Rejection]) -> None:
         """Raises OutputUnwritable where the file cannot be written."""
         now = datetime.now(UTC).isoformat()
-        for rejection in rejections:
-            line = {
-                "timestamp": now,
-                "entity_type": entity,
-                "tenant": tenant,
-                "field": rejection.field,
-                "error": rejection.error,
-                "record": rejection.record,
-            }
-            self._write(_json(line))
+        lines = [
+            _line(
+                {
+                    "timestamp": now,
+                    "entity_type": entity,
+                    "tenant": tenant,
+                    "field": rejection.field,
+                    "error": rejection.error,
+                    "record": rejection.record,
+                }
+            )
+            for rejection in rejections
+        ]
+        try:
+            while lines:
+                with self._locked() as file:
+                    lines = self._append(file, lines)
+        except OSError as error:
+            raise OutputUnwritable(
+                f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
+            ) from error
 
     def forget(self, entity: str, tenant: str | None) -> None:
         """Take out the records of a tenant, None: of the whole entity. Raises OutputUnwritable."""
-        self.close()
         try:
-            for name in (self.path.name, *(f"{self.path.name}.{n}" for n in range(1, KEPT_FILES + 1))):
-                rewrite_without(self.path.with_name(name), entity, tenant)
+            # Locked, so that no other process rotates or adds to what is being rewritten.
+            with self._locked() if self.path.exists() else nullcontext():
+                for name in (self.path.name, *(f"{self.path.name}.{n}" for n in range(1, KEPT_FILES + 1))):
+                    rewrite_without(self.path.with_name(name), entity, tenant)
         except OSError as error:
             raise OutputUnwritable(
                 f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
             ) from error
 
     def close(self) -> None:
-        if self._handler is not None:
-            self._handler.close()
-            self._handler = None
+        """Nothing is held open."""
 
-    def _write(self, line: str) -> None:
+    def _append(self, file: BinaryIO, lines: list[bytes]) -> list[bytes]:
+        """Writes what the file has room for, at least one line of an empty one; rotates before the others, which are
+        returned."""
+        size = os.fstat(file.fileno()).st_size
+        fitting = 0
+        for line in lines:
+            if size and size + len(line) >= MAX_BYTES:
+                break
+            size += len(line)
+            fitting += 1
+        file.write(b"".join(lines[:fitting]))
+        file.flush()
+        if fitting < len(lines):
+            self._rotate()
+        return lines[fitting:]
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """The file that has the name while it is locked: another process may rotate it before we have the lock."""
+        private_folder(self.path.parent)
+        while True:
+            private_file(self.path)
+            with self.path.open("ab") as file:
+                if sys.platform != "win32":
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if self._is_current(file):
+                    yield file
+                    return
+
+    def _is_current(self, file: BinaryIO) -> bool:
         try:
-            if self._handler is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._handler = _Rotating(self.path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
-            self._handler.emit(logging.makeLogRecord({"msg": line}))
-        except OSError as error:
-            raise OutputUnwritable(
-                f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
-            ) from error
+            return os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def _rotate(self) -> None:
+        """Oldest first; the locked file last, so that its lock holds until all names are right."""
+        names = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, KEPT_FILES + 1))]
+        for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+            if newer.exists():
+                newer.replace(older)
 
 
-def _json(line: dict[str, Any]) -> str:
+def _line(line: dict[str, Any]) -> bytes:
     """The line; a value that JSON cannot hold is shown by its type, and the others as they are."""
     try:
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
     except (TypeError, RecursionError):  # too deep, too long a number, half of a surrogate pair
         pass
     record = {str(name): _shown(value) for name, value in line["record"].items()}
-    return json.dumps({**line, "record": record}, default=str)
+    return json.dumps({**line, "record": record}, default=str).encode() + b"\n"
 
 
 def _shown(value: Any) -> Any:
@@ -88,10 +137,3 @@ def _shown(value: Any) -> Any:
         return json.loads(json.dumps(value, default=str, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         return f"<{type(value).__name__}: {type(error).__name__}>"
-
-
-class _Rotating(logging.handlers.RotatingFileHandler):
-    """The standard library's rotation; errors are raised instead of printed."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class names it)
-        raise

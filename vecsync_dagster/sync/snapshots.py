@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from vecsync_dagster.documents.validation import clean_any
 from vecsync_dagster.errors import OutputUnwritable, PartitionBusy, SourceRejected
+from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sources.base import Cursor, Page
 from vecsync_dagster.unreadable import json_or_reason, pylist
 
@@ -154,7 +155,7 @@ class SnapshotWriter:
 
     def __enter__(self) -> SnapshotWriter:
         with _writable(self._part):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
         return self
 
     def __exit__(
@@ -162,7 +163,7 @@ class SnapshotWriter:
     ) -> None:
         with _writable(self._part):
             if kind is None:
-                writer = self._writer or pq.ParquetWriter(self._part, pa.schema([]))
+                writer = self._writer or _parquet(self._part, pa.schema([]))
                 writer.add_key_value_metadata({_META: self._metadata()})
                 writer.close()
                 self._part.replace(self._path)
@@ -177,7 +178,7 @@ class SnapshotWriter:
 
     def _append(self, records: pa.RecordBatch) -> None:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._part, records.schema)
+            self._writer = _parquet(self._part, records.schema)
         schema = _common(self._writer.schema, records.schema)
         if [_kind(field) for field in schema] != [_kind(field) for field in self._writer.schema]:
             self._rewrite(schema)
@@ -187,11 +188,16 @@ class SnapshotWriter:
         assert self._writer is not None  # noqa: S101 (only called once something was written)
         self._writer.close()
         self._part.replace(self._old)
-        self._writer = pq.ParquetWriter(self._part, schema)
+        self._writer = _parquet(self._part, schema)
         with pq.ParquetFile(self._old) as file:
             for records in file.iter_batches():
                 self._writer.write_batch(_as(records, schema))
         self._old.unlink()
+
+
+def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    private_file(path)
+    return pq.ParquetWriter(path, schema)
 
 
 def _common(old: pa.Schema, new: pa.Schema) -> pa.Schema:
