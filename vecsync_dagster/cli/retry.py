@@ -41,8 +41,9 @@ def retry(
     """Try documents that failed again, the oldest attempt first: those that are due now.
 
     Dagster's sensor `vecsync_retry` does the same by itself. Only what failed is tried, in the collections where it
-    failed; a record that the database does not have any more is removed. A document that used up its retries
-    (sync.retry.max_retries) is permanent: it waits for --reset, or until it changes. A record that was rejected is not
+    failed; a record that the database does not have any more is removed. What failed in an outage is tried at once, and
+    no outage uses up a retry. A document that was itself refused more often than sync.retry.max_retries is permanent:
+    it waits for --reset, or until it changes. A record that was rejected is not
     tried: it waits until it is mended in the database. Exit code 1 if any failed again.
     """
     settings = read_config(ctx, config)

@@ -13,7 +13,7 @@ from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.errors import ConfigError
-from vecsync_dagster.ledger.record_states import FailedRow
+from vecsync_dagster.ledger.record_states import FailedRow, is_outage
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Workspace, retry_rows
 
@@ -114,11 +114,16 @@ class _Place:
         return self._ledger.failed_rows(self.entity, self._collections, ids=self._ids, limit=_AT_ONCE)
 
     def rows(self) -> list[FailedRow]:
-        """What to try: all that is due now; or with `ids` or `waiting` all that has retries left."""
+        """What to try: all that is due now, and what an outage made wait, which may be over; or with `ids` or
+        `waiting` all that has retries left."""
         if self._ids is not None or self._wanted.waiting:
             return [row for row in self.failed() if row.next_attempt_at is not None]
         now = self._ledger.now()
-        return self._ledger.failed_rows(self.entity, self._collections, due=now, limit=_AT_ONCE)
+        return [
+            row
+            for row in self.failed()
+            if row.next_attempt_at is not None and (row.next_attempt_at <= now or is_outage(row.error_code))
+        ]
 
 
 def _batches(rows: Sequence[FailedRow], size: int) -> Iterator[Sequence[FailedRow]]:

@@ -75,9 +75,9 @@ class RemovalGuard(Model):
 
 
 class RetryConfig(Model):
-    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries (T6). The retry worker
-    looks for due ones every `interval`, and tries at most `batch` documents of an entity at once; `enabled`: whether
-    its sensor is on from the start."""
+    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries of their own (T6).
+    The retry worker looks for due ones every `interval`, and tries at most `batch` documents of an entity at once;
+    `enabled`: whether its sensor is on from the start."""
 
     enabled: bool = True
     max_retries: Annotated[int, Field(ge=0)] = 5

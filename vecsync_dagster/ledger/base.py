@@ -62,6 +62,7 @@ class LedgerRow:
     field_hashes: str | None
     seen: bool
     """Whether this run made the row, or failed with it (last_seen_at is the run's own start)."""
+    last_attempt_at: datetime | None = None
 
 
 class RunStart(NamedTuple):

@@ -114,6 +114,7 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         _T.next_attempt_at,
         _T.field_hashes,
         seen,
+        _T.last_attempt_at,
     ).where(_IN_COLLECTION, _among(dialect))
 
 

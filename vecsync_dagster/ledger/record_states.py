@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-__all__ = ["SEVERITY", "CollectionState", "FailedRow", "Failures", "RecordState", "Status", "worst"]
+__all__ = ["SEVERITY", "CollectionState", "FailedRow", "Failures", "RecordState", "Status", "is_outage", "worst"]
 
 Status = Literal["pending", "synced", "stale", "failed"]
 
 SEVERITY: Final[Mapping[Status, int]] = {"synced": 0, "pending": 1, "stale": 2, "failed": 3}
 """How bad a status is; a collection that has no row of the record is `pending`."""
+
+
+_OF_ONE_DOCUMENT: Final = ("_REJECTED", "VALIDATION_ERROR", "INTERNAL_ERROR")
+
+
+def is_outage(code: str) -> bool:
+    """Whether a failed document has this code because a whole service failed, not the document itself."""
+    return not code.endswith(_OF_ONE_DOCUMENT)
 
 
 def worst(statuses: Iterable[Status]) -> Status:

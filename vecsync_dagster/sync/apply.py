@@ -26,7 +26,16 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.writing import leave_mark
 
-__all__ = ["BatchFailed", "apply_changes", "backoff", "embed_changes", "fail_changes", "mark_rejected", "remove"]
+__all__ = [
+    "BatchFailed",
+    "apply_changes",
+    "backoff",
+    "embed_changes",
+    "fail_changes",
+    "mark_rejected",
+    "outage_backoff",
+    "remove",
+]
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -44,7 +53,9 @@ def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) 
         with contained(f"{target}: writing a batch"):
             batch.write(changes)
     except VecsyncError as error:
-        batch.fail([(change, error) for change in changes if change.document.document_id not in batch.confirmed])
+        done = batch.confirmed | batch.refused
+        left = [change for change in changes if change.document.document_id not in done]
+        batch.fail([(change, error) for change in left], alone=False)
         raise BatchFailed(error, batch.figures) from error
     return batch.figures
 
@@ -52,7 +63,7 @@ def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) 
 def fail_changes(target: Target, changes: Sequence[Change], error: VecsyncError, seen_at: datetime) -> Figures:
     """Mark a batch as failed whose store cannot be reached at all: nothing is tried, and nothing paid for."""
     batch = _Batch(target, seen_at)
-    batch.fail([(change, error) for change in changes])
+    batch.fail([(change, error) for change in changes], alone=False)
     return batch.figures
 
 
@@ -121,14 +132,22 @@ def backoff(failures: int, config: RetryConfig) -> timedelta | None:
     return min(config.base * factor, config.cap)
 
 
+def outage_backoff(waited: timedelta | None, config: RetryConfig) -> timedelta:
+    """Time to wait in an outage, after the wait before; it never ends. The next run that gets there tries at once."""
+    if waited is None:
+        return min(config.base, config.cap)
+    return min(max(waited, config.base) * config.multiplier, config.cap)
+
+
 class _Batch:
-    """One batch on its way: who was confirmed, and the figures so far."""
+    """One batch on its way: who was confirmed, who failed alone, and the figures so far."""
 
     def __init__(self, target: Target, seen_at: datetime) -> None:
         self.target = target
         self.seen_at = seen_at
         self.figures = Figures()
         self.confirmed: set[str] = set()
+        self.refused: set[str] = set()
 
     def write(self, changes: Sequence[Change]) -> None:
         if any(self._moved(change) for change in changes):
@@ -185,18 +204,22 @@ class _Batch:
             for tenant in sorted({t.tenant, *(row.tenant for row in rows.values())}):
                 leave_mark(t, tenant)
 
-    def fail(self, failures: Sequence[tuple[Change, VecsyncError]]) -> None:
+    def fail(self, failures: Sequence[tuple[Change, VecsyncError]], *, alone: bool = True) -> None:
+        """`alone`: the errors are about single documents, and count against their retries; those of a whole service
+        count against nobody's."""
         if not failures:
             return
         t = self.target
         now = t.ledger.now()
         fields = self._fields([change for change, _ in failures])
         rows = [
-            _failure(change, error, t.settings.retry, now, modified)
+            _failure(change, error, t.settings.retry, now, modified, alone=alone)
             for (change, error), (_, modified) in zip(failures, fields, strict=True)
         ]
         t.ledger.fail(t.entity, t.collection, t.tenant, t.space, rows, self.seen_at)
         self.figures.failed += len(rows)
+        if alone:
+            self.refused.update(row.document_id for row in rows)
 
     def _fields(self, changes: Sequence[Change]) -> list[_Fields]:
         """Of each document the hashes of its fields, and which of them changed since the store last confirmed it."""
@@ -229,10 +252,16 @@ def _write(change: Change, *, vector_written: bool, fields: _Fields = (None, Non
 
 
 def _failure(
-    change: Change, error: VecsyncError, config: RetryConfig, now: datetime, modified: tuple[str, ...] | None
+    change: Change,
+    error: VecsyncError,
+    config: RetryConfig,
+    now: datetime,
+    modified: tuple[str, ...] | None,
+    *,
+    alone: bool,
 ) -> Failed:
-    count = change.retry_count + 1
-    wait = backoff(count, config)
+    count = change.retry_count + alone
+    wait = backoff(count, config) if alone else outage_backoff(change.waited, config)
     return Failed(
         document_id=change.document.document_id,
         db_id=change.document.db_id,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from vecsync_dagster.documents import Document
@@ -44,8 +45,21 @@ class Change:
     @property
     def retry_count(self) -> int:
         """Failed attempts so far of just this version of the document."""
+        return self.row.retry_count if self.row and self._attempted else 0
+
+    @property
+    def waited(self) -> timedelta | None:
+        """How long the last failed attempt of just this version of the document made it wait; None where there was
+        none, or none was to follow."""
+        row = self.row
+        if row is None or row.next_attempt_at is None or row.last_attempt_at is None or not self._attempted:
+            return None
+        return row.next_attempt_at - row.last_attempt_at
+
+    @property
+    def _attempted(self) -> bool:
         attempted = attempt_hash(self.document.content_hash, self.document.payload_hash)
-        return self.row.retry_count if self.row and self.row.attempt_hash == attempted else 0
+        return self.row is not None and self.row.attempt_hash == attempted
 
 
 def decide(

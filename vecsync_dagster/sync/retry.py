@@ -7,6 +7,7 @@ by id, and only the collections that failed are tried. A record that the source 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync.apply import backoff
@@ -21,10 +22,20 @@ Stop = Callable[[], bool]
 
 
 def due_rows(workspace: Workspace, entity: str, limit: int | None = None) -> list[FailedRow]:
-    """What the worker would try now: at most `limit` documents, `sync.retry.batch` where it is None."""
-    ledger, batch = workspace.ledger, workspace.config.sync.retry.batch
+    """What the worker would try now: at most `limit` documents, `sync.retry.batch` where it is None.
+
+    Where more are due each collection gets its share: one whose store or provider is down must not keep the others
+    waiting behind all of its documents.
+    """
+    ledger, now = workspace.ledger, workspace.ledger.now()
+    most = workspace.config.sync.retry.batch if limit is None else limit
     names = tuple(workspace.entity(entity).collections)
-    return ledger.failed_rows(entity, names, due=ledger.now(), limit=batch if limit is None else limit)
+    rows = ledger.failed_rows(entity, names, due=now, limit=most)
+    if len(rows) < most or len(names) == 1:
+        return rows
+    shares = [ledger.failed_rows(entity, [name], due=now, limit=most) for name in names]
+    in_turn = [row for turn in zip_longest(*shares) for row in turn if row is not None]
+    return in_turn[:most]
 
 
 def retry_due(workspace: Workspace, entity: str, *, stop: Stop | None = None) -> list[PartitionResult]:

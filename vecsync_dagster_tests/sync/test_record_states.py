@@ -67,7 +67,7 @@ def test_fault_07_a_change_that_failed_is_not_taken_for_done(four: Four) -> None
     four.sync()
     failed = four.states()[1].collections["tools"]
     assert (failed.status, failed.content_hash, failed.vector_version) == ("failed", old, 1)
-    assert (failed.error_code, failed.retry_count, failed.modified_fields) == ("EMBEDDING_UNAVAILABLE", 1, ("name",))
+    assert (failed.error_code, failed.retry_count, failed.modified_fields) == ("EMBEDDING_UNAVAILABLE", 0, ("name",))
     four.provider.recover()
     four.sync()
     synced = four.states()[1].collections["tools"]

@@ -40,6 +40,13 @@ def failed_once(four: Four, *ids: int) -> None:
     four.sync()
 
 
+def refused_once(four: Four, *ids: int) -> None:
+    """New records whose functionality the store refused, one by one."""
+    four.insert(*ids)
+    four.store_refuses("functionality")
+    four.sync()
+
+
 FAULTS = [
     ("down", "QDRANT_UNAVAILABLE"),
     ("hangs", "QDRANT_TIMEOUT"),
@@ -62,17 +69,17 @@ def break_it(four: Four, fault: str) -> None:
 
 @pytest.mark.parametrize(("fault", "code"), FAULTS)
 def test_a_failed_document_is_retried_on_schedule(four: Four, fault: str, code: str) -> None:
-    """Not a second before its time; the back-off doubles; after it works the row is synced with no retries counted,
-    and no vector was paid for twice."""
+    """Not a second before its time; the back-off doubles; an outage counts against nobody's retries; after it works
+    the row is synced, and no vector was paid for twice."""
     four.insert(1)
     four.sync()
     four.world.update(1, code="another")
     break_it(four, fault)
     with four.world.impatient("store") if fault == "hangs" else nullcontext():
         four.sync("functionality")
-        for number, wait in enumerate(WAITS[:2], 1):
+        for wait in WAITS[:2]:
             row = state(four)
-            assert (row.status, row.error_code, row.retry_count) == ("failed", code, number)
+            assert (row.status, row.error_code, row.retry_count) == ("failed", code, 0)
             assert row.next_attempt_at == four.now + timedelta(seconds=wait)
             four.later(seconds=wait - 1)
             assert (due(four), retry(four)) == ([], [])
@@ -92,7 +99,7 @@ def test_a_failed_document_is_retried_on_schedule(four: Four, fault: str, code: 
 
 def test_after_five_retries_it_is_permanent(four: Four) -> None:
     """Six failures in all; then neither the worker nor a full run tries it, until it is reset or changes."""
-    failed_once(four, 1, 2)
+    refused_once(four, 1, 2)
     for wait in WAITS:
         four.later(seconds=wait)
         retry(four)
@@ -115,7 +122,7 @@ def test_after_five_retries_it_is_permanent(four: Four) -> None:
 
 def test_a_change_of_a_permanent_one_counts_anew(four: Four) -> None:
     """Another version of a document has all its retries."""
-    failed_once(four, 1)
+    refused_once(four, 1)
     for wait in WAITS:
         four.later(seconds=wait)
         retry(four)
@@ -169,7 +176,7 @@ def test_a_source_that_fails_removes_nothing(four: Four) -> None:
     assert (result.outcome, result.figures.removed) == ("failed", 0)
     with four.world.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE away RENAME TO works")
-    assert (state(four).retry_count, state(four).status) == (1, "failed")
+    assert (state(four).retry_count, state(four).status) == (0, "failed")
     assert due(four) == []
     four.later(seconds=5)
     assert retry(four)[0].ok
@@ -223,4 +230,4 @@ def test_a_partition_that_is_busy_does_not_stop_others(small: Four) -> None:
         assert retry_due(workspace, ENTITY)[0].ok
     small.later(seconds=3)
     assert [row for row, _ in due(small)] == ["1", "2"]
-    assert [state(small, n).retry_count for n in (1, 2, 3)] == [1, 1, 0]
+    assert [state(small, n).retry_count for n in (1, 2, 3)] == [0, 0, 0]

@@ -128,7 +128,7 @@ def test_the_watermark_and_the_snapshot_stay(four: Four) -> None:
 def test_a_permanent_failure_is_tried_when_somebody_asks(four: Four) -> None:
     """Whoever names the record gets an attempt; if it works, the record is synced with no retries counted."""
     four.insert(1)
-    four.store_is_down("tools")
+    four.store_refuses("tools")
     four.sync()
     with four.world.workspace() as workspace:
         while workspace.ledger.failed_rows(ENTITY, ["tools"])[0].next_attempt_at is not None:
