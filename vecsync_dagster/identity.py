@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from vecsync_dagster.numbers import all_digits
 
-__all__ = ["KEY_NATIVE", "KEY_TEXT", "Key", "key_parts", "key_text", "native_of", "number_text"]
+__all__ = ["KEY_NATIVE", "KEY_TEXT", "Key", "differ", "key_parts", "key_text", "native_of", "number_text"]
 
 KEY_TEXT = "vecsync:key"
 """The column of a source's records that holds the text of the key, where that is not the text of one field."""
@@ -42,6 +42,11 @@ class Key(str):
 def native_of(key: str) -> str | None:
     """The key in the source's own notation, where that is known."""
     return key.native if isinstance(key, Key) else None
+
+
+def differ(one: str, other: str) -> bool:
+    """Whether two keys of one text are known to be different ones."""
+    return None not in (natives := (native_of(one), native_of(other))) and natives[0] != natives[1]
 
 
 def key_text(parts: Iterable[str | None]) -> str:

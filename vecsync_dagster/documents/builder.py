@@ -13,6 +13,7 @@ from vecsync_dagster.config.models import CollectionConfig, EntityConfig
 from vecsync_dagster.documents.columns import CleanBatch, Cleaner, Problem, Records
 from vecsync_dagster.documents.hashing import content_hasher, payload_hash, point_id, record_hashes
 from vecsync_dagster.documents.render import Template, is_empty
+from vecsync_dagster.identity import Key
 from vecsync_dagster.stores.base import CONTENT_HASH, GLOBAL, PAYLOAD_HASH
 
 __all__ = ["Document", "DocumentBatch", "DocumentBuilder", "Rejection", "document_id"]
@@ -35,6 +36,10 @@ class Document:
     record_hash: str | None = dataclasses.field(default=None, compare=False)
     db_key: str | None = dataclasses.field(default=None, compare=False)
     _point_id: str = dataclasses.field(default="", repr=False, compare=False)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.db_id, self.db_key)
 
     @property
     def text(self) -> str:
@@ -70,6 +75,7 @@ class Rejection:
     field: str | None
     error: str
     record: dict[str, Any] = dataclasses.field(repr=False)
+    db_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +215,7 @@ class _Collection:
                 except Exception as error:  # noqa: BLE001 (whatever it is, it is this record's)
                     problem = Problem(self._id, f"no document can be made of the record ({type(error).__name__})")
             if problem is not None:
-                built.rejections.append(self._rejection(db_id, problem, batch.record(row)))
+                built.rejections.append(self._rejection(db_id, problem, batch.record(row), batch.own_keys[row]))
         return built
 
     def _document(
@@ -221,6 +227,6 @@ class _Collection:
         identity = payload["id"]
         return Document(identity, db_id, self._entity, payload, content, hashed, texts, self._template, record_hash)
 
-    def _rejection(self, db_id: str | None, problem: Problem, record: dict[str, Any]) -> Rejection:
+    def _rejection(self, db_id: str | None, problem: Problem, record: dict[str, Any], db_key: str | None) -> Rejection:
         identity = None if db_id is None else self._prefix + db_id
-        return Rejection(db_id, identity, "VALIDATION_ERROR", problem.field, problem.reason, record)
+        return Rejection(db_id, identity, "VALIDATION_ERROR", problem.field, problem.reason, record, db_key)

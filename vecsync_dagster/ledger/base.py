@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap64
 
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import FailedRow, Failures, RecordState, Status
 from vecsync_dagster.sources.base import Cursor, Fingerprint
@@ -42,12 +43,15 @@ __all__ = [
 ]
 
 
+_NO_KEY = Key("")
+
+
 # What is made once a document and run is not frozen: a frozen one takes three times as long to make.
 @dataclass(slots=True)
 class LedgerRow:
     """What `changes.decide` needs to know of a document. Hashes are those the store confirmed
     (None: it never held the document); `attempt_hash` is that of the last attempt that failed. `number` is the
-    row's own, never given to another one."""
+    row's own, never given to another one. `key`: of the record."""
 
     number: int
     document_id: str
@@ -63,6 +67,7 @@ class LedgerRow:
     seen: bool
     """Whether this run made the row, or failed with it (last_seen_at is the run's own start)."""
     last_attempt_at: datetime | None = None
+    key: Key = _NO_KEY
 
 
 class RunStart(NamedTuple):
@@ -93,7 +98,7 @@ class Tally(NamedTuple):
 class Confirmed:
     """A write the store confirmed. `vector_written` raises vector_version by one. `record_hash`: see
     `Ledger.recognise`. `modified_fields`: names of what changed in it (None: not known, or nothing did; the last
-    ones stay)."""
+    ones stay). `db_key`: `identity.Key.native` of the record."""
 
     document_id: str
     db_id: str
@@ -104,6 +109,7 @@ class Confirmed:
     record_hash: str | None = None
     field_hashes: str | None = None
     modified_fields: tuple[str, ...] | None = None
+    db_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,7 @@ class Failed:
     next_attempt_at: datetime | None
     """None: permanent, until reset or until the document changes."""
     modified_fields: tuple[str, ...] | None = None
+    db_key: str | None = None
 
 
 @dataclass(slots=True)
@@ -128,7 +135,7 @@ class LedgerPoint:
 
     point_id: str
     document_id: str
-    db_id: str
+    db_id: Key
     tenant: str
     content_hash: str
     payload_hash: str
@@ -346,8 +353,8 @@ class Ledger(Protocol):
         """Delete those rows of the partition: after the store confirmed the removal."""
         ...
 
-    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[str]:
-        """db ids of failed rows whose next attempt is due, oldest attempt first."""
+    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
+        """Keys of failed rows whose next attempt is due, oldest attempt first."""
         ...
 
     def now(self) -> datetime:

@@ -69,7 +69,16 @@ NO_ERROR: Final[Mapping[str, Any]] = {
 }
 """A document that is known to be right: no trace of earlier attempts."""
 
-WRITTEN: Final = ("document_id", "db_id", "point_id", "content_hash", "payload_hash", "record_hash", "field_hashes")
+WRITTEN: Final = (
+    "document_id",
+    "db_id",
+    "point_id",
+    "content_hash",
+    "payload_hash",
+    "record_hash",
+    "field_hashes",
+    "db_key",
+)
 """What `confirm` is told of each document; then its modified fields, and how many vectors were written (0 or 1)."""
 
 # Statements that name their documents go by the table's key. Without statistics (SQLite; a new PostgreSQL
@@ -115,6 +124,8 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         _T.field_hashes,
         seen,
         _T.last_attempt_at,
+        _T.db_id,
+        _T.db_key,
     ).where(_IN_COLLECTION, _among(dialect))
 
 
@@ -242,7 +253,7 @@ def fail(dialect: str) -> Insert:
     kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
-    for name in ("space", "db_id", "point_id"):
+    for name in ("space", "db_id", "db_key", "point_id"):
         values[name] = case((never_held, new[name]), else_=_T[name])
     return insert.on_conflict_do_update(
         index_elements=[_T.collection, _T.document_id],

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Connection, Delete, Update
 
 from vecsync_dagster.errors import LedgerRejected
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import document_statements as statements
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
@@ -31,7 +32,8 @@ class Documents(LedgerPart):
         with self.database.read() as connection:
             for some in chunks(ids):
                 for row in connection.execute(statement, {**values, "ids": some}).all():
-                    found[row[1]] = LedgerRow(*row)
+                    known = found[row[1]] = LedgerRow(*row[:-2])
+                    known.key = Key(*row[-2:])
         return found
 
     def confirm(
@@ -178,6 +180,7 @@ def _failed(failure: Failed) -> dict[str, Any]:
     return {
         "document_id": failure.document_id,
         "db_id": failure.db_id,
+        "db_key": failure.db_key,
         "point_id": failure.point_id,
         "attempt_hash": failure.attempt_hash,
         "error_code": failure.error_code,

@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 from pyroaring import BitMap64
 from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, literal, or_, select, tuple_, update
 
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
@@ -85,15 +86,15 @@ class Partitions(LedgerPart):
         with self.database.write() as connection:
             connection.execute(_set_seen(self.database.dialect), values)
 
-    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[str]:
+    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
         query = (
-            select(_T.db_id)
+            select(_T.db_id, _T.db_key)
             .where(_in(entity, collection, tenant), NOT_SYNCED, _T.status == "failed", _T.next_attempt_at <= now)
             .order_by(_T.last_attempt_at, _T.document_id)
             .limit(limit)
         )
         with self.database.read() as connection:
-            return list(connection.scalars(query))
+            return [Key(*row) for row in connection.execute(query)]
 
     def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
         place = _in(entity, collection, tenant)
@@ -119,11 +120,12 @@ class Partitions(LedgerPart):
         if tenant is None:
             yield from self._points_of_all(entity, collection, chunk)
             return
-        query = select(_T.point_id, _T.document_id, _T.db_id, _T.tenant_id, _T.content_hash, _T.payload_hash).where(
+        keys = (_T.point_id, _T.document_id, _T.db_id, _T.db_key)
+        query = select(*keys, _T.tenant_id, _T.content_hash, _T.payload_hash).where(
             _in(entity, collection, tenant), _HELD
         )
         for rows in self._by_key(query, (_T.point_id, _T.document_id), chunk):
-            yield [LedgerPoint(*row) for row in rows]
+            yield [_point(*row) for row in rows]
 
     def _points_of_all(self, entity: str, collection: str, chunk: int) -> Iterator[list[LedgerPoint]]:
         """The partitions merged, in memory that is bounded also where they are many."""
@@ -264,3 +266,7 @@ def _set_watermark(dialect: str) -> Insert:
     insert = insert_into(watermark, dialect)
     values = {name: insert.excluded[name] for name in ("cursor_value", "cursor_id", "settings", "updated_at")}
     return insert.on_conflict_do_update(index_elements=[_W.entity, _W.collection, _W.tenant_id], set_=values)
+
+
+def _point(point: str, document: str, db_id: str, db_key: str | None, *rest: str) -> LedgerPoint:
+    return LedgerPoint(point, document, Key(db_id, db_key), *rest)

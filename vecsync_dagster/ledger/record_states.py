@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from vecsync_dagster.identity import Key
+
 __all__ = ["SEVERITY", "CollectionState", "FailedRow", "Failures", "RecordState", "Status", "is_outage", "worst"]
 
 Status = Literal["pending", "synced", "stale", "failed"]
@@ -54,7 +56,7 @@ class RecordState:
     """One record in all collections of its entity, in their order."""
 
     tenant: str
-    db_id: str
+    db_id: Key
     document_id: str
     collections: Mapping[str, CollectionState]
 
@@ -70,7 +72,7 @@ class FailedRow:
     collection: str
     tenant: str
     document_id: str
-    db_id: str
+    db_id: Key
     error_code: str
     retry_count: int
     next_attempt_at: datetime | None

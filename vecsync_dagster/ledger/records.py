@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Subquery, and_, case, func, select
 
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.record_states import SEVERITY, CollectionState, RecordState, Status
 from vecsync_dagster.ledger.tables import index_state
@@ -55,7 +56,7 @@ class Records(LedgerPart):
             page = connection.scalars(query.limit(limit).offset(offset)).all()
             place = and_(_place(entity, collections, tenant), _T.document_id.in_(page))
             rows = connection.execute(
-                select(_T.document_id, _T.tenant_id, _T.db_id, _T.collection, *_STATE).where(place)
+                select(_T.document_id, _T.tenant_id, _T.db_id, _T.collection, _T.db_key, *_STATE).where(place)
             ).all()
         found: dict[str, list[Row[*tuple[Any, ...]]]] = {identity: [] for identity in page}
         for row in rows:
@@ -109,9 +110,11 @@ def _ranked(
 
 
 def _record(rows: Sequence[Row[*tuple[Any, ...]]], collections: Sequence[str]) -> RecordState:
-    states = {row[3]: _state(*row[4:]) for row in rows}
+    states = {row[3]: _state(*row[5:]) for row in rows}
     document_id, tenant, db_id, *_ = rows[0]
-    return RecordState(tenant, db_id, document_id, {name: states.get(name, CollectionState()) for name in collections})
+    db_key = next((row[4] for row in rows if row[4] is not None), None)
+    complete = {name: states.get(name, CollectionState()) for name in collections}
+    return RecordState(tenant, Key(db_id, db_key), document_id, complete)
 
 
 def _state(*values: Any) -> CollectionState:

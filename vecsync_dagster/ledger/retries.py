@@ -9,6 +9,7 @@ from typing import Final, get_args
 from sqlalchemy import ColumnElement, and_, func, literal_column, select, true, update
 
 from vecsync_dagster.errors import ValidationFailed
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import Tally
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
@@ -47,13 +48,17 @@ class Retries(LedgerPart):
                 _T.error_code,
                 _T.retry_count,
                 _T.next_attempt_at,
+                _T.db_key,
             )
             .where(_of(entity, collections, ids), when, true() if tenant is None else _T.tenant_id == tenant)
             .order_by(_T.last_attempt_at, _T.document_id, _T.collection)
             .limit(limit)
         )
         with self.database.read() as connection:
-            return [FailedRow(*row) for row in connection.execute(query)]
+            return [
+                FailedRow(collection, whose, identity, Key(db_id, db_key), code, count, due_at)
+                for collection, whose, identity, db_id, code, count, due_at, db_key in connection.execute(query)
+            ]
 
     def reset(self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None) -> int:
         now = self._now()

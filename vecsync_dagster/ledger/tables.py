@@ -130,6 +130,7 @@ index_state = Table(
     Column("modified_fields", Text),  # a JSON list of names
     Column("record_hash", Text),  # of the whole record, as it was when the hashes were confirmed
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("db_key", Text),  # in the source's own notation, where db_id does not tell the type
     UniqueConstraint("collection", "document_id", name="uq_index_state_document"),
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     # Counts go by the indexes alone: a row that is synced is one that the store holds.

@@ -8,7 +8,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-__all__ = ["Cursor", "Filtered", "Fingerprint", "Fingerprinting", "Losable", "Page", "Read", "Source", "WritesBack"]
+__all__ = [
+    "Cursor",
+    "Filtered",
+    "Fingerprint",
+    "Fingerprinting",
+    "Knowing",
+    "Losable",
+    "Page",
+    "Read",
+    "Source",
+    "WritesBack",
+    "is_certain",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class Page:
     `{b"vecsync": b"json"}` marks text that holds JSON. Batches of one read may differ in a column's type:
     one that holds a value its declared type cannot (SQLite) has text or JSON text there, in which every
     value is what it would be in any other batch. A batch may be empty beside tombstones.
-    `tombstones` are ids (as text) of rows that the source says are gone.
+    `tombstones` are ids (as text, or `identity.Key`) of rows that the source says are gone.
     `cursor` is the place to go on from once this page and all before it are applied (None if the
     source has no modification time, or if the read was by ids or a part of a full read). A full read is
     not in the order of time: there only the last page's cursor may be kept, after the read has ended.
@@ -147,6 +159,21 @@ class Losable(Protocol):
         """Why an incremental read from `what.since` would miss something, so that only a full one will do; None
         where it would not. Asked before `read`, which raises what keeps this from knowing."""
         ...
+
+
+@runtime_checkable
+class Knowing(Protocol):
+    """A source that cannot find every record by the text of its key."""
+
+    def certain(self, key: str) -> bool:
+        """Whether a read by this key that does not find the record means that it is not there."""
+        ...
+
+
+def is_certain(source: Source, key: str) -> bool:
+    """Whether a read by this key that does not find the record means that it is not there: by its text, unless the
+    source says otherwise."""
+    return source.certain(key) if isinstance(source, Knowing) else True
 
 
 @dataclass(frozen=True, slots=True)

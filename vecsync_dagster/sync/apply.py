@@ -107,6 +107,7 @@ def mark_rejected(
             error=rejection.error,
             retry_count=0,
             next_attempt_at=None,
+            db_key=rejection.db_key,
         )
         for identity, rejection in never
     ]
@@ -246,6 +247,7 @@ def _write(change: Change, *, vector_written: bool, fields: _Fields = (None, Non
         payload_hash=change.document.payload_hash,
         vector_written=vector_written,
         record_hash=change.document.record_hash,
+        db_key=change.document.db_key,
         field_hashes=hashes,
         modified_fields=modified,
     )
@@ -272,6 +274,7 @@ def _failure(
         retry_count=count,
         next_attempt_at=None if wait is None else now + wait,
         modified_fields=modified,
+        db_key=change.document.db_key,
     )
 
 

@@ -83,6 +83,9 @@ class Job:
             self._noted.update(id(r.record) for r in fresh)
             self.rejections.keep(self.name, self.tenant, fresh)
 
+    def note(self, collection: str, text: str) -> None:
+        self.notes[collection] = "; ".join(filter(None, (self.notes.get(collection), text)))
+
     def page_done(self) -> None:
         self._noted.clear()
 

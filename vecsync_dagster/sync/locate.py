@@ -22,14 +22,16 @@ def locate(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | 
     known = _known(workspace, entity, ids, tenant)
     tenants = [tenant] if tenant is not None else list(dict.fromkeys([*known, *workspace.tenants(entity)]))
     places: dict[str, list[str]] = {}
-    missing = list(dict.fromkeys(ids))
+    # By the keys that the ledger has, where it has them: a text may be that of keys of several types.
+    missing = {one: one for one in ids} | {str(one): one for theirs in known.values() for one in theirs}
     for candidate in tenants:
         if not missing:
             break
-        found = set(_in_source(workspace, entity, candidate, missing))
+        found = sorted(
+            {one for one in _in_source(workspace, entity, candidate, list(missing.values())) if one in missing}
+        )
         if found:
-            places[candidate] = sorted(found)
-            missing = [one for one in missing if one not in found]
+            places[candidate] = [missing.pop(one) for one in found]
     for candidate, theirs in known.items():
         # What the ledger has under this tenant, the source may have under another one by now: both need a look.
         places[candidate] = list(dict.fromkeys([*places.get(candidate, []), *theirs]))

@@ -13,12 +13,14 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
+from vecsync_dagster.identity import differ, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
-from vecsync_dagster.sources.base import Source
+from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, mark_rejected, remove
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.owners import Claim, contested, live, refusal
 from vecsync_dagster.sync.reconcile import mend_unfinished
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.writing import Writing, leave_mark
@@ -54,6 +56,8 @@ class PartitionSync:
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
+        source: Source,
+        note: Callable[[str], None],
     ) -> None:
         """`executor` embeds and writes batches; `ledger_thread` looks up and marks rows, so that this never waits
         behind a batch. `watch` is told the figures while batches are waited for; once `stop` says True no batch is
@@ -61,7 +65,8 @@ class PartitionSync:
 
         `unreachable`: why the store cannot be had; the first batch is marked with it, and the run ends. `asked`:
         the ids of the records that are read, if it is not all of them. `live`: asks the source which of these
-        documents it has under this tenant now; None where what is read is what the source has now.
+        documents it has under this tenant now; None where what is read is what the source has now. `source`
+        is asked about single records only. `note` is told what people should know of the run besides its figures.
         """
         self.target = target
         self.depth = depth
@@ -81,6 +86,8 @@ class PartitionSync:
         self._keep_rejected = keep_rejected
         self._watch = watch
         self._stop = stop
+        self._source = source
+        self._note = note
         self._buffer: list[Change] = []
         self._running: dict[Future[Figures], list[Change]] = {}
         self._pending: set[str] = set()
@@ -176,8 +183,9 @@ class PartitionSync:
         if self._asked is not None:
             self._met.update(ids)
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-        documents, duplicates = self._split(self._ours(batch.documents, rows), rows)
-        rejections = batch.rejections + ([] if again else duplicates)
+        documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
+        documents, duplicates = self._split(documents, rows)
+        rejections = batch.rejections + ([] if again else refused + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         self._reject(rejections, rows)
         changes = decide(
@@ -218,6 +226,24 @@ class PartitionSync:
     def _space(self) -> str:
         return str(self.target.space)
 
+    def _refuse(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
+        """The documents, and as rejected those whose id is that of another record which is there as well."""
+        t = self.target
+        claims = [
+            Claim(document, row.tenant, row.key)
+            for document in documents
+            for row in (rows.get(document.document_id),)
+            if row is not None and (row.tenant != t.tenant or differ(row.key, document.key))
+        ]
+        new = [d for d in documents if (row := rows.get(d.document_id)) is None or row.content_hash is None]
+        others = self._elsewhere(new) if new and self._has_other_scope() else {}
+        there = ((d, others.get(self._in_other_scope(d))) for d in new)
+        claims += [Claim(document, row.tenant, row.key) for document, row in there if row is not None]
+        if not claims:
+            return documents, []
+        refused = {id(claim.document): refusal(t, claim) for claim in contested(t, self._source, claims)}
+        return [d for d in documents if id(d) not in refused], list(refused.values())
+
     def _split(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
         """Documents seen for the first time in this run, and the rest as rejected duplicates."""
         first: list[Document] = []
@@ -235,6 +261,9 @@ class PartitionSync:
                 first.append(document)
         return first, duplicates
 
+    def _is_elsewhere(self, row: LedgerRow | None) -> bool:
+        return row is not None and row.tenant != self.target.tenant
+
     def _meet(self, rows: Iterable[LedgerRow]) -> None:
         """Rows that are accounted for: of those that the partition had when the run began."""
         self._seen.update(row.number for row in rows if row.tenant == self.target.tenant and not row.seen)
@@ -247,7 +276,9 @@ class PartitionSync:
             return
         t = self.target
         self.figures.invalid += len(rejections)
-        self.figures.unidentified += sum(1 for r in rejections if r.document_id is None)
+        # What the ledger cannot keep in this partition: without an id, or with one that it has in another one.
+        lost = [r for r in rejections if r.document_id is None or self._is_elsewhere(rows.get(r.document_id))]
+        self.figures.unidentified += len(lost)
         self._meet(rows[r.document_id] for r in rejections if r.document_id in rows)
         if self.depth == "apply":
             self._keep_rejected(rejections)
@@ -335,15 +366,36 @@ class PartitionSync:
         """Remove rows that the source itself says are gone."""
         if not tombstones:
             return
-        ids = [self._document_id(db_id) for db_id in tombstones]
-        absent = self._gone(ids)
-        self._remove_known([identity for identity in ids if identity in absent])
+        t = self.target
+        gone = {self._document_id(key): key for key in tombstones}
+        absent = self._gone(gone)
+        rows = t.ledger.rows(t.entity, t.collection, [i for i in gone if i in absent], self.started_at)
+        # A record whose id has the same text, but is of another type, is another record.
+        same = [i for i, row in rows.items() if not differ(row.key, gone[i])]
+        if same:
+            self._remove_known(same)
 
     def remove_absent(self) -> None:
-        """After a read by ids that came to its end: remove those that the source does not have any more."""
-        absent = {self._document_id(db_id) for db_id in self._asked or ()} - self._met
-        if absent and not self.figures.unidentified:  # a record without a usable id may be any of them
-            self._remove_known(sorted(absent))
+        """After a read by ids that came to its end: remove those that the source does not have any more. It must have
+        been asked for them by their keys: the text alone may be that of a key of a type that nobody thinks of."""
+        asked = {self._document_id(key): key for key in self._asked or ()}
+        absent = [identity for identity in asked if identity not in self._met]
+        if not absent or self.figures.unidentified:  # a record without a usable id may be any of them
+            return
+        t = self.target
+        rows = t.ledger.rows(t.entity, t.collection, absent, self.started_at)
+        rows = {identity: row for identity, row in rows.items() if row.tenant == t.tenant}
+        again = [row.key for i, row in rows.items() if row.key.native not in (None, native_of(asked[i]))]
+        found = live(t, self._source, t.tenant, again) if again else set()
+        gone = [i for i, row in rows.items() if is_certain(self._source, row.key) and row.key not in found]
+        if len(gone) < len(rows):
+            kept = sorted(str(row.key) for i, row in rows.items() if i not in gone)
+            self._note(
+                f"{len(kept)} records were asked for, not found and kept, such as {kept[0]}: the type of their ids is "
+                "not known, so they may be there; the next full sync decides"
+            )
+        if gone:
+            self._remove_known(sorted(gone))
 
     def _document_id(self, db_id: str) -> str:
         return document_id(self.target.tenant, self.target.config.type or self.target.entity, db_id)

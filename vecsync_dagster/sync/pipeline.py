@@ -122,7 +122,7 @@ def _watermark(job: Job, name: str) -> Cursor | None:
     if lost is None:
         return cursor
     _log.warning("%s of %s: %s: a full sync instead", name, job.tenant, lost)
-    job.notes[name] = f"a full sync instead of an incremental one: {lost}"
+    job.note(name, f"a full sync instead of an incremental one: {lost}")
     return None
 
 
@@ -220,6 +220,8 @@ def _open(
         keep_rejected=job.keep,
         watch=job.watch,
         stop=job.stop,
+        source=job.source,
+        note=partial(job.note, name),
     )
     if job.options.depth == "apply" and unreachable is None and part.is_first:
         _tell_of_lost_ledger(target)

@@ -13,7 +13,7 @@ from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
-from vecsync_dagster.sources.base import Read, Source
+from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind
@@ -119,7 +119,7 @@ def _still_different(target: Target, differences: Sequence[Difference]) -> list[
         row, point = rows.get(identity), points.get(d.point_id)
         if row is None or row.tenant != t.tenant or row.content_hash is None or row.payload_hash is None:
             continue
-        held = LedgerPoint(d.point_id, identity, d.db_id or "", row.tenant, row.content_hash, row.payload_hash)
+        held = LedgerPoint(d.point_id, identity, row.key, row.tenant, row.content_hash, row.payload_hash)
         found.append(compare_one(held, point))
     return [d for d in found if d is not None]
 
@@ -145,9 +145,10 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) 
         for start in range(0, len(changes), t.settings.batch):
             figures.add(_apply(t, changes[start : start + t.settings.batch], now))
         figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
-    # Only what was asked for by id and did not come back is gone.
-    gone = [(i, d.point_id) for i, d in wanted.items() if i not in found and d.db_id is not None]
-    misplaced = [d.point_id for i, d in wanted.items() if i not in found and d.kind == "wrong_tenant"]
+    # Only what was asked for by its key and did not come back is gone.
+    lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
+    gone = [(i, d.point_id) for i, d in lost.items()]
+    misplaced = [d.point_id for d in lost.values() if d.kind == "wrong_tenant"]
     t.store.delete_foreign(t.collection, misplaced)  # they do not lie in the partition that `remove` keeps to
     remove(t, t.tenant, gone)
     figures.removed += len(gone)

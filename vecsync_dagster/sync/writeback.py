@@ -14,6 +14,7 @@ from typing import Any, Final
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.ledger.record_states import CollectionState, RecordState
 from vecsync_dagster.sources.base import Cursor, Source, WritesBack
@@ -53,8 +54,13 @@ class WriteBack:
         target, written = self._target(), 0
         kind = self.entity.type or self.name
         for db_ids in target.without_metadata(self.tenant, _CHUNK):
-            known = {record.db_id: record for record in self._records([self._id(kind, one) for one in db_ids])}
-            records = [known.get(one) or self._never(kind, one) for one in db_ids]
+            known: dict[str, RecordState] = {
+                record.db_id: record for record in self._records([self._id(kind, one) for one in db_ids])
+            }
+            records = [
+                state if (state := known.get(one)) and not differ(state.db_id, one) else self._never(kind, one)
+                for one in db_ids
+            ]
             written += target.write_metadata(self.tenant, _metadata(records, None))
         return written
 
@@ -76,7 +82,7 @@ class WriteBack:
 
     def _never(self, kind: str, db_id: str) -> RecordState:
         states = {collection: CollectionState() for collection in self.entity.collections}
-        return RecordState(self.tenant, db_id, self._id(kind, db_id), states)
+        return RecordState(self.tenant, Key(db_id, native_of(db_id)), self._id(kind, db_id), states)
 
 
 def _metadata(records: Iterable[RecordState], since: datetime | None) -> dict[str, dict[str, Any]]:

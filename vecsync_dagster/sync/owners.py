@@ -1,0 +1,72 @@
+"""Whose an id is. Where the ledger has it as another record's, the source is asked whether that one is still there:
+a record that moved is taken over, one that merely has the same id is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vecsync_dagster.documents import Document, Rejection
+from vecsync_dagster.documents.columns import Cleaner
+from vecsync_dagster.identity import Key
+from vecsync_dagster.sources.base import Read, Source
+from vecsync_dagster.sync.target import Target
+
+__all__ = ["NOT_UNIQUE", "Claim", "contested", "live", "refusal"]
+
+NOT_UNIQUE = "ID_NOT_UNIQUE"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A document whose id the ledger has as that of another record: its tenant and key."""
+
+    document: Document
+    tenant: str
+    key: Key
+
+
+def live(target: Target, source: Source, tenant: str, keys: Iterable[Key]) -> set[Key | tuple[str, str | None]]:
+    """Which of these records the source has: their keys, by text alone and with their own notation."""
+    cleaner = Cleaner(target.entity, target.config)
+    found: set[Key | tuple[str, str | None]] = set()
+    for page in source.read(Read(tenant, ids=list(keys)), target.settings.page):
+        records = cleaner.read(page.records)
+        for text, native in zip(records.ids(target.config.key), records.own_keys(), strict=True):
+            if text is not None:
+                found |= {Key(text), (text, native)}
+    return found
+
+
+def contested(target: Target, source: Source, claims: Sequence[Claim]) -> list[Claim]:
+    """Those of which both records are there now; one look-up for each tenant."""
+    both: list[Claim] = []
+    for tenant in sorted({claim.tenant for claim in claims}):
+        some = [claim for claim in claims if claim.tenant == tenant]
+        theirs = live(target, source, tenant, [claim.key for claim in some])
+        both += [claim for claim in some if _is_in(claim.key, theirs)]
+    ours = live(target, source, target.tenant, [claim.document.key for claim in both]) if both else set()
+    return [claim for claim in both if _is_in(claim.document.key, ours)]
+
+
+def _is_in(key: Key, found: set[Key | tuple[str, str | None]]) -> bool:
+    return (key if key.native is None else (str(key), key.native)) in found
+
+
+def refusal(target: Target, claim: Claim) -> Rejection:
+    """Its own row, if it has one, is not known by the id: that is the other record's."""
+    names = ", ".join(target.config.key)
+    if claim.tenant == target.tenant:
+        error = f"the source has two records whose {names} has this text, of different types; the other one is synced"
+    else:
+        error = (
+            f"{claim.tenant} and {target.tenant} both have a record with this id, that of {claim.tenant} is synced; "
+            f"name all fields that tell the records apart, as in id: [{_suggested(target)}]"
+        )
+    return Rejection(claim.document.db_id, None, NOT_UNIQUE, names, error, claim.document.payload)
+
+
+def _suggested(target: Target) -> str:
+    tenancy = target.config.tenancy
+    columns = ([] if tenancy is None else [tenancy.column]) + list(target.config.key)
+    return ", ".join(dict.fromkeys(columns))
