@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -10,6 +10,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from vecsync_dagster.assets.metadata import materialization_metadata
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation, grid_key
+from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
 
 __all__ = ["Event", "asset_key", "events_of", "failure_of", "settled_partitions", "worth_an_event"]
@@ -63,13 +64,18 @@ def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[st
             yield evaluation(result.entity, result.collection, result.tenant, check)
 
 
-def failure_of(results: Sequence[PartitionResult]) -> dg.Failure | None:
-    """What a run raises at its end, naming the partitions that failed; the others stay materialized."""
+def failure_of(
+    results: Sequence[PartitionResult], problems: Mapping[str, VecsyncError] | None = None
+) -> dg.Failure | None:
+    """What a run raises at its end, naming the partitions that failed, and the entities that could not be synced at all
+    (`problems`); the others stay materialized."""
     failed = [result for result in results if result.outcome == "failed"]
-    if not failed:
+    if not failed and not problems:
         return None
+    told = [f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}"] if failed else []
+    told += [f"{entity}: {error.code}: {error}" for entity, error in (problems or {}).items()]
     return dg.Failure(
-        description=f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}",
+        description="; ".join(told),
         metadata={
             "failed": [f"{result.collection}|{result.tenant}" for result in failed],
             "reasons": {

@@ -8,8 +8,11 @@ start (3.7 s a run).
 
 # Without `from __future__ import annotations`: Dagster reads the annotations of `context` and `config` as objects.
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Literal
 
 import dagster as dg
@@ -21,7 +24,8 @@ from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_o
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config, EntityConfig
-from vecsync_dagster.errors import Transient
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, Transient, VecsyncError
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
@@ -88,7 +92,8 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
         keys = list(context.partition_keys) if explicit else config.partitions
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
-            yield from run.sync(name, keys)
+            yield from failing_last(chain(run.sync(name, keys), run.again()))
+            yield from run.headlines()
             run.finish()
 
     return entity_sync
@@ -112,11 +117,9 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
     def all_sync(context: dg.OpExecutionContext, config: SyncRun) -> Iterator[Event]:
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(), show_unchanged=False)
-            for name in settings.entities:
-                keys = config.partitions
-                collections = settings.entities[name].collections
-                own = None if keys is None else [key for key in keys if key.partition("|")[0] in collections]
-                yield from run.sync(name, own)
+            synced = (run.sync(name, _own(config.partitions, entity)) for name, entity in settings.entities.items())
+            yield from failing_last(chain(chain.from_iterable(synced), run.again()))
+            yield from run.headlines()
             run.finish()
 
     @dg.job(
@@ -131,7 +134,8 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
 
 
 class _Run:
-    """One op's run: syncs selections one after the other, yields their events, fails at the end."""
+    """One op's run: syncs selections one after the other, tries what failed for a moment again, yields the events of
+    each partition once, and fails at the end."""
 
     def __init__(
         self,
@@ -146,55 +150,98 @@ class _Run:
         self._options = options
         self._show_unchanged = show_unchanged
         self._started_at = datetime.now(UTC)
-        self._results: list[PartitionResult] = []
+        self._attempts_left = MAX_RETRIES
+        self._keys: dict[str, Sequence[str] | None] = {}
+        self._results: dict[tuple[str, str, str], PartitionResult] = {}
+        self._problems: dict[str, VecsyncError] = {}
 
     def sync(self, entity: str, keys: Sequence[str] | None) -> Iterator[Event]:
-        settled = frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)
-        with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)):
-            chosen = self._selections(entity, keys)
-        if len(chosen) > FEW_TENANTS:
-            self._workspace.look_ahead(entity)
-        yield from failing_last(self._synced(entity, chosen, settled))
-        yield from headlines(self._context.instance, self._workspace.ledger, entity)
+        """What kept an entity from being synced at all is kept for the end: the others go on."""
+        self._keys[entity] = keys
+        self._problems.pop(entity, None)
+        try:
+            with contained(f"{entity}: choosing partitions", dg.Failure, dg.DagsterError):
+                with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)):
+                    chosen = self._selections(entity, keys)
+                if len(chosen) > FEW_TENANTS:
+                    self._workspace.look_ahead(entity)
+        except (LedgerRejected, LedgerUnavailable):
+            raise
+        except VecsyncError as error:
+            self._problems[entity] = error
+            return
+        yield from self._synced(chosen)
 
-    def _synced(self, entity: str, chosen: Sequence[Selection], settled: frozenset[str]) -> Iterator[Event]:
+    def again(self) -> Iterator[Event]:
+        """Partitions and entities that failed in a way that may pass, up to MAX_RETRIES times; nothing else is run
+        again. Between the attempts others may have the store."""
+        while self._attempts_left:
+            failed = [result for result in self._results.values() if isinstance(result.error, Transient)]
+            entities = [name for name, error in self._problems.items() if isinstance(error, Transient)]
+            if not failed and not entities:
+                return
+            self._attempts_left -= 1
+            told = [f"{r.collection}|{r.tenant} ({r.error.code})" for r in failed[:5] if r.error] + entities
+            self._context.log.warning("trying again in %.0f s: %s", RETRY_SECONDS, ", ".join(told))
+            self._workspace.close()
+            time.sleep(RETRY_SECONDS)
+            yield from self._synced(_selections_of(failed))
+            for entity in entities:
+                yield from self.sync(entity, self._keys[entity])
+
+    def headlines(self) -> Iterator[Event]:
+        for entity in self._keys:
+            yield from headlines(self._context.instance, self._workspace.ledger, entity)
+
+    def _synced(self, chosen: Sequence[Selection]) -> Iterator[Event]:
+        settled: dict[str, frozenset[str]] = {}
         for selection in chosen:
-            for result in self._workspace.sync(selection, self._options):
-                self._results.append(result)
-                if worth_an_event(result, settled):
+            if selection.entity not in settled:
+                settled[selection.entity] = self._settled(selection.entity)
+            for latest in self._workspace.sync(selection, self._options):
+                result = self._with_earlier_attempts(latest)
+                if self._attempts_left and isinstance(result.error, Transient):
+                    continue  # Dagster takes one result of a check and partition in a run: that of the last attempt
+                if worth_an_event(result, settled[selection.entity]):
                     yield from events_of(self._workspace, result, self._options.stages)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
-                    yield from (evaluation(entity, result.collection, result.tenant, check) for check in result.checks)
+                    for check in result.checks:
+                        yield evaluation(result.entity, result.collection, result.tenant, check)
+
+    def _settled(self, entity: str) -> frozenset[str]:
+        return frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)
+
+    def _with_earlier_attempts(self, result: PartitionResult) -> PartitionResult:
+        """The result with what this run has done and paid for in the partition before."""
+        place = result.entity, result.collection, result.tenant
+        if (earlier := self._results.get(place)) is not None:
+            figures = replace(result.figures)
+            figures.add_work(earlier.figures)
+            result = replace(result, figures=figures, started_at=earlier.started_at)
+        self._results[place] = result
+        return result
 
     def finish(self) -> None:
-        """Raises dagster.Failure that names the partitions that failed (the others stay materialized), or
-        dagster.RetryRequested where trying again may help."""
-        metrics = run_metrics(self._results, started_at=self._started_at, ended_at=datetime.now(UTC))
+        """Raises dagster.Failure that names what failed in the last attempt (the others stay materialized)."""
+        results = list(self._results.values())
+        errors = [
+            {"entity": entity, "tenant": None, "code": error.code, "message": str(error)}
+            for entity, error in self._problems.items()
+        ]
+        metrics = run_metrics(results, started_at=self._started_at, ended_at=datetime.now(UTC), errors=errors)
         write_metrics(self._workspace.config, self._workspace.ledger, metrics)
-        quiet = sum(1 for result in self._results if result.outcome == "success" and not result.figures.touched)
+        quiet = sum(1 for result in results if result.outcome == "success" and not result.figures.touched)
         tags = {
-            "vecsync/partitions": str(len(self._results)),
+            "vecsync/partitions": str(len(results)),
             "vecsync/unchanged": str(quiet),
-            PRICE_TAG: f"{self._price():.6f}",
+            PRICE_TAG: f"{sum(result.figures.price_usd for result in results):.6f}",
         }
         self._context.instance.add_run_tags(self._context.run.run_id, tags)
-        self._context.log.info("%d partitions, %d of them unchanged", len(self._results), quiet)
-        failure = failure_of(self._results)
-        if failure is None:
-            return
-        if any(isinstance(result.error, Transient) for result in self._results):
-            # Running again costs little: what was done is found unchanged.
-            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from failure
-        raise failure
-
-    def _price(self) -> float:
-        """What the run paid, with its earlier attempts."""
-        paid = sum(result.figures.price_usd for result in self._results)
-        before = self._context.instance.get_run_by_id(self._context.run.run_id)
-        # On a first attempt the tag can only be one that was copied from a run that this one repeats.
-        earlier = before.tags.get(PRICE_TAG) if before is not None and self._context.retry_number else None
-        return paid + float(earlier or 0)
+        self._context.log.info("%d partitions, %d of them unchanged", len(results), quiet)
+        failure = failure_of(results, self._problems)
+        if failure is not None:
+            raise failure
 
     def _selections(self, entity: str, keys: Sequence[str] | None) -> list[Selection]:
         if keys is not None:
@@ -240,6 +287,19 @@ class _Run:
             self._context.log.warning("%s of %s: %s", result.collection, result.tenant, result.note)
         if not result.semantic:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
+
+
+def _own(keys: Sequence[str] | None, entity: EntityConfig) -> Sequence[str] | None:
+    """Those of the partition keys that are of the entity's collections."""
+    return None if keys is None else [key for key in keys if key.partition("|")[0] in entity.collections]
+
+
+def _selections_of(results: Sequence[PartitionResult]) -> list[Selection]:
+    """The partitions of these results; collections of one tenant together, because they share a read."""
+    collections: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        collections.setdefault((result.entity, result.tenant), []).append(result.collection)
+    return [Selection(entity, tenant, tuple(names)) for (entity, tenant), names in collections.items()]
 
 
 def _tenant_of(keys: Sequence[str] | None) -> Callable[[str], bool]:

@@ -8,6 +8,9 @@ from typing import Any
 __all__ = ["Figures"]
 
 
+_WORK = ("removed", "upserted", "embedded", "cache_misses", "tokens", "api_calls", "truncated", "price_usd", "seconds")
+
+
 @dataclass(slots=True)
 class Figures:
     """Figures of one partition in one run.
@@ -42,6 +45,11 @@ class Figures:
     def add(self, other: Figures) -> None:
         for f in fields(self):
             setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+
+    def add_work(self, earlier: Figures) -> None:
+        """What an earlier attempt at the same records did and cost; which changes there were is the last one's."""
+        for name in _WORK:
+            setattr(self, name, getattr(self, name) + getattr(earlier, name))
 
     @property
     def writes(self) -> int:
