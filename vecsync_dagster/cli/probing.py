@@ -169,7 +169,7 @@ def _alerts(workspace: Workspace) -> Iterator[Probe]:
         settings = getattr(alerts, name)
         unset = [v.env for v in dict(settings).values() if isinstance(v, EnvRef) and v.get() is None]
         if unset:
-            yield Probe(f"alerts {name}", "FAIL", f"the environment variable {', '.join(unset)} is not set")
+            yield Probe(f"alerts {name}", "FAIL", f"the environment variable {', '.join(unset)} is not set or empty")
         else:
             yield Probe(f"alerts {name}", "OK", "configured; `vecsync alerts test` sends a message")
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from vecsync_dagster.config.messages import explain
 from vecsync_dagster.config.models import Config
+from vecsync_dagster.config.values import trimmed
 from vecsync_dagster.config.yaml_text import KeyPath, parse_yaml
 from vecsync_dagster.errors import ConfigError
 
@@ -41,7 +42,8 @@ RETRY_ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
 
 def find_config(explicit: Path | None = None) -> Path:
     """`--config`, else VECSYNC_CONFIG, else ./vecsync.yaml. Raises ConfigError where there is none."""
-    named = explicit or (Path(os.environ["VECSYNC_CONFIG"]) if os.environ.get("VECSYNC_CONFIG") else None)
+    variable = trimmed(os.environ.get("VECSYNC_CONFIG", ""))
+    named = explicit or (Path(variable) if variable else None)
     if named is not None:
         if not named.is_file():
             raise ConfigError(f"{named}: no such configuration file", file=str(named))
@@ -93,12 +95,13 @@ def _override(data: Any) -> dict[tuple[Any, ...], str]:
     for variable, key in {**ENVIRONMENT, **RETRY_ENVIRONMENT}.items():
         value = os.environ.get(variable)
         place = data
+        text = trimmed(value or "")
         for part in key[:-1] if value else ():
             if isinstance(place, dict) and place.get(part) is None:
                 place[part] = {}
             place = place.get(part) if isinstance(place, dict) else None
         if value and isinstance(place, dict):  # a file that has something else there is refused anyway
-            place[key[-1]] = int(value) / 1000 if variable.endswith("_MS") and _is_number(value) else value
+            place[key[-1]] = int(text) / 1000 if variable.endswith("_MS") and _is_number(text) else text
             used[key] = variable
     return used
 

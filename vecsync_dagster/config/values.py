@@ -11,7 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["CollectionName", "Duration", "EnvRef", "EnvText", "Model", "Name", "Prefix", "Text", "resolve"]
+__all__ = ["CollectionName", "Duration", "EnvRef", "EnvText", "Model", "Name", "Prefix", "Text", "resolve", "trimmed"]
+
+# What editors, `echo` and secret files leave around a value: blanks and line ends, and a byte order mark.
+_AROUND = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
 
 
 class Model(BaseModel):
@@ -55,17 +58,25 @@ class EnvRef(Model):
     env: Annotated[str, AfterValidator(_variable)]
 
     def get(self) -> str | None:
-        return os.environ.get(self.env) or None
+        """The value without blanks, line ends and byte order marks around it; None where nothing is left."""
+        return trimmed(os.environ.get(self.env, "")) or None
 
 
 EnvText = Annotated[EnvRef | str, Field(union_mode="left_to_right")]
 
 
+def trimmed(text: str) -> str:
+    """Without blanks, line ends and byte order marks around it."""
+    return _AROUND.sub("", text)
+
+
 def resolve(value: EnvRef | str, key: str) -> str:
-    """The text itself. Raises ConfigError, with the key and the variable's name, if it is not set."""
+    """The text itself, trimmed. Raises ConfigError, with the key and the variable's name, if there is none."""
     if isinstance(value, str):
-        return value
-    text = value.get()
-    if text is None:
-        raise ConfigError(f"{key}: the environment variable {value.env} is not set", key=key, env=value.env)
-    return text
+        if text := trimmed(value):
+            return text
+        raise ConfigError(f"{key}: this is empty", key=key)
+    if text := value.get() or "":
+        return text
+    state = "is empty" if value.env in os.environ else "is not set"
+    raise ConfigError(f"{key}: the environment variable {value.env} {state}", key=key, env=value.env)

@@ -172,9 +172,9 @@ class OpenAIProvider:
 
     def _key(self) -> str:
         variable = self._config.api_key.env
-        key = (self._config.api_key.get() or "").strip()
+        key = self._config.api_key.get()
         if not key:
-            raise EmbeddingMisconfigured(f"the environment variable {variable} is not set", env=variable)
+            raise EmbeddingMisconfigured(f"the environment variable {variable} is not set or empty", env=variable)
         if not (key.isascii() and key.isprintable()):
             raise EmbeddingMisconfigured(f"the environment variable {variable} does not hold a key", env=variable)
         return key

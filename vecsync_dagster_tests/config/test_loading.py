@@ -46,6 +46,12 @@ class TestEnvironment:
         assert value_at(parse_config(VALID + rest), key) == OVERRIDES[variable][1]
 
     @pytest.mark.parametrize("variable", OVERRIDES)
+    def test_a_line_end_behind_it(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+        """A line end or a byte order mark around a variable's value changes nothing."""
+        monkeypatch.setenv(variable, f"\ufeff{OVERRIDES[variable][0]}\r\n")
+        assert value_at(parse_config(VALID), ENVIRONMENT[variable]) == OVERRIDES[variable][1]
+
+    @pytest.mark.parametrize("variable", OVERRIDES)
     def test_a_wrong_override_is_named(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
         """A wrong value's message names the variable, because the file is not to blame."""
         monkeypatch.setenv(variable, OVERRIDES[variable][2])

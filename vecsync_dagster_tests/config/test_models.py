@@ -94,16 +94,31 @@ class TestSecrets:
         monkeypatch.setenv("VECSYNC_TEST_URL", "second")
         assert resolve(reference, "sources.db.url") == "second"
 
-    @pytest.mark.parametrize("value", [None, ""])
-    def test_not_set(self, monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-        """A variable that is not set, or empty, is an error that names the key and the variable."""
+    @pytest.mark.parametrize(
+        ("value", "state"), [(None, "not set"), ("", "empty"), (" \r\n", "empty"), ("\ufeff\n\t", "empty")]
+    )
+    def test_no_value(self, monkeypatch: pytest.MonkeyPatch, value: str | None, state: str) -> None:
+        """A variable that is not set, or holds nothing, is an error that names the key and the variable."""
         monkeypatch.delenv("VECSYNC_TEST_URL", raising=False)
         if value is not None:
             monkeypatch.setenv("VECSYNC_TEST_URL", value)
         with pytest.raises(ConfigError) as missing:
             resolve(EnvRef(env="VECSYNC_TEST_URL"), "sources.db.url")
-        assert str(missing.value) == "sources.db.url: the environment variable VECSYNC_TEST_URL is not set"
+        assert str(missing.value) == f"sources.db.url: the environment variable VECSYNC_TEST_URL is {state}"
         assert missing.value.fields == {"key": "sources.db.url", "env": "VECSYNC_TEST_URL"}
+
+    @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t\n\n", "\ufeff", "\n\ufeff "])
+    def test_what_is_around_a_value(self, monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+        """Blanks, line ends and byte order marks around a value are no part of it, wherever it is written."""
+        monkeypatch.setenv("VECSYNC_TEST_URL", f"{around}the value{around}")
+        assert EnvRef(env="VECSYNC_TEST_URL").get() == "the value"
+        assert resolve(EnvRef(env="VECSYNC_TEST_URL"), "sources.db.url") == "the value"
+        assert resolve(f"{around}the value{around}", "stores.main.url") == "the value"
+
+    def test_empty_text(self) -> None:
+        """Text of the file that holds nothing but a byte order mark is an error that names the key."""
+        with pytest.raises(ConfigError, match=r"^stores\.main\.url: this is empty$"):
+            resolve("\ufeff", "stores.main.url")
 
     def test_plain_text(self) -> None:
         """Where text is allowed beside a variable, it is taken as it is."""
