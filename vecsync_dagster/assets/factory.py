@@ -57,9 +57,13 @@ class SyncRun(dg.Config):
     )
     allow_removals: bool = Field(default=False, description="remove even what the removal guard would stop")
 
+    tenant_gone: bool = Field(
+        default=False, description="remove all of a tenant of which the source has no record, however much that is"
+    )
+
     def options(self, stages: tuple[Stage, ...] = STAGES) -> SyncOptions:
         mode = None if self.mode == "configured" else self.mode
-        return SyncOptions(mode=mode, allow_removals=self.allow_removals, stages=stages)
+        return SyncOptions(mode=mode, allow_removals=self.allow_removals, tenant_gone=self.tenant_gone, stages=stages)
 
 
 def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:

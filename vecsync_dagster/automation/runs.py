@@ -18,12 +18,15 @@ def run_over(
     *,
     mode: str = "configured",
     allow_removals: bool = False,
+    tenant_gone: bool = False,
     single: bool = False,
     tags: dict[str, str] | None = None,
 ) -> dg.RunRequest:
     """`keys`: partition keys, in the order of `run_keys`. `single`: the run has a partition of Dagster's own, so that
     it counts against the tenant's limit and is found in the partition's history."""
     config: dict[str, Any] = {"mode": mode, "allow_removals": allow_removals}
+    if tenant_gone:
+        config["tenant_gone"] = True
     if not single:
         config["partitions"] = list(keys)
     together = hashlib.sha256("\n".join(sorted(run_keys)).encode()).hexdigest()

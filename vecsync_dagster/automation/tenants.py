@@ -1,7 +1,8 @@
 """The tenants sensor of an entity: who is new at the source becomes a partition and is synced at once; who is gone
 is removed from the store, and then from the partitions.
 
-Level-triggered, too: a tenant that vanished is found as long as the ledger or the partitions know it (fault 4).
+Level-triggered, too: a tenant that vanished is found as long as the ledger or the partitions know it (fault 4). One
+look alone removes nothing: each tick is a look, and what it missed is remembered in the ledger.
 """
 
 from __future__ import annotations
@@ -66,13 +67,15 @@ class _Tick:
         self._traces = {*ledger.tenants(entity), *(tenant for _, tenant in ledger.seen(entity))} - {GLOBAL}
         with asking(workspace, entity):
             self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
+        self._missing = workspace.look_for_missing(entity, self._roll, self._traces)
         notify(workspace, entity, self._roll.lost)
 
     def result(self) -> dg.SensorResult:
         new = [tenant for tenant in self._roll.listed if tenant not in self._partitions]
         vanished = [] if self._roll.lost is not None else list(self._roll.vanished)
         leaving = [tenant for tenant in vanished if tenant in self._partitions and self._is_clean(tenant)]
-        doomed = [tenant for tenant in vanished if tenant in self._traces]
+        now = self._workspace.ledger.now()
+        doomed = [tenant for tenant, absence in self._missing.items() if absence.confirmed(now)]
         self._requests.keep(partition_key(c, tenant) for tenant in doomed for c in self._collections)
         runs = self._first_runs(new) + self._removals(doomed)
         changed: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
@@ -106,15 +109,15 @@ class _Tick:
             return []
         run_keys = [self._requests.ask(key, _GONE) for key in wanted]
         # The guard of a partition would stop the removal of all it has; here it is the share of tenants that guards.
-        return [
-            run_over(self._entity, wanted, run_keys, mode="full", allow_removals=True, tags={REMOVAL_TAG: "tenants"})
-        ]
+        return [run_over(self._entity, wanted, run_keys, mode="full", tenant_gone=True, tags={REMOVAL_TAG: "tenants"})]
 
     def _why_nothing(self, new: Sequence[str], leaving: Sequence[str]) -> str:
         reasons = [str(self._roll.lost)] if self._roll.lost is not None else []
         if self._roll.invalid:
             keys = ", ".join(map(repr, self._roll.invalid[:5]))
             reasons.append(f"{len(self._roll.invalid)} tenant keys cannot be partitions: {keys}")
+        now = self._workspace.ledger.now()
+        reasons += [absence.text(now) for absence in self._missing.values() if not absence.confirmed(now)]
         if new or leaving:
             reasons.append(f"{len(new)} partitions added, {len(leaving)} taken away")
         return "; ".join(reasons) or "no tenant came or went"

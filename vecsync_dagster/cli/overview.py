@@ -13,7 +13,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 
-__all__ = ["Counts", "Overview", "PartitionState", "ScopeState", "overview"]
+__all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
 
 _DUE = 1000
 
@@ -89,6 +89,19 @@ class ScopeState:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingTenant:
+    """A tenant with documents of which the last look at the source found no row. `removed_after`: its documents stay
+    at least until then. `text`: the same for people."""
+
+    entity: str
+    tenant: str
+    since: datetime
+    removed_after: datetime
+    looks: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     days: int
     spaces: Mapping[str, str | None]
@@ -98,6 +111,7 @@ class Overview:
     """Entities whose source could not be asked for its tenants when it was last tried, and why."""
     failed_checks: Sequence[CheckResult] = ()
     """Over all partitions of an entity."""
+    missing: Sequence[MissingTenant] = ()
 
     @property
     def healthy(self) -> bool:
@@ -140,7 +154,17 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         if not key.collection and not runs.last.ok and key.entity in workspace.config.entities
     }
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
-    return Overview(days, spaces, _scopes(partitions), partitions, unreachable, overall)
+    missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
+    missing = [one for one in missing if tenant in (None, one.tenant)]
+    return Overview(days, spaces, _scopes(partitions), partitions, unreachable, overall, missing)
+
+
+def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:
+    now = workspace.ledger.now()
+    return [
+        MissingTenant(entity, one.tenant, one.since, one.until, one.looks, one.text(now))
+        for one in workspace.absences(entity).values()
+    ]
 
 
 def _order(key: Key) -> tuple[str, str, bool, str]:

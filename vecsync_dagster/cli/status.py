@@ -160,6 +160,8 @@ def _show(seen: Overview) -> None:
     out.print()
     for collection, space in seen.spaces.items():
         out.print(f"{collection}: vectors of {space or 'no model yet'}", soft_wrap=True)
+    for one in seen.missing:
+        output.stderr().print(f"{one.entity}: {one.text}", style="yellow", soft_wrap=True)
     for partition in seen.partitions:
         if partition.error is not None:
             where = f"{partition.collection} of {partition.tenant}"

@@ -42,11 +42,13 @@ Severity = Literal["warn", "error"]
 
 class TenantsConfig(Model):
     """The tenants sensor. A source that lacks more than `max_lost_share` of the tenants the ledger has documents
-    of is taken for broken: nothing is removed."""
+    of is taken for broken: nothing is removed. `missing_for`: how long a tenant must be missing, whoever looks, before
+    anything of it is removed; two looks at least must have missed it."""
 
     enabled: bool = True
     interval: Interval = timedelta(minutes=1)
     max_lost_share: Share = 0.5
+    missing_for: Duration = timedelta(minutes=15)
 
 
 class RequestBackoff(Model):

@@ -31,6 +31,7 @@ __all__ = [
     "Ledger",
     "LedgerPoint",
     "LedgerRow",
+    "Missing",
     "Partition",
     "PartitionTotals",
     "Recognised",
@@ -71,10 +72,18 @@ class LedgerRow:
 
 
 class RunStart(NamedTuple):
-    """When a run of a partition began, and how many rows the partition had then."""
+    """When a run of a partition began, how many rows the partition had then, and whether its tenant was missing."""
 
     at: datetime
     known: int
+    missing: bool = False
+
+
+class Missing(NamedTuple):
+    """The source has had no row of a tenant since then, by that many looks, one after the other."""
+
+    since: datetime
+    looks: int
 
 
 class Recognised(NamedTuple):
@@ -468,6 +477,19 @@ class Ledger(Protocol):
 
     def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
         """Of every partition (collection, tenant) that was ever synced."""
+        ...
+
+    # -- missing tenants ---------------------------------------------------------------------------
+    def miss(self, entity: str, tenants: Sequence[str]) -> dict[str, Missing]:
+        """One more look at the source found no row of these tenants; a tenant may be `global`."""
+        ...
+
+    def found(self, entity: str, tenants: Sequence[str]) -> None:
+        """The source has rows of these tenants again, or nothing of them is left that could be missed."""
+        ...
+
+    def missing(self, entity: str) -> dict[str, Missing]:
+        """Every tenant whose last look found no row."""
         ...
 
     # -- unfinished runs ---------------------------------------------------------------------------

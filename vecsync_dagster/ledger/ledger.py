@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.invalid import Invalid
 from vecsync_dagster.ledger.last_runs import Newest
+from vecsync_dagster.ledger.missing import MissingTenants
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
 from vecsync_dagster.ledger.records import Records
@@ -33,6 +34,7 @@ class SqlLedger(
     Touched,
     Retries,
     States,
+    MissingTenants,
     Vectors,
     Runs,
     Newest,

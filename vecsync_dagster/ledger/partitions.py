@@ -19,6 +19,7 @@ from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import (
     check_result,
     index_state,
+    missing_tenant,
     partition_seen,
     source_state,
     unfinished_run,
@@ -32,6 +33,7 @@ _T: Final = index_state.c
 _W: Final = watermark.c
 _U: Final = unfinished_run.c
 _P: Final = partition_seen.c
+_M: Final = missing_tenant.c
 _HELD: Final = _T.content_hash.is_not(None)
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 AnyRow = Row[*tuple[Any, ...]]
@@ -99,12 +101,14 @@ class Partitions(LedgerPart):
     def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
         place = _in(entity, collection, tenant)
         all_seen = select(_P.seen_at).where(_P.entity == entity, _P.collection == collection, _P.tenant_id == tenant)
-        # Three queries in one, each by an index of its own: together they would read every row.
+        missing = select(_M.looks).where(_M.entity == entity, _M.tenant_id == tenant)
+        # Four queries in one, each by an index of its own: together they would read every row.
         known, last = select(func.count()).select_from(index_state), select(func.max(_T.last_seen_at))
-        query = select(*(one.scalar_subquery() for one in (known.where(place), last.where(place), all_seen)))
+        query = select(*(one.scalar_subquery() for one in (known.where(place), missing, last.where(place), all_seen)))
         with self.database.read() as connection:
-            known, *seen = connection.execute(query).one()
-        return RunStart(max([self._now(), *(last + _TICK for last in seen if last is not None)]), known)
+            known, looks, *seen = connection.execute(query).one()
+        at = max([self._now(), *(last + _TICK for last in seen if last is not None)])
+        return RunStart(at, known, missing=bool(looks))
 
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
         rows = select(_T.tenant_id).distinct().where(_T.entity == entity)

@@ -208,6 +208,15 @@ unfinished_run = Table(
     Column("began_at", Moment, nullable=False),
 )
 
+missing_tenant = Table(
+    "missing_tenant",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("since", Moment, nullable=False),  # the first look that did not find a row of the tenant
+    Column("looks", Integer, nullable=False),
+)
+
 source_state = Table(
     "source_state",
     metadata,

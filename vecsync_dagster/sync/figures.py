@@ -40,6 +40,8 @@ class Figures:
     unidentified: int = 0
     """Of the invalid ones: records without a usable id of their own, which the ledger cannot keep."""
     removals_blocked: int = 0
+    removals_waiting: int = 0
+    """Documents of which the source has none left, as far as one look can tell: they go when a second look agrees."""
     seconds: float = 0.0
 
     def add(self, other: Figures) -> None:
@@ -59,7 +61,8 @@ class Figures:
     @property
     def touched(self) -> bool:
         """Whether anything at all happened that people should see."""
-        return bool(self.writes or self.new or self.changed or self.retry or self.failed or self.removals_blocked)
+        held_back = self.removals_blocked or self.removals_waiting
+        return bool(self.writes or self.new or self.changed or self.retry or self.failed or held_back)
 
     def as_dict(self) -> dict[str, Any]:
         """All figures and records per second, as plain numbers."""

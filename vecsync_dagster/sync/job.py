@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.documents import Rejection
@@ -47,11 +47,14 @@ class Job:
     rejections: RejectionLog | None
     progress: Callable[[Figures], None]
     stop: Callable[[], bool]
+    missing_for: timedelta
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     mode: str = ""
     interrupted: bool = False
     settled: list[PartitionSync] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    met: bool = False
+    """Whether the read under way had a record."""
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun: float = field(default_factory=time.monotonic)
     _noted: set[int] = field(default_factory=set)
@@ -60,6 +63,7 @@ class Job:
     def begin(self, mode: str) -> None:
         """A read begins: its results count their seconds from here."""
         self.mode = mode
+        self.met = False
         self._started_at = datetime.now(UTC)
         self._begun = time.monotonic()
         self._rows = None

@@ -27,9 +27,10 @@ _TENANT = re.compile(r"[^\s|\x00-\x1f\x7f]([^|\x00-\x1f\x7f]{0,126}[^\s|\x00-\x1
 class SyncOptions:
     """How one sync is to be made. `mode` None: as the settings say. A run with a `limit` or `offset` never
     removes anything. `ids`: just these records, which are asked for at the source, whatever the stages; of them,
-    those that the source does not have any more are removed, and nothing else is. `retry`: they failed before and
-    are due; otherwise somebody asks for them, and those that have used up their retries are tried too. `dry_run`
-    decides and counts, and touches nothing."""
+    those that the source does not have any more are removed, and nothing else is. `tenant_gone`: the source's list of
+    tenants lacks this one for long enough, and is believed: where the read has no record either, the removal guard
+    does not keep its documents. `retry`: they failed before and are due; otherwise somebody asks for them, and those
+    that have used up their retries are tried too. `dry_run` decides and counts, and touches nothing."""
 
     mode: Literal["full", "incremental"] | None = None
     limit: int | None = None
@@ -37,6 +38,7 @@ class SyncOptions:
     ids: tuple[str, ...] | None = None
     retry: bool = False
     allow_removals: bool = False
+    tenant_gone: bool = False
     dry_run: bool = False
     stages: tuple[Stage, ...] = STAGES
 
@@ -97,7 +99,8 @@ class PartitionResult:
     def emptied(self) -> bool:
         """Whether a complete export had no record of it, and nothing of it is left."""
         full = self.mode == "full" and self.outcome == "success" and {"export", "vectors"} <= set(self.stages)
-        return full and not self.figures.fetched and not self.figures.removals_blocked
+        kept = self.figures.removals_blocked or self.figures.removals_waiting
+        return full and not self.figures.fetched and not kept
 
     @property
     def ok(self) -> bool:

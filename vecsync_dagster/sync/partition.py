@@ -17,6 +17,7 @@ from vecsync_dagster.identity import differ, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.absence import Absence
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, mark_rejected, remove
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
@@ -72,7 +73,9 @@ class PartitionSync:
         self.depth = depth
         self.figures = Figures()
         self.error: VecsyncError | None = None
-        self.started_at, self._known = target.ledger.run_start(target.entity, target.collection, target.tenant)
+        self.started_at, self._known, self.missing = target.ledger.run_start(
+            target.entity, target.collection, target.tenant
+        )
         self.spared = 0
         self._seen = BitMap64()
         self._run_id = run_id
@@ -443,14 +446,19 @@ class PartitionSync:
             self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
         return self._others
 
-    def remove_unseen(self, *, allow: bool) -> None:
-        """After a complete export: remove what it did not have, unless that is suspiciously much."""
+    def remove_unseen(self, absence: Absence | None, *, allow: bool, tenant_gone: bool) -> None:
+        """After a complete export: remove what it did not have, unless that is suspiciously much. `absence`: the
+        export had no record at all, which is believed when it is confirmed."""
         t = self.target
         bounds = (t.entity, t.collection, t.tenant)
         gone = max(self._known - len(self._seen), 0)
         guard = t.settings.removal_guard
-        if gone > guard.min_documents and gone > guard.share * self._known and not allow:
+        guarded = not allow and not (tenant_gone and absence is not None)
+        if gone > guard.min_documents and gone > guard.share * self._known and guarded:
             self.figures.removals_blocked += gone
+            return
+        if absence is not None and not allow and not absence.confirmed(t.ledger.now()):
+            self.figures.removals_waiting += gone
             return
         if gone and self.depth == "apply":
             self._writing.begin()
@@ -461,6 +469,16 @@ class PartitionSync:
                 gone += len(absent)
                 self.spared += len(rows) - len(absent)
         self.figures.removed += gone
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the export lacks documents that are kept all the same."""
+        return bool(self.figures.removals_blocked or self.figures.removals_waiting)
+
+    @property
+    def emptied(self) -> bool:
+        """Whether a run that found no record has removed all there was."""
+        return self.depth == "apply" and self.error is None and not self.holds_back
 
     def remember(self, *, all_seen: bool) -> None:
         """Which documents the source had. `all_seen`: all that are left."""
@@ -477,7 +495,7 @@ class PartitionSync:
     def mend(self, source: Source) -> None:
         """After a complete export that was not suspicious: put right what runs that did not finish left between
         store and ledger."""
-        if self._writing.doubted and self.depth == "apply" and not self.figures.removals_blocked:
+        if self._writing.doubted and self.depth == "apply" and not self.holds_back:
             mended, all_of_it = mend_unfinished(self.target, source)
             mended.payload_only = 0  # those are documents of the source, which are counted already
             self.figures.add(mended)

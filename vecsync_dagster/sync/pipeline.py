@@ -11,17 +11,19 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from vecsync_dagster.config.automation import TenantsConfig
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import StoreLocked, Transient, VecsyncError
-from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import VectorStore
+from vecsync_dagster.sync.absence import Absence, absence_of
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
@@ -57,13 +59,14 @@ def sync_tenant(
     rejections: RejectionLog | None = None,
     progress: Callable[[Figures], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    missing_for: timedelta | None = None,
 ) -> list[PartitionResult]:
     """Bring the collections of one entity up to date for one tenant; one result for each collection.
 
     `name` is the entity's name; `collections` None means all of its collections. `store` is one store or
     one for each collection. `provider` is one provider or a chain of them. `progress` is called with the
     figures so far, often; once `stop` returns True the batches in flight are finished and the run
-    ends as interrupted.
+    ends as interrupted. `missing_for`: how long a tenant must be missing before anything of it is removed.
 
     What one collection's store or provider refuses is that collection's result; it is not raised. Raises
     InvalidTenant, PartitionBusy (another run has this entity and tenant), and ledger errors.
@@ -87,6 +90,7 @@ def sync_tenant(
         rejections=rejections,
         progress=progress or (lambda _: None),
         stop=stop or (lambda: False),
+        missing_for=TenantsConfig().missing_for if missing_for is None else missing_for,
     )
     with contextlib.nullcontext() if job.options.dry_run else ledger.hold(name, tenant):
         results = [result for group in _groups(job, names) for result in _sync_group(job, *group)]
@@ -151,8 +155,11 @@ def _sync_parts(job: Job, names: Sequence[str], stream: Stream) -> list[Partitio
         ended, cursor = _feed(job, stream, running) if running else (False, None)
         if stream.fresh and stream.complete and ended:
             _tell_of_the_filter(job, running)
+        absence = _absence(job, list(running.values()), stream, ended=ended)
         for part in running.values():
-            _close(job, part, stream, ended=ended)
+            _close(job, part, stream, absence, ended=ended)
+        if absence is not None and all(part.emptied for part in running.values()):
+            job.ledger.found(job.name, [job.tenant])
     return [
         part if isinstance(part, PartitionResult) else _result(job, part, stream, cursor) for part in parts.values()
     ]
@@ -268,6 +275,7 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
                 try:
                     for page in pages:
                         cursor = page.cursor or cursor
+                        job.met = job.met or page.records.num_rows > 0
                         feed.page(page)
                         if job.interrupted or all(part.error for part in parts.values()):
                             return False, None
@@ -295,31 +303,65 @@ def _feed_retries(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> N
                 feed.again(name, page)
 
 
-def _close(job: Job, part: PartitionSync, stream: Stream, *, ended: bool) -> None:
+def _close(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None, *, ended: bool) -> None:
     try:
         with contained(f"{part.target}: ending the run"):
-            _end(job, part, stream, ended=ended)
+            _end(job, part, stream, absence, ended=ended)
     except VecsyncError as error:
         part.error = part.error or error
 
 
-def _end(job: Job, part: PartitionSync, stream: Stream, *, ended: bool) -> None:
+def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None, *, ended: bool) -> None:
     all_seen = False
     if job.interrupted:
         part.cancel()
     part.finish()
     # Asked again: a batch that did not begin because of a late signal must not end in a success.
     if not job.watch(part.figures) and stream.complete and ended and part.error is None:
-        part.remove_unseen(allow=job.options.allow_removals)
+        part.remove_unseen(absence, allow=job.options.allow_removals, tenant_gone=job.options.tenant_gone)
+        if absence is not None and part.figures.removals_waiting:
+            _note_waiting(job, part, absence)
         if stream.fresh:
             part.mend(job.source)
-        all_seen = not part.figures.removals_blocked
+        all_seen = not part.holds_back
     if ended and job.options.finds_absent and not job.interrupted and part.error is None:
         part.remove_absent()
     if part.error is None:
         if not job.interrupted:
             part.remember(all_seen=all_seen)
         job.settled.append(part)
+
+
+def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended: bool) -> Absence | None:
+    """What is known of a tenant of which a complete read had no record: that read is one more look at the source.
+    None where there is nothing that could be missed."""
+    try:
+        if job.met:
+            if job.options.depth == "apply" and any(part.missing for part in parts):
+                job.ledger.found(job.name, [job.tenant])
+            return None
+        if not stream.complete or not ended or all(part.is_first for part in parts):
+            return None
+        return absence_of(job.tenant, _look(job, stream), job.missing_for)
+    except VecsyncError as error:
+        for part in parts:
+            part.error = part.error or error
+        return None
+
+
+def _look(job: Job, stream: Stream) -> Missing:
+    if stream.fresh and job.options.depth == "apply":
+        return job.ledger.miss(job.name, [job.tenant])[job.tenant]
+    before = job.ledger.missing(job.name).get(job.tenant, Missing(job.ledger.now(), 0))
+    # An old snapshot is no look at the source, however many looks there were before it.
+    return Missing(before.since, before.looks + 1 if stream.fresh else 0)
+
+
+def _note_waiting(job: Job, part: PartitionSync, absence: Absence) -> None:
+    name, waiting = part.target.collection, part.figures.removals_waiting
+    note = f"{waiting} removals wait for a second look: {absence.text(job.ledger.now())}"
+    _log.warning("%s of %s: %s", name, job.tenant, note)
+    job.notes[name] = "; ".join(filter(None, (job.notes.get(name), note)))
 
 
 def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None) -> PartitionResult:

@@ -127,7 +127,9 @@ def verify(
     source of another size is a warning: rows that were deleted or moved away are seen by the next full run.
     """
     tally = target.ledger.tally(target.entity, target.collection, target.tenant)
-    counts = _counts(target, tally, source_rows, unidentified, full=full)
+    # Where the source still has nothing, what waits for a second look explains the difference.
+    waiting = 0 if source_rows else figures.removals_waiting
+    counts = _counts(target, tally, source_rows, unidentified, waiting, full=full)
     outcomes = [counts, _guard(target, figures), statuses(target, tally.failures)]
     if not identity:
         return outcomes
@@ -188,17 +190,21 @@ def _compared(target: Target) -> list[CheckOutcome]:
     return [_listed("identity", counted, first[False]), _listed("isolation", wrong, first[True])]
 
 
-def _counts(target: Target, tally: Tally, source_rows: int, unidentified: int, *, full: bool) -> CheckOutcome:
+def _counts(
+    target: Target, tally: Tally, source_rows: int, unidentified: int, waiting: int, *, full: bool
+) -> CheckOutcome:
     rows, held = tally.rows, tally.held
     stored = target.store.count(target.collection, target.tenant)
     reasons = []
     if held != stored:
         reasons.append(f"the store has {stored} points, the ledger says {held}")
-    if source_rows != rows + unidentified:
+    if source_rows + waiting != rows + unidentified:
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
         reasons.append(f"the source has {source_rows} rows, the ledger accounts for {rows + unidentified}{later}")
     never = rows - held
     explained = f"; {never + unidentified} of the source's rows are rejected or failed" if never + unidentified else ""
+    if waiting:
+        explained = f"; the source has none, and {waiting} removals wait for a second look"
     return CheckOutcome(
         "counts",
         passed=not reasons,
@@ -221,11 +227,18 @@ def _guard(target: Target, figures: Figures) -> CheckOutcome:
         f"the export lacks {blocked} documents that the ledger knows, more than {guard.share:.0%} of the partition: "
         f"nothing was removed. If that is right, run again with --allow-removals"
     )
+    waiting = figures.removals_waiting
+    if waiting:
+        message = (
+            f"the export has no record at all: {waiting} removals wait for a second look. "
+            f"If that is right, they go by themselves, or now with --allow-removals"
+        )
     return CheckOutcome(
         "removal_guard",
-        passed=blocked == 0,
-        message=message if blocked else f"{figures.removed} removed",
-        facts={"blocked": blocked, "removed": figures.removed},
+        passed=not blocked and not waiting,
+        message=message if blocked or waiting else f"{figures.removed} removed",
+        facts={"blocked": blocked, "removed": figures.removed, **({"waiting": waiting} if waiting else {})},
+        warning=not blocked and waiting > 0,
     )
 
 

@@ -20,6 +20,7 @@ from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
+from vecsync_dagster.sync.absence import Absence, absences, look_again
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
@@ -143,6 +144,19 @@ class Workspace:
         share = self.config.automation.tenants.max_lost_share
         return call_the_roll(entity, self.source(entity).tenants(), self.ledger.tenants(entity), known, share)
 
+    def look_for_missing(self, entity: str, roll: RollCall, known: Iterable[str]) -> dict[str, Absence]:
+        """Those of `known` tenants that the source does not list, remembered in the ledger: a look is one of several.
+        None where the source is taken for broken: such a look counts for nothing."""
+        if roll.lost is not None:
+            return {}
+        missing = set(roll.vanished) & set(known)
+        missing_for = self.config.automation.tenants.missing_for
+        return look_again(self.ledger, entity, missing, roll.listed, missing_for)
+
+    def absences(self, entity: str) -> dict[str, Absence]:
+        """Tenants (and `global`) that the last look at the source did not find, and when their documents go."""
+        return absences(self.ledger, entity, self.config.automation.tenants.missing_for)
+
     def reserved_tenant(self, entity: str) -> bool:
         """Whether a tenant of the source is itself called `global`: it would look like everybody's."""
         return GLOBAL in self.source(entity).tenants()
@@ -214,6 +228,7 @@ class Workspace:
             rejections=self.rejections,
             progress=progress,
             stop=stop,
+            missing_for=self.config.automation.tenants.missing_for,
         )
 
     def _settled(
@@ -226,7 +241,7 @@ class Workspace:
         entity = self.entity(selection.entity)
         if leaves_nothing_out(options):
             self._remember(entity, results, look)
-        finished = all(result.ok and result.mode == "full" and not result.figures.fetched for result in results)
+        finished = all(result.ok and result.emptied for result in results)
         if finished and options.depth == "apply":
             forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity.collections)
         if entity.writeback and options.depth == "apply":
@@ -264,7 +279,8 @@ class Workspace:
 
     def _remember(self, entity: EntityConfig, results: Sequence[PartitionResult], look: Fingerprint | None) -> None:
         for result in results:
-            if result.outcome == "success":
+            # Where removals wait for a second look the partition is still due: that look is asked for.
+            if result.outcome == "success" and not result.figures.removals_waiting:
                 seen = seen_after(result, look, entity.fingerprint(result.collection))
                 self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
 

@@ -28,6 +28,7 @@ def world(tmp_path: Path) -> World:
         source={"type": "sqlite", "path": "source.db"},
         store={"type": "qdrant", "path": "qdrant"},
         sync={"removal_guard": {"share": 0.3, "min_documents": 2}},
+        automation={"tenants": {"missing_for": 0}},
     )
     world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
     world.insert({"id": n, "is_global": True} for n in range(1, 6))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import dagster as dg
 import pytest
 
 from vecsync_dagster.alerts import Alerts
+from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync.rollcall import call_the_roll
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
@@ -51,9 +54,15 @@ def test_a_tenant_that_is_gone_leaves_nothing(settled: Automated) -> None:
     """Its points, ledger rows, watermark and snapshot go, its partition says so, and then leaves the partitions."""
     world = settled.world
     drop_tenant(settled, "brick")
+    assert settled.asked("tenants") == []
     [request] = settled.asked("tenants")
     assert keys_of(request) == ["works|brick"]
-    assert config_of_op(request) == {"mode": "full", "allow_removals": True, "partitions": ["works|brick"]}
+    assert config_of_op(request) == {
+        "mode": "full",
+        "allow_removals": False,
+        "tenant_gone": True,
+        "partitions": ["works|brick"],
+    }
     assert settled.partitions() == {"acme", "brick", "cord", GLOBAL}
     [result] = settled.run([request])
     assert result.success
@@ -76,6 +85,7 @@ def test_a_tenant_that_comes_back_is_synced_again(settled: Automated) -> None:
     """The same rows as before, gone and back again, are the same points again."""
     rows = [row for row in settled.world.rows() if row["tenant_id"] == "brick"]
     drop_tenant(settled, "brick")
+    settled.tick("tenants")
     settled.settle()
     settled.world.insert({key: row[key] for key in ("id", "name", "tenant_id")} for row in rows)
     settled.settle()
@@ -87,6 +97,7 @@ def test_a_tenant_that_only_the_ledger_knows_is_found(settled: Automated) -> Non
     """Fault 4: one that vanished is visited again though it is no partition any more."""
     settled.instance.delete_dynamic_partition(f"vecsync_{ENTITY}_tenants", "brick")
     drop_tenant(settled, "brick")
+    settled.tick("tenants")
     settled.run(settled.asked("tenants"))
     settled.world.assert_exact()
 
@@ -136,9 +147,11 @@ def deliver(automated: Automated) -> int:
 
 
 def test_the_nightly_run_visits_tenants_that_are_gone(settled: Automated) -> None:
-    """It is full, over everything that source or ledger know: without any sensor a vanished tenant goes too."""
+    """It is full, over everything that source or ledger know: without any sensor a vanished tenant goes too, in the
+    second night."""
     settled.use(sync={})
     drop_tenant(settled, "brick")
+    settled.world.sync(mode="full")
     schedule = settled.definitions.resolve_schedule_def("works_nightly")
     with dg.build_schedule_context(instance=settled.instance) as context:
         [request] = schedule.evaluate_tick(context).run_requests or []
@@ -149,10 +162,48 @@ def test_the_nightly_run_visits_tenants_that_are_gone(settled: Automated) -> Non
     assert settled.last_materialization("works|brick").metadata["state"].value == "removed, 0 points"
 
 
+def test_a_tenant_is_missed_for_a_while_before_it_is_removed(settled: Automated) -> None:
+    """Ticks that miss it say since when and until when, and ask for nothing; one that finds it forgets that."""
+    settled.use(automation={"tenants": {"missing_for": "PT15M"}})
+    rows = [row for row in settled.world.rows() if row["tenant_id"] == "brick"]
+    for _ in range(2):
+        drop_tenant(settled, "brick")
+        for _ in range(3):
+            result = settled.tick("tenants")
+            assert (result.run_requests, result.dynamic_partitions_requests) == ([], [])
+            assert result.skip_reason is not None
+            assert "tenant brick: missing since" in str(result.skip_reason.skip_message)
+        assert looks(settled) == {"brick": 3}
+        settled.world.insert(rows)
+        settled.tick("tenants")
+        assert looks(settled) == {}
+    with_clock_behind(settled, "brick")
+    [request] = settled.asked("tenants")
+    assert keys_of(request) == ["works|brick"]
+    settled.world.insert(rows)
+    [run] = settled.run([request])
+    assert run.success
+    settled.world.assert_exact()
+
+
+def with_clock_behind(settled: Automated, tenant: str) -> None:
+    """The tenant goes, and a full run missed it twenty minutes ago."""
+    drop_tenant(settled, tenant)
+    settled.world.wait(timedelta(minutes=-20))
+    settled.world.sync(tenant, mode="full")
+    settled.world.clock = utc_now
+
+
+def looks(settled: Automated) -> dict[str, int]:
+    with settled.world.workspace() as workspace:
+        return {tenant: one.looks for tenant, one in workspace.ledger.missing(ENTITY).items()}
+
+
 def test_the_share_is_configurable(settled: Automated) -> None:
     """Where losing all tenants is nothing unusual, all are removed."""
-    settled.use(automation={"tenants": {"max_lost_share": 1}})
+    settled.use(automation={"tenants": {"max_lost_share": 1, "missing_for": 0}})
     drop_tenant(settled, "acme", "brick", "cord")
+    settled.tick("tenants")
     settled.settle()
     assert settled.told == []
     settled.world.assert_exact()
@@ -172,6 +223,7 @@ def test_keys_that_cannot_be_partitions_are_named(settled: Automated) -> None:
 def test_a_removal_is_asked_for_once_while_it_waits(settled: Automated) -> None:
     """While its run is queued no other is asked for; when that failed, the next one waits for the back-off."""
     drop_tenant(settled, "brick")
+    settled.tick("tenants")
     [request] = settled.asked("tenants")
     queued = settled.queue(keys_of(request))
     assert settled.asked("tenants") == []

@@ -1,0 +1,169 @@
+"""A source that suddenly has no row of a tenant, or of everybody: one look is not believed, two that agree are."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster_tests.sync.test_exactness import one, seed
+from vecsync_dagster_tests.world import ENTITY, WORKS, World
+
+BRICK = (1001, 1002, 1003)
+
+
+def guard_of(result: PartitionResult) -> tuple[bool, bool]:
+    """Whether the check passed, and whether it is a warning."""
+    [guard] = [check for check in result.checks if check.name == "removal_guard"]
+    return guard.passed, guard.warning
+
+
+def test_an_import_in_two_transactions_costs_nothing(world: World) -> None:
+    """A full run between DELETE and INSERT removes nothing, says that it waits, and the next one has nothing to do."""
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync()
+    before, rows = world.stored(), [row for row in world.rows() if row["tenant_id"] == "brick"]
+    world.delete(*BRICK)
+    result = one(world.sync(mode="full"), "brick")
+    assert (result.figures.removed, result.figures.removals_waiting, result.ok) == (0, 3, True)
+    assert (guard_of(result), result.emptied) == ((False, True), False)
+    assert "3 removals wait for a second look: tenant brick: missing since" in result.note
+    assert world.stored() == before
+    world.insert(rows)
+    again = one(world.sync(mode="full"), "brick")
+    assert (again.figures.unchanged, again.figures.writes, again.note) == (3, 0, "")
+    world.assert_exact()
+
+
+def test_a_tenant_must_be_missing_for_a_while(world: World) -> None:
+    """However many looks miss it within that time, each in a process of its own: only a later one removes."""
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync()
+    world.delete(*BRICK)
+    for _ in range(3):
+        world.wait(timedelta(minutes=4))
+        assert one(world.sync("brick", mode="full"), "brick").figures.removals_waiting == 3
+    world.wait(timedelta(minutes=8))
+    assert one(world.sync("brick", mode="full"), "brick").figures.removed == 3
+    world.assert_exact()
+    assert missing(world) == {}
+
+
+def test_time_alone_removes_nothing(world: World) -> None:
+    """A tenant that was back in between is missing anew, however long ago it was missed first."""
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync()
+    rows = [row for row in world.rows() if row["tenant_id"] == "brick"]
+    for mode in ("full", "incremental"):
+        world.delete(*BRICK)
+        assert one(world.sync(mode="full"), "brick").figures.removals_waiting == 3
+        world.insert(rows)
+        world.sync(mode=mode)
+        assert missing(world) == {}
+        world.wait()
+    world.delete(*BRICK)
+    assert one(world.sync(mode="full"), "brick").figures.removals_waiting == 3
+
+
+def test_the_records_of_everybody_need_a_second_look(world: World) -> None:
+    """`global` is no tenant that could be missing: the next full read, which agrees, removes."""
+    seed(world, {GLOBAL: 5, "acme": 4})
+    world.sync()
+    world.delete(*range(1, 6))
+    first = one(world.sync(mode="full"), GLOBAL)
+    assert (first.figures.removed, first.figures.removals_waiting) == (0, 5)
+    assert one(world.sync(GLOBAL, mode="incremental"), GLOBAL).figures.removed == 0
+    assert one(world.sync(mode="full"), GLOBAL).figures.removed == 5
+    world.assert_exact()
+    assert missing(world) == {}
+
+
+@pytest.mark.parametrize("tenant", [GLOBAL, "acme"])
+def test_above_the_guard_it_is_by_hand(world: World, tenant: str) -> None:
+    """Where all of many documents is gone, no number of looks removes it; --allow-removals does, in one."""
+    seed(world, {tenant: 60, "brick": 3})
+    world.sync()
+    world.delete(*range(1, 61))
+    for _ in range(3):
+        result = one(world.sync(mode="full"), tenant)
+        assert (result.figures.removed, result.figures.removals_blocked, result.ok) == (0, 60, False)
+        world.wait()
+    assert one(world.sync(mode="full", allow_removals=True), tenant).figures.removed == 60
+    world.assert_exact()
+    assert missing(world) == {}
+
+
+def test_allow_removals_does_not_wait(world: World) -> None:
+    """Who says so by hand need not come again."""
+    seed(world, {GLOBAL: 2, "acme": 4, "brick": 3})
+    world.sync()
+    world.delete(1, 2, *range(2001, 2004))
+    results = world.sync(mode="full", allow_removals=True)
+    assert (one(results, GLOBAL).figures.removed, one(results, "brick").figures.removed) == (2, 3)
+    world.assert_exact()
+
+
+def test_a_gone_tenant_that_has_rows_again_is_guarded(world: World) -> None:
+    """A removal that was asked for while the tenant was missing, and runs in the midst of its import, is guarded."""
+    seed(world, {"acme": 4, "brick": 60})
+    world.sync()
+    world.delete(*range(1002, 1061))
+    result = one(world.sync("brick", mode="full", tenant_gone=True), "brick")
+    assert (result.figures.removed, result.figures.removals_blocked) == (0, 59)
+    world.delete(1001)
+    world.sync("brick", mode="full", tenant_gone=True)
+    world.wait()
+    assert one(world.sync("brick", mode="full", tenant_gone=True), "brick").figures.removed == 60
+    world.assert_exact()
+
+
+def test_tombstones_are_the_source_s_own_word(world: World) -> None:
+    """Rows that the source itself marks as deleted go at once, also where they are all that a tenant has."""
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync()
+    at: Any = world.now.isoformat() if world.engine.dialect.name == "sqlite" else world.now
+    world.update(*BRICK, deleted_at=at)
+    assert one(world.sync(mode="incremental"), "brick").figures.removed == 3
+    world.assert_exact()
+
+
+def test_a_dry_run_and_an_old_snapshot_are_no_looks(world: World) -> None:
+    """Neither counts, and neither says that anything would go at once."""
+    seed(world, {GLOBAL: 5, "acme": 4})
+    world.sync()
+    world.delete(*range(1, 6))
+    for _ in range(2):
+        dry = one(world.sync(mode="full", dry_run=True), GLOBAL)
+        assert (dry.figures.removed, dry.figures.removals_waiting) == (0, 5)
+        assert missing(world) == {}
+    world.sync(mode="full")
+    from_snapshot: Any = {"mode": "full", "stages": ("documents", "embeddings", "vectors")}
+    assert one(world.sync(GLOBAL, **from_snapshot), GLOBAL).figures.removals_waiting == 5
+    assert missing(world) == {GLOBAL: 1}
+
+
+def test_a_partition_that_waits_is_still_due(world: World) -> None:
+    """Its look is not kept as seen: whoever asks for what changed asks for the second look."""
+    seed(world, {GLOBAL: 5, "acme": 4})
+    world.sync()
+    seen = fingerprints(world)
+    with world.engine.begin() as connection:
+        connection.execute(sa.delete(WORKS).where(WORKS.c.is_global))
+    world.sync(mode="full")
+    assert fingerprints(world) == seen
+    world.sync(mode="full")
+    assert fingerprints(world)[GLOBAL] != seen[GLOBAL]
+
+
+def missing(world: World) -> dict[str, int]:
+    with world.workspace() as workspace:
+        return {tenant: one.looks for tenant, one in workspace.ledger.missing(ENTITY).items()}
+
+
+def fingerprints(world: World) -> dict[str, str]:
+    with world.workspace() as workspace:
+        return {tenant: str(one.fingerprint) for (_, tenant), one in workspace.ledger.seen(ENTITY).items()}
