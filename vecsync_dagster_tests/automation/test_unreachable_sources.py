@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import Selection, retry_rows
 from vecsync_dagster_tests.automation.ticks import Automated
@@ -64,7 +65,7 @@ def test_a_run_records_the_partitions_it_was_for(settled: Automated, everything:
 def test_a_retry_without_its_source_is_a_failed_run(settled: Automated) -> None:
     """What the retry worker could not read is in the ledger as a run that failed."""
     rename(settled, ENTITY, "away")
-    row = FailedRow(ENTITY, "acme", "acme-work-10", "10", "QDRANT_UNAVAILABLE", 1, None)
+    row = FailedRow(ENTITY, "acme", "acme-work-10", Key("10"), "QDRANT_UNAVAILABLE", 1, None)
     with settled.world.workspace() as workspace:
         [result] = retry_rows(workspace, ENTITY, [row])
         [run] = workspace.ledger.runs(ENTITY, "acme", 1, mode="retry")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecsync_dagster.documents import Document
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import LedgerPoint
 from vecsync_dagster.stores.base import StoredPoint
 from vecsync_dagster.sync.compare import Difference, compare
@@ -28,7 +29,7 @@ DAMAGES: dict[str, dict[str, Any]] = {
 
 
 def row_of(made: Document, tenant: str = "t1") -> LedgerPoint:
-    return LedgerPoint(made.point_id, made.document_id, made.db_id, tenant, made.content_hash, made.payload_hash)
+    return LedgerPoint(made.point_id, made.document_id, Key(made.db_id), tenant, made.content_hash, made.payload_hash)
 
 
 def point_of(made: Document, tenant: str | None = "t1", damage: str = "none") -> StoredPoint:
