@@ -12,16 +12,22 @@ from typing import Any, Final
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.ledger.failures import ledger_errors
+from vecsync_dagster.postgres_url import check_postgres_url
+from vecsync_dagster.url_options import refuse_unknown
 
 __all__ = ["Database", "display_name", "parse_url", "sqlite_file"]
 
 _POSTGRES: Final = {"postgresql", "postgresql+psycopg", "postgres"}
 _SQLITE: Final = {"sqlite", "sqlite+pysqlite"}
+_KEY: Final = "ledger.url"
+_SQLITE_OPTIONS: Final = {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements", "uri"}
+_SQLITE_FILE_OPTIONS: Final = {"cache", "immutable", "modeof", "mode", "nolock", "psow", "vfs"}
 _SYNCHRONOUS: Final = "vecsync_synchronous"
 
 LOCK_TIMEOUT_S: Final = 60.0
@@ -98,15 +104,26 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigError("the ledger's url is not a database URL", key="ledger.url") from None
+        raise ConfigError("the ledger's url is not a database URL", key=_KEY) from None
     if parsed.drivername in _POSTGRES:
+        check_postgres_url(url, parsed, key=_KEY)
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername in _SQLITE:
+        refuse_unknown("SQLite", url, parsed.query, _SQLITE_OPTIONS | _file_options(parsed), key=_KEY)
+        try:
+            pysqlite.dialect().create_connect_args(parsed)
+        except ValueError:
+            raise ConfigError(f"{_KEY}: a URL option has a wrong value", key=_KEY) from None
         return parsed.set(drivername="sqlite")
     raise ConfigError(
         f"the ledger's url is one of {parsed.drivername}; write postgresql://user:password@host/database",
-        key="ledger.url",
+        key=_KEY,
     )
+
+
+def _file_options(url: URL) -> set[str]:
+    """Those that SQLite reads from `file:...?mode=ro` itself."""
+    return _SQLITE_FILE_OPTIONS if "uri" in url.query else set()
 
 
 def display_name(url: URL) -> str:

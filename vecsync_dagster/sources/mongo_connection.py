@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from bson.errors import BSONError
-from pymongo import MongoClient
+from pymongo import MongoClient, common, uri_parser
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
@@ -20,12 +21,27 @@ from pymongo.read_concern import ReadConcern
 from vecsync_dagster.config.models import MongoSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected
 from vecsync_dagster.sources.mongo_errors import REFUSED, translated
+from vecsync_dagster.url_options import refuse_unknown, wrong_value
 
 __all__ = ["Connection"]
 
 _LISTED = 25
 _SCHEMES = ("mongodb://", "mongodb+srv://")
 Document = dict[str, Any]
+
+
+def _check_options(url: str, key: str) -> None:
+    """pymongo only warns, with the value. Raises ConfigError that names the option alone."""
+    options = re.split("[&;]", url.partition("?")[2])
+    given = [option.partition("=")[0] for option in options if option]
+    valid = common.URI_OPTIONS_VALIDATOR_MAP
+    refuse_unknown("MongoDB", url, [name for name in given if name.lower() not in valid], valid, key=key)
+    for name, option in zip(given, filter(None, options), strict=True):
+        try:
+            uri_parser.split_options(option, warn=False)
+        except (ConfigurationError, InvalidURI, ValueError, TypeError):
+            described = "true or false" if "boolean" in valid[name.lower()].__name__ else "in MongoDB's documentation"
+            raise wrong_value(name, described, key=key) from None
 
 
 class Connection:
@@ -40,6 +56,7 @@ class Connection:
     def client(self) -> MongoClient[Document]:
         """Raises ConfigError where the URL is not one."""
         url = resolve(self._config.url, self._key)
+        _check_options(url, self._key)
         wait = self._config.connect_timeout_s * 1000
         try:
             with warnings.catch_warnings():

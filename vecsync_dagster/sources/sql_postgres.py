@@ -48,6 +48,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import Clock, Kind, earlier, integers, storable, uuids
@@ -133,17 +134,22 @@ class Postgres:
         wrong = ConfigError(
             f"{self._key}: not a URL of PostgreSQL; write postgresql://user:password@host:port/database", key=self._key
         )
+        written = resolve(self._config.url, self._key)
         try:
-            url = make_url(resolve(self._config.url, self._key))
+            url = make_url(written)
         except (ArgumentError, ValueError):
             raise wrong from None  # the cause may quote a part of the password
         if url.get_backend_name() not in ("postgresql", "postgres"):
             raise wrong
+        check_postgres_url(written, url, key=self._key)
         return url.set(drivername="postgresql+psycopg")
 
     def conninfo(self) -> str:
-        """The URL as libpq has it, the password in it. Raises ConfigError."""
-        return self._url().set(drivername="postgresql").render_as_string(hide_password=False)
+        """The URL as the driver has it, the password in it. Raises ConfigError."""
+        # Not as a URL: SQLAlchemy writes a blank in an option as +, which libpq does not read.
+        dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+        _, settings = dialect.create_connect_args(self._url())  # type: ignore[no-untyped-call]
+        return psycopg.conninfo.make_conninfo(**settings)
 
     def engine(self) -> Engine:
         engine = create_engine(

@@ -1,0 +1,43 @@
+"""Options behind the `?` of a database's URL: one that does not exist is named, no value ever is: it may be secret."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+
+from vecsync_dagster.errors import ConfigError
+
+__all__ = ["refuse_unknown", "wrong_value"]
+
+_SAME = {"ssl": "sslmode"}
+"""What other drivers call an option, where its name is not close enough."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}")
+
+
+def refuse_unknown(product: str, url: str, given: Iterable[str], valid: Collection[str], *, key: str) -> None:
+    """Raises ConfigError with the names of `given` that are not `valid`, each with the one that was probably meant."""
+    unknown = [name for name in dict.fromkeys(given) if name not in valid]
+    if not unknown:
+        return
+    # Where an unencoded @ comes after it, the ? is one of the password.
+    if "@" in url.partition("?")[2] or not all(_NAME.fullmatch(name) for name in unknown):
+        raise ConfigError(
+            f"{key}: the URL has options that {product} does not know; percent-encode special characters of user and "
+            "password (? is %3F, @ is %40)",
+            key=key,
+        )
+    named = ", ".join(repr(name) + _meant(name, valid) for name in unknown)
+    options = "option" if len(unknown) == 1 else "options"
+    raise ConfigError(f"{key}: {product} knows no URL {options} {named}; remove what it does not know", key=key)
+
+
+def wrong_value(option: str, valid: str, *, key: str) -> ConfigError:
+    return ConfigError(f"{key}: the URL option {option!r} has a wrong value; valid is {valid}", key=key)
+
+
+def _meant(name: str, valid: Collection[str]) -> str:
+    if (same := _SAME.get(name)) in valid:
+        return f" (did you mean {same}?)"
+    near = difflib.get_close_matches(name, valid, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,131 @@
+"""Options of database URLs that do not exist, or have values that they cannot have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from vecsync_dagster.config.models import EnvRef, LedgerConfig, MongoSource, PostgresSource
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.ledger import build_ledger
+from vecsync_dagster.sources import build_source
+from vecsync_dagster.sources.sql_postgres import Postgres
+from vecsync_dagster_tests.sources.backends import entity_config
+
+HERE = EnvRef(env="TESTED_URL")
+VALUE = "hunter2"
+
+
+def _source(config: PostgresSource | MongoSource) -> None:
+    source = build_source(config, entity_config(), name="db", entity_name="materials", path_of=Path)
+    try:
+        source.tenants()
+    finally:
+        source.close()
+
+
+def _postgres() -> None:
+    _source(PostgresSource(type="postgres", url=HERE, connect_timeout_s=1))
+
+
+def _mongo() -> None:
+    _source(MongoSource(type="mongo", url=HERE, connect_timeout_s=1))
+
+
+def _ledger() -> None:
+    build_ledger(LedgerConfig(url=HERE), state_folder=Path("nowhere"))
+
+
+USES: dict[str, tuple[str, str, Callable[[], None]]] = {
+    "postgres": ("sources.db.url", f"postgresql://u:{VALUE}@127.0.0.1:1/d", _postgres),
+    "mongo": ("sources.db.url", f"mongodb://u:{VALUE}@127.0.0.1:1/d", _mongo),
+    "ledger": ("ledger.url", f"postgresql://u:{VALUE}@127.0.0.1:1/d", _ledger),
+    "sqlite ledger": ("ledger.url", "sqlite:////nowhere/at/all.db", _ledger),
+}
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, use: str, query: str) -> str:
+    key, url, go = USES[use]
+    monkeypatch.setenv("TESTED_URL", url + query)
+    with pytest.raises(ConfigError) as refused:
+        go()
+    message = str(refused.value)
+    assert message.startswith(f"{key}: ")
+    assert VALUE not in message
+    assert refused.value.__cause__ is None
+    return message
+
+
+@pytest.mark.parametrize("use", USES)
+def test_unknown_options_are_named(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    """Every option that does not exist is named with the key, and no value."""
+    message = refusal(monkeypatch, use, f"?pgbouncer={VALUE}&schema={VALUE}")
+    assert "'pgbouncer'" in message
+    assert "'schema'" in message
+
+
+@pytest.mark.parametrize(
+    ("use", "written", "meant"),
+    [
+        ("postgres", "ssl", "sslmode"),
+        ("postgres", "ssl_mode", "sslmode"),
+        ("postgres", "connection_timeout", "connect_timeout"),
+        ("ledger", "aplication_name", "application_name"),
+        ("mongo", "authSorce", "authsource"),
+        ("mongo", "replicaSets", "replicaset"),
+        ("sqlite ledger", "timeouts", "timeout"),
+    ],
+)
+def test_close_matches(monkeypatch: pytest.MonkeyPatch, use: str, written: str, meant: str) -> None:
+    """The option that was probably meant stands beside the one that does not exist."""
+    assert f"'{written}' (did you mean {meant}?)" in refusal(monkeypatch, use, f"?{written}={VALUE}")
+
+
+@pytest.mark.parametrize(
+    ("use", "query", "named"),
+    [
+        ("postgres", f"?sslmode={VALUE}", "'sslmode'"),
+        ("postgres", f"?keepalives_idle={VALUE}", "'keepalives_idle'"),
+        ("postgres", f"?target_session_attrs={VALUE}", "read-write"),
+        ("postgres", "?sslmode=require&sslmode=prefer", "'sslmode' is there more than once"),
+        ("ledger", f"?gssencmode={VALUE}", "'gssencmode'"),
+        ("mongo", f"?retryWrites={VALUE}", "'retryWrites'"),
+        ("mongo", f"?maxPoolSize={VALUE}", "'maxPoolSize'"),
+        ("mongo", f"?w=1&readPreference={VALUE}", "'readPreference'"),
+        ("sqlite ledger", f"?timeout={VALUE}", "wrong value"),
+    ],
+)
+def test_wrong_values(monkeypatch: pytest.MonkeyPatch, use: str, query: str, named: str) -> None:
+    """A value that an option cannot have is refused before anything is asked, and not repeated."""
+    assert named in refusal(monkeypatch, use, query)
+
+
+@pytest.mark.parametrize("use", ["postgres", "mongo", "ledger"])
+def test_a_password_with_a_question_mark(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    """What may be a part of a password that nobody encoded is not named as an option."""
+    key, url, go = USES[use]
+    scheme = url.partition(":")[0]
+    monkeypatch.setenv("TESTED_URL", f"{scheme}://u:p@a?{VALUE}=x@127.0.0.1:1/d")
+    with pytest.raises(ConfigError) as refused:
+        go()
+    assert str(refused.value).startswith(f"{key}: ")
+    assert VALUE not in str(refused.value)
+
+
+def test_a_port_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that no server can have is a mistake in the URL, not a server to wait for."""
+    monkeypatch.setenv("TESTED_URL", "postgresql://u@127.0.0.1:99999/d")
+    with pytest.raises(ConfigError, match=r"^sources\.db\.url: the URL's port"):
+        _postgres()
+
+
+def test_what_exists_is_taken(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options of libpq reach the server as they are written, also in the connection of the triggers."""
+    options = "options=-c%20work_mem%3D7MB&sslmode=prefer&application_name=a%2Bb"
+    monkeypatch.setenv("TESTED_URL", f"{postgres_database}?{options}")
+    with psycopg.connect(Postgres(PostgresSource(type="postgres", url=HERE), name="db").conninfo()) as connection:
+        assert connection.execute("SHOW work_mem").fetchone() == ("7MB",)
+        assert connection.execute("SHOW application_name").fetchone() == ("a+b",)
