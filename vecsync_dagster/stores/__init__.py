@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GLOBAL", "RESERVED_KEYS", "Hit", "Point", "StoredPoint", "VectorStore", "build_store"]
 
+_PORTS = {"http": 80, "https": 443}
+
 
 def build_store(config: StoreConfig, *, key: str, path_of: Callable[[str], Path]) -> VectorStore:
     """The store that `config` describes; nothing is opened or called before its first use.
@@ -52,12 +54,15 @@ def _server(config: StoreConfig, key: str) -> VectorStore:
 
 
 def _address(url: str, key: str) -> str:
-    """The URL; the error repeats nothing of it, because it may carry a password."""
+    """The URL with its port, that of http or https where it has none: the client would take 6333. The error repeats
+    nothing of it, because it may carry a password."""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
         raise ConfigError(f"{key}: not a server's URL; write one like http://localhost:6333", key=key)
-    return url
+    if parts.port is None:
+        parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_PORTS[parts.scheme]}")
+    return parts.geturl()

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import stamina
 from qdrant_client import QdrantClient, models
@@ -34,6 +35,13 @@ class Connection:
         self._retrying = stamina.RetryingCaller(
             attempts=attempts, timeout=None, wait_initial=1.0, wait_max=LONGEST_WAIT_S, wait_jitter=1.0
         ).on(backoff)
+
+    @property
+    def address(self) -> str:
+        """Scheme, host and port; any other part of the URL may hold a secret. Empty for a given client."""
+        parts = urlsplit(self._url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}:{parts.port}" if host else ""
 
     def call(self, action: str, use: Callable[[QdrantClient], T]) -> T:
         """What `use` answers; transient errors are tried again. `action` begins the message of an error."""

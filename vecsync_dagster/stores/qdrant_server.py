@@ -248,11 +248,12 @@ class QdrantServerStore:
 
     def check(self) -> str:
         """One attempt, so that a wrong address is told at once."""
-        version = self._connection.once("connection", lambda c: c.info()).version
+        at = f" at {self._connection.address}" if self._connection.address else ""
+        version = self._connection.once(f"connection{at}", lambda c: c.info()).version
         # Asked as well, because it needs the API key; the version does not.
-        aliases = self._connection.once("connection", lambda c: c.get_aliases()).aliases
+        aliases = self._connection.once(f"connection{at}", lambda c: c.get_aliases()).aliases
         ours = sum(alias.alias_name.startswith(self._prefix) for alias in aliases)
-        return f"Qdrant {version}, {ours} collections"
+        return f"Qdrant {version}{at}, {ours} collections"
 
     def close(self) -> None:
         self._shapes.clear()

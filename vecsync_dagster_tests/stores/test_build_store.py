@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from qdrant_client.qdrant_remote import QdrantRemote
 
 from vecsync_dagster.config.models import EnvRef, QdrantStore
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import ConfigError, StoreUnavailable
 from vecsync_dagster.stores import VectorStore, build_store
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.stores.qdrant_server import QdrantServerStore
@@ -63,6 +64,45 @@ def test_unusable_url_is_a_config_error(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match=r"stores\.main\.url") as caught:
         build(tmp_path, QdrantStore(type="qdrant", url=url))
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("https://q.example.com", "https://q.example.com:443"),
+        ("HTTPS://q.example.com/", "https://q.example.com:443"),
+        ("https://proxy.example.com/qdrant", "https://proxy.example.com:443"),
+        ("http://127.0.0.1", "http://127.0.0.1:80"),
+        ("http://localhost", "http://localhost:80"),
+        ("http://localhost:", "http://localhost:80"),
+        ("http://[::1]", "http://[::1]:80"),
+        ("http://localhost:6333", "http://localhost:6333"),
+        ("https://q.example.com:6333/sesame", "https://q.example.com:6333"),
+        ("http://user:sesame@q.example.com", "http://q.example.com:80"),
+    ],
+)
+def test_the_port_is_that_of_the_scheme(tmp_path: Path, url: str, asked: str) -> None:
+    """A URL without a port means that of its scheme; an address for people has nothing else of the URL."""
+    store = build(tmp_path, QdrantStore(type="qdrant", url=url))
+    assert isinstance(store, QdrantServerStore)
+    connection = store._connection
+    assert connection.address == asked
+    remote = connection._client()._client
+    assert isinstance(remote, QdrantRemote)
+    # The client's own way to write an address; the brackets of IPv6 are httpx's affair.
+    assert remote.rest_uri.startswith(asked)
+    store.close()
+
+
+def test_check_tells_the_address(tmp_path: Path) -> None:
+    """The address that was asked is in the line of a check that went well, and in the error of one that did not."""
+    with QdrantRest() as rest:
+        store = build(tmp_path, QdrantStore(type="qdrant", url=f"{rest.url}/", attempts=1))
+        assert f" at {rest.url}, 0 collections" in store.check()
+        store.close()
+    with pytest.raises(StoreUnavailable, match=f"connection at {rest.url}: "):
+        store.check()
+    store.close()
 
 
 @pytest.mark.parametrize(
