@@ -12,6 +12,9 @@ __all__ = ["Distance", "Space"]
 Distance = Literal["cosine", "dot", "euclid"]
 
 
+_SUFFIX = re.compile(r"[A-Za-z0-9.-]{1,60}-[0-9a-f]{8}")
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """Provider, model, dimensions and distance; equal spaces have comparable vectors.
@@ -39,6 +42,11 @@ class Space:
         if distance not in ("cosine", "dot", "euclid"):
             raise ValueError(f"not a vector space: {text!r}")
         return cls(provider, model, int(dimensions), distance)  # type: ignore[arg-type]
+
+    @staticmethod
+    def is_physical_name(name: str, collection: str) -> bool:
+        """Whether it is `physical_name(collection)` of any space; not that of a collection with a longer name."""
+        return name.startswith(f"{collection}__") and _SUFFIX.fullmatch(name[len(collection) + 2 :]) is not None
 
     def physical_name(self, collection: str) -> str:
         """The name of the physical collection that holds this space behind the alias `collection`.

@@ -16,6 +16,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.alerts import alerts
 from vecsync_dagster.cli.check import check
 from vecsync_dagster.cli.demo import demo
+from vecsync_dagster.cli.drop import drop
 from vecsync_dagster.cli.export import export, tenants
 from vecsync_dagster.cli.invalid import invalid
 from vecsync_dagster.cli.ledger import ledger
@@ -75,6 +76,7 @@ for _command in (
     search,
     check,
     reconcile,
+    drop,
     migrate,
     export,
     tenants,

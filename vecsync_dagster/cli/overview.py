@@ -12,6 +12,7 @@ from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTo
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.dropping import Leftover, leftovers
 
 __all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
 
@@ -107,6 +108,8 @@ class Overview:
     spaces: Mapping[str, str | None]
     scopes: Sequence[ScopeState]
     partitions: Sequence[PartitionState]
+    leftovers: Sequence[Leftover]
+    """What left the configuration and is still there."""
     unreachable: Mapping[str, str]
     """Entities whose source could not be asked for its tenants when it was last tried, and why."""
     failed_checks: Sequence[CheckResult] = ()
@@ -156,7 +159,9 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
     missing = [one for one in missing if tenant in (None, one.tenant)]
-    return Overview(days, spaces, _scopes(partitions), partitions, unreachable, overall, missing)
+    return Overview(
+        days, spaces, _scopes(partitions), partitions, leftovers(workspace, entity), unreachable, overall, missing
+    )
 
 
 def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:

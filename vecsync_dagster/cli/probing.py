@@ -14,6 +14,7 @@ from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace, check_tenant
+from vecsync_dagster.sync.dropping import leftovers
 
 __all__ = ["Probe", "probe_all"]
 
@@ -47,6 +48,7 @@ def probe_all(workspace: Workspace) -> Iterator[Probe]:
     yield from _alerts(workspace)
     for entity in workspace.config.entities:
         yield from _documents(workspace, entity)
+    yield from _leftovers(workspace)
 
 
 def _failed(part: str, error: VecsyncError, state: State = "FAIL") -> Probe:
@@ -198,3 +200,11 @@ def _documents(workspace: Workspace, entity: str) -> Iterator[Probe]:
     absent = [f"{count} not in {name}" for name, count in lacking.items() if count]
     if len(names) > 1:
         yield Probe(part, "WARN" if absent else "OK", f"collections: {', '.join(absent) or 'each record is in all'}")
+
+
+def _leftovers(workspace: Workspace) -> Iterator[Probe]:
+    try:
+        for one in leftovers(workspace):
+            yield Probe(f"collection {one.collection}", "WARN", str(one))
+    except VecsyncError as error:
+        yield _failed("collections", error)

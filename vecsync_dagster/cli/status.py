@@ -167,6 +167,8 @@ def _show(seen: Overview) -> None:
             where = f"{partition.collection} of {partition.tenant}"
             output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
     _show_failed_checks(seen, output.stderr())
+    for leftover in seen.leftovers:
+        output.warn(str(leftover))
     _show_unreachable(seen)
 
 

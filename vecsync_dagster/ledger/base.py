@@ -547,6 +547,23 @@ class Ledger(Protocol):
         """Forget what was ever rejected there; None: of all tenants, in all collections."""
         ...
 
+    # -- what left the configuration ---------------------------------------------------------------
+    def collections(self) -> list[tuple[str, str]]:
+        """(entity, collection) of all that was ever synced and not forgotten, configured or not."""
+        ...
+
+    def documents(self, entity: str, collection: str) -> int:
+        """Rows of all its partitions."""
+        ...
+
+    def forget_collection(self, entity: str, collection: str) -> None:
+        """Forget everything about it, in chunks: rows, runs, watermarks and its space. Calling it again goes on."""
+        ...
+
+    def forget_entity(self, entity: str) -> None:
+        """Forget the runs and rejected records of an entity, and its alerts."""
+        ...
+
     # -- embedding cache ---------------------------------------------------------------------------
     def vectors(self, space: Space, text_hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The cached ones of those texts (hash: SHA-256 hex of the prepared text)."""

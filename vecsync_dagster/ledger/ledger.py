@@ -13,7 +13,7 @@ from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.invalid import Invalid
-from vecsync_dagster.ledger.last_runs import Newest
+from vecsync_dagster.ledger.leaving import Leaving
 from vecsync_dagster.ledger.missing import MissingTenants
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
@@ -37,7 +37,7 @@ class SqlLedger(
     MissingTenants,
     Vectors,
     Runs,
-    Newest,
+    Leaving,
     CheckResults,
     Invalid,
     AlertBook,

@@ -23,6 +23,7 @@ __all__ = [
     "RESERVED_KEYS",
     "SCOPE",
     "TENANT_ID",
+    "Droppable",
     "Hit",
     "Point",
     "StoredPoint",
@@ -154,4 +155,14 @@ class VectorStore(Protocol):
 
     def close(self) -> None:
         """Release files, locks and connections. A closed store opens again on its next use."""
+        ...
+
+
+@runtime_checkable
+class Droppable(Protocol):
+    """A store that can remove a whole collection."""
+
+    def drop_collection(self, collection: str) -> None:
+        """Remove every physical collection of it, of whatever space, and its alias; none is no error. A physical
+        collection goes first, so that what is cut short is found, and ended, by the next call."""
         ...

@@ -230,6 +230,22 @@ class QdrantEmbeddedStore:
                 found = target.shard.query(request)
         return [hit(point.id, point.score, point.payload, target.space.distance) for point in found]
 
+    def drop_collection(self, collection: str) -> None:
+        with self._mutex:
+            if not self._folder.exists:
+                return
+            self._folder.open()
+            target = self._open.pop(collection, None)
+            if target is not None:
+                with _engine(collection, "close"):
+                    target.shard.close()
+            with writing(self._folder.path):
+                for folder in self._folder.path.iterdir():
+                    name = folder.name.removeprefix(self._prefix).removesuffix(".creating")
+                    if folder.name.startswith(self._prefix) and Space.is_physical_name(name, collection):
+                        shutil.rmtree(folder)
+            self._folder.drop_alias(self._prefix + collection)
+
     def check(self) -> str:
         with self._mutex:
             self._folder.open()

@@ -96,7 +96,13 @@ class Folder:
         return [name for name in self._aliases if self.alias(name) is not None]
 
     def set_alias(self, name: str, alias: Alias) -> None:
-        aliases = {**self._aliases, name: alias}
+        self._set_aliases({**self._aliases, name: alias})
+
+    def drop_alias(self, name: str) -> None:
+        if name in self._aliases:
+            self._set_aliases({key: alias for key, alias in self._aliases.items() if key != name})
+
+    def _set_aliases(self, aliases: dict[str, Alias]) -> None:
         text = {key: {"physical": value.physical, "space": str(value.space)} for key, value in aliases.items()}
         self._write("aliases.json", text)
         self._aliases = aliases

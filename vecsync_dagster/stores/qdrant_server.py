@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -172,6 +173,17 @@ class QdrantServerStore:
 
     def _delete(self, collection: str, selector: models.PointsSelector) -> None:
         self._write(collection, "delete", lambda c: [c.delete(self._prefix + collection, selector, wait=True)])
+
+    def drop_collection(self, collection: str) -> None:
+        listed = self._call(collection, "list the collections", lambda c: c.get_collections()).collections
+        for name in [one.name for one in listed if one.name.startswith(self._prefix)]:
+            if Space.is_physical_name(name.removeprefix(self._prefix), collection):
+                self._call(collection, "delete", partial(QdrantClient.delete_collection, collection_name=name))
+        if self.pinned_space(collection) is not None:  # a server takes the alias away with what it leads to
+            alias = models.DeleteAlias(alias_name=self._prefix + collection)
+            operation = models.DeleteAliasOperation(delete_alias=alias)
+            self._call(collection, "delete the alias", lambda c: c.update_collection_aliases([operation]))
+        self._shapes.pop(collection, None)
 
     def count(self, collection: str, tenant: str | None = None) -> int:
         name = self._prefix + collection

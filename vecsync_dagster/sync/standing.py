@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.drift import compare_settled
+from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
 
@@ -38,7 +40,30 @@ def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
         message = f"{wrong} differences: {told}; mend with `vecsync reconcile --repair`" if wrong else "none found"
         facts = {"points": points, "differences": wrong}
-        yield _kept(workspace, entity, CheckOutcome(name, wrong == 0, message, facts, named[name]))
+        outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
+        if name == "reconciliation":
+            outcome = _with_leftovers(workspace, entity, outcome)
+        yield _kept(workspace, entity, outcome)
+
+
+def _with_leftovers(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutcome:
+    """What left the configuration is nobody's any more; entities that left it are reported with the first one."""
+    first = entity == next(iter(workspace.config.entities))
+    found = [
+        one
+        for one in leftovers(workspace)
+        if one.entity == entity or (first and one.entity not in workspace.config.entities)
+    ]
+    if not found:
+        return outcome
+    told = "; ".join(map(str, found[:_LISTED]))
+    return replace(
+        outcome,
+        passed=False,
+        warning=outcome.passed,
+        message=told if outcome.passed else f"{outcome.message}; {told}",
+        facts={**outcome.facts, "leftovers": len(found)},
+    )
 
 
 def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:

@@ -1,0 +1,88 @@
+"""`vecsync drop`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
+
+if TYPE_CHECKING:
+    from vecsync_dagster.config.models import Config
+    from vecsync_dagster.sync.dropping import Leaving
+
+__all__ = ["drop"]
+
+
+def drop(
+    ctx: typer.Context,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection to remove.")],
+    config: ConfigOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; touch nothing.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also a collection that is in the configuration: the next sync makes it anew."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a collection that left the configuration: its points, ledger rows and runs.
+
+    With the last collection of an entity that left it too, also the entity's snapshots, rejected records and Dagster
+    partitions. Only stores that are still configured can be reached; where one of them does not answer nothing is
+    removed. Where it is cut short, run it again. Cached vectors stay.
+    """
+    settings = read_config(ctx, config)
+    from vecsync_dagster.errors import ConfigError
+    from vecsync_dagster.sync import Workspace
+    from vecsync_dagster.sync.dropping import drop as drop_collection
+    from vecsync_dagster.sync.dropping import leaving
+
+    with Workspace(settings, read_only=dry_run) as workspace:
+        what = leaving(workspace, collection)
+        if not as_json:
+            _show(what)
+        if what.configured and not force and not dry_run:
+            raise ConfigError(
+                f"collection {collection} is in the configuration; take it out first, or use --force",
+                collection=collection,
+            )
+        if not dry_run:
+            if not yes:
+                typer.confirm(f"Remove collection {collection} for good?", abort=True, err=True)
+            drop_collection(workspace, what)
+            for entity in what.whole:
+                _drop_partitions(settings, entity)
+    if as_json:
+        output.print_json({"command": "drop", "dry_run": dry_run, **asdict(what)})
+    elif not dry_run:
+        output.stdout().print(f"{collection} is removed")
+
+
+def _show(what: Leaving) -> None:
+    out = output.stdout()
+    for name, points in what.stores.items():
+        out.print(f"store {name}: {output.number_of(points, 'point')} of {what.collection}")
+    for name, reason in what.unreachable.items():
+        output.warn(f"store {name} could not be asked: {reason}")
+    if not what.stores and not what.unreachable:
+        output.warn("no configured store has it; points in a store that left the configuration stay there")
+    for entity, documents in what.entities.items():
+        out.print(f"ledger: {output.number_of(documents, 'document')} of entity {entity}, its runs and watermarks")
+    for entity in what.whole:
+        out.print(f"entity {entity}: nothing else of it is left: its snapshots, rejected records and partitions go too")
+
+
+def _drop_partitions(settings: Config, entity: str) -> None:
+    if not os.environ.get("DAGSTER_HOME") and not (settings.state_folder / "dagster").exists():
+        return  # nothing was ever recorded
+    from vecsync_dagster.assets.recording import open_instance
+    from vecsync_dagster.automation.partitions import tenants_name
+
+    with open_instance(settings) as instance:
+        for key in instance.get_dynamic_partitions(tenants_name(entity)):
+            instance.delete_dynamic_partition(tenants_name(entity), key)

@@ -1,0 +1,78 @@
+"""Collections as the ledger knows them, also those that left the configuration, and how they are forgotten."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Table, and_, delete, func, select
+
+from vecsync_dagster.ledger.last_runs import Newest
+from vecsync_dagster.ledger.tables import (
+    alert,
+    alert_delivery,
+    check_result,
+    collection_space,
+    index_state,
+    invalid_record,
+    partition_seen,
+    source_state,
+    sync_run,
+    unfinished_run,
+    watermark,
+)
+
+__all__ = ["Leaving"]
+
+_T: Final = index_state.c
+_CHUNK: Final = 5_000
+_STATE: Final[tuple[Table, ...]] = (
+    watermark,
+    source_state,
+    partition_seen,
+    unfinished_run,
+    invalid_record,
+    sync_run,
+    check_result,
+)
+
+
+class Leaving(Newest):
+    """See `base.Ledger` for what each method promises."""
+
+    def collections(self) -> list[tuple[str, str]]:
+        pinned = select(collection_space.c.entity, collection_space.c.collection)
+        with self.database.read() as connection:
+            known = {(entity, collection) for entity, collection in connection.execute(pinned)}
+        return sorted(known | {place for place in self._collections(None) if place[1]})
+
+    def documents(self, entity: str, collection: str) -> int:
+        query = select(func.count()).select_from(index_state)
+        with self.database.read() as connection:
+            return int(connection.scalar(query.where(_T.entity == entity, _T.collection == collection)) or 0)
+
+    def forget_collection(self, entity: str, collection: str) -> None:
+        some = select(_T.number).where(_T.collection == collection, _T.entity == entity).limit(_CHUNK)
+        forget = delete(index_state).where(_T.number.in_(some.scalar_subquery()))
+        left = True
+        while left:
+            with self.database.write() as connection:
+                left = connection.execute(forget).rowcount == _CHUNK
+        keys = select(alert.c.key).where(
+            alert.c.entity == entity, alert.c.partition.startswith(f"{collection}|", autoescape=True)
+        )
+        with self.database.write() as connection:
+            for table in _STATE:
+                connection.execute(delete(table).where(table.c.entity == entity, table.c.collection == collection))
+            connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
+            connection.execute(delete(alert).where(alert.c.key.in_(keys)))
+            # Last: as long as it is there, the collection is known, and can be dropped once more.
+            of_collection = and_(collection_space.c.entity == entity, collection_space.c.collection == collection)
+            connection.execute(delete(collection_space).where(of_collection))
+
+    def forget_entity(self, entity: str) -> None:
+        with self.database.write() as connection:
+            for table in (invalid_record, sync_run, check_result):
+                connection.execute(delete(table).where(table.c.entity == entity))
+            keys = select(alert.c.key).where(alert.c.entity == entity)
+            connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
+            connection.execute(delete(alert).where(alert.c.entity == entity))

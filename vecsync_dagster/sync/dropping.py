@@ -1,0 +1,139 @@
+"""A collection dropped for good: its points, its rows in the ledger and, with the last collection of an entity that
+left the configuration, what is left of the entity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vecsync_dagster.errors import ConfigError, StoreRejected, VecsyncError
+from vecsync_dagster.ledger.base import Partition
+from vecsync_dagster.stores.base import GLOBAL, Droppable
+from vecsync_dagster.sync.forgetting import forget_tenant
+from vecsync_dagster.sync.workspace import Workspace
+
+__all__ = ["Leaving", "Leftover", "drop", "leaving", "leftovers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What the ledger has of a collection, or of everybody's records in it, that the configuration has no more."""
+
+    entity: str
+    collection: str
+    scope: str | None
+    documents: int
+
+    def __str__(self) -> str:
+        if self.scope is None:
+            way = f"`vecsync drop {self.collection}` removes it"
+            return f"{self.collection} of {self.entity} is not in the configuration any more, {self._documents}; {way}"
+        return f"{self.collection} of {self.entity} has no {self.scope} records any more, {self._documents}"
+
+    @property
+    def _documents(self) -> str:
+        return f"the ledger has {self.documents} documents of it"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What would go. `stores`: configured stores that have the collection, with its points; `unreachable`: those that
+    could not be asked, and why. `entities`: whose rows the ledger has, with their documents; `whole`: those of them of
+    which nothing else is left."""
+
+    collection: str
+    configured: bool
+    stores: dict[str, int]
+    unreachable: dict[str, str]
+    entities: dict[str, int]
+    whole: tuple[str, ...]
+
+
+def leftovers(workspace: Workspace, entity: str | None = None) -> list[Leftover]:
+    """What left the configuration and is still there, by the ledger alone."""
+    return [one for one in _leftovers(workspace) if entity in (None, one.entity)]
+
+
+def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
+    ledger, entities = workspace.ledger, workspace.config.entities
+    for name, collection in ledger.collections():
+        if name not in entities or collection not in entities[name].collections:
+            yield Leftover(name, collection, None, ledger.documents(name, collection))
+        elif not workspace.has_global(name):
+            rows = ledger.tally(name, collection, GLOBAL).rows
+            if rows:
+                yield Leftover(name, collection, GLOBAL, rows)
+
+
+def leaving(workspace: Workspace, collection: str) -> Leaving:
+    """What `drop` would remove. Raises ConfigError for a collection that neither the ledger nor a store knows."""
+    known = workspace.ledger.collections()
+    stores: dict[str, int] = {}
+    unreachable: dict[str, str] = {}
+    for name in workspace.config.stores:
+        try:
+            store = workspace.store(name)
+            if store.pinned_space(collection) is not None:
+                stores[name] = store.count(collection)
+        except VecsyncError as error:
+            unreachable[name] = f"{error.code}: {error}"
+    owners = [entity for entity, one in known if one == collection]
+    if not owners and not stores and not unreachable:
+        names = ", ".join(sorted({one for _, one in known})) or "none"
+        raise ConfigError(
+            f"no collection {collection!r} in the ledger or a store; the ledger knows: {names}", collection=collection
+        )
+    entities = workspace.config.entities
+    return Leaving(
+        collection,
+        any(collection in entity.collections for entity in entities.values()),
+        stores,
+        unreachable,
+        {entity: workspace.ledger.documents(entity, collection) for entity in owners},
+        tuple(
+            entity
+            for entity in owners
+            if entity not in entities and not any(e == entity and c != collection for e, c in known)
+        ),
+    )
+
+
+def drop(workspace: Workspace, what: Leaving) -> None:
+    """The store first, the ledger second: where it ends half-way, dropping once more does the rest.
+
+    Raises PartitionBusy where a run is in a partition of it, and the errors of store and ledger. A store that could
+    not be asked is an error: its points would be nobody's.
+    """
+    if what.unreachable:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in what.unreachable.items())
+        raise StoreRejected(
+            f"collection {what.collection}: nothing was dropped, a store could not be asked: {reasons}",
+            service="STORE",
+            collection=what.collection,
+        )
+    for entity in what.entities:
+        _free(workspace, entity, what.collection)
+    for name in what.stores:
+        store = workspace.store(name)
+        if not isinstance(store, Droppable):
+            raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
+        store.drop_collection(what.collection)
+    for entity in what.entities:
+        if entity in what.whole:
+            forget_tenant(workspace.ledger, workspace.snapshots, workspace.rejections, entity, None)
+            workspace.ledger.forget_entity(entity)
+        workspace.ledger.forget_collection(entity, what.collection)
+
+
+def _free(workspace: Workspace, entity: str, collection: str) -> None:
+    """Raises PartitionBusy where a run is in one of its partitions: it would write into what is being dropped."""
+    ledger = workspace.ledger
+    runs = ledger.last_runs(entity)
+    tenants = {*ledger.tenants(entity, collection), *(key.tenant for key in runs if _is_of(key, collection))}
+    for tenant in sorted(tenants):
+        with ledger.hold(entity, tenant):
+            pass
+
+
+def _is_of(key: Partition, collection: str) -> bool:
+    return key.collection == collection

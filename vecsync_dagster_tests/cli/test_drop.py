@@ -1,0 +1,174 @@
+"""`vecsync drop`, and what is said of collections that left the configuration."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from vecsync_dagster.automation import add_tenants, tenants_name
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.tables import metadata
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.standing import check_everything
+from vecsync_dagster_tests.cli.program import Ran, config_of, vecsync
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
+
+
+@pytest.fixture
+def server() -> Iterator[QdrantRest]:
+    with QdrantRest() as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded, SQLite", "server, PostgreSQL"])
+def used(request: pytest.FixtureRequest, config: Path) -> Path:
+    """A synced demo, on either store and ledger."""
+    if request.param == "server, PostgreSQL":
+        server: QdrantRest = request.getfixturevalue("server")
+        change(config, stores={"main": {"type": "qdrant", "url": {"env": "QDRANT_URL"}, "prefix": "p_", "attempts": 1}})
+        environment: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        environment.setenv("LEDGER_URL", request.getfixturevalue("postgres_database"))
+        environment.setenv("QDRANT_URL", server.url)
+        change(config, ledger={"url": {"env": "LEDGER_URL"}})
+        shutil.rmtree(config.parent / "state" / "qdrant")  # the demo's own store, which is not used any more
+        assert vecsync("migrate", "--config", config).code == 0
+        ran = vecsync("sync", "all", "--no-record", "--config", config)
+        assert ran.code == 0, ran.err
+    return config
+
+
+def change(config: Path, **keys: Any) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8")) | keys
+    config.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return data
+
+
+def take_out(config: Path, entity: str) -> None:
+    entities = change(config)["entities"]
+    change(config, entities={name: value for name, value in entities.items() if name != entity})
+
+
+def drop(config: Path, *arguments: str) -> Ran:
+    return vecsync("drop", "works", *arguments, "--config", config)
+
+
+def traces(config: Path) -> list[str]:
+    """Tables of the ledger in which the collection or its entity still is, and files of the state folder."""
+    loaded = config_of(config.parent)
+    with Workspace(loaded) as workspace:
+        ledger: SqlLedger = workspace.ledger
+        with ledger.database.read() as connection:
+            tables = [
+                table.name
+                for table in metadata.tables.values()
+                for name in ("entity", "collection")
+                if name in table.c and connection.execute(table.select().where(table.c[name] == "works")).first()
+            ]
+        store = workspace.store("main")
+        points = [] if store.pinned_space("works") is None else ["points"]
+    state = loaded.state_folder
+    files = [str(path) for path in (state / "snapshots" / "works").rglob("*")]
+    files += [str(path) for path in (state / "qdrant").glob("works__*")]
+    log = state / "invalid_records.jsonl"
+    return tables + points + files + ([log.name] if '"entity_type":"works"' in log.read_text() else [])
+
+
+def test_a_collection_that_left_the_file_goes_with_all_it_had(used: Path) -> None:
+    """Points, rows, runs, snapshots and rejected records go; the other entity stays exact; again, it is unknown."""
+    assert traces(used)
+    take_out(used, "works")
+    dry = drop(used, "--dry-run", "--json")
+    assert (dry.code, dry.json["whole"], dry.json["stores"].keys()) == (0, ["works"], {"main"})
+    assert traces(used), "a dry run touches nothing"
+    ran = drop(used, "--yes")
+    assert ran.code == 0, ran.err
+    assert traces(used) == []
+    again = drop(used, "--yes")
+    assert again.code == 1
+    assert "no collection 'works' in the ledger or a store" in again.err
+    assert vecsync("reconcile", "--config", used).code == 0
+    assert vecsync("sync", "all", "--full", "--no-record", "--json", "--config", used).json["totals"]["upserted"] == 0
+
+
+def test_what_is_in_the_file_is_not_dropped_by_mistake(used: Path) -> None:
+    """A configured collection needs --force, and comes back with the next sync, from the cache."""
+    refused = drop(used, "--yes")
+    assert (refused.code, "use --force" in refused.err) == (1, True)
+    assert drop(used, "--yes", "--force").code == 0
+    ran = vecsync("sync", "all", "--entity", "works", "--no-record", "--json", "--config", used)
+    assert ran.code == 0, ran.err
+    assert ran.json["totals"]["upserted"] > 0
+    assert ran.json["totals"]["embedded"] == 0
+
+
+def test_it_asks_first(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an answer nothing goes."""
+    take_out(config, "works")
+    before = traces(config)
+    for answer in ("", "n\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        assert drop(config).code != 0
+        assert traces(config) == before
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert drop(config).code == 0
+    assert traces(config) == []
+
+
+def test_a_store_that_does_not_answer_stops_it(config: Path, server: QdrantRest) -> None:
+    """Nothing is forgotten of points that may still be there."""
+    change(config, stores={**change(config)["stores"], "other": {"type": "qdrant", "url": server.url, "attempts": 1}})
+    take_out(config, "works")
+    before = traces(config)
+    server.fail(status=503, times=100)
+    ran = drop(config, "--yes")
+    assert (ran.code, "store other could not be asked" in ran.err) == (1, True)
+    assert traces(config) == before
+
+
+def test_a_running_sync_stops_it(config: Path) -> None:
+    """A partition that is being synced is not dropped under its run."""
+    take_out(config, "works")
+    ledger = SqlLedger.open(f"sqlite:///{config.parent}/state/ledger.sqlite")
+    with ledger.hold("works", "global"):
+        ran = drop(config, "--yes")
+    ledger.close()
+    assert (ran.code, "PARTITION_BUSY" in ran.err) == (1, True)
+    assert drop(config, "--yes").code == 0
+
+
+def test_what_left_the_file_is_reported(config: Path) -> None:
+    """By `check`, by `status` and by the weekly comparison; a collection, and everybody's records without a flag."""
+    before = config.read_text(encoding="utf-8")
+    take_out(config, "works")
+    entities = change(config)["entities"]
+    del entities["materials"]["tenancy"]["global_flag"]
+    change(config, entities=entities)
+    gone, scope = "works of works is not in the configuration any more", "materials of materials has no global records"
+    check = vecsync("check", "--json", "--config", config).json["checks"]
+    for told in (gone, scope):
+        assert any(told in one["message"] for one in check)
+        assert told in vecsync("status", "--config", config).err
+    with Workspace(config_of(config.parent)) as workspace:
+        [found] = [one for one in check_everything(workspace, "materials") if one.name == "reconciliation"]
+    assert (found.passed, found.warning, found.facts["leftovers"]) == (False, True, 2)
+    assert gone in found.message
+    config.write_text(before, encoding="utf-8")
+    assert vecsync("status", "--json", "--config", config).json["leftovers"] == []
+
+
+def test_partitions_in_dagster_go_too(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dynamic partitions of an entity of which nothing is left."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        add_tenants(instance, "works", ["acme"])
+    take_out(config, "works")
+    assert drop(config, "--yes").code == 0
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.get_dynamic_partitions(tenants_name("works")) == []
