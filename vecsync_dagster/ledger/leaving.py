@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.tables import (
     collection_space,
     index_state,
     invalid_record,
+    missing_tenant,
     partition_seen,
     source_state,
     sync_run,
@@ -71,7 +72,7 @@ class Leaving(Newest):
 
     def forget_entity(self, entity: str) -> None:
         with self.database.write() as connection:
-            for table in (invalid_record, sync_run, check_result):
+            for table in (invalid_record, sync_run, check_result, missing_tenant):
                 connection.execute(delete(table).where(table.c.entity == entity))
             keys = select(alert.c.key).where(alert.c.entity == entity)
             connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
