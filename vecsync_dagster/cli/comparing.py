@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from vecsync_dagster.cli.running import Wanted, wanted_entities
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sync import Figures, Selection, Workspace
 from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_whole
@@ -15,18 +18,42 @@ __all__ = ["Comparison", "check_repaired", "collections_of", "compare_all", "nam
 _SHOWN = 20
 
 
-def compare_all(workspace: Workspace, entity: str | None, collection: str | None) -> list[Comparison]:
-    """Compare the wanted collections. Raises ConfigError for names that do not exist, and a service's errors."""
-    return [compare_whole(workspace, *names) for names in collections_of(workspace, entity, collection)]
+def compare_all(
+    workspace: Workspace, entity: str | None, collection: str | None, problems: dict[str, VecsyncError] | None = None
+) -> list[Comparison]:
+    """Compare the wanted collections; one that cannot be compared or repaired has its error in `problems`, and the
+    others go on; it is raised where there are none. Raises ConfigError for names that do not exist."""
+    found = []
+    for owner, name in collections_of(workspace, entity, collection):
+        with _problem_of(name, problems):
+            found.append(compare_whole(workspace, owner, name))
+    return found
 
 
-def repair_all(workspace: Workspace, found: Iterable[Comparison]) -> dict[str, Figures]:
+def repair_all(
+    workspace: Workspace, found: Iterable[Comparison], problems: dict[str, VecsyncError] | None = None
+) -> dict[str, Figures]:
     """Mend the collections that have differences, in one more pass over each; what was done, by collection."""
-    return {
-        one.collection: workspace.repair(one.entity, one.collection, workspace.differences(one.entity, one.collection))
-        for one in found
-        if one.total
-    }
+    done = {}
+    for one in found:
+        if one.total:
+            with _problem_of(one.collection, problems):
+                differences = workspace.differences(one.entity, one.collection)
+                done[one.collection] = workspace.repair(one.entity, one.collection, differences)
+    return done
+
+
+@contextmanager
+def _problem_of(collection: str, problems: dict[str, VecsyncError] | None) -> Iterator[None]:
+    try:
+        with contained(f"{collection}: reconciling"):
+            yield
+    except LedgerUnavailable:
+        raise  # without its ledger no other collection can be compared either
+    except VecsyncError as error:
+        if problems is None:
+            raise
+        problems.setdefault(collection, error)
 
 
 def check_repaired(workspace: Workspace, found: Iterable[Comparison]) -> None:

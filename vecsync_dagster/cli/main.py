@@ -32,6 +32,7 @@ from vecsync_dagster.cli.triggers import install_triggers
 from vecsync_dagster.cli.ui import ui
 from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.cli.writeback import writeback
+from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.private import restrict_umask
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        with output.log_to_stderr(), interruptible():
+        with output.log_to_stderr(), interruptible(), contained("vecsync"):
             app(arguments, prog_name="vecsync")
     except VecsyncError as error:
         output.error(error.code, str(error))

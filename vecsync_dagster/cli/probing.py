@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vecsync_dagster.config.values import EnvRef
+from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import Source
@@ -73,7 +74,8 @@ def _state_folder(workspace: Workspace) -> Iterator[Probe]:
 
 def _ledger(workspace: Workspace) -> Iterator[Probe]:
     try:
-        yield Probe("ledger", "OK", workspace.ledger.check())
+        with contained("ledger"):
+            yield Probe("ledger", "OK", workspace.ledger.check())
     except VecsyncError as error:
         yield _failed("ledger", error)
 
@@ -82,9 +84,10 @@ def _source(workspace: Workspace, entity: str) -> Iterator[Probe]:
     """Its own check also finds fields of templates, payload, required and types that no record has."""
     part = f"source of {entity}"
     try:
-        source = workspace.source(entity)
-        yield Probe(part, "OK", source.check())
-        yield from _tenants(workspace, entity, source)
+        with contained(part):
+            source = workspace.source(entity)
+            yield Probe(part, "OK", source.check())
+            yield from _tenants(workspace, entity, source)
     except VecsyncError as error:
         yield _failed(part, error)
 
@@ -115,7 +118,8 @@ def _can_be_partition(tenant: str) -> bool:
 def _providers(workspace: Workspace) -> Iterator[Probe]:
     """One that is not available is a warning while another one is there to take its place."""
     try:
-        chain = build_chain(workspace.config.embedding)
+        with contained("embedding"):
+            chain = build_chain(workspace.config.embedding)
     except VecsyncError as error:
         yield _failed("embedding", error)
         return
@@ -131,10 +135,11 @@ def _providers(workspace: Workspace) -> Iterator[Probe]:
 def _provider(number: int, provider: EmbeddingProvider) -> Probe:
     part = f"embedding {number}: {provider.name}"
     try:
-        reason = provider.unavailable_because()
-        if reason is not None:
-            return Probe(part, "WARN", f"not available: {reason}")
-        message = provider.check()
+        with contained(part):
+            reason = provider.unavailable_because()
+            if reason is not None:
+                return Probe(part, "WARN", f"not available: {reason}")
+            message = provider.check()
     except VecsyncError as error:
         return _failed(part, error)
     if not provider.semantic:
@@ -145,7 +150,8 @@ def _provider(number: int, provider: EmbeddingProvider) -> Probe:
 def _stores(workspace: Workspace) -> Iterator[Probe]:
     for name in workspace.config.stores:
         try:
-            yield Probe(f"store {name}", "OK", workspace.store(name).check())
+            with contained(f"store {name}"):
+                yield Probe(f"store {name}", "OK", workspace.store(name).check())
         except StoreLocked as error:
             yield _failed(f"store {name}", error, "WARN")  # somebody uses it: it works
         except VecsyncError as error:
@@ -157,9 +163,10 @@ def _spaces(workspace: Workspace) -> Iterator[Probe]:
     for name, entity in workspace.config.entities.items():
         for collection in entity.collections:
             try:
-                if workspace.ledger.space_of(collection) is not None:
-                    space = workspace.embedders.of(name, collection, pin=False).provider.space
-                    yield Probe(f"collection {collection}", "OK", f"vectors of {space}")
+                with contained(f"collection {collection}"):
+                    if workspace.ledger.space_of(collection) is not None:
+                        space = workspace.embedders.of(name, collection, pin=False).provider.space
+                        yield Probe(f"collection {collection}", "OK", f"vectors of {space}")
             except VecsyncError as error:
                 yield _failed(f"collection {collection}", error)
 

@@ -10,6 +10,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.errors import VecsyncError
 
 if TYPE_CHECKING:
     from vecsync_dagster.cli.comparing import Comparison
@@ -37,10 +38,11 @@ def reconcile(
     from vecsync_dagster.sync import Workspace
 
     began = datetime.now(UTC)
+    problems: dict[str, VecsyncError] = {}
     with Workspace(settings, read_only=not repair) as workspace:
-        found = compare_all(workspace, entity, collection)
-        mended = repair_all(workspace, found) if repair else {}
-        remaining = compare_all(workspace, entity, collection) if mended else found
+        found = compare_all(workspace, entity, collection, problems)
+        mended = repair_all(workspace, found, problems) if repair else {}
+        remaining = compare_all(workspace, entity, collection, problems) if mended else found
         if mended:
             check_repaired(workspace, found)
             workspace.close()  # what follows needs no store: others may have it
@@ -52,6 +54,7 @@ def reconcile(
                 "found": [one.as_dict() for one in found],
                 "mended": {name: figures.as_dict() for name, figures in mended.items()},
                 "remaining": [one.as_dict() for one in remaining],
+                "errors": {name: {"code": error.code, "message": str(error)} for name, error in problems.items()},
             }
         )
     else:
@@ -62,7 +65,9 @@ def reconcile(
         if mended:
             output.stdout().print("\nAfter mending:")
             _show(remaining)
-    raise typer.Exit(1 if any(one.total for one in remaining) else 0)
+    for name, error in problems.items():
+        output.error(error.code, f"{name}: {error}")
+    raise typer.Exit(1 if problems or any(one.total for one in remaining) else 0)
 
 
 def _show(comparisons: list[Comparison]) -> None:

@@ -15,7 +15,8 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import ConfigError, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
@@ -123,7 +124,11 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     with Workspace(config, read_only=options.dry_run) as workspace:
         parts = _parts(workspace, wanted, options, outcome.problems)
         for entity in dict.fromkeys(selection.entity for selection, _ in parts):
-            _warn_of_rows_left_out(workspace, entity)
+            try:
+                with contained(f"{entity}: counting rows without a tenant"):
+                    _warn_of_rows_left_out(workspace, entity)
+            except VecsyncError as error:  # its partitions will meet the same error, and have it in their results
+                output.warn(f"{entity}: {error.code}: {error}")
         with SyncProgress(len(parts)) as progress:
             _sync(workspace, parts, outcome, progress, stop)
         outcome.ended_at = datetime.now(UTC)
@@ -154,7 +159,7 @@ def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progres
             results = workspace.sync(selection, options, progress=progress.figures, stop=stop)
         except VecsyncError as error:
             outcome.problems.append(Problem(selection.entity, selection.tenant, error))
-            if isinstance(error, (LedgerUnavailable, LedgerRejected)):
+            if isinstance(error, LedgerUnavailable):
                 break  # without its ledger no other partition can be synced either
         else:
             outcome.results += results
@@ -172,7 +177,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
     """Single records, by the tenants that have them. An id that nobody knows is a problem; the others go on."""
     [entity] = wanted_entities(workspace, wanted)
     try:
-        with asking(workspace, entity, refresh=False):
+        with asking(workspace, entity, refresh=False), contained(f"{entity}: looking for records"):
             places = locate(workspace, entity, wanted.ids, wanted.tenant)
     except VecsyncError as error:
         problems.append(Problem(entity, wanted.tenant, error))
@@ -202,7 +207,7 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
             refresh=False,
         )
         try:
-            with recorded:
+            with recorded, contained(f"{entity}: listing the tenants"):
                 tenants = [tenant for tenant in workspace.tenants(entity) if _is_wanted(wanted, tenant)]
         except VecsyncError as error:
             problems.append(Problem(entity, wanted.tenant, error))
@@ -280,7 +285,8 @@ def _recorded(recording: Callable[[], T]) -> T | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return recording()
+        with contained("recording in Dagster", DagsterError, CheckError, SQLAlchemyError, CommandError, OSError):
+            return recording()
     except (DagsterError, CheckError, SQLAlchemyError, CommandError, OSError, VecsyncError) as error:
         reason = str(error) if isinstance(error, VecsyncError) else type(error).__name__
         output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({reason})")
@@ -297,8 +303,9 @@ def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
 
     unsynced = [Unsynced(p.entity, p.tenant, p.error) for p in outcome.problems if p.entity is not None]
     try:
-        observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
-        delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
+        with contained("alerts"):
+            observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
+            delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
     except VecsyncError as error:
         # Without the ledger nobody knows what was told before: better twice than not at all.
         delivery = announce(config.alerts, [one.alert() for one in unsynced])

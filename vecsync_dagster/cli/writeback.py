@@ -8,6 +8,8 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import ConfigError, VecsyncError
 
 __all__ = ["writeback"]
 
@@ -34,17 +36,33 @@ def writeback(
     console = output.stderr()
 
     written: dict[str, int] = {}
+    failed = False
     with Workspace(settings) as workspace:
         names = [entity] if entity else [name for name, one in settings.entities.items() if one.writeback]
         for name in names:
-            tenants = workspace.tenants(name)
+            try:
+                with contained(f"{name}: listing the tenants"):
+                    tenants = workspace.tenants(name)
+            except VecsyncError as error:
+                output.error(error.code, str(error))
+                failed = True
+                continue
             for tenant in track(tenants, name, console=console, transient=True, disable=not console.is_terminal):
-                count = workspace.write_back(name, tenant, backfill=backfill)
+                try:
+                    with contained(f"{name} of {tenant}: writing syncMetadata"):
+                        count = workspace.write_back(name, tenant, backfill=backfill)
+                except ConfigError:
+                    raise
+                except VecsyncError as error:  # the other tenants go on
+                    output.error(error.code, f"{name} of {tenant}: {error}")
+                    failed = True
+                    continue
                 written[name] = written.get(name, 0) + count
     if as_json:
         output.print_json({"command": "writeback", "backfill": backfill, "written": written})
-        return
+        raise typer.Exit(int(failed))
     if not names:
         output.stdout().print("no entity has `writeback: true`; nothing to do")
     for name, count in written.items():
         output.stdout().print(f"{name}: syncMetadata of {output.number_of(count, 'document')} written")
+    raise typer.Exit(int(failed))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.config.models import Config
+from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import InvalidTenant, VecsyncError
 from vecsync_dagster.sources import Fingerprinting
 from vecsync_dagster.sources.waking import Stop, Waker
@@ -101,7 +102,8 @@ class Watch:
         while not self._stop():
             begun = time.monotonic()
             try:
-                waker.run(self.wake, self._stop)
+                with contained(waker.name):
+                    waker.run(self.wake, self._stop)
             except VecsyncError as error:
                 if time.monotonic() > begun + _LONGEST_PAUSE_S:
                     pause = _FIRST_PAUSE_S  # it was well for a while
@@ -114,7 +116,7 @@ class Watch:
     def _round(self, touched: dict[str, set[str | None]]) -> None:
         """One workspace a round: between rounds others may have the embedded store."""
         try:
-            with Workspace(self._config) as workspace:
+            with contained("a round of syncs"), Workspace(self._config) as workspace:
                 results = [
                     result
                     for entity, tenants in touched.items()

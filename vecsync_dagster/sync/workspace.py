@@ -183,7 +183,7 @@ class Workspace:
         stop: Callable[[], bool] | None = None,
     ) -> list[PartitionResult]:
         """Sync one selection. What goes wrong with this tenant is in its results, so that others can go on;
-        only errors of the ledger itself are raised."""
+        raised is only a ledger that cannot be reached, or that does not even take the failure."""
         options = options or SyncOptions()
         started = datetime.now(UTC)
         where = f"{selection.entity} of {selection.tenant}"
@@ -193,14 +193,14 @@ class Workspace:
             with contained(f"{where}: syncing"):
                 look = self._look(selection, options)
                 results = self._results(selection, options, progress, stop)
-        except (LedgerRejected, LedgerUnavailable):
+        except LedgerUnavailable:
             raise
         except VecsyncError as error:
             return failed_results(self.ledger, selection, options, self.config.sync.mode, started, error)
         try:
             with contained(f"{where}: after the sync"):
                 return self._settled(selection, options, results, look)
-        except (LedgerRejected, LedgerUnavailable):
+        except LedgerUnavailable:
             raise
         except VecsyncError as error:
             return failed_after(self.ledger, results, error)
