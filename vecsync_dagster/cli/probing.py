@@ -12,7 +12,7 @@ from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
-from vecsync_dagster.sources.base import Source
+from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace, check_tenant
 from vecsync_dagster.sync.dropping import leftovers
@@ -88,6 +88,8 @@ def _source(workspace: Workspace, entity: str) -> Iterator[Probe]:
             source = workspace.source(entity)
             yield Probe(part, "OK", source.check())
             yield from _tenants(workspace, entity, source)
+            if isinstance(source, FindsRepeated):
+                yield from _ids(workspace, entity, source)
     except VecsyncError as error:
         yield _failed(part, error)
 
@@ -96,7 +98,8 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
     part = f"tenants of {entity}"
     nobody = source.unassigned()
     if nobody:
-        yield Probe(part, "WARN", f"records with neither a tenant nor the global flag, which nobody can find: {nobody}")
+        lost = "records with neither one tenant nor the global flag, which nobody can find"
+        yield Probe(part, "WARN", f"{lost}: {nobody}")
     if workspace.reserved_tenant(entity):
         yield Probe(part, "WARN", "a tenant is called `global`, the name of what everybody may see: it is not synced")
     tenants = source.tenants()
@@ -105,6 +108,29 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
     wrong = [key for key in tenants if not _can_be_partition(key)]
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
+
+
+def _ids(workspace: Workspace, entity: str, source: FindsRepeated) -> Iterator[Probe]:
+    """Ids that more than one record has; and whether anybody but chance keeps them unique."""
+    part = f"ids of {entity}"
+    config = workspace.entity(entity)
+    key = ", ".join(config.key)
+    found = source.repeated()
+    tenant = [] if config.tenancy is None else [config.tenancy.column]
+    better = ", ".join(found.primary or dict.fromkeys([*tenant, *config.key]))
+    instead = f"; name all that tell the records apart, as in id: [{better}]" if better != key else ""
+    if found.count:
+        many = f"{found.count} or more" if found.count >= REPEATED_LIMIT else str(found.count)
+        yield Probe(
+            part, "FAIL", f"{key}: {many} ids belong to more than one record, such as {found.example!r}{instead}"
+        )
+    elif found.primary:
+        yield Probe(
+            part,
+            "WARN",
+            f"{key} is unique in all records, but the table does not see to it: its primary key is "
+            f"{', '.join(found.primary)}",
+        )
 
 
 def _can_be_partition(tenant: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -94,7 +94,7 @@ class DocumentBuilder:
 
     def __init__(self, entity_name: str, entity: EntityConfig, tenant: str, collections: Sequence[str]) -> None:
         kind = entity.type or entity_name
-        self._cleaner = Cleaner(entity_name, entity)
+        self._cleaner = Cleaner(entity_name, entity, owned=tenant != GLOBAL)
         self._key = entity.key
         self._prefix = document_id(tenant, kind, "")
         self._settings = {name: entity.fingerprint(name).encode() for name in collections}
@@ -110,7 +110,9 @@ class DocumentBuilder:
 
     def ids(self, records: Records) -> list[str | None]:
         """The document id of each record; None where it has no usable id of its own."""
-        return [None if db_id is None else self._prefix + db_id for db_id in records.ids(self._key)]
+        of_many = records.of_many()
+        ids = enumerate(records.ids(self._key))
+        return [None if db_id is None or row in of_many else self._prefix + db_id for row, db_id in ids]
 
     def record_hashes(self, records: Records) -> dict[str, list[str]]:
         """For each collection a hash of each record: where it is equal, so are both hashes of its document, and
@@ -215,7 +217,9 @@ class _Collection:
                 except Exception as error:  # noqa: BLE001 (whatever it is, it is this record's)
                     problem = Problem(self._id, f"no document can be made of the record ({type(error).__name__})")
             if problem is not None:
-                built.rejections.append(self._rejection(db_id, problem, batch.record(row), batch.own_keys[row]))
+                rejection = self._rejection(db_id, problem, batch.record(row), batch.own_keys[row])
+                # What is nobody's has no document here, not even a failed one.
+                built.rejections.append(replace(rejection, document_id=None) if row in batch.of_many else rejection)
         return built
 
     def _document(

@@ -41,12 +41,14 @@ class Problem(NamedTuple):
 class Records:
     """A batch of records as the source gave them, column by column: the fields that the entity's configuration
     speaks of. `in_json`: those whose values are text that holds JSON. `keys`, `natives`: the columns
-    `identity.KEY_TEXT` and `KEY_NATIVE`, if they are there; they are no part of the record."""
+    `identity.KEY_TEXT` and `KEY_NATIVE`, if they are there; they are no part of the record. `tenants`: the tenant's
+    field, where it holds JSON."""
 
     columns: dict[str, pa.Array]
     in_json: set[str]
     keys: pa.Array | None = None
     natives: pa.Array | None = None
+    tenants: pa.Array | None = None
     _values: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -62,9 +64,10 @@ class Records:
         if len(rows) == len(self):
             return self
         chosen = arrow_array(rows).cast(pa.int64())
-        keys, natives = (None if one is None else one.take(chosen) for one in (self.keys, self.natives))
+        beside = (self.keys, self.natives, self.tenants)
+        keys, natives, tenants = (None if one is None else one.take(chosen) for one in beside)
         columns = {name: values.take(chosen) for name, values in self.columns.items()}
-        return Records(columns, self.in_json, keys, natives)
+        return Records(columns, self.in_json, keys, natives, tenants)
 
     def raw(self) -> list[bytes]:
         """Each record as bytes that change whenever any of its values does."""
@@ -80,6 +83,11 @@ class Records:
         if types.is_signed_integer(self.columns[name].type) and not self.columns[name].null_count:
             return list(map(str, self.values(name)))
         return self.converted(name, identity, refused)
+
+    def of_many(self) -> set[int]:
+        """Rows whose tenant is a list or an object: they belong to nobody."""
+        texts = [] if self.tenants is None else self.tenants.to_pylist()
+        return {row for row, text in enumerate(texts) if text is not None and text[:1] in ("[", "{")}
 
     def own_keys(self) -> list[str | None]:
         """The key of each record as its source writes it; None where the text says it all."""
@@ -106,6 +114,7 @@ class CleanBatch:
     values: dict[str, list[Any]]
     problems: dict[int, Problem]
     own_keys: list[str | None]
+    of_many: set[int]
     _given: Records
     _records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -125,9 +134,11 @@ class CleanBatch:
 class Cleaner:
     """Cleans the fields that an entity's configuration speaks of."""
 
-    def __init__(self, entity_name: str, entity: EntityConfig) -> None:
+    def __init__(self, entity_name: str, entity: EntityConfig, *, owned: bool = True) -> None:
+        """`owned`: the records are a tenant's, not everybody's."""
         self._entity_name = entity_name
         self._key = entity.key
+        self._tenant = entity.tenancy.column if owned and entity.tenancy is not None else None
         self._required = entity.required
         self._converters = {
             name: _of_field(CONVERTERS[entity.types[name]] if name in entity.types else clean_any)
@@ -145,7 +156,15 @@ class Cleaner:
         keys, natives = (
             records.column(name) if name in records.schema.names else None for name in (KEY_TEXT, KEY_NATIVE)
         )
-        return Records({name: records.column(name) for name in self._converters}, in_json, keys, natives)
+        return Records(
+            {name: records.column(name) for name in self._converters}, in_json, keys, natives, self._tenants(records)
+        )
+
+    def _tenants(self, records: pa.RecordBatch) -> pa.Array | None:
+        names = records.schema.names
+        if self._tenant not in names or records.schema.field(self._tenant).metadata != {b"vecsync": b"json"}:
+            return None
+        return records.column(self._tenant)
 
     def clean(self, records: Records) -> CleanBatch:
         problems: dict[int, Problem] = {}
@@ -153,6 +172,9 @@ class Cleaner:
         def refused(name: str, label: str) -> Refused:
             return lambda row, error: problems.setdefault(row, Problem(name, f"{label} {error}"))
 
+        of_many = records.of_many()
+        for row in of_many:
+            problems[row] = Problem(self._tenant or "", f"{self._tenant} is a list or an object, not one tenant")
         ids = records.ids(self._key, refused(", ".join(self._key), "the id"))
         values = {
             name: records.values(name)
@@ -164,7 +186,7 @@ class Cleaner:
             for row, value in enumerate(values[name]):
                 if is_empty(value):
                     problems.setdefault(row, Problem(name, f"{name} is required and is empty"))
-        return CleanBatch(ids, values, problems, records.own_keys(), records)
+        return CleanBatch(ids, values, problems, records.own_keys(), of_many, records)
 
     def _check(self, names: Sequence[str]) -> None:
         missing = [name for name in self._converters if name not in names]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 __all__ = [
+    "REPEATED_LIMIT",
     "Cursor",
     "Filtered",
+    "FindsRepeated",
     "Fingerprint",
     "Fingerprinting",
     "Knowing",
     "Losable",
     "Page",
     "Read",
+    "Repeated",
     "Source",
     "WritesBack",
     "is_certain",
@@ -168,6 +171,27 @@ class Knowing(Protocol):
     def certain(self, key: str) -> bool:
         """Whether a read by this key that does not find the record means that it is not there."""
         ...
+
+
+REPEATED_LIMIT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Ids that more than one live record has: how many (at most `REPEATED_LIMIT`), and one of them. `primary`: the key
+    that the source declares, where it is another one. `enforced`: the source itself makes sure that there are none."""
+
+    count: int = 0
+    example: str = ""
+    primary: tuple[str, ...] = ()
+    enforced: bool = False
+
+
+@runtime_checkable
+class FindsRepeated(Protocol):
+    """A source that can look for ids that are not unique, over the records of all tenants."""
+
+    def repeated(self) -> Repeated: ...
 
 
 def is_certain(source: Source, key: str) -> bool:

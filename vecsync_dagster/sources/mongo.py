@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure
 from vecsync_dagster.config.models import EntityConfig, MongoSource
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
-from vecsync_dagster.sources.base import Page, Read
+from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
 from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_keys import field_of, is_own, with_keys
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
@@ -62,6 +62,12 @@ class MongoDbSource:
     def fields(self) -> tuple[str, ...]:
         with self._reading("looking the collection up"):
             return (*self._queries.fields, KEY_TEXT, KEY_NATIVE)
+
+    def repeated(self) -> Repeated:
+        with self._reading("looking for ids that are not unique") as collection:
+            groups = list(collection.aggregate(self._queries.repeated(REPEATED_LIMIT), allowDiskUse=True))
+        keys = [key for group in groups if (key := self._queries.key(group["first"])) is not None]
+        return Repeated(len(keys), keys[0] if keys else "")
 
     def certain(self, key: str) -> bool:
         return native_of(key) is not None

@@ -73,13 +73,32 @@ class Queries:
         return all(_allowed(value_at(document, name), texts) for name, texts in self.entity.filter.items())
 
     def nobody(self) -> Query:
-        """Records that have neither a tenant nor the flag."""
+        """Records that have neither one tenant nor the flag."""
         tenancy = self.entity.tenancy
-        return _NOTHING if tenancy is None else both({tenancy.column: None}, self.unflagged())
+        if tenancy is None:
+            return _NOTHING
+        wrong = [{tenancy.column: None}, *({tenancy.column: {"$type": kind}} for kind in ("object", "array"))]
+        return both({"$or": wrong}, self.unflagged())
 
     def among(self, keys: Iterable[str]) -> Query:
         """Records by their keys, or by the text of these."""
         return among(self.entity.key, keys)
+
+    def repeated(self, limit: int) -> list[Query]:
+        """Keys of one text that more than one live document has: 7 and "7" are one here."""
+        keys = self.entity.key
+        texts = {
+            f"k{place}": {"$convert": {"input": f"${name}", "to": "string", "onError": f"${name}", "onNull": None}}
+            for place, name in enumerate(keys)
+        }
+        first = {"$first": "$$ROOT"}
+        return [
+            {"$match": both(self.live(), {"$or": [{name: {"$ne": None}} for name in keys]})},
+            {"$project": self.key_projection},
+            {"$group": {"_id": texts, "count": {"$sum": 1}, "first": first}},
+            {"$match": {"count": {"$gt": 1}}},
+            {"$limit": limit},
+        ]
 
     @property
     def key_projection(self) -> dict[str, int]:

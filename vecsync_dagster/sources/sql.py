@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import compress, islice
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.identity import KEY_TEXT
-from vecsync_dagster.sources.base import Cursor, Fingerprint, Page, Read
+from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import certain, key_texts
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
@@ -41,6 +41,7 @@ class SqlSource:
         self.incremental = entity.updated_at is not None
         self._dialect = dialect
         self._entity = entity
+        self._may_widen: Callable[[], bool] = lambda: False
         self._name = name
         self._entity_name = entity_name
 
@@ -96,6 +97,21 @@ class SqlSource:
             raise ValueError("page is at least 1, limit and offset are not negative")
         return self._pages(what, page)
 
+    def widen(self, allowed: Callable[[], bool]) -> None:
+        """To be said before anything is read: where the table's own primary key is the tenant's column and the id, that
+        is the key, if `allowed` says so when the table is looked up."""
+        self._may_widen = allowed
+
+    def repeated(self) -> Repeated:
+        reflected = self._reflected
+        primary = reflected.primary if set(reflected.primary) != set(reflected.key) else ()
+        if reflected.enforced:
+            return Repeated(enforced=True)
+        with self._transaction("looking for ids that are not unique") as (connection, _):
+            rows = connection.execute(self._queries.repeated(REPEATED_LIMIT)).all()
+        texts = [text for text in key_texts([kind for _, kind in reflected.key_columns], rows) if text is not None]
+        return Repeated(len(texts), texts[0] if texts else "", primary)
+
     def certain(self, key: str) -> bool:
         return certain(key)
 
@@ -121,7 +137,14 @@ class SqlSource:
     @cached_property
     def _reflected(self) -> Reflected:
         with self._transaction("looking the table up") as (connection, _):
-            return reflect(connection, self._dialect, self._entity, self._entity_name)
+            found = reflect(connection, self._dialect, self._entity, self._entity_name)
+            tenancy = self._entity.tenancy
+            wider = tenancy is not None and set(found.primary) == {tenancy.column, *found.key} != set(found.key)
+            if wider and not found.enforced and self._may_widen():
+                self._entity = self._entity.model_copy(update={"id": found.primary})
+                self.id_field = KEY_TEXT
+                found = reflect(connection, self._dialect, self._entity, self._entity_name)
+            return found
 
     @cached_property
     def _queries(self) -> Queries:

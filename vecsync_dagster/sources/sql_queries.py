@@ -101,6 +101,15 @@ class Queries:
         nobody = self.reflected[self.entity.tenancy.column].is_(None)
         return self._counted(nobody, not_(self._flagged()), self._live())
 
+    def repeated(self, limit: int) -> Select[Any]:
+        """The columns of keys that more than one live row has, whoever's they are."""
+        keys = self.reflected.key_columns
+        parts = [self.dialect.selected(column, kind, identity=True) for column, kind in keys]
+        there = or_(*(column.is_not(None) for column, _ in keys))
+        columns = [column for column, _ in keys]
+        found = select(*parts).where(there, self._live()).group_by(*columns).having(func.count() > 1)
+        return found.order_by(*columns).limit(limit)
+
     def sample(self) -> Select[Any]:
         """One row, of anybody: tells whether the columns may be read."""
         return select(*self._selected()).limit(1)

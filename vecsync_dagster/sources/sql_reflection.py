@@ -26,9 +26,8 @@ _LISTED = 25
 @dataclass(frozen=True, slots=True)
 class Reflected:
     """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses,
-    `declared` their types, as `Dialect.declared` has them.
-    `key`: the columns that tell the rows apart. `unique`: the declared primary key, where there is one, then whatever
-    else is declared unique; `primary`: whether there is one."""
+    `declared` their types, as `Dialect.declared` has them. `key`: the columns that tell the rows apart.
+    `primary`: those of the table's own primary key, if it has one; `unique`: those, and whatever else is unique."""
 
     table: TableClause
     columns: tuple[Column, ...]
@@ -37,11 +36,16 @@ class Reflected:
     declared_id: str
     width: int
     key: tuple[str, ...]
-    unique: tuple[tuple[str, ...], ...] = ()
-    primary: bool = False
+    primary: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...]
 
     def __getitem__(self, name: str) -> ColumnClause[Any]:
         return self.table.c[name]
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the table itself sees to it that no two rows have the same key."""
+        return any(set(columns) <= set(self.key) for columns in self.unique)
 
     @property
     def plain_key(self) -> bool:
@@ -77,6 +81,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 column=dated,
             )
     _check_filter(connection, dialect, entity, entity_name, kinds, declared)
+    primary, unique = _unique(inspector, name, schema)
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),
         columns=tuple(
@@ -88,7 +93,21 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         declared_id=", ".join(repr(types[one]).partition("(")[0].lower() for one in entity.key),
         width=len(types),
         key=entity.key,
+        primary=primary,
+        unique=unique,
     )
+
+
+def _unique(inspector: Inspector, name: str, schema: str | None) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The primary key, and all that is unique: with it, by a constraint, or by an index over columns of all rows."""
+    primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
+    found = [primary, *(tuple(one["column_names"]) for one in inspector.get_unique_constraints(name, schema))]
+    for index in inspector.get_indexes(name, schema):
+        names = [name for name in index["column_names"] if name is not None]
+        partial = any(option.endswith("_where") for option in index.get("dialect_options", {}))
+        if index["unique"] and len(names) == len(index["column_names"]) and not partial:
+            found.append(tuple(names))
+    return primary, tuple(columns for columns in found if columns)
 
 
 def _check_filter(

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import Document, Rejection
 from vecsync_dagster.documents.columns import Cleaner
-from vecsync_dagster.identity import Key
+from vecsync_dagster.identity import Key, key_parts
+from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Read, Source
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
 __all__ = ["NOT_UNIQUE", "Claim", "contested", "live", "refusal"]
@@ -24,6 +28,17 @@ class Claim:
     document: Document
     tenant: str
     key: Key
+
+
+def has_narrow_keys(ledger: Ledger, entity: str, config: EntityConfig) -> bool:
+    """Whether what is synced is known by `id` alone, and not by the tenant's column as well: it stays as it is."""
+    for collection in config.collections:
+        for tenant in ledger.tenants(entity, collection):
+            point = next(chain.from_iterable(ledger.points(entity, collection, tenant, chunk=1)), None)
+            if point is not None:
+                parts = key_parts(point.db_id, 2)
+                return parts is None or (tenant != GLOBAL and tenant not in parts)
+    return False
 
 
 def live(target: Target, source: Source, tenant: str, keys: Iterable[Key]) -> set[Key | tuple[str, str | None]]:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from vecsync_dagster.documents.validation import clean_any
 from vecsync_dagster.errors import OutputUnwritable, PartitionBusy, SourceRejected
+from vecsync_dagster.identity import Key, native_of
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sources.base import Cursor, Page
 from vecsync_dagster.unreadable import json_or_reason, pylist
@@ -173,8 +174,8 @@ class SnapshotWriter:
                 self._old.unlink(missing_ok=True)
 
     def _metadata(self) -> str:
-        dead = tuple(self._tombstones)
-        return json.dumps(asdict(replace(self._about, cursor=self._cursor, tombstones=dead, rows=self._rows)))
+        about = asdict(replace(self._about, cursor=self._cursor, rows=self._rows))
+        return json.dumps({**about, "tombstones": [[key, native_of(key)] for key in self._tombstones]})
 
     def _append(self, records: pa.RecordBatch) -> None:
         if self._writer is None:
@@ -240,7 +241,9 @@ def _to_json(values: pa.Array) -> pa.Array:
 def _snapshot(file: pq.ParquetFile) -> Snapshot:
     told = json.loads(file.metadata.metadata[_META])
     cursors = {name: Cursor(**told[name]) if told.get(name) else None for name in ("cursor", "since")}
-    return Snapshot(**{**told, **cursors, "tombstones": tuple(told["tombstones"])})
+    # Of a snapshot that an earlier version made: texts alone.
+    dead = tuple(Key(one) if isinstance(one, str) else Key(*one) for one in told["tombstones"])
+    return Snapshot(**{**told, **cursors, "tombstones": dead})
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
-from vecsync_dagster.sources import Filtered, Fingerprint, Source, build_source
+from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.absence import Absence, absences, look_again
 from vecsync_dagster.sync.compare import Difference, compare_collection
@@ -28,6 +28,7 @@ from vecsync_dagster.sync.forgetting import forget_if_gone
 from vecsync_dagster.sync.health import failing_tenants
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
+from vecsync_dagster.sync.owners import has_narrow_keys
 from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import repair
@@ -97,13 +98,15 @@ class Workspace:
     def source(self, entity: str) -> Source:
         if entity not in self._sources:
             config = self.entity(entity)
-            self._sources[entity] = build_source(
+            source = self._sources[entity] = build_source(
                 self.config.sources[config.source],
                 config,
                 name=config.source,
                 entity_name=entity,
                 path_of=self.config.path,
             )
+            if isinstance(source, SqlSource) and "id" not in config.model_fields_set:
+                source.widen(lambda: not has_narrow_keys(self.ledger, entity, config))
         return self._sources[entity]
 
     def store(self, name: str) -> VectorStore:

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from bson import Binary, Decimal128, Int64, ObjectId
 from pymongo import MongoClient
 
+from vecsync_dagster.cli.probing import probe_all
 from vecsync_dagster.config import Config
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.locate import locate
@@ -140,3 +142,28 @@ def _text(notes: Notes) -> str:
     kinds = {"7": 7, '"7"': "7", f'"{HEX}"': HEX}
     found = notes.documents.find_one({"_id": kinds.get(key, ObjectId(HEX))})
     return str(found["name"]) if found else "nobody"
+
+
+def test_check_finds_two_keys_of_one_text(notes: Notes) -> None:
+    """`vecsync check` counts records whose ids differ in their type alone."""
+    notes.documents.insert_many([{"_id": key, "name": "n"} for key in (7, "7", "8", KEYS["date"], KEYS["document"])])
+    with Workspace(notes.config) as workspace:
+        [told] = [probe for probe in probe_all(workspace) if probe.part == "ids of notes"]
+    assert (told.state, "1 ids" in told.message, "'7'" in told.message) == ("FAIL", True, True)
+
+
+@pytest.mark.parametrize("tenant", [["acme", "brick"], {"id": "acme"}])
+def test_a_record_of_several_tenants_is_refused(notes: Notes, tenant: Any) -> None:
+    """A tenant's field that is a list or an object makes the record nobody's: it is in no collection, is counted, and a
+    run that meets it says why."""
+    raw = notes.config.entities["notes"].model_dump(exclude_unset=True)
+    entity = EntityConfig.model_validate({**raw, "tenancy": {"column": "firm"}})
+    config = notes.config.model_copy(update={"entities": {"notes": entity}})
+    notes.documents.insert_many([{"_id": 1, "name": "own", "firm": "acme"}, {"_id": 2, "name": "both", "firm": tenant}])
+    with Workspace(config) as workspace:
+        [result] = workspace.sync(Selection("notes", "acme", ("notes",)), SyncOptions(mode="full"))
+        assert workspace.source("notes").unassigned() == 1
+    assert all(check.passed for check in result.checks if check.name == "counts")
+    assert result.figures.invalid == (1 if isinstance(tenant, list) else 0)
+    notes.config = config
+    assert notes.names() == ["1"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from vecsync_dagster.cli.probing import probe_all
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster_tests.world import ENTITY, WORKS, World
@@ -110,3 +111,57 @@ def test_a_key_of_both_columns_tells_them_apart(shared: World, kind: dict[str, A
         connection.execute(sa.delete(WORKS).where(WORKS.c.tenant_id == "acme"))
     world.sync("acme", ids=("acme/1",))
     assert owners(world) == ["brick", GLOBAL]
+
+
+# -- the key that the table itself declares ------------------------------------------------------------
+def declared(world: World, key: str) -> World:
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE works")
+        columns = ", ".join(f"{column.name} {column.type}" for column in WORKS.columns)
+        connection.exec_driver_sql(f"CREATE TABLE works ({columns}, PRIMARY KEY ({key}))")
+    return world
+
+
+def test_the_declared_key_is_taken_where_none_is_named(embedded_world: World) -> None:
+    """Without `id`, a primary key of the tenant's column and `id` is the key: each tenant has its own record."""
+    world = declared(embedded_world, "tenant_id, id")
+    world.insert([{"id": 1, "tenant_id": "acme"}, {"id": 1, "tenant_id": "brick"}])
+    for _ in range(2):
+        assert all(result.ok for result in world.sync(mode="full"))
+        assert owners(world) == ["acme", "brick"]
+    assert not sum(result.figures.touched for result in world.sync(mode="full"))
+
+
+def test_what_is_synced_by_the_id_alone_stays_so(embedded_world: World) -> None:
+    """A ledger that knows records by `id` alone keeps doing so: nothing is written again."""
+    world = embedded_world
+    world.insert([{"id": n, "tenant_id": "acme"} for n in (1, 2)])
+    world.sync(mode="full")
+    declared(world, "tenant_id, id")
+    world.insert([{"id": n, "tenant_id": "acme"} for n in (1, 2)])
+    assert not sum(result.figures.touched for result in world.sync(mode="full"))
+    world.assert_exact()
+
+
+def test_check_finds_ids_that_are_not_unique(shared: World) -> None:
+    """`vecsync check` says how many ids are not unique, gives one, and names a key that would be."""
+    world = shared
+    world.insert([{"id": n, "tenant_id": tenant} for n in (1, 2) for tenant in ("acme", "brick")])
+    world.insert([{"id": 3, "tenant_id": "acme"}])
+    with world.workspace() as workspace:
+        [told] = [probe for probe in probe_all(workspace) if probe.part == f"ids of {ENTITY}"]
+    assert (told.state, "2 ids" in told.message, "'1'" in told.message) == ("FAIL", True, True)
+    assert "id: [tenant_id, id]" in told.message
+
+
+def test_check_compares_the_id_with_the_declared_key(embedded_world: World) -> None:
+    """An id that is unique by chance alone is a warning that names the declared key; one that the table keeps unique
+    is none."""
+    world = embedded_world
+    with world.workspace() as workspace:
+        assert not [probe for probe in probe_all(workspace) if probe.part == f"ids of {ENTITY}"]
+    declared(world, "tenant_id, code, id")
+    world.insert([{"id": 1, "tenant_id": "acme", "code": "a"}])
+    with world.workspace() as workspace:
+        [told] = [probe for probe in probe_all(workspace) if probe.part == f"ids of {ENTITY}"]
+    assert (told.state, "tenant_id, code, id" in told.message) == ("WARN", True)
