@@ -8,7 +8,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import ConfigError, SourceRejected
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vecsync_dagster.sync import Workspace
 
 __all__ = ["install_triggers"]
+
+_NOT_A_TABLE = "42809"
+_NO_TRIGGERS = ": only a table can have these triggers, a view cannot; its changes are found by polling"
 
 
 def install_triggers(
@@ -45,6 +48,7 @@ def install_triggers(
     from vecsync_dagster.sources.sql_postgres import Postgres
     from vecsync_dagster.sync import Workspace
 
+    failed = False
     with Workspace(settings, read_only=True) as workspace:
         for name in [entity] if entity is not None else list(settings.entities):
             source_name = workspace.entity(name).source
@@ -61,8 +65,16 @@ def install_triggers(
                 continue
             owner = source if url_env is None else source.model_copy(update={"url": EnvRef(env=url_env)})
             url = Postgres(owner, name=source_name).conninfo()
-            execute(url, statements, f"entity {name}, source {source_name}: its triggers")
+            try:
+                execute(url, statements, f"entity {name}, source {source_name}: its triggers")
+            except SourceRejected as error:  # the others may still get theirs
+                kind = error.fields.get("sqlstate") == _NOT_A_TABLE
+                output.warn(f"{error}{_NO_TRIGGERS if kind else ''}")
+                failed = True
+                continue
             output.stdout().print(f"{name}: triggers {'removed' if remove else 'installed'}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _statements(workspace: Workspace, name: str, *, remove: bool) -> list[sql.Composed]:

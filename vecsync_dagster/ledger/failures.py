@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy import exc
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
+from vecsync_dagster.postgres_login import refusal_of
 
 __all__ = ["MIGRATE", "ledger_errors"]
 
@@ -76,14 +77,16 @@ def _sqlite(name: str, error: sqlite3.Error) -> VecsyncError:
 
 
 def _postgresql(name: str, error: psycopg.Error) -> VecsyncError:
-    state = error.sqlstate or ""
+    refused = refusal_of(error)
+    state = error.sqlstate or refused or ""
     label = f"{type(error).__name__} {state}".rstrip()
     if state == _PG_DISK_FULL:
         return OutputUnwritable(f"ledger {name}: the server's disk is full ({label})", ledger=name)
     if state.startswith(_PG_UNAVAILABLE):
         return LedgerUnavailable(f"ledger {name}: the server is not available ({label})", ledger=name)
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        # libpq gives no code for a connection that broke or was not made: a refused login looks the same.
         return LedgerUnavailable(f"ledger {name}: no connection; is the server up, the login right?", ledger=name)
+    if refused:
+        return LedgerRejected(f"ledger {name}: the server refused the login ({label})", ledger=name)
     hint = f": its tables are missing or of another version; {MIGRATE}" if state in _PG_NOT_THERE else ""
     return LedgerRejected(f"ledger {name}: the database refused a statement ({label}){hint}", ledger=name)

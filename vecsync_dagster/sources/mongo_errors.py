@@ -18,8 +18,9 @@ from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailabl
 __all__ = ["NO_STREAMS", "REFUSED", "is_transient", "translated"]
 
 REFUSED = {13: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
-NO_STREAMS = {40573, 40324, 59, 115, 136, 303, 304}
-"""What servers answer that have no change streams: a standalone, and products that only speak the protocol."""
+NO_STREAMS = {40573, 40324, 59, 115, 136, 166, 303, 304}
+"""What servers answer that have no change streams: a standalone, and products that only speak the protocol;
+166: a view or a time series collection."""
 
 _TIME_OUT = {50, 89, 202, 262}
 # Connection and election, shutdown, cursors that were lost, exhausted resources, conflicts.

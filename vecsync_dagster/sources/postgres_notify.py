@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.errors import SourceRejected, SourceUnavailable
+from vecsync_dagster.sources.sql_postgres import postgres_error
 from vecsync_dagster.sources.sql_queries import GLOBAL
 from vecsync_dagster.sources.waking import Stop, Wake
 
@@ -84,7 +84,8 @@ def remove_statements(name: str, schema: str | None, table: str) -> list[sql.Com
         drop.format(trigger=sql.Identifier(_own_name(name, event)), table=_identifier(schema, table))
         for event in _EVENTS
     ]
-    function = sql.SQL("DROP FUNCTION IF EXISTS {}()").format(_identifier(schema, _own_name(name)))
+    # With its triggers on a table that was the entity's before.
+    function = sql.SQL("DROP FUNCTION IF EXISTS {}() CASCADE").format(_identifier(schema, _own_name(name)))
     return [*triggers, function]
 
 
@@ -150,10 +151,7 @@ def _connected(url: str, place: str) -> Iterator[psycopg.Connection]:
         ) as connection:
             yield connection
     except psycopg.Error as error:
-        state = error.sqlstate
-        lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-        facts = " ".join(filter(None, (type(error).__name__, state)))
-        raise (SourceUnavailable if lost else SourceRejected)(f"{place}: {facts}", sqlstate=state) from None
+        raise postgres_error(error, place) from None
 
 
 def _owner(entity: EntityConfig) -> sql.Composed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
@@ -48,13 +47,14 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.postgres_login import refusal_of
 from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import Clock, Kind, earlier, integers, storable, uuids
 from vecsync_dagster.unreadable import Unreadable
 
-__all__ = ["Postgres"]
+__all__ = ["Postgres", "postgres_error"]
 
 _RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
 _LISTS = {Kind.INTEGER: Kind.INTEGERS, Kind.FLOAT: Kind.FLOATS, Kind.NUMERIC: Kind.NUMBERS, Kind.TEXT: Kind.TEXTS}
@@ -86,11 +86,6 @@ _ZONE = "vecsync.timezone"
 _NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
 # Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
 _TRANSIENT = ("08", "53", "57", "58", "40", "55", "25P03", "25P04")
-# libpq gives no SQLSTATE for a connection that the server refuses: these words are all there is.
-_REFUSED = re.compile(
-    r"authentication failed|no password supplied|does not exist|pg_hba\.conf|permission denied|not permitted to log in"
-    r"|certificate verify failed|does not support SSL|invalid \w+ value|not currently accepting connections"
-)
 
 
 # Enumerations and other types that the driver does not know come with 0.
@@ -316,15 +311,21 @@ class Postgres:
         return cast(func.sum(cast(func.hashtextextended(row, 0), Numeric)).filter(live), Text)
 
     def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
-        cause = error.orig
-        state: str | None = getattr(cause, "sqlstate", None)
-        refusal = _REFUSED.search(str(cause)) if state is None else None
-        facts = [type(cause).__name__, *([state] if state else []), *([refusal[0]] if refusal else [])]
-        message = f"{self.place}: {doing}: {', '.join(facts)}"
-        if state is not None:
-            return (SourceUnavailable if state.startswith(_TRANSIENT) else SourceRejected)(message, sqlstate=state)
-        lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and refusal is None
-        return SourceUnavailable(message) if lost else SourceRejected(message)
+        return postgres_error(error.orig, f"{self.place}: {doing}")
+
+
+def postgres_error(cause: BaseException | None, where: str) -> VecsyncError:
+    """Ours for the driver's: its SQLSTATE decides, or that of the login; without one the connection was lost."""
+    state: str | None = getattr(cause, "sqlstate", None) or refusal_of(cause)
+    try:
+        name = psycopg.errors.lookup(state or "").__name__
+    except KeyError:
+        name = type(cause).__name__
+    message = f"{where}: {', '.join([name, *([state] if state else [])])}"
+    if state is not None:
+        return (SourceUnavailable if state.startswith(_TRANSIENT) else SourceRejected)(message, sqlstate=state)
+    lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+    return SourceUnavailable(message) if lost else SourceRejected(message)
 
 
 def _one_of(column: AnyColumn, held: Sequence[object], declared: TypeEngine[Any]) -> ColumnElement[bool]:

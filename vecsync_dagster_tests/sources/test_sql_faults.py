@@ -152,7 +152,7 @@ def test_a_database_that_refuses_us_is_an_error_for_people(
 ) -> None:
     """A wrong role or database is not retried; the message says where, and keeps the password."""
     source = at(url_of(postgres).replace(*replaced), monkeypatch)
-    with pytest.raises(SourceRejected, match=r"PostgreSQL at 127\.0\.0\.1:\d+/.*does not exist") as caught:
+    with pytest.raises(SourceRejected, match=r"PostgreSQL at 127\.0\.0\.1:\d+/.*(28000|3D000)") as caught:
         source.check()
     assert "hunter2" not in told(caught.value)
 
