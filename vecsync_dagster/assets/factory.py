@@ -29,6 +29,7 @@ from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, Transient,
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
+from vecsync_dagster.sync.retention import forget_old_after
 
 __all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "pool_of"]
 
@@ -235,6 +236,7 @@ class _Run:
         ]
         metrics = run_metrics(results, started_at=self._started_at, ended_at=datetime.now(UTC), errors=errors)
         write_metrics(self._workspace.config, self._workspace.ledger, metrics)
+        forget_old_after(results, self._workspace.config, self._workspace.ledger)
         quiet = sum(1 for result in results if result.outcome == "success" and not result.figures.touched)
         tags = {
             "vecsync/partitions": str(len(results)),

@@ -22,6 +22,7 @@ from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Worksp
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
+from vecsync_dagster.sync.retention import forget_old_after
 
 if TYPE_CHECKING:
     from vecsync_dagster.alerts import Delivery
@@ -135,6 +136,7 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         workspace.close()  # what follows needs no store: others may have it
         if not options.dry_run:
             _write_metrics(workspace, outcome)
+            _forget_old(workspace, outcome)
             run_id = record_results(workspace, outcome.results) if record else ""
             _alert(workspace, outcome, run_id)
     return outcome
@@ -254,6 +256,14 @@ def _write_metrics(workspace: Workspace, outcome: Outcome) -> None:
         outcome.health = write_metrics(workspace.config, workspace.ledger, outcome.as_dict())["health"]
     except OutputUnwritable as error:
         outcome.problems.append(Problem(None, None, error))
+
+
+def _forget_old(workspace: Workspace, outcome: Outcome) -> None:
+    """What cannot be forgotten now is forgotten by the next full run."""
+    try:
+        forget_old_after(outcome.results, workspace.config, workspace.ledger)
+    except VecsyncError as error:
+        output.warn(f"old runs and vectors were not removed from the ledger: {error.code}: {error}")
 
 
 def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "CheckName",
     "ChecksConfig",
     "FreshnessConfig",
+    "Interval",
     "RequestBackoff",
     "ScheduleConfig",
     "TenantsConfig",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from vecsync_dagster.config.alerts import AlertsConfig
-from vecsync_dagster.config.automation import AutomationConfig, ChecksConfig, ScheduleConfig
+from vecsync_dagster.config.automation import AutomationConfig, ChecksConfig, Interval, ScheduleConfig
 from vecsync_dagster.config.entities import CollectionConfig, EntityConfig, FieldType, Tenancy
 from vecsync_dagster.config.services import (
     BundledProvider,
@@ -54,6 +54,7 @@ __all__ = [
     "ProviderConfig",
     "QdrantStore",
     "RemovalGuard",
+    "RetentionConfig",
     "RetryConfig",
     "ScheduleConfig",
     "SentenceTransformersProvider",
@@ -104,6 +105,15 @@ class SyncConfig(Model):
     retry: RetryConfig = RetryConfig()
 
 
+class RetentionConfig(Model):
+    """How long the ledger keeps what only grows: the history of `runs` and of `rejected` records, and vectors that no
+    text has needed for so long (`unused_vectors`). The last runs of each partition stay, however old they are."""
+
+    runs: Interval = timedelta(days=90)
+    rejected: Interval = timedelta(days=90)
+    unused_vectors: Interval = timedelta(days=90)
+
+
 class Config(Model):
     """The whole file. `state` is the folder of ledger, snapshots and run history."""
 
@@ -119,6 +129,7 @@ class Config(Model):
     alerts: AlertsConfig = AlertsConfig()
     automation: AutomationConfig = AutomationConfig()
     checks: ChecksConfig = ChecksConfig()
+    retention: RetentionConfig = RetentionConfig()
     state: Text = ".vecsync"
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

@@ -18,6 +18,7 @@ from vecsync_dagster.ledger.missing import MissingTenants
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
 from vecsync_dagster.ledger.records import Records
+from vecsync_dagster.ledger.retention import Retention
 from vecsync_dagster.ledger.retries import Retries
 from vecsync_dagster.ledger.runs import Runs
 from vecsync_dagster.ledger.source_states import States
@@ -40,6 +41,7 @@ class SqlLedger(
     Leaving,
     CheckResults,
     Invalid,
+    Retention,
     AlertBook,
     Holds,
 ):

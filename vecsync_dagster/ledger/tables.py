@@ -184,6 +184,7 @@ embedding_cache = Table(
     Column("vector", LargeBinary, nullable=False),  # float32, little-endian
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment, nullable=False),
+    Index("ix_embedding_cache_used", "last_used_at"),
 )
 
 watermark = Table(

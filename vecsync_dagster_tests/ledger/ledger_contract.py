@@ -10,6 +10,7 @@ from vecsync_dagster_tests.ledger.contract_checks import ChecksContract
 from vecsync_dagster_tests.ledger.contract_documents import DocumentsContract
 from vecsync_dagster_tests.ledger.contract_partitions import PartitionsContract
 from vecsync_dagster_tests.ledger.contract_records import RecordsContract
+from vecsync_dagster_tests.ledger.contract_retention import RetentionContract
 from vecsync_dagster_tests.ledger.contract_retries import RetriesContract
 from vecsync_dagster_tests.ledger.contract_runs import RunsContract
 from vecsync_dagster_tests.ledger.contract_sharing import SharingContract
@@ -23,6 +24,7 @@ class LedgerContract(
     PartitionsContract,
     RecordsContract,
     RetriesContract,
+    RetentionContract,
     TouchedContract,
     VectorsContract,
     RunsContract,
