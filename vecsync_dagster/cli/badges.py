@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.formats import csv_cell
 from vecsync_dagster.cli.recordpages import RecordPage, Totals
 from vecsync_dagster.cli.tables import Column, print_table
 from vecsync_dagster.ledger.record_states import SEVERITY, CollectionState, RecordState, Status
@@ -80,7 +81,7 @@ def write_csv(page: RecordPage) -> None:
     if rows:
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _totals(name: str, letter: str, totals: Totals) -> tuple[str | int, ...]:

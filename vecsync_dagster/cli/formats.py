@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any, Literal
 
 import orjson
 
-__all__ = ["ExportFormat", "writer_of"]
+__all__ = ["ExportFormat", "csv_cell", "writer_of"]
 
 ExportFormat = Literal["jsonl", "csv", "parquet"]
 Documents = Sequence[dict[str, Any]]
 Write = Callable[[Documents], None]
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _OWN = ("entity", "type", "dbId", "tenantId", "scope", "isGlobal")
 
 
@@ -48,10 +51,18 @@ def _csv(file: IO[bytes], fields: Sequence[str]) -> Iterator[Write]:
     def write(documents: Documents) -> None:
         for document in documents:
             values = (_cell(document["metadata"].get(field)) for field in fields)
-            writer.writerow([document["id"], document.get("collection"), document["text"], *values])
+            writer.writerow(map(csv_cell, [document["id"], document.get("collection"), document["text"], *values]))
 
     yield write
     text.detach()
+
+
+def csv_cell(value: Any) -> Any:
+    """The value with an apostrophe in front where a spreadsheet would run it as a formula
+    (https://owasp.org/www-community/attacks/CSV_Injection)."""
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _cell(value: Any) -> Any:

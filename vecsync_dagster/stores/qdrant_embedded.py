@@ -235,10 +235,7 @@ class QdrantEmbeddedStore:
             if not self._folder.exists:
                 return
             self._folder.open()
-            target = self._open.pop(collection, None)
-            if target is not None:
-                with _engine(collection, "close"):
-                    target.shard.close()
+            self._forget(collection)
             with writing(self._folder.path):
                 for folder in self._folder.path.iterdir():
                     name = folder.name.removeprefix(self._prefix).removesuffix(".creating")
@@ -275,13 +272,20 @@ class QdrantEmbeddedStore:
         """The collection, opened; None where there is none."""
         alias = self._alias(collection)
         if alias is None:
-            self._open.pop(collection, None)
+            self._forget(collection)
             return None
         if collection not in self._open:
             with _engine(collection, "open"):
                 shard = edge.EdgeShard.load(str(self._folder.path / alias.physical))
             self._open[collection] = _Open(shard, alias.space)
         return self._open[collection]
+
+    def _forget(self, collection: str) -> None:
+        """A shard that is merely let go of keeps its files and its memory until Python collects it."""
+        target = self._open.pop(collection, None)
+        if target is not None:
+            with _engine(collection, "close"):
+                target.shard.close()
 
     def _known(self, collection: str) -> _Open:
         target = self._find(collection)

@@ -49,7 +49,7 @@ KEYS = [
     (
         added("embedding:\n  chain:\n    - {provider: hash}\n    - {provider: hash, dimension: 8}"),
         "vecsync.yaml:12: embedding.chain.1.dimension: unknown key; did you mean dimensions? "
-        "valid here: dimensions, price_per_million_tokens, provider",
+        "valid here: dimensions, provider",
     ),
     (changed("    table: works\n", ""), "vecsync.yaml:4: entities.works.table: this key is missing"),
     (changed(SQLITE, "{path: x}"), "vecsync.yaml:2: sources.db.type: this key is missing"),
