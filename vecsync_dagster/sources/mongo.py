@@ -11,6 +11,7 @@ from typing import Any
 
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
+from pymongo.command_cursor import CommandCursor
 from pymongo.cursor import Cursor as ServerCursor
 from pymongo.errors import OperationFailure
 
@@ -19,6 +20,7 @@ from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
 from vecsync_dagster.sources.mongo_connection import Connection
+from vecsync_dagster.sources.mongo_dotted import Named, any_has, dotted
 from vecsync_dagster.sources.mongo_keys import field_of, is_own, with_keys
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
@@ -53,7 +55,6 @@ class MongoDbSource:
         self._entity = entity
         self._name = name
         self._entity_name = entity_name
-        self._queries = Queries(entity)
         self._connection = Connection(config, name=name)
         self._tokens: Shared[Token | None] = Shared()
         self._events: Shared[Events] = Shared()
@@ -66,7 +67,8 @@ class MongoDbSource:
     def repeated(self) -> Repeated:
         with self._reading("looking for ids that are not unique") as collection:
             groups = list(collection.aggregate(self._queries.repeated(REPEATED_LIMIT), allowDiskUse=True))
-        keys = [key for group in groups if (key := self._queries.key(group["first"])) is not None]
+        some = self._queries.named.restored(group["first"] for group in groups)
+        keys = [key for document in some if (key := self._queries.key(document)) is not None]
         return Repeated(len(keys), keys[0] if keys else "")
 
     def certain(self, key: str) -> bool:
@@ -76,9 +78,11 @@ class MongoDbSource:
         tenancy = self._entity.tenancy
         if tenancy is None:
             return []
-        theirs = both({tenancy.column: {"$ne": None}}, self._queries.unflagged(), self._queries.live())
+        queries, column = self._queries, tenancy.column
+        theirs = both(queries.where(column, {"$ne": None}), queries.unflagged(), queries.live())
+        by = {"$group": {"_id": queries.named.value(column)}}
         with self._reading("listing the tenants") as collection:
-            groups = collection.aggregate([{"$match": theirs}, {"$group": {"_id": f"${tenancy.column}"}}])
+            groups = collection.aggregate([*queries.named.stages, {"$match": theirs}, by])
             return sorted({key for group in groups if (key := id_text(group["_id"])) is not None})
 
     def count(self, tenant: str) -> int:
@@ -89,7 +93,8 @@ class MongoDbSource:
             return False
         theirs = {} if tenant is None else self._queries.tenant(tenant)
         with self._reading("looking behind the filter") as collection:
-            return collection.find_one(both(theirs, self._queries.undeleted()), {"_id": 1}) is not None
+            query = both(theirs, self._queries.undeleted())
+            return any(True for _ in self._queries.named.found(collection, query, {"_id": 1}, limit=1))
 
     def unassigned(self) -> int:
         return self._counted(self._queries.nobody())
@@ -131,10 +136,11 @@ class MongoDbSource:
 
     def check(self) -> str:
         with self._reading("reading some documents") as collection:
-            some = list(collection.find({}, self._queries.projection).limit(SAMPLED))
+            named = self._queries.named
+            some = list(named.restored(named.found(collection, {}, self._queries.projection, limit=SAMPLED)))
             version = self._connection.client.server_info()["version"]
             size = collection.estimated_document_count()
-            live = collection.count_documents(self._queries.live()) if self._queries.live() else size
+            live = named.count(collection, self._queries.live()) if self._queries.live() else size
             with self._connection.client.start_session() as session:
                 streams = self._streaming and self._token(session) is not None
         never = [name for name in self._queries.fields if some and not any(_has(document, name) for document in some)]
@@ -152,12 +158,25 @@ class MongoDbSource:
 
     def close(self) -> None:
         self.__dict__.pop("_collection", None)
+        self.__dict__.pop("_queries", None)
         self._connection.close()
 
     # -- the server --------------------------------------------------------------------------------
     @cached_property
     def _collection(self) -> Collection[Document]:
         return self._connection.collection(self._entity.table, f"entities.{self._entity_name}.table")
+
+    @cached_property
+    def _queries(self) -> Queries:
+        """Names with a dot are looked up once: whether a document has one as a field."""
+        plain = Queries(self._entity)
+        names = dotted(plain.fields)
+        if not names:
+            return plain
+        with self._reading("looking fields with a dot up") as collection:
+            any_has(collection, names[0], self._entity_name, among=1)  # whether the server can tell at all
+            flat = [name for name in dotted(plain.asked) if any_has(collection, name, self._entity_name)]
+        return Queries(self._entity, Named(names, flat))
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Collection[Document]]:
@@ -166,7 +185,7 @@ class MongoDbSource:
 
     def _counted(self, whose: Query) -> int:
         with self._reading("counting") as collection:
-            return collection.count_documents(both(whose, self._queries.live()))
+            return self._queries.named.count(collection, both(whose, self._queries.live()))
 
     def _token(self, session: ClientSession) -> Token | None:
         """Where the change stream stands; None, from then on, on a server that has none."""
@@ -248,7 +267,7 @@ class _Reader:
         self._session = session
         self._queries = queries
         self._key = queries.entity.key
-        self._open: list[ServerCursor[Document]] = []
+        self._open: list[ServerCursor[Document] | CommandCursor[Document]] = []
 
     def __enter__(self) -> _Reader:
         return self
@@ -311,24 +330,22 @@ class _Reader:
         found: dict[str | None, Key] = {}
         for start in range(0, len(ids), IDS_PER_QUERY):
             some = {"_id": {"$in": ids[start : start + IDS_PER_QUERY]}}
-            for document in self._collection.find(some, self._queries.key_projection, session=self._session):
+            for document in self._found(some, (), projection=self._queries.key_projection):
                 key = self._queries.key(document)
                 if key is not None:
                     found[key.native] = key
         return found
 
-    def _found(self, query: Query, order: Sequence[str], limit: int = 0, offset: int = 0) -> Iterator[Document]:
-        cursor = self._collection.find(
-            query,
-            self._queries.projection,
-            sort=[(name, 1) for name in order],
-            skip=offset,
-            limit=limit,
-            allow_disk_use=True,
-            session=self._session,
+    def _found(
+        self, query: Query, order: Sequence[str], limit: int = 0, offset: int = 0, projection: Document | None = None
+    ) -> Iterator[Document]:
+        named = self._queries.named
+        wanted = self._queries.projection if projection is None else projection
+        cursor = named.found(
+            self._collection, query, wanted, order=order, limit=limit, offset=offset, session=self._session
         )
         self._open.append(cursor)
-        yield from cursor
+        yield from named.restored(cursor) if named.aliases else cursor
         self._open.remove(cursor)
 
 

@@ -7,7 +7,7 @@ several columns, its fields in the order that they stand in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -22,6 +22,7 @@ from vecsync_dagster.sources.mongo_values import Fields, candidates, id_text, va
 __all__ = ["among", "field_of", "is_own", "key_of", "with_keys", "written"]
 
 Query = dict[str, Any]
+Where = Callable[[str, Query], Query]
 _NONE: Query = {"_id": {"$in": []}}
 _WHOLE = 2**53
 _OPTIONS = json_util.JSONOptions(
@@ -30,6 +31,10 @@ _OPTIONS = json_util.JSONOptions(
     tz_aware=True,
     tzinfo=UTC,
 )
+
+
+def _at_path(name: str, condition: Query) -> Query:
+    return {name: condition}
 
 
 def field_of(key: Sequence[str]) -> str:
@@ -85,18 +90,25 @@ def written(value: Any) -> str:
     return json_util.dumps(value, json_options=_OPTIONS)
 
 
-def among(names: Sequence[str], keys: Iterable[str]) -> Query:
-    """Documents by their keys: by the key itself where it is known, else by every value that has its text."""
+def among(names: Sequence[str], keys: Iterable[str], where: Where = _at_path) -> Query:
+    """Documents by their keys: by the key itself where it is known, else by every value that has its text. `where`
+    makes the condition of a field."""
     keys = list(keys)
     own = [native for key in keys if (native := native_of(key)) is not None]
     texts = [key for key in keys if native_of(key) is None]
     values = [json_util.loads(native, json_options=_OPTIONS) for native in own]
     if len(names) == 1:
-        return {names[0]: {"$in": [*values, *candidates(texts)]}}
-    exact = [{name: {"$eq": part} for name, part in zip(names, parts, strict=True)} for parts in values]
+        return where(names[0], {"$in": [*values, *candidates(texts)]})
+    exact = [_each(where, zip(names, ({"$eq": part} for part in parts), strict=True)) for parts in values]
     split = [parts for text in texts if (parts := key_parts(text, len(names))) is not None]
-    alike = [{name: _like(part) for name, part in zip(names, parts, strict=True)} for parts in split]
+    alike = [_each(where, zip(names, map(_like, parts), strict=True)) for parts in split]
     return {"$or": [*exact, *alike]} if exact or alike else _NONE
+
+
+def _each(where: Where, conditions: Iterable[tuple[str, Query]]) -> Query:
+    parts = [where(name, condition) for name, condition in conditions]
+    merged = {name: condition for part in parts for name, condition in part.items()}
+    return merged if len(merged) == len(parts) else {"$and": parts}
 
 
 def _like(part: str | None) -> Query:

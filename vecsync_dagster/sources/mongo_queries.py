@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.identity import Key
+from vecsync_dagster.sources.mongo_dotted import Named
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
 from vecsync_dagster.sources.mongo_values import Fields, candidates, is_one_of, meanings, value_at
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
@@ -27,23 +28,29 @@ _MICROSECOND = timedelta(microseconds=1)
 @dataclass(frozen=True, slots=True)
 class Queries:
     entity: EntityConfig
+    named: Named = field(default_factory=Named)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The fields that records are looked up by."""
+        entity = self.entity
+        more = [entity.tenancy.column, entity.tenancy.global_flag] if entity.tenancy is not None else []
+        names = [*entity.key, *more, entity.updated_at, entity.deleted_at, *entity.filter]
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a record, the id first."""
-        entity = self.entity
-        more = [entity.tenancy.column, entity.tenancy.global_flag] if entity.tenancy is not None else []
-        names = [*entity.fields, *more, entity.updated_at, entity.deleted_at, *entity.filter]
-        return tuple(dict.fromkeys(name for name in names if name is not None))
+        return tuple(dict.fromkeys([*self.entity.fields, *self.asked]))
 
     @property
-    def projection(self) -> dict[str, int]:
+    def projection(self) -> dict[str, Any]:
         """A field inside another one that is wanted too would be refused by the server."""
         names = self.fields
         if any(name.startswith("_id.") for name in names):
             names = ("_id", *names)
         wanted = {name: 1 for name in names if not any(name.startswith(f"{other}.") for other in names)}
-        return {"_id": 0, **wanted}
+        return self.named.projection({"_id": 0, **wanted})
 
     def tenant(self, tenant: str) -> Query:
         """Whose records are read (M1): the flag wins over the tenant's field; without tenancy all are global."""
@@ -51,19 +58,26 @@ class Queries:
         if tenancy is None:
             return {} if tenant == GLOBAL else _NOTHING
         if tenant == GLOBAL:
-            return {tenancy.global_flag: {"$in": _FLAGGED}} if tenancy.global_flag is not None else _NOTHING
-        return both({tenancy.column: {"$in": candidates([tenant])}}, self.unflagged())
+            return _NOTHING if tenancy.global_flag is None else self.where(tenancy.global_flag, {"$in": _FLAGGED})
+        return both(self.where(tenancy.column, {"$in": candidates([tenant])}), self.unflagged())
+
+    def where(self, name: str, condition: Any) -> Query:
+        return self.named.where(name, condition)
 
     def unflagged(self) -> Query:
         tenancy = self.entity.tenancy
-        return {} if tenancy is None or tenancy.global_flag is None else {tenancy.global_flag: {"$nin": _FLAGGED}}
+        flag = None if tenancy is None else tenancy.global_flag
+        return {} if flag is None else self.where(flag, {"$nin": _FLAGGED})
 
     def live(self) -> Query:
         """Neither marked as deleted nor kept out by the filter."""
-        return both(self.undeleted(), *({name: {"$in": _wanted(texts)}} for name, texts in self.entity.filter.items()))
+        return both(self.undeleted(), *(self.where(*one) for one in self._filters()))
+
+    def _filters(self) -> Iterable[tuple[str, Query]]:
+        return ((name, {"$in": _wanted(texts)}) for name, texts in self.entity.filter.items())
 
     def undeleted(self) -> Query:
-        return {} if self.entity.deleted_at is None else {self.entity.deleted_at: None}
+        return {} if self.entity.deleted_at is None else self.where(self.entity.deleted_at, None)
 
     def is_live(self, document: Fields) -> bool:
         """`live`, said of a document that is here: its value, or one of them if it is an array."""
@@ -77,23 +91,24 @@ class Queries:
         tenancy = self.entity.tenancy
         if tenancy is None:
             return _NOTHING
-        wrong = [{tenancy.column: None}, *({tenancy.column: {"$type": kind}} for kind in ("object", "array"))]
+        wrong = [self.where(tenancy.column, one) for one in (None, {"$type": "object"}, {"$type": "array"})]
         return both({"$or": wrong}, self.unflagged())
 
     def among(self, keys: Iterable[str]) -> Query:
         """Records by their keys, or by the text of these."""
-        return among(self.entity.key, keys)
+        return among(self.entity.key, keys, self.where)
 
     def repeated(self, limit: int) -> list[Query]:
         """Keys of one text that more than one live document has: 7 and "7" are one here."""
         keys = self.entity.key
         texts = {
-            f"k{place}": {"$convert": {"input": f"${name}", "to": "string", "onError": f"${name}", "onNull": None}}
-            for place, name in enumerate(keys)
+            f"k{place}": {"$convert": {"input": value, "to": "string", "onError": value, "onNull": None}}
+            for place, value in enumerate(map(self.named.value, keys))
         }
         first = {"$first": "$$ROOT"}
         return [
-            {"$match": both(self.live(), {"$or": [{name: {"$ne": None}} for name in keys]})},
+            *self.named.stages,
+            {"$match": both(self.live(), {"$or": [self.where(name, {"$ne": None}) for name in keys]})},
             {"$project": self.key_projection},
             {"$group": {"_id": texts, "count": {"$sum": 1}, "first": first}},
             {"$match": {"count": {"$gt": 1}}},
@@ -101,10 +116,10 @@ class Queries:
         ]
 
     @property
-    def key_projection(self) -> dict[str, int]:
+    def key_projection(self) -> dict[str, Any]:
         """The fields of the key alone."""
         names = ("_id",) if is_own(self.entity.key) else self.entity.key
-        return {"_id": 0, **dict.fromkeys(names, 1)}
+        return self.named.projection({"_id": 0, **dict.fromkeys(names, 1)})
 
     def key(self, document: Fields) -> Key | None:
         return key_of(document, self.entity.key)
@@ -119,17 +134,17 @@ class Queries:
 
         The deletion's time counts by itself: not every application dates the modification too.
         """
-        modified = {"$or": [{updated_at: bound} for bound in _bounds(start)]}
+        modified = {"$or": [self.where(updated_at, bound) for bound in _bounds(start)]}
         deleted_at = self.entity.deleted_at
         if deleted_at is None:
             return modified
-        deleted: Query = {"$or": [{deleted_at: bound} for bound in _bounds(start)]}
-        return {"$or": [modified, both(deleted, {updated_at: {"$ne": None}})]}
+        deleted: Query = {"$or": [self.where(deleted_at, bound) for bound in _bounds(start)]}
+        return {"$or": [modified, both(deleted, self.where(updated_at, {"$ne": None}))]}
 
     def undated(self, updated_at: str, start: datetime) -> Query:
         """Nobody knows when: no time at all, or text that is none."""
         text = {"$lt": _text_bound(start), "$not": {"$regex": _ISO}}
-        return {"$or": [{updated_at: None}, {updated_at: text}]}
+        return {"$or": [self.where(updated_at, None), self.where(updated_at, text)]}
 
     def is_due(self, document: Fields, start: datetime) -> bool:
         """What `dated` says, exactly: text may hold a time zone, or only a day, which is as good as its last moment."""

@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure
 
 from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.base import Cursor
+from vecsync_dagster.sources.mongo_dotted import dotted
 from vecsync_dagster.sources.mongo_errors import NO_STREAMS, REFUSED, is_transient
 from vecsync_dagster.sources.mongo_keys import is_own, key_of, written
 
@@ -88,7 +89,10 @@ def drain(collection: Collection[Document], token: Token, key: Sequence[str]) ->
     """All that happened since the token. Raises what may be tried again; anything else is a lost token."""
     events = Events()
     own = is_own(key)
-    before = {f"fullDocumentBeforeChange.{name}": 1 for name in key}
+    # A path would not take a field whose own name has a dot.
+    before = dict.fromkeys(
+        ["fullDocumentBeforeChange"] if dotted(key) else [f"fullDocumentBeforeChange.{name}" for name in key], 1
+    )
     try:
         with collection.watch(
             [{"$project": {**_WANTED, **({} if own else before)}}],

@@ -81,14 +81,21 @@ def _special(value: Any) -> Any:
 
 
 def value_at(document: Any, path: str) -> Any:
-    """The value of a field; `a.b` goes into objects, and into those of an array: a list of what is found there."""
+    """The value of a field. `a.b` is the field of that very name where the document has it; else it goes into objects,
+    and into those of an array: a list of what is found there."""
+    if isinstance(document, (dict, Mapping)) and path in document:  # a dict is told sooner
+        return document[path]
+    return _inside(document, path)
+
+
+def _inside(document: Any, path: str) -> Any:
     name, _, rest = path.partition(".")
-    value = document.get(name) if isinstance(document, (dict, Mapping)) else None  # a dict is told sooner
+    value = document.get(name) if isinstance(document, (dict, Mapping)) else None
     if not rest:
         return value
     if isinstance(value, list):
-        return [found for item in value if (found := value_at(item, rest)) is not None] or None
-    return value_at(value, rest)
+        return [found for item in value if (found := _inside(item, rest)) is not None] or None
+    return _inside(value, rest)
 
 
 def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.RecordBatch:

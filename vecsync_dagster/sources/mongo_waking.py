@@ -12,6 +12,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from vecsync_dagster.config.models import EntityConfig, MongoSource
 from vecsync_dagster.sources.mongo_connection import Connection
+from vecsync_dagster.sources.mongo_dotted import dotted
 from vecsync_dagster.sources.mongo_errors import translated
 from vecsync_dagster.sources.mongo_stream import has_streams, only_metadata
 from vecsync_dagster.sources.mongo_values import value_at
@@ -47,7 +48,10 @@ class StreamWaker:
             connection.close()
 
     def _listen(self, collection: Collection[dict[str, Any]], wake: Wake, stop: Stop) -> None:
-        wanted = {"operationType": 1, "updateDescription": 1, **{f"fullDocument.{name}": 1 for name in self._owner()}}
+        owner = self._owner()
+        # A path would not take a field whose own name has a dot.
+        paths = ["fullDocument"] if dotted(owner) else [f"fullDocument.{name}" for name in owner]
+        wanted = {"operationType": 1, "updateDescription": 1, **dict.fromkeys(paths, 1)}
         lookup = "updateLookup" if self._entity.tenancy is not None else None
         with collection.watch([{"$project": wanted}], full_document=lookup, max_await_time_ms=_WAIT_MS) as stream:
             # What happened before somebody listened.

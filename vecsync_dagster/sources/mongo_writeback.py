@@ -6,7 +6,7 @@ writes are passed over (mongo_stream.py), and the modification time stays: a wri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.identity import native_of
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
 
@@ -23,6 +24,7 @@ __all__ = ["ensure_indexes", "withdraw", "without_metadata", "write_metadata"]
 
 Document = dict[str, Any]
 _OVERALL = f"{SYNC_METADATA}.overallStatus"
+_AT_ONCE = 500
 _COLLECTIONS = f"{SYNC_METADATA}.collections"
 
 
@@ -39,9 +41,11 @@ def write_metadata(
     says so already is not written. Returns how many were."""
     now = datetime.now(UTC)
     whose = queries.tenant(tenant)
+    own = _by_own_key(collection, queries, tenant, metadata) if queries.named.flat else None
     updates = [
-        UpdateOne(both(queries.among([key]), whose, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
+        UpdateOne(both(one, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
         for key, told in metadata.items()
+        if (one := both(queries.among([key]), whose) if own is None else own.get(native_of(key) or key))
     ]
     if not updates:
         return 0
@@ -57,6 +61,20 @@ def write_metadata(
         ) from None  # the driver's error holds documents
 
 
+def _by_own_key(
+    collection: Collection[Document], queries: Queries, tenant: str, keys: Iterable[str]
+) -> dict[str, Query]:
+    """The documents by their `_id`, for an update cannot ask for a field whose name has a dot."""
+    found: dict[str, Query] = {}
+    query = both(queries.among(keys), queries.tenant(tenant))
+    wanted = {**queries.key_projection, "_id": 1}
+    for document in queries.named.restored(queries.named.found(collection, query, wanted)):
+        key = queries.key(document)
+        if key is not None:
+            found[key.native or key] = found[key] = {"_id": document["_id"]}
+    return found
+
+
 def _update(told: Mapping[str, Any], now: datetime) -> Document:
     named = {f"{SYNC_METADATA}.{name}": value for name, value in told.items()}
     # The least of what is there and now: the first write's time stays.
@@ -69,7 +87,14 @@ def withdraw(collection: Collection[Document], queries: Queries, tenant: str) ->
     if queries.live() == {}:
         return 0
     told = both(queries.tenant(tenant), {_OVERALL: {"$exists": True}}, dead)
-    return collection.update_many(told, {"$unset": {SYNC_METADATA: ""}}).modified_count
+    unset = {"$unset": {SYNC_METADATA: ""}}
+    if not queries.named.flat:
+        return collection.update_many(told, unset).modified_count
+    found = iter(queries.named.found(collection, told, {"_id": 1}))
+    withdrawn = 0
+    while some := [document["_id"] for document in islice(found, _AT_ONCE)]:
+        withdrawn += collection.update_many({"_id": {"$in": some}}, unset).modified_count
+    return withdrawn
 
 
 def without_metadata(
@@ -77,7 +102,8 @@ def without_metadata(
 ) -> Iterator[list[str]]:
     """Ids of live documents that nothing was ever said of, as they were when the reading began."""
     query: Query = both(queries.tenant(tenant), queries.live(), {_OVERALL: {"$exists": False}})
-    with collection.find(query, queries.key_projection) as cursor:
-        keys: Iterator[str] = (key for document in cursor if (key := queries.key(document)) is not None)
+    with queries.named.found(collection, query, queries.key_projection) as cursor:
+        documents = queries.named.restored(cursor)
+        keys: Iterator[str] = (key for document in documents if (key := queries.key(document)) is not None)
         while some := list(islice(keys, chunk)):
             yield some

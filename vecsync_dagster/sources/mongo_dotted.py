@@ -1,0 +1,142 @@
+"""Names with a dot: `price.usd` is the field of that very name where a document has one, else the path.
+
+MongoDB's own queries, sorting and projections know the path alone. So a pipeline takes the value of the field out, into
+a field of its own without a dot, and the conditions ask for both. That costs the index: it is done for names of queries
+only where some document has such a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.command_cursor import CommandCursor
+from pymongo.cursor import Cursor as ServerCursor
+from pymongo.errors import OperationFailure
+
+from vecsync_dagster.errors import SourceRejected
+
+__all__ = ["Named", "any_has", "dotted", "exact"]
+
+Document = dict[str, Any]
+_UNKNOWN = {15999, 168, 31325, 238, 304}  # an operator that the server does not have
+
+
+def dotted(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that may be a field's as well as a path. `_id.firm` is always a part of the key."""
+    return tuple(dict.fromkeys(name for name in names if "." in name and not name.startswith("_id.")))
+
+
+def exact(name: str) -> Document:
+    """An expression: the value of the field with this very name; missing where there is none."""
+    return {"$getField": {"$literal": name}}
+
+
+def any_has(collection: Collection[Document], name: str, entity: str, *, among: int = 0) -> bool:
+    """Whether any document (`among`: any of the first ones) has a field of this very name. Raises SourceRejected where
+    the server cannot tell."""
+    first = [{"$limit": among}] * bool(among)
+    look: list[Document] = [*first, {"$project": {"_id": 0, "it": exact(name)}}, {"$match": {"it": {"$exists": True}}}]
+    try:
+        return next(iter(collection.aggregate([*look, {"$limit": 1}], allowDiskUse=True)), None) is not None
+    except OperationFailure as error:
+        if error.code not in _UNKNOWN:
+            raise
+        raise SourceRejected(
+            f"entities.{entity}: {name!r} has a dot, and this server cannot look such a field up; it takes MongoDB 5.0 "
+            f"($getField, {error.code})",
+            entity=entity,
+            field=name,
+        ) from None  # the driver's text may quote a document
+
+
+class Named:
+    """The dotted names of one entity. `flat`: those of its queries that some document has as a field."""
+
+    def __init__(self, names: Sequence[str] = (), flat: Sequence[str] = ()) -> None:
+        self.aliases = {name: f"vecsync_field_{number}" for number, name in enumerate(names)}
+        self.flat = tuple(flat)
+
+    def where(self, name: str, condition: Any) -> Document:
+        """Documents whose field fulfils this condition of a query."""
+        if name not in self.flat:
+            return {name: condition}
+        alias = self.aliases[name]
+        return {
+            "$or": [
+                {"$and": [{alias: {"$exists": True}}, {alias: condition}]},
+                {alias: {"$exists": False}, name: condition},
+            ]
+        }
+
+    def restored(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The documents with what was taken out in its place again."""
+        for document in documents:
+            for name, alias in self.aliases.items():
+                if alias in document:
+                    document[name] = document.pop(alias)
+            yield document
+
+    def projection(self, paths: Mapping[str, int]) -> Document:
+        taken = {alias: 1 if name in self.flat else exact(name) for name, alias in self.aliases.items()}
+        return {**paths, **taken}
+
+    @property
+    def stages(self) -> list[Document]:
+        """What the conditions and the order need of a document."""
+        if not self.flat:
+            return []
+        return [{"$set": {self.aliases[name]: exact(name) for name in self.flat}}]
+
+    def ordered(self, names: Sequence[str]) -> list[Document]:
+        """Sorts by these fields."""
+        flat = [name for name in names if name in self.flat]
+        if not flat:
+            return [{"$sort": dict.fromkeys(names, 1)}] if names else []
+        orders = {name: f"vecsync_order_{number}" for number, name in enumerate(flat)}
+        return [
+            {"$set": {order: self._either(name) for name, order in orders.items()}},
+            {"$sort": {orders.get(name, name): 1 for name in names}},
+        ]
+
+    def value(self, name: str) -> Any:
+        """An expression: the value of the field, or at the path."""
+        return self._either(name) if name in self.flat else f"${name}"
+
+    def _either(self, name: str) -> Document:
+        alias = f"${self.aliases[name]}"
+        return {"$cond": [{"$eq": [{"$type": alias}, "missing"]}, f"${name}", alias]}
+
+    def count(self, collection: Collection[Document], query: Document) -> int:
+        if not self.flat:
+            return collection.count_documents(query)
+        counted = collection.aggregate([*self.stages, {"$match": query}, {"$count": "count"}], allowDiskUse=True)
+        return int(next(iter(counted), {"count": 0})["count"])
+
+    def found(
+        self,
+        collection: Collection[Document],
+        query: Document,
+        projection: Document,
+        *,
+        order: Sequence[str] = (),
+        limit: int = 0,
+        offset: int = 0,
+        session: ClientSession | None = None,
+    ) -> ServerCursor[Document] | CommandCursor[Document]:
+        """A cursor of the server on these documents; `restored` puts their names right."""
+        if not self.aliases:
+            return collection.find(
+                query,
+                projection,
+                sort=[(name, 1) for name in order] or None,
+                skip=offset,
+                limit=limit,
+                allow_disk_use=True,
+                session=session,
+            )
+        cut = [{"$skip": offset}] * bool(offset) + [{"$limit": limit}] * bool(limit)
+        stages = [*self.stages, {"$match": query}, *self.ordered(order), *cut, {"$project": projection}]
+        return collection.aggregate(stages, allowDiskUse=True, session=session)
