@@ -13,7 +13,7 @@ ENTITY_KEYS = (
     "checksum, collections, deleted_at, filter, id, overlap, required, source, table, tenancy, type, types, "
     "updated_at, writeback"
 )
-TOP_KEYS = "alerts, automation, checks, embedding, entities, ledger, schedule, sources, state, stores, sync"
+TOP_KEYS = "alerts, automation, checks, embedding, entities, ledger, retention, schedule, sources, state, stores, sync"
 TEMPLATE = "a template holds fields like {name} only, without formats, numbers or indexes"
 SYNTAX = "write a field as {name}, a brace as {{ }}"
 SQLITE = "{type: sqlite, path: app.sqlite}"
