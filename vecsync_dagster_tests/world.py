@@ -120,6 +120,11 @@ class World:
         self.results += results
         return results
 
+    def only_report(self) -> None:
+        """From now on runs name what differs, and repair none of it."""
+        sync = self.config.sync.model_copy(update={"repair": "report"})
+        self.config = self.config.model_copy(update={"sync": sync})
+
     def sync_one_by_one(self) -> list[PartitionResult]:
         """A full run of each tenant that the world has rows of; the last one first where the source is PostgreSQL,
         because no order may matter."""

@@ -110,7 +110,7 @@ def _show_failed_documents(outcome: Outcome) -> None:
 def _show_counts_that_differ(outcome: Outcome) -> None:
     for result in outcome.results:
         for check in result.checks:
-            if check.name == "counts" and check.warning and not check.passed:
+            if check.name in ("counts", "identity", "isolation") and check.warning and not check.passed:
                 output.warn(f"{result.collection} of {result.tenant}: {check.message}")
 
 

@@ -24,6 +24,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "SYNC_PARALLEL": ("sync", "parallel"),
     "SYNC_SKIP_INVALID": ("sync", "skip_invalid"),
     "SYNC_VERIFY": ("sync", "verify"),
+    "SYNC_REPAIR": ("sync", "repair"),
     "VECSYNC_STATE": ("state",),
 }
 """Environment variables that override a key of the file (besides VECSYNC_CONFIG, which names the file)."""

@@ -92,7 +92,8 @@ class RetryConfig(Model):
 class SyncConfig(Model):
     """`verify` is what the checks on `vectors` compare after a run: `identity` reads every point of the
     partition back, `counts` only counts; `auto` is identity after a full run and counts after an
-    incremental one."""
+    incremental one. `repair` is what becomes of the differences that `identity` finds: `write` puts them right with
+    vectors of the cache, and the checks warn; `report` leaves them, and the checks fail."""
 
     mode: Literal["full", "incremental"] = "incremental"
     page: Annotated[int, Field(ge=1, le=10_000)] = 500
@@ -101,6 +102,7 @@ class SyncConfig(Model):
     parallel: Annotated[int, Field(ge=1, le=10)] = 3
     skip_invalid: bool = True
     verify: Literal["auto", "identity", "counts"] = "auto"
+    repair: Literal["write", "report"] = "write"
     removal_guard: RemovalGuard = RemovalGuard()
     retry: RetryConfig = RetryConfig()
 

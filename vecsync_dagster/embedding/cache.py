@@ -116,6 +116,12 @@ class Embedder:
         price = tokens * self.provider.price_per_million_tokens / 1_000_000
         return Plan(texts=len(texts), to_embed=len(missing), tokens=tokens, price=price)
 
+    def cached(self, texts: Sequence[str]) -> list[bool]:
+        """Whether `embed` would have each text's vector without a call of the provider."""
+        hashes = [_hash(self.provider.prepare(text)) for text in texts]
+        vectors = self.cache.vectors(self.provider.space, list(dict.fromkeys(hashes))) if hashes else {}
+        return [key in vectors for key in hashes]
+
     @contextmanager
     def _claim(self, keys: Sequence[str]) -> Iterator[tuple[list[str], set[threading.Event]]]:
         """The keys that are ours to embed now, and what to wait for before looking at the others again.

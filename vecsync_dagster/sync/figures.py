@@ -42,6 +42,8 @@ class Figures:
     removals_blocked: int = 0
     removals_waiting: int = 0
     """Documents of which the source has none left, as far as one look can tell: they go when a second look agrees."""
+    repaired: int = 0
+    """Points that were not as the ledger says, and that the run put right: written again, or removed."""
     seconds: float = 0.0
 
     def add(self, other: Figures) -> None:
@@ -56,7 +58,7 @@ class Figures:
     @property
     def writes(self) -> int:
         """Documents of which the store was told something."""
-        return self.upserted + self.payload_only + self.removed
+        return self.upserted + self.payload_only + self.removed + self.repaired
 
     @property
     def touched(self) -> bool:

@@ -29,9 +29,10 @@ from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.gate import refused
 from vecsync_dagster.sync.job import Job
-from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
+from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, still_live, stream_of
 from vecsync_dagster.sync.target import Target
@@ -370,7 +371,7 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
     if part.error is None and not job.interrupted and not job.options.dry_run:
         try:
             with contained(f"{part.target}: checking the result"):
-                checks = _checks(job, part)
+                checks = _checks(job, part, stream)
                 if cursor is not None and _moves_watermark(job, part.target.collection, stream):
                     name = part.target.collection
                     job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.fingerprint(name))
@@ -396,7 +397,7 @@ def _moves_watermark(job: Job, name: str, stream: Stream) -> bool:
     return stream.since == job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name)) is not None
 
 
-def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
+def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]:
     """Those that this run can make; the last results of others stay what they are."""
     full = job.mode == "full"
     checks = [validation_outcome(part.figures)] if full and "documents" in job.options.stages else []
@@ -414,4 +415,16 @@ def _checks(job: Job, part: PartitionSync) -> list[CheckOutcome]:
     identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.spared if full else job.source_rows()
-    return checks + verify(t, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity)
+    look = partial(verify, t, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity)
+    # A run of some stages alone has an older read: it is not for repairing.
+    if not identity or job.settings.repair == "report" or not stream.fresh or job.options.stages != STAGES:
+        return checks + look()
+    return checks + repair_found(
+        t,
+        job.source,
+        part.figures,
+        look,
+        complete=full,
+        allow_removals=job.options.allow_removals,
+        watch=job.watch,
+    )

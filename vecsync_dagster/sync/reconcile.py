@@ -21,7 +21,7 @@ from vecsync_dagster.sync.compare import Difference, compare_one, compare_partit
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["mend_unfinished", "repair"]
+__all__ = ["mend_unfinished", "repair", "repair_unpaid"]
 
 
 def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
@@ -31,13 +31,30 @@ def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
     else would look there. Foreign points stay: they are no run's. Returns False where something was left because
     it is another tenant's too, which is being synced.
     """
-    figures, all_of_it = Figures(), True
     ours = (d for d in compare_partition(target) if d.kind != "orphan" or _is_own(target, d))
-    for tenant, some in _by_tenant(ours):
+    return _mend_beside(target, source, ours)
+
+
+def repair_unpaid(target: Target, source: Source, differences: Iterable[Difference]) -> Figures:
+    """Mend what a run found in this partition, whose right to sync the caller holds, without a call of the provider.
+
+    Left as it is: what needs a vector that the cache does not have (`cache_misses` counts those), a document that the
+    source does not have, and what is another tenant's too, which is being synced.
+    """
+    figures, _ = _mend_beside(target, source, differences, unpaid=True)
+    return figures
+
+
+def _mend_beside(
+    target: Target, source: Source, differences: Iterable[Difference], *, unpaid: bool = False
+) -> tuple[Figures, bool]:
+    """Mend beside a run that holds the target's tenant; False where another tenant is being synced."""
+    figures, all_of_it = Figures(), True
+    for tenant, some in _by_tenant(differences):
         other = replace(target, tenant=tenant)
         try:
             with _held(other, some, already=target.tenant):
-                figures.add(_mend(other, source, some))
+                figures.add(_mend(other, source, some, unpaid=unpaid))
         except PartitionBusy:
             all_of_it = False
     return figures, all_of_it
@@ -86,7 +103,7 @@ def _held(target: Target, differences: Sequence[Difference], already: str | None
     target.ledger.finish_writing(*partition, [run_id])
 
 
-def _mend(target: Target, source: Source, differences: Sequence[Difference]) -> Figures:
+def _mend(target: Target, source: Source, differences: Sequence[Difference], *, unpaid: bool = False) -> Figures:
     """Differences of one tenant, which is held."""
     figures = Figures()
     orphans = _still_orphans(target, [d for d in differences if d.kind == "orphan"])
@@ -95,7 +112,7 @@ def _mend(target: Target, source: Source, differences: Sequence[Difference]) -> 
         figures.removed += len(orphans)
     ours = _still_different(target, [d for d in differences if d.kind != "orphan"])
     if ours:
-        figures.add(_rewrite(target, source, ours))
+        figures.add(_rewrite(target, source, ours, unpaid=unpaid))
     return figures
 
 
@@ -124,7 +141,7 @@ def _still_different(target: Target, differences: Sequence[Difference]) -> list[
     return [d for d in found if d is not None]
 
 
-def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) -> Figures:
+def _rewrite(target: Target, source: Source, differences: Sequence[Difference], *, unpaid: bool) -> Figures:
     t = target
     figures = Figures()
     wanted = {d.document_id: d for d in differences if d.document_id is not None}
@@ -142,9 +159,14 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) 
             if d.document_id in wanted
         ]
         found.update(c.document.document_id for c in changes)
+        if unpaid:
+            changes, misses = _without_cost(t, changes)
+            figures.cache_misses += misses
         for start in range(0, len(changes), t.settings.batch):
             figures.add(_apply(t, changes[start : start + t.settings.batch], now))
         figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
+    if unpaid:
+        return figures
     # Only what was asked for by its key and did not come back is gone.
     lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
     gone = [(i, d.point_id) for i, d in lost.items()]
@@ -153,6 +175,13 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference]) 
     remove(t, t.tenant, gone)
     figures.removed += len(gone)
     return figures
+
+
+def _without_cost(target: Target, changes: Sequence[Change]) -> tuple[list[Change], int]:
+    """Those that need no vector or have it in the cache, and how many do not."""
+    cached = target.embedder.cached([c.document.text for c in changes])
+    free = [c for c, known in zip(changes, cached, strict=True) if known or c.kind is Kind.PAYLOAD_ONLY]
+    return free, len(changes) - len(free)
 
 
 def _apply(target: Target, changes: Sequence[Change], now: datetime) -> Figures:

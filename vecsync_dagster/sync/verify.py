@@ -17,8 +17,10 @@ from vecsync_dagster.sync.target import Target
 
 __all__ = [
     "CHECKS",
+    "MEND",
     "CheckOutcome",
     "checks_of",
+    "differences_told",
     "graded",
     "kept",
     "last_full_run",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 LISTED = 20
+MEND = "mend with `vecsync reconcile --repair`"
 
 CHECKS: Mapping[str, tuple[str, str]] = {
     "validation": ("documents", "Every record became a document; the rejected ones are counted"),
@@ -242,10 +245,10 @@ def _guard(target: Target, figures: Figures) -> CheckOutcome:
     )
 
 
+def differences_told(counted: Mapping[str, int | str]) -> str:
+    return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
+
+
 def _listed(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
-    message = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
-    if counted:
-        message += "; mend with `vecsync reconcile --repair`"
-    return CheckOutcome(
-        name, passed=not counted, message=message or "none found", facts=dict(counted), differences=differences
-    )
+    message = f"{differences_told(counted)}; {MEND}" if counted else "none found"
+    return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

@@ -66,6 +66,7 @@ def world(tmp_path: Path) -> World:
         source={"type": "sqlite", "path": "source.db"},
         store={"type": "qdrant", "path": "qdrant"},
         alerts={**slack_config(), "ui_url": UI},
+        sync={"repair": "report"},
     )
     world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
     world.insert({"id": n, "is_global": True} for n in range(1, 6))

@@ -112,6 +112,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
         tmp_path,
         source={"type": "sqlite", "path": "source.db"},
         store={"type": "qdrant", "path": "qdrant"},
+        sync={"repair": "report"},
     )
     world = World(f"sqlite:///{tmp_path / 'source.db'}", config, now=START)
     for number, tenant in enumerate(TENANTS):

@@ -45,8 +45,23 @@ def sync(config: Path, *more: str) -> int:
     return vecsync("sync", "tenant", MORAVA, "--entity", "works", *more, "--config", config).code
 
 
-def test_a_failing_check_is_told_once_and_so_is_its_end(config: Path, synced: Path, slack: Inbox) -> None:
+def test_a_repair_is_told_once_as_a_warning(config: Path, synced: Path, slack: Inbox) -> None:
+    """A run that repaired a lost point exits with 0 and makes one message; the next clean one says that it is over."""
+    with_alerts(config, ", min_severity: warning")
+    lose_point(config)
+    assert sync(config, "--full", "--no-record") == 0
+    [text] = texts(slack)
+    assert "1 missing, repaired" in text
+    assert [sync(config, "--full", "--no-record"), sync(config, "--full", "--no-record")] == [0, 0]
+    assert len(slack.posts) == 2
+    assert "well again in works" in texts(slack)[1]
+
+
+def test_a_failing_check_is_told_once_and_so_is_its_end(
+    config: Path, synced: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lost point makes one message, however often cron runs, and one more when it is back."""
+    monkeypatch.setenv("SYNC_REPAIR", "report")
     with_alerts(config, ", ui_url: https://dagster.example.com")
     lose_point(config)
     assert [sync(config, "--full"), sync(config, "--full", "--no-record")] == [1, 1]
@@ -76,8 +91,11 @@ def test_a_source_that_is_gone_is_told(config: Path, synced: Path, slack: Inbox)
     assert "well again in works" in texts(slack)[1]
 
 
-def test_slack_is_down_and_the_next_run_tells_it(config: Path, synced: Path, slack: Inbox) -> None:
+def test_slack_is_down_and_the_next_run_tells_it(
+    config: Path, synced: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What could not be sent is a warning, is listed as untold, and goes out with the next run."""
+    monkeypatch.setenv("SYNC_REPAIR", "report")
     with_alerts(config)
     lose_point(config)
     slack.fail(503, times=100)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from vecsync_dagster.stores import Point
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import HOUSES, config_of, vecsync
@@ -44,8 +46,10 @@ def test_differences_are_counted_and_named(config: Path, synced: Path) -> None:
     assert "  and 6 more; --json names up to 2,000" in shown
 
 
-def test_a_full_sync_names_what_differs(config: Path, synced: Path) -> None:
-    """The next full sync ends with exit code 1, counts what differs and names the first 20; --json names all."""
+def test_a_full_sync_names_what_differs(config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where runs only report, the next full sync ends with exit code 1, counts what differs and names
+    the first 20; --json names all."""
+    monkeypatch.setenv("SYNC_REPAIR", "report")
     taken = damage(synced)
     ran = vecsync("sync", "all", "--full", "--no-record", "--config", config)
     assert ran.code == 1
@@ -56,6 +60,17 @@ def test_a_full_sync_names_what_differs(config: Path, synced: Path) -> None:
     differences = [one for part in again.json["partitions"] for check in part["checks"] for one in check["differences"]]
     named = {(one["kind"], one["point_id"]) for one in differences}
     assert named == {("orphan", "00000000-0000-5000-8000-000000000000"), *(("missing", point) for point in taken)}
+
+
+def test_a_full_sync_repairs_what_it_finds(config: Path, synced: Path) -> None:
+    """The next full sync says on stderr what it repaired, exits with 0, and the one after it finds nothing."""
+    damage(synced)
+    ran = vecsync("sync", "all", "--full", "--no-record", "--config", config)
+    assert ran.code == 0, ran.err
+    assert f"materials of {HOUSES}: 25 missing, 1 orphan, repaired" in ran.err
+    again = vecsync("sync", "all", "--full", "--no-record", "--config", config)
+    assert (again.code, "repaired" in again.err) == (0, False)
+    assert vecsync("reconcile", "--config", config).code == 0
 
 
 def test_differences_are_mended(config: Path, synced: Path) -> None:
@@ -84,8 +99,11 @@ def test_a_collection_never_synced(fresh: Path) -> None:
     assert "materials: never synced" in ran.out
 
 
-def test_status_knows_of_failed_checks_until_they_are_repaired(config: Path, synced: Path) -> None:
+def test_status_knows_of_failed_checks_until_they_are_repaired(
+    config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A tenant that lost points is named by `status`, which fails under --strict, and is healthy after the repair."""
+    monkeypatch.setenv("SYNC_REPAIR", "report")
     assert vecsync("status", "--strict", "--config", config).code == 0
     damage(synced)
     assert vecsync("sync", "all", "--full", "--no-record", "--config", config).code == 1

@@ -17,11 +17,15 @@ OVERRIDES = {
     "SYNC_PARALLEL": ("9", 9, "11"),
     "SYNC_SKIP_INVALID": ("false", False, "maybe"),
     "SYNC_VERIFY": ("counts", "counts", "all"),
+    "SYNC_REPAIR": ("report", "report", "pay"),
     "VECSYNC_STATE": ("elsewhere", "elsewhere", " "),
 }
 """Variable -> a value, what it means, and a value that is wrong."""
 
-OTHER = "sync: {mode: incremental, page: 1, batch: 1, parallel: 1, skip_invalid: true, verify: auto}\nstate: here\n"
+OTHER = (
+    "sync: {mode: incremental, page: 1, batch: 1, parallel: 1, skip_invalid: true, "
+    "verify: auto, repair: write}\nstate: here\n"
+)
 
 
 def value_at(config: Config, key: tuple[str, ...]) -> object:

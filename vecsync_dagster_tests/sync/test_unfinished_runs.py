@@ -198,7 +198,8 @@ def undelete_first(world: World) -> None:
 
 
 def test_foreign_points_are_named_and_not_removed_by_a_run_that_mends(world: World) -> None:
-    """What an unfinished run left is told from what strangers wrote: that is only named."""
+    """What an unfinished run left is told from what strangers wrote: that is only named, where runs only report."""
+    world.only_report()
     seed(world, {"acme": 4})
     world.sync()
     write_as_stranger(world, KNOWN)

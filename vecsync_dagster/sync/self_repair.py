@@ -1,0 +1,93 @@
+"""What a run that compared every point does about the differences it found: it repairs them, and its checks say so.
+
+Nothing is paid for: vectors come from the cache alone. Nothing is removed but orphans, after a complete read and
+within the removal guard: a document that the source does not have is left to the removal of what was not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+from vecsync_dagster.sources.base import Source
+from vecsync_dagster.sync.compare import Difference, compare_partition, in_chunks
+from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.reconcile import repair_unpaid
+from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.verify import MEND, CheckOutcome, differences_told
+
+__all__ = ["repair_found"]
+
+_COMPARED = ("identity", "isolation")
+
+
+def repair_found(
+    target: Target,
+    source: Source,
+    figures: Figures,
+    look: Callable[[], list[CheckOutcome]],
+    *,
+    complete: bool,
+    allow_removals: bool,
+    watch: Callable[[Figures], bool],
+) -> list[CheckOutcome]:
+    """The checks that `look` makes, after what they found is repaired. The caller holds the right to sync the tenant.
+
+    `complete`: the whole source was read, so that orphans may go. What was repaired is added to `figures`; once
+    `watch` says that the run was asked to end, the rest is left.
+    """
+    found = look()
+    total = sum(_count(check) for check in found if check.name in _COMPARED)
+    if not total:
+        return found
+    why_kept = _why_orphans_stay(target, found, complete=complete, allow=allow_removals)
+    done = Figures()
+    differences = (d for d in _differences(target, found, total) if d.kind != "orphan" or not why_kept)
+    for some in takewhile(lambda _: not watch(figures), in_chunks(differences)):
+        done.add(repair_unpaid(target, source, some))
+    figures.repaired += done.upserted + done.payload_only + done.removed
+    figures.failed += done.failed
+    return [_told(before, after, why_kept, done.cache_misses) for before, after in zip(found, look(), strict=True)]
+
+
+def _count(check: CheckOutcome, *kinds: str) -> int:
+    return sum(n for kind, n in check.facts.items() if isinstance(n, int) and (not kinds or kind in kinds))
+
+
+def _differences(target: Target, found: Sequence[CheckOutcome], total: int) -> Iterable[Difference]:
+    """Those that were named, if they are all; there may be more than memory is to hold."""
+    named = [d for check in found for d in check.differences]
+    return named if len(named) == total else compare_partition(target)
+
+
+def _why_orphans_stay(target: Target, found: Sequence[CheckOutcome], *, complete: bool, allow: bool) -> str:
+    """Empty where they are to go."""
+    t = target
+    orphans = sum(_count(check, "orphan") for check in found if check.name == "identity")
+    if not orphans:
+        return ""
+    if not complete:
+        return "orphans are removed by a full run"
+    guard = t.settings.removal_guard
+    if orphans > guard.min_documents and orphans > guard.share * t.store.count(t.collection, t.tenant) and not allow:
+        return f"the orphans are more than {guard.share:.0%} of the partition: none was removed"
+    return ""
+
+
+def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int) -> CheckOutcome:
+    """What is repaired warns, once: the next run finds nothing. What is left is as bad as it was."""
+    if before.passed:
+        return after
+    if before.name == "counts" and after.passed:
+        return replace(after, passed=False, warning=True, message=f"{before.message}; repaired")
+    if before.name not in _COMPARED:
+        return after
+    if after.passed:
+        return replace(before, warning=True, message=f"{differences_told(before.facts)}, repaired")
+    reasons = [f"{differences_told(after.facts)} left of {differences_told(before.facts)}"]
+    if "orphan" in after.facts and why_kept:
+        reasons.append(why_kept)
+    if before.name == "identity" and unpaid:
+        reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
+    return replace(after, message="; ".join([*reasons, MEND]))

@@ -1,0 +1,172 @@
+"""What differs between ledger and store is repaired by the run that finds it, and nothing is paid for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from vecsync_dagster.embedding.hashing import HashProvider
+from vecsync_dagster.errors import EmbeddingUnavailable
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.tables import embedding_cache
+from vecsync_dagster.stores import Point
+from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster.sync.verify import CheckOutcome
+from vecsync_dagster_tests.sync.test_drift import write_as_stranger
+from vecsync_dagster_tests.sync.test_exactness import one, seed
+from vecsync_dagster_tests.world import ENTITY, World
+
+
+def checks(result: PartitionResult) -> dict[str, CheckOutcome]:
+    return {check.name: check for check in result.checks}
+
+
+def stored_ids(world: World, tenant: str = "acme") -> list[str]:
+    with world.workspace() as workspace:
+        return [p.point_id for page in workspace.store("main").scan(ENTITY, tenant) for p in page]
+
+
+def lose(world: World, count: int, tenant: str = "acme") -> None:
+    ids = stored_ids(world, tenant)[:count]
+    with world.workspace() as workspace:
+        workspace.store("main").delete(ENTITY, tenant, ids)
+
+
+def change(world: World, point_id: str, **values: Any) -> None:
+    with world.workspace() as workspace:
+        store = workspace.store("main")
+        [point] = store.retrieve(ENTITY, [point_id])
+        store.set_payload(ENTITY, [Point(point_id, {**point.payload, **values})])
+
+
+def forget_vectors(world: World) -> None:
+    with world.workspace() as workspace:
+        assert isinstance(workspace.ledger, SqlLedger)
+        with workspace.ledger.database.engine.begin() as connection:
+            connection.execute(sa.delete(embedding_cache))
+
+
+@pytest.fixture
+def unpaid(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """After this call the provider refuses every text."""
+
+    def refuse(*_: object) -> None:
+        raise EmbeddingUnavailable("nothing is to be embedded")
+
+    return lambda: monkeypatch.setattr(HashProvider, "embed_documents", refuse)
+
+
+def test_a_full_run_repairs_every_kind_of_difference(world: World, unpaid: Any) -> None:
+    """Lost, altered, misplaced and foreign points are put right unpaid, the checks warn, and the next run is clean."""
+    seed(world, {"acme": 20, "brick": 5})
+    world.sync()
+    unpaid()
+    lose(world, 2)
+    altered, moved = stored_ids(world)[:2]
+    change(world, altered, unit="other")
+    change(world, moved, tenantId="brick")
+    write_as_stranger(world, {"1": {"tenantId": "acme", "scope": "tenant"}})
+    result = one(world.sync("acme", mode="full"), "acme")
+    found = checks(result)
+    assert (result.outcome, result.ok, result.figures.repaired, result.figures.embedded) == ("success", True, 5, 0)
+    assert found["identity"].message == "2 missing, 1 orphan, 1 stale hash, repaired"
+    assert found["isolation"].message == "1 wrong tenant, repaired"
+    assert found["counts"].message.endswith("; repaired")
+    for name in ("identity", "isolation", "counts"):
+        assert (found[name].passed, found[name].warning) == (False, True)
+    f = result.figures
+    assert f.fetched == f.new + f.changed + f.payload_only + f.unchanged + f.retry + f.invalid == 20
+    world.assert_exact()
+    with world.workspace() as workspace:
+        kept = {one.check: one for one in workspace.ledger.check_results(ENTITY, "acme")}
+    assert (kept["identity"].passed, kept["identity"].warning) == (False, True)
+    again = one(world.sync("acme", mode="full"), "acme")
+    assert all(check.passed for check in again.checks)
+    assert not again.figures.touched
+
+
+def test_a_store_that_lost_every_point_is_filled_from_the_cache(world: World, unpaid: Any) -> None:
+    """A full run writes the whole partition again, and embeds nothing."""
+    seed(world, {"acme": 120})
+    world.sync()
+    unpaid()
+    lose(world, 120)
+    result = one(world.sync(mode="full"), "acme")
+    assert (result.ok, result.figures.repaired) == (True, 120)
+    world.assert_exact()
+
+
+def test_what_the_cache_does_not_have_stays_an_error(world: World, unpaid: Any) -> None:
+    """A lost point without a cached vector is left, and named with the command that pays for it."""
+    seed(world, {"acme": 5})
+    world.sync()
+    forget_vectors(world)
+    unpaid()
+    lose(world, 1)
+    result = one(world.sync(mode="full"), "acme")
+    identity = checks(result)["identity"]
+    assert (result.ok, result.figures.repaired, result.figures.failed) == (False, 0, 0)
+    assert (identity.passed, identity.warning, identity.facts) == (False, False, {"missing": 1})
+    assert "the cache does not have: 1" in identity.message
+    assert "vecsync reconcile --repair" in identity.message
+    assert not checks(result)["counts"].passed
+
+
+def test_orphans_above_the_removal_guard_stay(world: World) -> None:
+    """As many foreign points as the guard stops stay, and the check says so; with removals allowed they go."""
+    seed(world, {"acme": 60})
+    world.sync()
+    write_as_stranger(world, {str(n): {"tenantId": "acme", "scope": "tenant"} for n in range(1, 61)})
+    result = one(world.sync(mode="full"), "acme")
+    identity = checks(result)["identity"]
+    assert (result.ok, result.figures.repaired, identity.warning, identity.facts) == (False, 0, False, {"orphan": 60})
+    assert "more than 30% of the partition: none was removed" in identity.message
+    assert one(world.sync(mode="full", allow_removals=True), "acme").figures.repaired == 60
+    world.assert_exact()
+
+
+def test_runs_that_only_report_or_see_a_part_repair_nothing(world: World) -> None:
+    """`report`, a dry run, a limited one and one of the later stages alone leave the store as it is."""
+    seed(world, {"acme": 6})
+    world.sync()
+    lose(world, 1)
+    for options in ({"dry_run": True}, {"limit": 3}):
+        world.sync(mode="full", **options)
+    world.sync(mode="full", stages=("export",))
+    world.sync(mode="full", stages=("documents", "embeddings", "vectors"))
+    world.only_report()
+    result = one(world.sync(mode="full"), "acme")
+    assert (result.ok, result.figures.repaired, checks(result)["identity"].facts) == (False, 0, {"missing": 1})
+    assert len(world.stored()) == 5
+
+
+def test_an_incremental_run_that_compares_repairs_but_removes_nothing(world: World) -> None:
+    """With `verify: identity` it writes what is missing; orphans wait for a full run."""
+    world.config = world.config.model_copy(update={"sync": world.config.sync.model_copy(update={"verify": "identity"})})
+    seed(world, {"acme": 6})
+    world.sync()
+    world.sync()
+    lose(world, 1)
+    write_as_stranger(world, {"1": {"tenantId": "acme", "scope": "tenant"}})
+    result = one(world.sync(mode="incremental"), "acme")
+    assert (result.mode, result.figures.repaired, len(world.stored())) == ("incremental", 1, 7)
+    assert checks(result)["identity"].facts == {"orphan": 1}
+    assert "removed by a full run" in checks(result)["identity"].message
+    assert one(world.sync(mode="full"), "acme").ok
+    world.assert_exact()
+
+
+def test_a_document_that_the_source_lost_is_not_removed_past_the_guard(world: World) -> None:
+    """Where the guard stops the removals of a run, its repair removes none of these documents either."""
+    seed(world, {"acme": 100})
+    world.sync()
+    gone = stored_ids(world)
+    world.delete(*range(1, 61))
+    for point_id in gone:
+        change(world, point_id, unit="other")
+    result = one(world.sync(mode="full"), "acme")
+    assert (result.figures.removed, result.figures.removals_blocked, result.figures.repaired) == (0, 60, 40)
+    assert len(world.stored()) == 100
+    assert checks(result)["identity"].facts == {"stale_hash": 60}
