@@ -22,8 +22,6 @@ from sqlalchemy import (
     Connection,
     Double,
     Engine,
-    Float,
-    LargeBinary,
     Text,
     and_,
     bindparam,
@@ -45,7 +43,7 @@ from sqlalchemy.types import NullType, TypeEngine
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.sources.filter_values import FLAG_WORDS, flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
-from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, storable
+from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, integers, storable
 
 __all__ = ["Sqlite"]
 
@@ -148,17 +146,16 @@ class Sqlite:
         )
 
     def identified(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
-        """Whatever a column is declared to hold, it may hold a BLOB, and one of integers a float."""
-        held = [key for key in keys if storable(key)]
-        blobs = [blob for key in held for blob in _blobs(key)]
-        floats = [number for key in held if (number := _float(key)) is not None] if kind is Kind.INTEGER else []
-        found = [self.among(column, kind, keys)]
-        if blobs:
-            found.append(column.in_(bindparam(None, blobs, LargeBinary(), expanding=True)))
-        if floats:
-            equal = column.in_(bindparam(None, floats, Float(), expanding=True))
-            found.append(and_(equal, func.typeof(column) == "real"))
-        return or_(*found)
+        """Whatever a column is declared to hold, it may hold a BLOB or a number, which a text is not compared with. One
+        list of all, so that an index on several columns serves; then the texts, because '07' may equal 7."""
+        held = [key for key in keys if storable(key) or "\x00" in key]
+        if not held:
+            return false()
+        values = [value for key in held for value in (key, *_blobs(key), *_numbers(key))]
+        exact = [self.text(column).in_(bindparam(None, held, Text(), expanding=True)), func.typeof(column) == "blob"]
+        if kind is Kind.INTEGER:
+            exact.append(func.typeof(column) == "real")  # its text is Python's
+        return and_(column.in_(bindparam(None, values, NullType(), expanding=True)), or_(*exact))
 
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
@@ -244,12 +241,12 @@ def _blobs(key: str) -> list[bytes]:
     return blobs
 
 
-def _float(key: str) -> float | None:
+def _numbers(key: str) -> list[int | float]:
+    """The number of this text, if it is that of one: a whole one, or a float as SQLite or Python writes it."""
     try:
-        number = float(key)
+        return [*integers([key])] or [float(key)]
     except ValueError:
-        return None
-    return number if str(number) == key else None
+        return []
 
 
 def _julian_ms(time: ColumnElement[Any]) -> ColumnElement[int]:
