@@ -204,22 +204,27 @@ def is_certain(source: Source, key: str) -> bool:
 class Fingerprint:
     """What a tenant's rows look like from afar; two that are equal mean that nothing is known to have changed.
 
-    `rows`: live ones. `latest`: the newest modification or deletion, microseconds since 1970, None where the source
-    has no such time. `checksum`: over all fields of all live rows, empty where it is not asked for.
+    `rows`: live ones. `latest`: the newest modification or deletion that is not after the source's clock, microseconds
+    since 1970, None where there is none. `checksum`: over all fields of all live rows, empty where it is not asked
+    for. `ahead`: how many times lie after the clock, and a sum of these; empty where there are none. They are apart so
+    that a row dated in the future does not hide what is dated before it.
     """
 
     rows: int = 0
     latest: int | None = None
     checksum: str = ""
+    ahead: str = ""
 
     def __str__(self) -> str:
-        return f"{self.rows}/{'' if self.latest is None else self.latest}/{self.checksum}"
+        ahead = f"+{self.ahead}" if self.ahead else ""
+        return f"{self.rows}/{'' if self.latest is None else self.latest}{ahead}/{self.checksum}"
 
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
         """The inverse of `str`."""
-        rows, latest, checksum = text.split("/", 2)
-        return cls(int(rows), int(latest) if latest else None, checksum)
+        rows, times, checksum = text.split("/", 2)
+        latest, _, ahead = times.partition("+")
+        return cls(int(rows), int(latest) if latest else None, checksum, ahead)
 
 
 @runtime_checkable
@@ -228,5 +233,5 @@ class Fingerprinting(Protocol):
 
     def fingerprints(self, tenant: str | None = None) -> dict[str, Fingerprint]:
         """Of every tenant that has live rows, and of `global` where there are such; or of one tenant alone. One
-        statement, computed by the database, over what is committed when it starts."""
+        snapshot, computed by the database: what is committed when it starts."""
         ...

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     ColumnElement,
     Label,
@@ -30,11 +31,12 @@ from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import found_by
 from vecsync_dagster.sources.sql_reflection import Reflected
-from vecsync_dagster.sources.sql_types import moment_of
+from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of
 
 __all__ = ["GLOBAL", "Queries"]
 
 GLOBAL = "global"
+_PRIME = 2_147_483_647
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,18 @@ class Queries:
     def count(self, tenant: str) -> Select[int]:
         return self._counted(self._tenant(tenant), self._live())
 
-    def fingerprints(self, tenant: str | None) -> Select[Any]:
-        """Rows of: whether everybody's, the tenant's key, live rows, checksum of these, newest moments of all rows."""
+    @property
+    def dated(self) -> dict[str, Kind]:
+        """The columns that hold the times of a row."""
+        names = (self.entity.updated_at, self.entity.deleted_at)
+        return {name: self.reflected.kinds[name] for name in names if name is not None}
+
+    def fingerprints(self, tenant: str | None, clock: Clock | None = None) -> Select[Any]:
+        """Rows of: whether everybody's, the tenant's key, live rows, checksum of these; and, over all rows, of each of
+        `dated` the newest moment, or with `clock` the newest up to it, how many lie after it, and a sum of these."""
         shared, key = self._owner()
         live = self._live()
-        moments = [
-            func.max(self.dialect.moment(self.reflected[name], self.reflected.kinds[name]))
-            for name in (self.entity.updated_at, self.entity.deleted_at)
-            if name is not None
-        ]
+        moments = [one for name, kind in self.dated.items() for one in self._newest(name, kind, clock)]
         columns = [self.reflected[column.name] for column in self.reflected.columns]
         checksum = self.dialect.checksum(columns, live) if self.entity.checksum else null()
         statement = (
@@ -87,6 +92,15 @@ class Queries:
         )
         # By name, as PostgreSQL takes no two equal expressions with parameters for the same.
         return statement if self.entity.tenancy is None else statement.group_by(shared.name, key.name)
+
+    def _newest(self, name: str, kind: Kind, clock: Clock | None) -> list[ColumnElement[Any]]:
+        moment = self.dialect.moment(self.reflected[name], kind)
+        if clock is None:
+            return [func.max(moment)]
+        now = literal(clock.of(kind), BigInteger)
+        # The remainders add up to no number that is too large, and tell one moment from another all the same.
+        total = func.sum(moment % literal(_PRIME, BigInteger)).filter(moment > now)
+        return [func.max(moment).filter(moment <= now), func.count(moment).filter(moment > now), total]
 
     def _owner(self) -> tuple[Label[bool], Label[Any]]:
         """Whose a row is: whether everybody's, and the tenant's key if not."""

@@ -9,8 +9,11 @@ from datetime import datetime, timedelta
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.sources.base import Fingerprint
+from vecsync_dagster.sources.sql_types import EPOCH
 
 __all__ = ["Due", "due_partitions"]
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,19 @@ def due_partitions(
                 if now - last.at >= due_after:
                     found.append(Due(collection, tenant, f"after {last.at.isoformat()}"))
             elif look != last.fingerprint:
-                full = last.fingerprint is not None and not _dated(last.fingerprint, look, entity)
+                full = last.fingerprint is not None and not _dated(last.fingerprint, look, entity, now)
                 found.append(Due(collection, tenant, str(look), full))
     return found
 
 
-def _dated(before: Fingerprint, after: Fingerprint, entity: EntityConfig) -> bool:
-    """Whether rows that were dated later explain the difference, so that reading those will do."""
-    if entity.checksum or after.latest is None or after.rows < before.rows:
+def _dated(before: Fingerprint, after: Fingerprint, entity: EntityConfig, now: datetime) -> bool:
+    """Whether rows that were dated later explain the difference, so that reading those will do. Rows dated after the
+    clock are among them: every incremental read has those."""
+    if entity.checksum or after.rows < before.rows:
         return False
-    return before.latest is None or after.latest > before.latest
+    latest = before.latest
+    if latest is not None and not before.ahead and latest > (now - EPOCH) // _MICROSECOND:
+        return True  # of a look that did not yet count the times after the clock apart
+    if latest is not None and (after.latest is None or after.latest < latest):
+        return False
+    return (after.latest, after.ahead) != (latest, before.ahead)

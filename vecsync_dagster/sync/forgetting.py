@@ -26,6 +26,7 @@ def forget_if_gone(
         if name not in left:
             ledger.drop_partition(entity, name, tenant)
     if not left:
+        ledger.found(entity, [tenant])
         forget_tenant(ledger, snapshots, rejections, entity, tenant)
 
 

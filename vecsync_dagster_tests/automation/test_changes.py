@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from vecsync_dagster.sync import Selection, SyncOptions
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
-from vecsync_dagster_tests.world import ENTITY
+from vecsync_dagster_tests.world import ENTITY, WORKS
 
 
 def asked_keys(requests: list[dg.RunRequest]) -> list[str]:
@@ -33,6 +35,24 @@ def test_a_changed_row_asks_for_its_partition_alone(settled: Automated) -> None:
     settled.run([request])
     settled.world.assert_exact()
     assert settled.asked("changes") == []
+
+
+def test_a_row_dated_in_the_future_blinds_nobody(settled: Automated) -> None:
+    """It is synced once; what changes after it is asked for all the same, and nothing is asked for again and again."""
+
+    def change(row: int, at: str, **values: str) -> None:
+        with settled.world.engine.begin() as connection:
+            connection.execute(sa.update(WORKS).where(WORKS.c.id == row).values(updated_at=at, **values))
+
+    change(10, "2124-01-01 00:00:00+00:00")
+    settled.settle()
+    for name in ("иначе", "опять"):
+        change(11, datetime.now(UTC).isoformat(" ", "milliseconds"), name=name)
+        [request] = settled.asked("changes")
+        assert (request.partition_key, config_of_op(request)["mode"]) == ("works|acme", "configured")
+        settled.run([request])
+        settled.world.assert_exact()
+        assert settled.asked("changes") == []
 
 
 def test_rows_of_everybody_are_a_partition_too(automated: Automated) -> None:

@@ -79,6 +79,31 @@ def test_due_by_looks(look: Fingerprint, full: bool | None) -> None:
     assert [one.full for one in found] == ([] if full is None else [full])
 
 
+NOW = 1_000_000 * int(NOON.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "full"),
+    [
+        (Fingerprint(5, 1000, "", "1.7"), Fingerprint(5, 1001, "", "1.7"), False),
+        (Fingerprint(5, 1000, "", "1.7"), Fingerprint(5, 2000), False),
+        (Fingerprint(5, None, "", "1.7"), Fingerprint(5, 2000), False),
+        (Fingerprint(5, 1000), Fingerprint(6, 1000, "", "1.7"), False),
+        (Fingerprint(5, 1000, "", "1.7"), Fingerprint(5, 1000, "", "1.8"), False),
+        (Fingerprint(5, 1000, "", "2.9"), Fingerprint(4, 1000, "", "1.7"), True),
+        (Fingerprint(5, 1000), Fingerprint(5, 999, "", "1.7"), True),
+        (Fingerprint(5, 1000, "", "1.7"), Fingerprint(6, 1000, "", "1.7"), True),
+        (Fingerprint(5, NOW + 7), Fingerprint(5, 1000, "", "1.7"), False),
+        (Fingerprint(5, NOW + 7), Fingerprint(5, None, "", "1.7"), False),
+    ],
+)
+def test_due_beside_rows_dated_in_the_future(before: Fingerprint, after: Fingerprint, full: bool) -> None:
+    """What changed after the clock is read incrementally too; so is what an older version looked at as the newest."""
+    seen = {("materials", "a"): Seen(NOON, SETTINGS, before)}
+    [found] = due_partitions(entity_config(), ["a"], {"a": after}, seen, NOON, QUARTER)
+    assert found.full is full
+
+
 def test_never_seen_is_due() -> None:
     """A partition that was never synced, or under other settings, is due; so is one that had no rows."""
     looks = {"a": Fingerprint(1, 2)}

@@ -102,6 +102,48 @@ def test_a_change_is_seen(database: SqlBackend, change: Change) -> None:
     assert (after["brick"] == before["brick"]) == (after["brick"].rows == 1)
 
 
+FAR, FARTHER = "2124-05-01 10:00:00+00:00", "2125-05-01 10:00:00+00:00"
+AHEAD: dict[str, Change] = {
+    "another one": lambda db: db.put({"id": 10, "tenant_id": "acme", "updated_at": FAR}),
+    "another one for one that is dated": lambda db: db.change(1, updated_at=FAR),
+    "not the newest, dated anew": lambda db: db.change(8, name="x", updated_at="2124-05-02 10:00:00+00:00"),
+    "it is past now": lambda db: db.change(8, updated_at=time(9)),
+    "it went": lambda db: db.drop(8),
+    "it is deleted, some day": lambda db: db.change(8, deleted_at=FARTHER),
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES.values(), *AHEAD.values()], ids=[*CHANGES, *AHEAD])
+@pytest.mark.parametrize("kind", ["as it is", "date"])
+def test_a_row_dated_in_the_future_hides_no_change(database: SqlBackend, change: Change, kind: str) -> None:
+    """What is dated after the clock is counted apart: each change of it, and beside it, makes another look."""
+    ahead = [{"id": n, "tenant_id": "acme", "updated_at": at} for n, at in ((8, FAR), (9, FARTHER))]
+    if kind == "date":
+        database.create(updated_at="date")
+        database.put(*({**row, "updated_at": str(row["updated_at"])[:10]} for row in ahead))
+        database.put({"id": 1, "tenant_id": "acme", "updated_at": "2024-04-30"})
+    else:
+        put(database)
+        database.put(*ahead)
+    source = database.source()
+    before = source.fingerprints("acme")["acme"]
+    assert source.fingerprints()["acme"] == before
+    assert (before.latest or 0) < 4_000_000_000_000_000 < 10**16
+    assert before.ahead.startswith("2.")
+    change(database)
+    assert source.fingerprints().get("acme") != before
+
+
+def test_times_that_are_none_are_not_ahead(database: SqlBackend) -> None:
+    """Infinity, and text that is no time, have no moment: neither before the clock nor after it."""
+    put(database)
+    before = database.source().fingerprints()["acme"]
+    odd = "infinity" if database.engine.dialect.name == "postgresql" else "some day"
+    database.put({"id": 8, "tenant_id": "acme", "updated_at": odd})
+    after = database.source().fingerprints()["acme"]
+    assert (after.rows, after.latest, after.ahead) == (before.rows + 1, before.latest, "")
+
+
 @pytest.mark.parametrize("change", UNSEEN.values(), ids=UNSEEN.keys())
 def test_a_checksum_sees_what_count_and_time_do_not(database: SqlBackend, change: Change) -> None:
     """A row deleted as another came, dated back or not dated at all is seen where a checksum is configured."""
@@ -117,5 +159,8 @@ def test_a_checksum_sees_what_count_and_time_do_not(database: SqlBackend, change
 
 def test_text_and_back() -> None:
     """A fingerprint is kept as text and comes back the same."""
-    for one in (Fingerprint(), Fingerprint(3, -7), Fingerprint(3, 5, "12/3")):
+    for one in (Fingerprint(), Fingerprint(3, -7), Fingerprint(3, 5, "12/3"), Fingerprint(3, -5, "1", "2.17")):
         assert Fingerprint.parse(str(one)) == one
+    assert Fingerprint.parse(str(Fingerprint(3, None, "", "1.5"))) == Fingerprint(3, None, "", "1.5")
+    # As the version before wrote them: without anything after the clock nothing looks different now.
+    assert str(Fingerprint(3, 5, "12")) == "3/5/12"

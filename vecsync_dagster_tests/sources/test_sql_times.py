@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import Cursor, Read
@@ -136,3 +138,23 @@ def test_times_that_cannot_be_understood_are_always_read(sqlite: SqlBackend, odd
     (page,) = read(source, since=Cursor(time(0, day=9), ""))
     assert (ids([page]), page.tombstones) == (["1"], ("2",))
     assert [len(list(source.read(Read("b"))))] == [0]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([0, 0, 0, 1, 7])), max_size=6))
+def test_whatever_is_dated_ahead_each_change_is_seen_and_read(sqlite: SqlBackend, steps: list[tuple[int, int]]) -> None:
+    """Rows are changed, dated now or days ahead, in any order: each time the look differs, and the next incremental
+    read has the row."""
+    sqlite.run("DROP TABLE IF EXISTS materials")
+    sqlite.create()
+    sqlite.put(*({"id": n, "tenant_id": "a", "updated_at": time(n)} for n in (1, 2, 3)))
+    source, cursor = sqlite.source(), cursor_of(sqlite)
+    for number, (row, days) in enumerate(steps):
+        before = source.fingerprints("a")
+        at = datetime.now(UTC) + timedelta(days=days, seconds=number if days else 0)
+        sqlite.change(row, updated_at=at.isoformat(" ", "milliseconds"))
+        assert source.fingerprints("a") != before
+        pages = read(source, since=cursor)
+        assert str(row) in ids(pages)
+        assert pages[-1].cursor is not None
+        cursor = pages[-1].cursor

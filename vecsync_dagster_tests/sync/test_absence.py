@@ -159,6 +159,19 @@ def test_a_partition_that_waits_is_still_due(world: World) -> None:
     assert fingerprints(world)[GLOBAL] != seen[GLOBAL]
 
 
+def test_a_tenant_that_left_no_document_is_not_missed_for_ever(world: World) -> None:
+    """Of one whose records were all rejected only a trace is left: when that is forgotten, so is that it was missed."""
+    seed(world, {"acme": 4})
+    world.insert([{"id": 50, "tenant_id": "brick", "name": ""}])
+    world.sync()
+    world.delete(50)
+    with world.workspace() as workspace:
+        workspace.look_for_missing(ENTITY, workspace.call_the_roll(ENTITY, ["brick"]), ["brick"])
+    assert missing(world) == {"brick": 1}
+    world.sync("brick", mode="full")
+    assert missing(world) == {}
+
+
 def missing(world: World) -> dict[str, int]:
     with world.workspace() as workspace:
         return {tenant: one.looks for tenant, one in workspace.ledger.missing(ENTITY).items()}
