@@ -16,7 +16,7 @@ from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import ConfigError, LedgerUnavailable, OutputUnwritable, VecsyncError
+from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
@@ -251,10 +251,10 @@ def _is_wanted(wanted: Wanted, tenant: str) -> bool:
 
 
 def _write_metrics(workspace: Workspace, outcome: Outcome) -> None:
-    """A file that cannot be written fails the run, but what was synced is shown all the same."""
+    """A file that cannot be written fails the run, but what was synced is shown, and alerts go out, all the same."""
     try:
         outcome.health = write_metrics(workspace.config, workspace.ledger, outcome.as_dict())["health"]
-    except OutputUnwritable as error:
+    except (OutputUnwritable, LedgerRejected, LedgerUnavailable) as error:
         outcome.problems.append(Problem(None, None, error))
 
 
