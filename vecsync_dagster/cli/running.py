@@ -32,6 +32,7 @@ __all__ = [
     "Problem",
     "ScopeName",
     "Wanted",
+    "end_run",
     "record_results",
     "report_checks",
     "run_sync",
@@ -85,6 +86,8 @@ class Outcome:
     interrupted: bool = False
     health: dict[str, Any] | None = None
     """Of all partitions, after the run; see `sync.health`."""
+    reached: Sequence[str] = ()
+    """Entities whose source answers again."""
 
     @property
     def seconds(self) -> float:
@@ -135,11 +138,16 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         outcome.ended_at = datetime.now(UTC)
         workspace.close()  # what follows needs no store: others may have it
         if not options.dry_run:
-            _write_metrics(workspace, outcome)
-            _forget_old(workspace, outcome)
-            run_id = record_results(workspace, outcome.results) if record else ""
-            _alert(workspace, outcome, run_id)
+            end_run(workspace, outcome, record=record)
     return outcome
+
+
+def end_run(workspace: Workspace, outcome: Outcome, *, record: bool) -> None:
+    """What every sync ends in that is made without Dagster: sync_metrics.json, Dagster's UI, the alerts."""
+    _write_metrics(workspace, outcome)
+    _forget_old(workspace, outcome)
+    run_id = record_results(workspace, outcome.results) if record and outcome.results else ""
+    _alert(workspace, outcome, run_id)
 
 
 def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
@@ -310,11 +318,13 @@ def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
     if not config.alerts.channels or not config.alerts.enabled:
         return
     from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_results
+    from vecsync_dagster.alerts.problems import sync_failed
 
     unsynced = [Unsynced(p.entity, p.tenant, p.error) for p in outcome.problems if p.entity is not None]
     try:
         with contained("alerts"):
             observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
+            observed.well.update(sync_failed(name, None, "").key for name in outcome.reached)
             delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
     except VecsyncError as error:
         # Without the ledger nobody knows what was told before: better twice than not at all.

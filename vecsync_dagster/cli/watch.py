@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from vecsync_dagster.cli.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from vecsync_dagster.sync import PartitionResult, Workspace
+    from vecsync_dagster.sync.watching import Round
 
 __all__ = ["watch"]
 
@@ -28,8 +29,11 @@ def watch(
     """Sync each tenant as soon as its rows change, until a signal ends it.
 
     PostgreSQL tells of changes where `vecsync install-triggers` was run; all tenants of every source are looked at
-    every few minutes in any case (`automation.watch.poll`). SIGTERM and Ctrl-C finish the batches in flight; exit
-    code 0. Runs beside Dagster's sensors, or without them: neither does again what the other has done.
+    every few minutes in any case (`automation.watch.poll`). What came of it is in sync_metrics.json, in Dagster's UI
+    and in the alerts, as after `vecsync sync`; an entity whose source is down keeps no other one waiting.
+
+    SIGTERM and Ctrl-C finish the batches in flight; exit code 0. Runs beside Dagster's sensors, or without them:
+    neither does again what the other has done.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.waking import wakers_of
@@ -41,14 +45,17 @@ def watch(
         for name in names:
             workspace.entity(name)
 
-    def done(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
-        for result in results:
-            _tell(result)
-        if not no_record:
-            from vecsync_dagster.cli.running import record_results
+    def done(workspace: Workspace, found: Round) -> None:
+        from vecsync_dagster.cli.running import Outcome, Problem, end_run
 
-            workspace.close()  # what follows needs no store: others may have it
-            record_results(workspace, results)
+        for result in found.results:
+            _tell(result)
+        workspace.close()  # what follows needs no store: others may have it
+        problems = [Problem(*one) for one in found.problems]
+        interrupted = any(result.outcome == "interrupted" for result in found.results)
+        outcome = Outcome(found.started_at, datetime.now(UTC), found.results, problems, interrupted)
+        outcome.reached = found.reached
+        end_run(workspace, outcome, record=not no_record)
 
     with stop_on_signals() as stop:
         wakers = wakers_of(settings, names)

@@ -11,7 +11,7 @@ from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_dotted import Named
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
-from vecsync_dagster.sources.mongo_values import Fields, candidates, is_one_of, meanings, value_at
+from vecsync_dagster.sources.mongo_values import Fields, candidates, id_text, is_one_of, meanings, value_at
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
 
 __all__ = ["GLOBAL", "Queries", "Query", "moment"]
@@ -60,6 +60,16 @@ class Queries:
         if tenant == GLOBAL:
             return _NOTHING if tenancy.global_flag is None else self.where(tenancy.global_flag, {"$in": _FLAGGED})
         return both(self.where(tenancy.column, {"$in": candidates([tenant])}), self.unflagged())
+
+    def owner(self, document: Fields) -> str | None:
+        """`tenant`, said of a document that is here: whose it is; None where it is not one tenant's."""
+        tenancy = self.entity.tenancy
+        if tenancy is None:
+            return GLOBAL
+        flag = None if tenancy.global_flag is None else value_at(document, tenancy.global_flag)
+        if any(is_one_of(one, _FLAGGED) for one in (flag if isinstance(flag, list) else [flag])):
+            return GLOBAL
+        return id_text(value_at(document, tenancy.column))
 
     def where(self, name: str, condition: Any) -> Query:
         return self.named.where(name, condition)

@@ -27,6 +27,7 @@ __all__ = [
     "Token",
     "cursor_with",
     "drain",
+    "has_pre_images",
     "has_streams",
     "only_metadata",
     "token_now",
@@ -97,7 +98,7 @@ def drain(collection: Collection[Document], token: Token, key: Sequence[str]) ->
         with collection.watch(
             [{"$project": {**_WANTED, **({} if own else before)}}],
             resume_after=token,
-            full_document_before_change=None if own or not _has_pre_images(collection) else "whenAvailable",
+            full_document_before_change=None if own or not has_pre_images(collection) else "whenAvailable",
             max_await_time_ms=_WAIT_MS,
         ) as stream:
             while events.lost is None and (event := stream.try_next()) is not None:
@@ -111,7 +112,8 @@ def drain(collection: Collection[Document], token: Token, key: Sequence[str]) ->
     return events
 
 
-def _has_pre_images(collection: Collection[Document]) -> bool:
+def has_pre_images(collection: Collection[Document]) -> bool:
+    """Whether the server can tell what a document was before; only of collections where that is switched on."""
     described = collection.database.client.topology_description.server_descriptions().values()
     return min((server.max_wire_version for server in described if server.is_readable), default=0) >= _PRE_IMAGES
 

@@ -14,9 +14,10 @@ from vecsync_dagster.config.models import EntityConfig, MongoSource
 from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_dotted import dotted
 from vecsync_dagster.sources.mongo_errors import translated
-from vecsync_dagster.sources.mongo_stream import has_streams, only_metadata
-from vecsync_dagster.sources.mongo_values import value_at
-from vecsync_dagster.sources.waking import Stop, Wake
+from vecsync_dagster.sources.mongo_keys import is_own, key_of
+from vecsync_dagster.sources.mongo_queries import Queries
+from vecsync_dagster.sources.mongo_stream import has_pre_images, has_streams, only_metadata
+from vecsync_dagster.sources.waking import UNKNOWN, Stop, Wake
 from vecsync_dagster.stores.base import GLOBAL
 
 __all__ = ["StreamWaker"]
@@ -32,6 +33,7 @@ class StreamWaker:
         self.name = name
         self._config = config
         self._entity = entity
+        self._queries = Queries(entity)
         self._entity_name = entity_name
 
     def run(self, wake: Wake, stop: Stop) -> None:
@@ -48,35 +50,50 @@ class StreamWaker:
             connection.close()
 
     def _listen(self, collection: Collection[dict[str, Any]], wake: Wake, stop: Stop) -> None:
-        owner = self._owner()
-        # A path would not take a field whose own name has a dot.
-        paths = ["fullDocument"] if dotted(owner) else [f"fullDocument.{name}" for name in owner]
-        wanted = {"operationType": 1, "updateDescription": 1, **dict.fromkeys(paths, 1)}
-        lookup = "updateLookup" if self._entity.tenancy is not None else None
-        with collection.watch([{"$project": wanted}], full_document=lookup, max_await_time_ms=_WAIT_MS) as stream:
+        before = self._asks_before(collection)
+        images = ["fullDocument", *(["fullDocumentBeforeChange"] if before else [])]
+        wanted = {"operationType": 1, "documentKey": 1, "updateDescription": 1, **self._owner_of(images)}
+        with collection.watch(
+            [{"$project": wanted}],
+            full_document=None if self._entity.tenancy is None else "updateLookup",
+            full_document_before_change="whenAvailable" if before else None,
+            max_await_time_ms=_WAIT_MS,
+        ) as stream:
             # What happened before somebody listened.
             wake(self._entity_name, GLOBAL if self._entity.tenancy is None else None)
             while not stop():
                 event = stream.try_next()
                 if event is not None and not only_metadata(event):
-                    wake(self._entity_name, self._whose(event))
+                    self._tell(event, wake)
 
-    def _owner(self) -> list[str]:
-        tenancy = self._entity.tenancy
-        return [] if tenancy is None else [name for name in (tenancy.column, tenancy.global_flag) if name is not None]
+    def _asks_before(self, collection: Collection[dict[str, Any]]) -> bool:
+        """Whether what a document was before is needed to know whose it was: its `_id` is no key of the ledger."""
+        if self._entity.tenancy is None or is_own(self._entity.key):
+            return False
+        collection.database.command("ping")  # before its first answer nothing is known of a server
+        return has_pre_images(collection)
 
-    def _whose(self, event: Mapping[str, Any]) -> str | None:
-        """None where it is not told, as of a document that is gone."""
+    def _owner_of(self, images: list[str]) -> dict[str, int]:
         tenancy = self._entity.tenancy
-        if tenancy is None:
-            return GLOBAL
-        document = event.get("fullDocument")
-        if not isinstance(document, Mapping):
+        names = [] if tenancy is None else [name for name in (tenancy.column, tenancy.global_flag) if name is not None]
+        # A path would not take a field whose own name has a dot.
+        paths = images if dotted(names) else [f"{image}.{name}" for image in images for name in names]
+        return dict.fromkeys(paths if names else [], 1)
+
+    def _tell(self, event: Mapping[str, Any], wake: Wake) -> None:
+        """Whose the document is now, and whose it was; where that is not told, its key tells whose it was."""
+        images = [event.get("fullDocument"), event.get("fullDocumentBeforeChange")]
+        owners = [self._queries.owner(image or {}) for image in images if self._entity.tenancy is None or image]
+        for owner in dict.fromkeys(owner for owner in owners if owner is not None):
+            wake(self._entity_name, owner)
+        if not any(owners):
+            wake(self._entity_name, None, self._gone(event))
+
+    def _gone(self, event: Mapping[str, Any]) -> str | None:
+        if "documentKey" not in event:  # of the whole collection
             return None
-        if tenancy.global_flag is not None and value_at(document, tenancy.global_flag) is True:
-            return GLOBAL
-        tenant = value_at(document, tenancy.column)
-        return None if tenant is None else str(tenant)
+        key = key_of(event["documentKey"], self._entity.key) if is_own(self._entity.key) else None
+        return UNKNOWN if key is None else key
 
     @staticmethod
     def _idle(stop: Stop) -> None:

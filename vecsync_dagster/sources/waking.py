@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Stop", "Wake", "Waker"]
+__all__ = ["UNKNOWN", "Stop", "Wake", "Waker"]
 
 Stop = Callable[[], bool]
-Wake = Callable[[str, str | None], None]
-"""Called with an entity and a tenant (`global` for everybody's records); None: any tenant may have changed."""
+UNKNOWN: Final = ""
+"""The key of a record of which only this is known, that it is gone."""
+
+
+class Wake(Protocol):
+    def __call__(self, entity: str, tenant: str | None, gone: str | None = None, /) -> None:
+        """Records of this tenant have changed (`global`: of everybody); None: any tenant's may have. `gone`: the key of
+        a record that is not there any more, or nobody's: only tenants that had it are concerned."""
+        ...
 
 
 class Waker(Protocol):

@@ -10,7 +10,9 @@ from vecsync_dagster.sources.base import Read
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["locate"]
+__all__ = ["holders", "locate"]
+
+_AT_ONCE = 500
 
 
 def locate(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | None = None) -> dict[str, list[str]]:
@@ -48,6 +50,12 @@ def _known(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | 
     for record in workspace.ledger.records(entity, names, tenant=tenant, ids=documents, limit=len(documents)):
         found.setdefault(record.tenant, []).append(record.db_id)
     return found
+
+
+def holders(workspace: Workspace, entity: str, ids: Sequence[str]) -> set[str]:
+    """The tenants that the ledger has any of these records under."""
+    chunks = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+    return {tenant for some in chunks for tenant in _known(workspace, entity, some, None)}
 
 
 def _in_source(workspace: Workspace, entity: str, tenant: str, ids: Sequence[str]) -> Iterator[str]:

@@ -10,31 +10,63 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import InvalidTenant, VecsyncError
-from vecsync_dagster.sources import Fingerprinting
-from vecsync_dagster.sources.waking import Stop, Waker
+from vecsync_dagster.errors import InvalidTenant, LedgerUnavailable, VecsyncError
+from vecsync_dagster.sources import Fingerprinting, Source
+from vecsync_dagster.sources.waking import UNKNOWN, Stop, Waker
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync.due import Due, due_partitions
+from vecsync_dagster.sync.listing import asking
+from vecsync_dagster.sync.locate import holders
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.workspace import Selection, Workspace
 
-__all__ = ["Watch"]
+__all__ = ["Round", "Watch"]
 
 _LOG = logging.getLogger("vecsync.watch")
 _LOOK_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _AGAIN_S, _LONGEST_AGAIN_S = 5.0, 300.0
 
-Done = Callable[[Workspace, Sequence[PartitionResult]], None]
+
+@dataclass(slots=True)
+class Round:
+    """What came of one round. `problems`: what kept an entity, or one of its tenants, from being synced; `reached`:
+    entities that were kept from it before, and no longer are."""
+
+    started_at: datetime
+    results: list[PartitionResult] = field(default_factory=list)
+    problems: list[tuple[str, str | None, VecsyncError]] = field(default_factory=list)
+    reached: list[str] = field(default_factory=list)
+
+    @property
+    def is_news(self) -> bool:
+        return bool(self.results or self.problems or self.reached)
+
+    @property
+    def lacks_ledger(self) -> bool:
+        return any(isinstance(error, LedgerUnavailable) for *_, error in self.problems)
+
+
+class _Event(NamedTuple):
+    """See `Wake`."""
+
+    entity: str
+    tenant: str | None
+    gone: str | None = None
+
+
+Done = Callable[[Workspace, Round], None]
 
 
 class Watch:
-    """`entities`: those to look after. `done` is told the results of each round, with the workspace still open."""
+    """`entities`: those to look after. `done` is told what came of each round, with the workspace still open."""
 
     def __init__(
         self, config: Config, entities: Sequence[str], wakers: Sequence[Waker], *, stop: Stop, done: Done
@@ -45,8 +77,11 @@ class Watch:
         self._stop = stop
         self._done = done
         self._lock = threading.Lock()
-        self._touched: dict[tuple[str, str | None], float] = {}
-        self._failures: Counter[tuple[str, str | None]] = Counter()
+        self._touched: dict[_Event, float] = {}
+        self._failures: Counter[_Event] = Counter()
+        self._all_from: dict[str, float] = {}
+        self._down: set[str] = set()
+        self._lacks_ledger = False
 
     def run(self) -> None:
         """Until `stop` returns True; then waits for the batches in flight and for the wakers."""
@@ -68,33 +103,36 @@ class Watch:
         for thread in threads:
             thread.join()
 
-    def wake(self, entity: str, tenant: str | None) -> None:
+    def wake(self, entity: str, tenant: str | None, gone: str | None = None, /) -> None:
         """Safe in any thread. What comes within the debounce after the first event is synced together with it."""
-        self._wake(entity, tenant, self._config.automation.watch.debounce.total_seconds())
+        after_s = self._config.automation.watch.debounce.total_seconds()
+        if gone == UNKNOWN:  # every tenant is synced for it: not all the time
+            after_s = max(after_s, self._all_from.get(entity, 0) - time.monotonic())
+        self._wake(_Event(entity, tenant, gone), after_s)
 
-    def _wake(self, entity: str, tenant: str | None, after_s: float) -> None:
+    def _wake(self, event: _Event, after_s: float) -> None:
         at = time.monotonic() + after_s
         with self._lock:
-            self._touched[entity, tenant] = min(at, self._touched.get((entity, tenant), at))
+            self._touched[event] = min(at, self._touched.get(event, at))
 
-    def _again(self, entity: str, tenant: str | None) -> None:
+    def _again(self, event: _Event) -> None:
         """It failed: later, and later and later."""
-        self._failures[entity, tenant] += 1
-        self._wake(entity, tenant, min(_AGAIN_S * 2 ** (self._failures[entity, tenant] - 1), _LONGEST_AGAIN_S))
+        self._failures[event] += 1
+        self._wake(event, min(_AGAIN_S * 2 ** (self._failures[event] - 1), _LONGEST_AGAIN_S))
 
-    def _ripe(self) -> dict[str, set[str | None]]:
+    def _ripe(self) -> dict[str, set[_Event]]:
         """Once one has waited long enough, all that came since; but not what waits because it failed."""
         now = time.monotonic()
         horizon = now + self._config.automation.watch.debounce.total_seconds()
         with self._lock:
             if not any(at <= now for at in self._touched.values()):
                 return {}
-            ripe = [key for key, at in self._touched.items() if at <= horizon]
-            for key in ripe:
-                del self._touched[key]
-        found: dict[str, set[str | None]] = {}
-        for entity, tenant in ripe:
-            found.setdefault(entity, set()).add(tenant)
+            ripe = [event for event, at in self._touched.items() if at <= horizon]
+            for event in ripe:
+                del self._touched[event]
+        found: dict[str, set[_Event]] = {}
+        for event in ripe:
+            found.setdefault(event.entity, set()).add(event)
         return found
 
     def _listen(self, waker: Waker) -> None:
@@ -113,61 +151,122 @@ class Watch:
                     time.sleep(_LOOK_S)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
 
-    def _round(self, touched: dict[str, set[str | None]]) -> None:
+    def _round(self, touched: dict[str, set[_Event]]) -> None:
         """One workspace a round: between rounds others may have the embedded store."""
+        found = Round(datetime.now(UTC))
         try:
             with contained("a round of syncs"), Workspace(self._config) as workspace:
-                results = [
-                    result
-                    for entity, tenants in touched.items()
-                    for selection, full in self._due(workspace, entity, tenants)
-                    if not self._stop()
-                    for result in workspace.sync(selection, SyncOptions(mode="full" if full else None), stop=self._stop)
-                ]
-                if results:
-                    self._done(workspace, results)
-        except VecsyncError as error:  # a source or a ledger that is down: all that was touched is still to be done
-            _LOG.warning("%s: %s; trying again", error.code, error)
-            for entity, tenants in touched.items():
-                for tenant in tenants:
-                    self._again(entity, tenant)
-            return
-        for entity in touched:
-            self._failures.pop((entity, None), None)
-        for result in results:
-            if result.outcome == "failed":
-                self._again(result.entity, result.tenant)
-            else:
-                self._failures.pop((result.entity, result.tenant), None)
+                for entity, events in touched.items():
+                    self._sync_entity(workspace, entity, events, found)
+                # While the ledger is away nothing remembers what was told: once is enough.
+                if found.is_news and not (found.lacks_ledger and self._lacks_ledger):
+                    self._done(workspace, found)
+        except VecsyncError as error:  # what had to be synced is kept by `_sync_entity`
+            _LOG.warning("%s: %s", error.code, error)
+        self._lacks_ledger = found.lacks_ledger
 
-    def _due(self, workspace: Workspace, entity: str, tenants: set[str | None]) -> list[tuple[Selection, bool]]:
-        source = workspace.source(entity)
-        named = [tenant for tenant in tenants if tenant is not None and _valid(tenant)]
-        asked = None if None in tenants else named
+    def _sync_entity(self, workspace: Workspace, entity: str, events: set[_Event], found: Round) -> None:
+        """An entity whose source is down keeps no other one waiting: all that it was woken for is still to be done."""
+        try:
+            with asking(workspace, entity, refresh=False), contained(f"{entity}: looking for changes"):
+                due = self._due(workspace, entity, events)
+        except VecsyncError as error:
+            self._failed(found, entity, None, error)
+            self._down.add(entity)
+            for event in events:
+                self._again(event)
+            return
+        for event in events:
+            if event.tenant is None:
+                self._failures.pop(event, None)
+        if entity in self._down:
+            self._down.remove(entity)
+            found.reached.append(entity)
+        for selection, options in due:
+            if not self._stop():
+                self._sync(workspace, selection, options, found)
+
+    def _sync(self, workspace: Workspace, selection: Selection, options: SyncOptions, found: Round) -> None:
+        event = _Event(selection.entity, selection.tenant)
+        try:
+            results = workspace.sync(selection, options, stop=self._stop)
+        except VecsyncError as error:
+            self._failed(found, *event[:2], error)
+            self._again(event)
+            return
+        found.results += results
+        if any(result.outcome == "failed" for result in results):
+            self._again(event)
+        else:
+            self._failures.pop(event, None)
+        if any(result.figures.removals_waiting for result in results) and selection.tenant != GLOBAL:
+            self._wake(event, self._config.automation.tenants.missing_for.total_seconds())
+
+    def _failed(self, found: Round, entity: str, tenant: str | None, error: VecsyncError) -> None:
+        _LOG.warning("%s: %s: %s; trying again", tenant or entity, error.code, error)
+        found.problems.append((entity, tenant, error))
+
+    def _due(
+        self, workspace: Workspace, entity: str, events: Collection[_Event]
+    ) -> list[tuple[Selection, SyncOptions]]:
+        source, named = workspace.source(entity), self._named(workspace, entity, events)
+        poll = any(event.tenant is None and event.gone is None for event in events)
         if not isinstance(source, Fingerprinting):
             looks = None
-        elif asked is None:
+        elif poll:
             looks = source.fingerprints()
         else:
-            looks = {name: look for tenant in asked for name, look in source.fingerprints(tenant).items()}
-        if asked is None:
-            there = [tenant for tenant in (source.tenants() if looks is None else looks) if _valid(tenant)]
-            asked = sorted({*there, *([GLOBAL] if workspace.has_global(entity) else [])})
+            looks = {name: look for tenant in named for name, look in source.fingerprints(tenant).items()}
+        asked = {*named, *(_there(workspace, entity, source, looks) if poll else ())}
         after = self._config.automation.changes.due_after
         seen, now, config = workspace.ledger.seen(entity), datetime.now(UTC), workspace.entity(entity)
         due = list(due_partitions(config, sorted(asked), looks, seen, now, after))
         if looks is None:  # there is nothing to compare with: who was named is due, the others by time
             due += due_partitions(config, sorted(named), None, seen, now, timedelta(0))
-        return _selections(entity, {(one.collection, one.tenant): one for one in due}.values())
+        found = _selections(entity, {(one.collection, one.tenant): one for one in due}.values())
+        gone = _gone(workspace, entity) if poll else []
+        return [one for one in found if one[0].tenant not in {selection.tenant for selection, _ in gone}] + gone
+
+    def _named(self, workspace: Workspace, entity: str, events: Collection[_Event]) -> set[str]:
+        """The tenants that the events are about."""
+        named = {event.tenant for event in events if event.tenant is not None}
+        keys = [event.gone for event in events if event.gone is not None]
+        if UNKNOWN in keys:
+            self._all_from[entity] = time.monotonic() + self._config.automation.watch.poll.total_seconds()
+            named.update(workspace.tenants(entity))
+        elif keys:
+            named |= holders(workspace, entity, keys)
+        return {tenant for tenant in named if _valid(tenant)}
 
 
-def _selections(entity: str, due: Iterable[Due]) -> list[tuple[Selection, bool]]:
+def _there(workspace: Workspace, entity: str, source: Source, looks: Mapping[str, object] | None) -> Iterator[str]:
+    yield from (tenant for tenant in (source.tenants() if looks is None else looks) if _valid(tenant))
+    if workspace.has_global(entity):
+        yield GLOBAL
+
+
+def _gone(workspace: Workspace, entity: str) -> list[tuple[Selection, SyncOptions]]:
+    """Tenants that have been missing for long enough: this look is one of those that must miss them."""
+    known = workspace.ledger.tenants(entity)
+    missing = workspace.look_for_missing(entity, workspace.call_the_roll(entity), known)
+    now, collections = workspace.ledger.now(), tuple(workspace.entity(entity).collections)
+    return [
+        (Selection(entity, tenant, collections), SyncOptions(mode="full", tenant_gone=True))
+        for tenant, absence in missing.items()
+        if absence.confirmed(now)
+    ]
+
+
+def _selections(entity: str, due: Iterable[Due]) -> list[tuple[Selection, SyncOptions]]:
     """One selection a tenant, so that it is read once; in full if any of its collections needs that."""
     by_tenant: dict[str, list[Due]] = {}
     for one in due:
         by_tenant.setdefault(one.tenant, []).append(one)
     return [
-        (Selection(entity, tenant, tuple(one.collection for one in some)), any(one.full for one in some))
+        (
+            Selection(entity, tenant, tuple(one.collection for one in some)),
+            SyncOptions(mode="full" if any(one.full for one in some) else None),
+        )
         for tenant, some in by_tenant.items()
     ]
 

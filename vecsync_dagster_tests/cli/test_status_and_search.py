@@ -46,6 +46,21 @@ def test_status_counts_what_no_run_has_seen(asked: Path) -> None:
     assert sum(s["counts"]["unseen"] for s in week["scopes"]) == 0
 
 
+def test_status_says_since_when_a_tenant_is_missing(config: Path, synced: Path) -> None:
+    """A sync that found no row of a tenant removes nothing and is no failure; it and status say what will happen."""
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
+    ran = vecsync("sync", "tenant", MORAVA, "--entity", "works", "--full", "--no-record", "--config", config)
+    assert ran.code == 0
+    for err in (ran.err, vecsync("status", "--config", config).err):
+        assert f"tenant {MORAVA}: missing since" in err
+        assert "removed after" in err
+    [missing] = vecsync("status", "--json", "--config", config).json["missing"]
+    assert (missing["entity"], missing["tenant"], missing["looks"]) == ("works", MORAVA, 1)
+    assert missing["since"] < missing["removed_after"]
+    assert vecsync("sync", "works", "--full", "--allow-removals", "--no-record", "--config", config).code == 0
+    assert vecsync("status", "--json", "--config", config).json["missing"] == []
+
+
 def test_status_of_one_entity_and_tenant(asked: Path) -> None:
     """--entity and --tenant leave out all others."""
     state = vecsync("status", "--entity", "works", "--tenant", MORAVA, "--json", "--config", asked).json

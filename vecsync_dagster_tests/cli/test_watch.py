@@ -7,14 +7,17 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from vecsync_dagster.config import Config
 from vecsync_dagster.ledger import migrate
 from vecsync_dagster_tests.automation.deployment import wait_for
 from vecsync_dagster_tests.automation.test_runs_by_itself import exact
 from vecsync_dagster_tests.cli.program import Ran, start, vecsync
+from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.world import World, config_of, file_of
 
@@ -145,6 +148,49 @@ def test_changes_are_synced_at_once(world: World, postgres_database: str, tmp_pa
     assert process.returncode == 0, err
     assert "works of acme: " in out
     assert "Работа" not in out + err
+
+
+def test_watch_ends_where_every_sync_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entity's source is down: the other is synced; the figures say both, one alert tells of it and one of its
+    end."""
+    source = {"type": "sqlite", "path": "source.db"}
+    config = config_of(tmp_path, source=source, store={"type": "qdrant", "path": "qdrant"})
+    data = config.model_dump(mode="json", exclude_unset=True)
+    data["entities"] = {
+        "late": {**data["entities"]["works"], "source": "late", "collections": {"late": {"text": "{name}"}}}
+    } | data["entities"]
+    data["sources"]["late"] = {**source, "path": "late.db"}
+    data |= {"alerts": {"slack": {"url": {"env": "SLACK_URL"}}}, "automation": {"watch": {"poll": 1, "debounce": 0}}}
+    config = Config.model_validate(data).with_folder(tmp_path)
+    world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
+    world.insert([{"id": 1, "tenant_id": "acme"}])
+
+    def metrics() -> dict[str, Any]:
+        file = tmp_path / "state" / "sync_metrics.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    with Inbox() as inbox:
+        monkeypatch.setenv("SLACK_URL", inbox.url)
+        process = start("watch", "--no-record", "--config", file_of(config, tmp_path))
+        try:
+            first = wait_for("the figures", metrics)
+            wait_for("the alert", lambda: inbox.posts)
+            World(f"sqlite:///{tmp_path / 'late.db'}", config)
+            wait_for("its end", lambda: len(inbox.posts) > 1)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, err = ended(process)
+    assert process.returncode == 0, err
+    assert (first["outcome"], [error["entity"] for error in first["errors"]]) == ("failed", ["late"])
+    assert {(one["tenant"], one["outcome"]) for one in first["partitions"]} == {
+        ("acme", "success"),
+        ("global", "success"),
+    }
+    assert (metrics()["outcome"], metrics()["health"]["failing"]) == ("success", 0)
+    raised, resolved = (post.json["text"] for post in inbox.posts)
+    assert "SOURCE_ERROR" in raised
+    assert "late" in resolved
+    world.assert_exact()
 
 
 def listeners(url: str) -> list[int]:

@@ -1,0 +1,147 @@
+"""`Watch` in this process: what one entity meets is not the others' end, and who is missing is not removed at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from vecsync_dagster.config import Config
+from vecsync_dagster.config.models import MongoSource
+from vecsync_dagster.sources import stream_waker
+from vecsync_dagster.sources.waking import Waker
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.watching import Round, Watch
+from vecsync_dagster_tests.sync.test_exactness import seed
+from vecsync_dagster_tests.tools import Tools, sample, tools_config
+from vecsync_dagster_tests.world import ENTITY, World
+
+PATIENCE_S = 60
+QUICK = {"watch": {"poll": 1, "debounce": 0}, "tenants": {"missing_for": 0}}
+
+
+def watch(config: Config, until: Callable[[list[Round]], bool], wakers: Sequence[Waker] = ()) -> list[Round]:
+    """Watches all entities until then; what came of each round."""
+    rounds: list[Round] = []
+    deadline = time.monotonic() + PATIENCE_S
+
+    def done(_: Workspace, found: Round) -> None:
+        rounds.append(found)
+
+    def stop() -> bool:
+        assert time.monotonic() < deadline, rounds
+        return until(rounds)
+
+    Watch(config, list(config.entities), wakers, stop=stop, done=done).run()
+    return rounds
+
+
+def use(world: World, **changes: object) -> None:
+    data = {**world.config.model_dump(mode="json", exclude_unset=True), **changes}
+    world.config = Config.model_validate(data).with_folder(world.config.folder)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_an_entity_whose_source_is_down_stops_no_other(embedded_world: World, tmp_path: Path, first: bool) -> None:
+    """The others' results and its problem come together; once its source is there it is reached, and synced."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    data = world.config.model_dump(mode="json", exclude_unset=True)
+    other = {**data["entities"][ENTITY], "source": "late", "collections": {"tools": {"text": "{name}"}}}
+    entities = {"tools": other, **data["entities"]} if first else {**data["entities"], "tools": other}
+    sources = {**data["sources"], "late": {"type": "sqlite", "path": "late.db"}}
+    use(world, entities=entities, sources=sources, automation=QUICK)
+    [found] = watch(world.config, lambda rounds: len(rounds) == 1)
+    assert [(one.entity, one.tenant, one.outcome) for one in found.results] == [
+        (ENTITY, "acme", "success"),
+        (ENTITY, "global", "success"),
+    ]
+    assert [(entity, tenant, error.code) for entity, tenant, error in found.problems] == [
+        ("tools", None, "SOURCE_ERROR")
+    ]
+
+    def come(rounds: list[Round]) -> bool:
+        if rounds and not (tmp_path / "late.db").exists():
+            World(f"sqlite:///{tmp_path / 'late.db'}", world.config).insert([{"id": 1, "tenant_id": "acme"}])
+        return any(one.reached for one in rounds)
+
+    last = watch(world.config, come)[-1]
+    assert (last.reached, {(one.entity, one.tenant, one.outcome) for one in last.results}) == (
+        ["tools"],
+        {("tools", "acme", "success"), ("tools", "global", "success")},
+    )
+    world.assert_exact()
+
+
+def test_a_tenant_that_is_gone_is_removed_when_two_looks_missed_it(embedded_world: World) -> None:
+    """Without triggers and without a sensor: each look at all tenants is one, and the guard does not keep it."""
+    world = embedded_world
+    seed(world, {"acme": 3, "brick": 60})
+    use(world, automation=QUICK)
+    world.sync()
+    with world.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM works WHERE tenant_id = 'brick'"))
+    [found] = watch(world.config, lambda rounds: len(rounds) == 1)
+    assert [(one.tenant, one.figures.removed) for one in found.results] == [("brick", 60)]
+    world.assert_exact()
+
+
+def test_a_tenant_that_is_named_waits_too(embedded_world: World) -> None:
+    """An event about a tenant without rows is one look; at the end of the time it is looked for again."""
+
+    class Once:
+        name = "once"
+
+        def run(self, wake: Callable[..., None], stop: Callable[[], bool]) -> None:
+            wake(ENTITY, "brick")
+            while not stop():
+                time.sleep(0.1)
+
+    world = embedded_world
+    seed(world, {"acme": 3, "brick": 2})
+    use(world, automation={"watch": {"poll": 3600, "debounce": 0}, "tenants": {"missing_for": 2}})
+    world.sync()
+    world.delete(1001, 1002)
+    rounds = watch(world.config, lambda rounds: len(rounds) == 2, [Once()])
+    figures = [one.figures for found in rounds for one in found.results]
+    assert [(one.removals_waiting, one.removed) for one in figures] == [(2, 0), (0, 2)]
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("key", ["_id", "id"])
+def test_a_deleted_document_is_gone_at_once(
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """With tenants, whichever field is the key, and without pre-images: it does not wait for the next look."""
+    monkeypatch.setenv("MONGO_URL", mongo_url)
+    config = tools_config(
+        tmp_path,
+        mongo_database,
+        entity={"id": key, "tenancy": {"column": "org", "global_flag": "shared"}, "updated_at": "lastUpdated"},
+        automation={"watch": {"poll": 3600, "debounce": 0.2}},
+    )
+    tools = Tools(mongo_url, mongo_database, config)
+    approved = [one for one in sample() if one["approvalStatus"] == "approved"]
+    documents = [{**one, "_id": one["id"], "org": n % 2 + 1.0} for n, one in enumerate(approved[:6])]
+    source = config.sources["directory"]
+    assert isinstance(source, MongoSource)
+    waker = stream_waker(source, config.entities["tools"], name="directory", entity_name="tools")
+    deleted: list[str] = []
+
+    def until(rounds: list[Round]) -> bool:
+        results = [one for found in rounds for one in found.results]
+        if not deleted and sum(one.figures.upserted for one in results) >= 4 * 6:
+            deleted.append(str(documents[0]["id"]))
+            tools.delete(*deleted)
+        return sum(one.figures.removed for one in results) >= 4
+
+    try:
+        tools.insert(documents)
+        rounds = watch(config, until, [waker])
+    finally:
+        tools.close()
+    removed = {one.tenant: one.figures.removed for found in rounds for one in found.results if one.figures.removed}
+    assert removed == {"1": 1}
