@@ -130,6 +130,7 @@ def test_on_sqlite(tmp_path: Path, inbox: Inbox) -> None:
         store={"type": "qdrant", "path": "qdrant", "lock_timeout_s": 30},
         automation=QUICK,
         alerts=ALERTS,
+        sync={"repair": "report"},
     )
     world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
     fill(world)
@@ -153,6 +154,7 @@ def test_on_postgresql(tmp_path: Path, inbox: Inbox, postgres_database: str, mon
             ledger={"url": {"env": "LEDGER_URL"}},
             automation=QUICK,
             alerts=ALERTS,
+            sync={"repair": "report"},
         )
         world = World(postgres_database.replace("postgresql://", "postgresql+psycopg://"), config)
         fill(world)
