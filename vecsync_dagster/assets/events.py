@@ -83,6 +83,7 @@ def failure_of(
                 for result in failed[:_SHOWN_FAILURES]
                 if result.error
             },
+            "unsynced": {entity: f"{error.code}: {error}" for entity, error in (problems or {}).items()},
         },
         allow_retries=False,
     )

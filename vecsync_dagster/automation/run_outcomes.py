@@ -52,9 +52,9 @@ def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance,
     entities = entities_of(config, run)
     known = [one for one in ledger.check_results() if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
-    failed = _failures(observed, config, instance, run, entities) if not run.is_success else {}
-    if failed is not None:
-        observed.over.append(_synced(instance, run, entities))
+    tried = entities if run.is_success else _failures(observed, config, instance, run, entities)
+    if tried is not None:
+        observed.over.append(_synced(instance, run, tried))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
     observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
@@ -68,9 +68,9 @@ def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
 
 def _failures(
     observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
-) -> Mapping[str, str] | None:
-    """Partition -> why, of a run that failed by naming its partitions. None: it ended in another way, and then
-    nothing is known of those that it does not name."""
+) -> Collection[str] | None:
+    """The entities whose partitions were all tried, of a run that failed by naming what did. None: it ended in
+    another way, and then nothing is known of what it does not name."""
     name = next(iter(entities)) if len(entities) == 1 else run.job_name
     causes = list(_data(instance, run, dg.DagsterEventType.STEP_FAILURE))
     for cause in causes:
@@ -82,7 +82,10 @@ def _failures(
                     continue  # another run is syncing it, and tells what it finds
                 owner = _owner(config, key) or name
                 observed.raised.append(sync_failed(owner, key, reason, run_id=run.run_id))
-            return reasons
+            unsynced: Mapping[str, str] = named["unsynced"].value if "unsynced" in named else {}
+            for entity, reason in unsynced.items():
+                observed.raised.append(sync_failed(entity, None, reason, run_id=run.run_id))
+            return [entity for entity in entities if entity not in unsynced]
     if run.tags.get(WILL_RETRY_TAG) != "true":
         # Only the error's type: its text is not ours, and may hold anything.
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))

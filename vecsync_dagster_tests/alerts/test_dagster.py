@@ -155,7 +155,8 @@ def test_a_run_that_ended_in_another_way_is_told_without_its_text(
         patched.setattr(Workspace, "select", broken)
         assert daemon.run().is_failure
     [text] = texts(slack)
-    assert "works: sync failed: the run ended with LookupError" in text
+    assert "works: sync failed: INTERNAL_ERROR" in text
+    assert "unexpected LookupError" in text
     assert "Geheimnis" not in text
     assert daemon.run().is_success
     assert "well again" in texts(slack)[1]

@@ -408,7 +408,7 @@ class TestCollections:
 
     def test_check_is_a_single_attempt(self, rest: QdrantRest, store: QdrantServerStore) -> None:
         """The connection test names the version, and tells of a fault at once."""
-        assert store.check() == "Qdrant 1.20.0, 1 collections"
+        assert store.check() == f"Qdrant 1.20.0 at {rest.url}, 1 collections"
         rest.requests.clear()
         rest.fail(status=503, times=9)
         with pytest.raises(StoreUnavailable):
