@@ -325,12 +325,18 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         if stream.fresh:
             part.mend(job.source)
         all_seen = not part.holds_back
-    if ended and job.options.finds_absent and not job.interrupted and part.error is None:
+    if ended and job.options.finds_absent and not job.interrupted and part.error is None and not _emptied(job):
         part.remove_absent()
     if part.error is None:
         if not job.interrupted:
             part.remember(all_seen=all_seen)
         job.settled.append(part)
+
+
+def _emptied(job: Job) -> bool:
+    """Whether a retry met a tenant without any row: it may have come between the DELETE and the INSERT of an import, and
+    nobody asked for just these records. Full runs decide about those."""
+    return job.options.retry and not job.met and not job.source_rows()
 
 
 def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended: bool) -> Absence | None:

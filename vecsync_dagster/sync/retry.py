@@ -64,14 +64,14 @@ def retry_rows(
         options = SyncOptions(ids=tuple(row.db_id for row in theirs), retry=True)
         selection = Selection(entity, tenant, (collection,))
         [result] = workspace.sync(selection, options, progress=progress, stop=stop)
-        if result.outcome == "failed":
+        if result.outcome == "failed" or not (result.figures.fetched or result.figures.removed):
             _let_others_go_first(workspace, entity, theirs)
         yield result
 
 
 def _let_others_go_first(workspace: Workspace, entity: str, rows: Sequence[FailedRow]) -> None:
-    """An attempt that did not get as far as the documents (no source, no model, another run is in the partition)
-    is not counted, but must not keep the head of the queue either."""
+    """An attempt that did not get as far as the documents (no source, no model, no row of the tenant, another run is in
+    the partition) is not counted, but must not keep the head of the queue either."""
     ledger, config = workspace.ledger, workspace.config.sync.retry
     wait = backoff(1, config) or config.base
     first = rows[0]

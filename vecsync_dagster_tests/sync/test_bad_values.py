@@ -48,16 +48,13 @@ def postgres(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyP
 
 
 def test_deep_json_of_postgresql(postgres: tuple[Small, Any]) -> None:
-    """3,000 levels of jsonb are too many for their record alone; so are more digits than Python reads."""
+    """3,000 levels of jsonb are too many for their record alone; more digits than Python reads are kept as text."""
     small, db = postgres
     db.execute("create table things (id int primary key, name text, v jsonb)")
     db.execute("insert into things values (1, 'fine', '{}'), (2, 'deep', %s), (3, 'fine too', '[1]')", [DEEP])
     db.execute("insert into things values (4, 'long', %s)", ["1" * 5000])
-    assert_others_synced(small, small.sync(), good=2, bad=2)
-    assert rejected(small) == {
-        2: "v is not valid JSON",
-        4: "v is not valid JSON",
-    }
+    assert_others_synced(small, small.sync(), good=3, bad=1)
+    assert rejected(small) == {2: "v is not valid JSON"}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +142,7 @@ def test_odd_values_of_sqlite(tmp_path: Path) -> None:
     result = small.sync()
     reasons = rejected(small)
     assert_others_synced(small, result, good=2 * len(values) - len(reasons), bad=len(reasons))
-    assert {4, 7, 8} <= set(reasons)
+    assert {4, 7} <= set(reasons)
     assert reasons[7] == "v is not valid JSON"
 
 
@@ -190,7 +187,7 @@ def test_odd_values_of_mongodb(
 
 
 # -- below ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("number", [Decimal("sNaN"), Decimal("NaN"), Decimal("1e999")])
+@pytest.mark.parametrize("number", [Decimal("sNaN"), Decimal("NaN"), Decimal("Infinity")])
 def test_a_number_that_is_none(number: Decimal) -> None:
     """A signalling NaN raises where it is only looked at; it is no finite number, as the others."""
     with pytest.raises(BadValue, match="is not a finite number"):

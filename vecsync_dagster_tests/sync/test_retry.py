@@ -231,3 +231,24 @@ def test_a_partition_that_is_busy_does_not_stop_others(small: Four) -> None:
     small.later(seconds=3)
     assert [row for row, _ in due(small)] == ["1", "2"]
     assert [state(small, n).retry_count for n in (1, 2, 3)] == [0, 0, 0]
+
+
+def test_a_retry_amid_an_import_removes_nothing(four: Four) -> None:
+    """Where the source has no row of the tenant at all, what failed stays as it is, and is not asked for at once again."""
+    four.insert(1)
+    four.sync()
+    four.world.update(1, name="a version that the store refuses")
+    four.store_refuses("functionality")
+    four.sync()
+    four.store.recover()
+    rows, before = four.world.rows(), four.world.stored("functionality")
+    four.now += timedelta(seconds=5)
+    four.world.delete(1)
+    [result] = retry(four)
+    assert (result.outcome, result.figures.removed) == ("success", 0)
+    assert four.world.stored("functionality") == before != {}
+    assert due(four) == []
+    four.world.insert(rows)
+    four.now += timedelta(seconds=5)
+    [result] = retry(four)
+    assert result.figures.upserted == 1
