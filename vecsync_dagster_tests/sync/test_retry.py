@@ -237,7 +237,7 @@ def test_a_retry_amid_an_import_removes_nothing(four: Four) -> None:
     """Where the source has no row of the tenant at all, what failed stays as it is, and is not asked for at once again."""
     four.insert(1)
     four.sync()
-    four.world.update(1, name="a version that the store refuses")
+    four.world.update(1, code="a version that the store refuses")
     four.store_refuses("functionality")
     four.sync()
     four.store.recover()
