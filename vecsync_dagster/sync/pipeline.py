@@ -334,8 +334,8 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
 
 
 def _emptied(job: Job) -> bool:
-    """Whether a retry met a tenant without any row: it may have come between the DELETE and the INSERT of an import, and
-    nobody asked for just these records. Full runs decide about those."""
+    """Whether a retry met a tenant without any row: it may have come between the DELETE and the INSERT of an import,
+    and nobody asked for just these records. Full runs decide about those."""
     return job.options.retry and not job.met and not job.source_rows()
 
 

@@ -234,7 +234,7 @@ def test_a_partition_that_is_busy_does_not_stop_others(small: Four) -> None:
 
 
 def test_a_retry_amid_an_import_removes_nothing(four: Four) -> None:
-    """Where the source has no row of the tenant at all, what failed stays as it is, and is not asked for at once again."""
+    """Where the source has no row of the tenant at all, what failed stays, and is not asked for at once again."""
     four.insert(1)
     four.sync()
     four.world.update(1, code="a version that the store refuses")
