@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import sys
 import time
 from typing import Final
 
@@ -38,7 +39,7 @@ def refusal_of(error: BaseException | None) -> str | None:
     if failed.needs_password:
         return NO_PASSWORD
     settings = {option.keyword.decode(): option.val.decode() for option in failed.info if option.val is not None}
-    return _traced(make_conninfo("", **settings)) if settings else None
+    return _traced(make_conninfo("", **settings)) if settings and sys.platform == "linux" else None
 
 
 def _traced(conninfo: str) -> str | None:

@@ -31,9 +31,9 @@ _SQLITE_UNWRITABLE: Final = {
 }
 
 # SQLSTATE: connection, resources, operator intervention (shut down, cancelled, starting), rolled back
-# (deadlock, serialization), system error; then a lock not available, and a server that is read-only
-# because another one has taken over.
-_PG_UNAVAILABLE: Final = ("08", "53", "57", "40", "58", "55P03", "25006")
+# (deadlock, serialization), system error; then a lock not available or a database that takes no connections just
+# now, and a server that is read-only because another one has taken over.
+_PG_UNAVAILABLE: Final = ("08", "53", "57", "40", "58", "55", "25006")
 _PG_DISK_FULL: Final = "53100"
 _PG_NOT_THERE: Final = ("42P01", "42703", "3F000")
 
