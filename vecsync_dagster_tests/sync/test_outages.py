@@ -147,7 +147,7 @@ def test_an_outage_does_not_starve_others(four: Four) -> None:
 def test_permanent_by_an_outage_of_the_version_before(tmp_path: Path) -> None:
     """They wait for an attempt again; one that was refused itself stays permanent."""
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    migrate.upgrade(url)
+    migrate.upgrade(url, "0009")
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     codes = ["QDRANT_UNAVAILABLE", "EMBEDDING_MISCONFIGURED", "QDRANT_REJECTED", "EMBEDDING_REJECTED"]
     with engine.begin() as connection:
@@ -161,7 +161,6 @@ def test_permanent_by_an_outage_of_the_version_before(tmp_path: Path) -> None:
             values |= {"document_id": code, "status": "failed", "error_code": code, "number": number + 1}
             names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
             connection.execute(sa.text(f"insert into index_state ({names}) values ({marks})"), values)
-        connection.execute(sa.text("update vecsync_ledger_version set version_num = '0009'"))
     migrate.upgrade(url)
     with engine.connect() as connection:
         query = "select error_code, next_attempt_at is not null, retry_count from index_state"

@@ -69,7 +69,7 @@ def test_what_changed_meanwhile_is_seen(world: World) -> None:
     lose_ledger(world)
     world.update(1, name="иначе")
     world.update(2, code="W-2")
-    world.delete(3, 1001, 1002)
+    world.delete(3, 1001)
     world.insert([{"id": 500, "tenant_id": "acme"}])
     rebuild(world)
     results = world.sync(mode="full")
