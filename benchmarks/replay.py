@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,10 @@ class _Year:
         if told.failed_checks:
             raise Wrong(f"{phase}: {told.failed_checks}")
         for name, store in stores_in(self._states["vecsync"]).items():
-            stored = {p.point_id: _ordered(p.payload) for page in store.scan(name) for p in page}
+            stored = {p.point_id: p.payload for page in store.scan(name) for p in page}
             store.close()
             if stored != self.catalogue.points(name):
                 raise Wrong(f"{phase}: {name} is not the catalogue")
-
-
-def _ordered(payload: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: sorted(value) if isinstance(value, list) else value for name, value in payload.items()}
 
 
 def _together(phase: str, pairs: Sequence[Pair]) -> Pair:

@@ -143,10 +143,9 @@ def _meaning(collection: str, record: Record) -> list[Any]:
 
 
 def _payload(record: Record) -> Record:
-    """The payload's fields, arrays as sets: their order is no change. An empty text is no value."""
+    """The payload's fields, arrays in their order. An empty text is no value."""
     plain = {name: _clean(value) if isinstance(value, str) else value for name in PAYLOAD for value in [record[name]]}
-    plain = {name: None if value == "" else value for name, value in plain.items()}
-    return {name: sorted(value) if isinstance(value, list) else value for name, value in plain.items()}
+    return {name: None if value == "" else value for name, value in plain.items()}
 
 
 def _point(collection: str, record: Record) -> Record:

@@ -470,7 +470,8 @@ class Ledger(Protocol):
     def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None: ...
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
-        """Forget how far a partition that is gone had come (its rows are forgotten already)."""
+        """Forget how far a partition that is gone had come (its rows are forgotten already). Marks of runs that did not
+        finish stay: they name points that only the store knows."""
         ...
 
     def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen) -> None: ...

@@ -187,7 +187,7 @@ class Partitions(LedgerPart):
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:
-            for table in (watermark, source_state, partition_seen, unfinished_run, check_result):
+            for table in (watermark, source_state, partition_seen, check_result):
                 place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
                 connection.execute(delete(table).where(place))
 

@@ -431,6 +431,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         part.figures,
         look,
         complete=full,
+        believed=not part.holds_back,
         allow_removals=job.options.allow_removals,
         watch=job.watch,
     )

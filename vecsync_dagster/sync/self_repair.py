@@ -29,19 +29,20 @@ def repair_found(
     look: Callable[[], list[CheckOutcome]],
     *,
     complete: bool,
+    believed: bool,
     allow_removals: bool,
     watch: Callable[[Figures], bool],
 ) -> list[CheckOutcome]:
     """The checks that `look` makes, after what they found is repaired. The caller holds the right to sync the tenant.
 
-    `complete`: the whole source was read, so that orphans may go. What was repaired is added to `figures`; once
-    `watch` says that the run was asked to end, the rest is left.
+    `complete`: the whole source was read, so that orphans may go, if it is `believed`: no removal was stopped or
+    waits. What was repaired is added to `figures`; once `watch` says that the run was asked to end, the rest is left.
     """
     found = look()
     total = sum(_count(check) for check in found if check.name in _COMPARED)
     if not total:
         return found
-    why_kept = _why_orphans_stay(target, found, complete=complete, allow=allow_removals)
+    why_kept = _why_orphans_stay(target, found, complete=complete, believed=believed, allow=allow_removals)
     done = Figures()
     differences = (d for d in _differences(target, found, total) if d.kind != "orphan" or not why_kept)
     for some in takewhile(lambda _: not watch(figures), in_chunks(differences)):
@@ -61,7 +62,9 @@ def _differences(target: Target, found: Sequence[CheckOutcome], total: int) -> I
     return named if len(named) == total else compare_partition(target)
 
 
-def _why_orphans_stay(target: Target, found: Sequence[CheckOutcome], *, complete: bool, allow: bool) -> str:
+def _why_orphans_stay(
+    target: Target, found: Sequence[CheckOutcome], *, complete: bool, believed: bool, allow: bool
+) -> str:
     """Empty where they are to go."""
     t = target
     orphans = sum(_count(check, "orphan") for check in found if check.name == "identity")
@@ -69,6 +72,8 @@ def _why_orphans_stay(target: Target, found: Sequence[CheckOutcome], *, complete
         return ""
     if not complete:
         return "orphans are removed by a full run"
+    if not believed:
+        return "orphans stay for as long as documents that the source lacks are kept"
     guard = t.settings.removal_guard
     if orphans > guard.min_documents and orphans > guard.share * t.store.count(t.collection, t.tenant) and not allow:
         return f"the orphans are more than {guard.share:.0%} of the partition: none was removed"
