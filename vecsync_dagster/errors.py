@@ -15,6 +15,7 @@
     │   └── AlertUnsent             ALERT_UNSENT             a channel does not answer, or asks to wait
     ├── Terminal                    the same call would fail again
     │   ├── ConfigError             CONFIG_ERROR
+    │   │   └── NotFound            NOT_FOUND                no entity, collection, tenant or record of that name
     │   ├── SourceRejected          SOURCE_ERROR             wrong table, column, credentials ...
     │   ├── InvalidTenant           INVALID_TENANT
     │   ├── ValidationFailed        VALIDATION_ERROR         bad records where skip_invalid is false
@@ -49,6 +50,7 @@ __all__ = [
     "InvalidTenant",
     "LedgerRejected",
     "LedgerUnavailable",
+    "NotFound",
     "OutputUnwritable",
     "PartitionBusy",
     "SourceRejected",
@@ -105,6 +107,12 @@ class Interrupted(VecsyncError):
 
 class ConfigError(Terminal):
     default_code = "CONFIG_ERROR"
+
+
+class NotFound(ConfigError):
+    """Somebody asked for an entity, a collection, a tenant or a record that is not there."""
+
+    default_code = "NOT_FOUND"
 
 
 class SourceRejected(Terminal):

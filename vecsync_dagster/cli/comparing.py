@@ -22,7 +22,7 @@ def compare_all(
     workspace: Workspace, entity: str | None, collection: str | None, problems: dict[str, VecsyncError] | None = None
 ) -> list[Comparison]:
     """Compare the wanted collections; one that cannot be compared or repaired has its error in `problems`, and the
-    others go on; it is raised where there are none. Raises ConfigError for names that do not exist."""
+    others go on; it is raised where there are none. Raises NotFound for names that do not exist."""
     found = []
     for owner, name in collections_of(workspace, entity, collection):
         with _problem_of(name, problems):
@@ -78,7 +78,7 @@ def names_of(differences: Sequence[Difference], total: int) -> list[str]:
 
 
 def collections_of(workspace: Workspace, entity: str | None, collection: str | None) -> Iterator[tuple[str, str]]:
-    """(entity, collection) of what is wanted. Raises ConfigError for names that do not exist."""
+    """(entity, collection) of what is wanted. Raises NotFound for names that do not exist."""
     for name in wanted_entities(workspace, Wanted(entity=entity, collection=collection)):
         for candidate in workspace.entity(name).collections:
             if collection in (None, candidate):

@@ -47,11 +47,14 @@ def invalid(
     run found them. Reads the ledger alone; the values are in invalid_records.jsonl in the state folder.
     """
     settings = read_config(ctx, config)
+    from vecsync_dagster.cli.running import require_tenant
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
+        partitions = _partitions(workspace, entity, tenant, collection)
+        require_tenant(tenant, {one.tenant for one in partitions}, "the ledger: it was never synced, or is gone")
         # One more than asked for tells whether there are more.
-        found = workspace.ledger.invalid(_partitions(workspace, entity, tenant, collection), limit + 1)
+        found = workspace.ledger.invalid(partitions, limit + 1)
     more, found = len(found) > limit, found[:limit]
     if as_json or format_ is Format.JSON:
         output.print_json({"command": "invalid", "records": [asdict(one) for one in found], "more": more})
@@ -64,7 +67,7 @@ def invalid(
 def _partitions(
     workspace: Workspace, entity: str | None, tenant: str | None, collection: str | None
 ) -> dict[Partition, LastRuns | None]:
-    """Those that were ever synced, or of which single records were. Raises ConfigError for unknown names."""
+    """Those that were ever synced, or of which single records were. Raises NotFound for unknown names."""
     from vecsync_dagster.cli.comparing import collections_of
     from vecsync_dagster.ledger.base import Partition
 

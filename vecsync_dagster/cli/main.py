@@ -1,6 +1,7 @@
 """`vecsync`: the commands, what they share, and exit codes.
 
-0 done, 1 failed (an error, a partition or a check), 2 wrong usage, 130 interrupted.
+0 done, 1 failed (an error, a partition or a check), 2 wrong usage (also a name or an id that nothing has), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.alerts import alerts
@@ -25,7 +27,7 @@ from vecsync_dagster.cli.options import ConfigOption
 from vecsync_dagster.cli.reconcile import reconcile
 from vecsync_dagster.cli.retry import retry
 from vecsync_dagster.cli.search import search
-from vecsync_dagster.cli.signals import interruptible
+from vecsync_dagster.cli.signals import WRONG_USAGE, interruptible
 from vecsync_dagster.cli.status import status
 from vecsync_dagster.cli.sync import sync
 from vecsync_dagster.cli.triggers import install_triggers
@@ -33,10 +35,30 @@ from vecsync_dagster.cli.ui import ui
 from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.cli.writeback import writeback
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import ConfigError, NotFound, VecsyncError
 from vecsync_dagster.private import restrict_umask
 
 __all__ = ["app", "main"]
+
+
+class _Command(TyperCommand):
+    """Flags are shown by their name alone: `--full`, not `--full <bool>`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
+                parameter.metavar = ""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            output.stop_writing()
+            raise typer.Exit from None
+        return result
+
 
 app = typer.Typer(
     name="vecsync",
@@ -85,7 +107,7 @@ for _command in (
     ui,
     writeback,
 ):
-    app.command()(_command)
+    app.command(cls=_Command)(_command)
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")
 
@@ -93,6 +115,7 @@ app.add_typer(alerts, name="alerts")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. `arguments` None: those of the process."""
     restrict_umask()
+    output.use_config(None)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter must not end a sync.
         if hasattr(stream, "reconfigure"):
@@ -101,5 +124,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with output.log_to_stderr(), interruptible(), contained("vecsync"):
             app(arguments, prog_name="vecsync")
     except VecsyncError as error:
-        output.error(error.code, str(error))
-        sys.exit(1)
+        output.error(error.code, output.in_config(error) if isinstance(error, ConfigError) else str(error))
+        sys.exit(WRONG_USAGE if isinstance(error, NotFound) else 1)

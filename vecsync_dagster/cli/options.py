@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vecsync_dagster.cli import output
+
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import Config
 
@@ -23,9 +25,11 @@ CollectionOption = Annotated[str | None, typer.Option("--collection", metavar="N
 
 def config_path(ctx: typer.Context, given: Path | None) -> Path:
     """The file of `--config`, whether it stood behind the command or before it. Raises ConfigError."""
-    from vecsync_dagster.config.loading import find_config
+    from vecsync_dagster.config.loading import DEFAULT, find_config
 
-    return find_config(given or ctx.find_root().params.get("config"))
+    file = find_config(given or ctx.find_root().params.get("config"))
+    output.use_config(None if file == DEFAULT else file)
+    return file
 
 
 def read_config(ctx: typer.Context, given: Path | None) -> Config:

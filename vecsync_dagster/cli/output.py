@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import ConfigError, VecsyncError
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
@@ -22,17 +23,62 @@ if TYPE_CHECKING:
 __all__ = [
     "command_line",
     "error",
+    "in_config",
     "log_to_stderr",
     "note",
     "number_of",
     "print_json",
     "stderr",
     "stdout",
+    "stop_writing",
     "tell_of_retry",
+    "use_config",
     "warn",
+    "with_config",
 ]
 
 PIPE_WIDTH = 140  # columns of a table that no terminal shows
+
+
+_COMMAND = re.compile(r"`vecsync ([^`]+)`")
+_used_config: Path | None = None
+
+
+class _Console(Console):
+    """Commands in messages are those that work here: with the configuration in use."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(with_config(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def use_config(path: Path | None) -> None:
+    """The file that --config or VECSYNC_CONFIG named: commands that messages suggest are to name it too."""
+    global _used_config  # one process runs one command
+    _used_config = path
+
+
+def with_config(text: str) -> str:
+    """The text with `--config FILE` in each command that it suggests, where there is one in use."""
+    if _used_config is None or "`vecsync " not in text:
+        return text
+    option = shlex.join(["--config", str(_used_config)])
+    return _COMMAND.sub(lambda found: found[0] if "--config" in found[1] else f"`vecsync {found[1]} {option}`", text)
+
+
+def in_config(error: ConfigError) -> str:
+    """The error's message, with the file that was read."""
+    message = str(error)
+    name = "" if _used_config is None else str(_used_config)
+    return message if name in message else f"{message} ({name})"
+
+
+def stop_writing() -> None:
+    """Whoever read stdout has read enough: what is still to come goes nowhere, also what Python flushes at its end."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def stdout() -> Console:
@@ -109,7 +155,7 @@ class _OnceEach(logging.Handler):
 
 def _console(file: IO[str]) -> Console:
     """Terminals have their width; elsewhere COLUMNS counts, and without it a line is `PIPE_WIDTH` wide."""
-    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    console = _Console(file=file, markup=False, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console

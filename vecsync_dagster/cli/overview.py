@@ -60,8 +60,10 @@ class PartitionState:
 
     @property
     def checks(self) -> str:
-        """Names of the checks that failed when they were last made; those that only warn in brackets."""
-        return ", ".join(f"({one.check})" if one.warning else one.check for one in self.failed_checks)
+        """Names of the checks that failed when they were last made, and how many only warned."""
+        warned = sum(one.warning for one in self.failed_checks)
+        failed = [one.check for one in self.failed_checks if not one.warning]
+        return ", ".join([*failed, *([f"{warned} warn"] if warned else [])])
 
     @property
     def retries(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import NotFound
 from vecsync_dagster.ledger.record_states import SEVERITY, CollectionState, RecordState, Status
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -97,7 +97,7 @@ def record_page(
 ) -> RecordPage:
     """One page of an entity's records. `identity`: a record's own id, or its document id.
 
-    Raises ConfigError for an id that the ledger does not know.
+    Raises NotFound for an id that the ledger does not know.
     """
     names = tuple(workspace.entity(entity).collections)
     ids = None if identity is None else _documents(workspace, entity, identity)
@@ -113,7 +113,7 @@ def record_page(
         offset=(page - 1) * limit,
     )
     if identity is not None and not records and status is None:
-        raise ConfigError(
+        raise NotFound(
             f"no record {identity!r} of {entity} in the ledger: it was never synced, or is gone again", id=identity
         )
     overall = Totals(ledger.count_records(entity, names, tenant=tenant))

@@ -48,7 +48,9 @@ def show_outcome(
     if outcome.results:
         _show_table(outcome, dry_run=dry_run, labels=labels or {})
     if dry_run:
-        output.stdout().print("\nDry run: nothing was written, embedded or removed.")
+        problems = len(outcome.problems) + sum(result.error is not None for result in outcome.results)
+        missing = f" Not in the plan: {output.number_of(problems, 'failure')}, see below." if problems else ""
+        output.stdout().print(f"\nDry run: nothing was written, embedded or removed.{missing}")
     elif outcome.nothing_changed:
         checked = output.number_of(len(outcome.results), "partition")
         output.stdout().print(f"\nNothing changed: {checked} checked in {outcome.seconds:.2f} s.")
@@ -74,6 +76,10 @@ def _show_table(outcome: Outcome, *, dry_run: bool, labels: Mapping[str, str]) -
     total = total_figures(outcome.results, outcome.seconds)
     footer = ("total", output.number_of(len(rows), "partition"), "", *_counts(total), *_work(total, dry_run))
     columns = (*_PARTITION, *_COUNTS, *(_PLANNED if dry_run else _DONE))
+    if all(result.entity == result.collection for result in outcome.results):
+        # Twice the same name in each row would only make the table wider.
+        columns, rows = columns[1:], [row[1:] for row in rows]
+        footer = (*footer[:2], *footer[3:])
     print_table(output.stdout(), columns, rows, total=footer)
 
 

@@ -12,7 +12,7 @@ from vecsync_dagster.cli.running import Wanted, record_results, wanted_entities
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import ConfigError, NotFound
 from vecsync_dagster.ledger.record_states import FailedRow, is_outage
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Workspace, retry_rows
@@ -65,7 +65,7 @@ class RetryOutcome:
 
 
 def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) -> RetryOutcome:
-    """With `record` Dagster is told. Raises ConfigError for names that do not exist, and the ledger's errors."""
+    """With `record` Dagster is told. Raises NotFound for names and ids that do not exist, and the ledger's errors."""
     outcome = RetryOutcome()
     with Workspace(config) as workspace:
         places = [_Place(workspace, name, wanted) for name in _entities(workspace, wanted)]
@@ -95,7 +95,7 @@ def _entities(workspace: Workspace, wanted: RetryWanted) -> Sequence[str]:
 
 
 class _Place:
-    """What is meant in one entity."""
+    """What is meant in one entity. Raises NotFound for an id of which the ledger has no record."""
 
     def __init__(self, workspace: Workspace, entity: str, wanted: RetryWanted) -> None:
         config = workspace.entity(entity)
@@ -104,8 +104,11 @@ class _Place:
         self._ledger = workspace.ledger
         self._wanted = wanted
         self._collections = [name for name in config.collections if wanted.collection in (None, name)]
-        scopes = (GLOBAL, "")
-        self._ids = [document_id(scope, kind, one) for one in wanted.ids for scope in scopes] if wanted.ids else None
+        documents = {one: [document_id(scope, kind, one) for scope in (GLOBAL, "")] for one in wanted.ids}
+        self._ids = [one for some in documents.values() for one in some] if wanted.ids else None
+        for identity, some in documents.items():
+            if not self._ledger.records(entity, self._collections, ids=some, limit=1):
+                raise NotFound(f"no record {identity!r} of {entity} in the ledger", entity=entity, id=identity)
 
     def reset(self) -> int:
         return self._ledger.reset(self.entity, self._collections, self._ids)

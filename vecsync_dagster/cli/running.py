@@ -5,7 +5,7 @@ Imports the whole engine: commands import this module when they run, not when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
-from vecsync_dagster.cli.signals import INTERRUPTED, Stop
+from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, OutputUnwritable, VecsyncError
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
@@ -35,6 +35,7 @@ __all__ = [
     "end_run",
     "record_results",
     "report_checks",
+    "require_tenant",
     "run_sync",
     "wanted_entities",
 ]
@@ -105,6 +106,8 @@ class Outcome:
     def exit_code(self) -> int:
         if self.interrupted:
             return INTERRUPTED
+        if self.problems and all(isinstance(problem.error, NotFound) for problem in self.problems):
+            return WRONG_USAGE if all(result.ok for result in self.results) else 1
         return 0 if self.ok else 1
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     """Sync what is wanted, write sync_metrics.json, with `record` tell Dagster, and send alerts where they are
     configured. A dry run does nothing of that.
 
-    What goes wrong with a partition is in the outcome. Raises ConfigError for names that do not exist.
+    What goes wrong with a partition is in the outcome. Raises NotFound for names that do not exist.
     """
     outcome = Outcome(datetime.now(UTC), datetime.now(UTC))
     with Workspace(config, read_only=options.dry_run) as workspace:
@@ -195,7 +198,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
     for identity in dict.fromkeys(wanted.ids):
         if not any(identity in ids for ids in places.values()):
             where = "" if wanted.tenant is None else f" of tenant {wanted.tenant}"
-            unknown = ConfigError(f"no record {identity!r}{where}, neither in the source nor in the ledger")
+            unknown = NotFound(f"no record {identity!r}{where}, neither in the source nor in the ledger")
             problems.append(Problem(entity, wanted.tenant, unknown))
     return [
         (selection, replace(options, ids=tuple(ids)))
@@ -226,16 +229,16 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
     if not selections and not problems and wanted.scope in ("tenant", "global"):
         what = f"tenant {wanted.tenant}" if wanted.scope == "tenant" else "global records"
         where = wanted.entity or ", ".join(workspace.config.entities)
-        raise ConfigError(f"no {what} in {where}, neither in the source nor in the ledger", tenant=wanted.tenant)
+        raise NotFound(f"no {what} in {where}, neither in the source nor in the ledger", tenant=wanted.tenant)
     return selections
 
 
 def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:
-    """The names of the wanted entities. Raises ConfigError that lists what there is for a wrong name."""
+    """The names of the wanted entities. Raises NotFound that lists what there is for a wrong name."""
     if wanted.entity is not None:
         entity = workspace.entity(wanted.entity)
         if wanted.collection is not None and wanted.collection not in entity.collections:
-            raise ConfigError(
+            raise NotFound(
                 f"no collection {wanted.collection!r} in entity {wanted.entity}; "
                 f"there are: {', '.join(entity.collections)}",
                 collection=wanted.collection,
@@ -244,6 +247,12 @@ def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:
     if wanted.collection is not None:
         return [workspace.owner_of(wanted.collection)]
     return list(workspace.config.entities)
+
+
+def require_tenant(tenant: str | None, known: Iterable[str], where: str) -> None:
+    """Raises NotFound where a tenant is asked for that is none of those that are `known`."""
+    if tenant is not None and tenant != GLOBAL and tenant not in known:
+        raise NotFound(f"no tenant {tenant} in {where}", tenant=tenant)
 
 
 def _is_wanted(wanted: Wanted, tenant: str) -> bool:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["INTERRUPTED", "Stop", "handled", "interruptible", "stop_on_signals"]
+__all__ = ["INTERRUPTED", "WRONG_USAGE", "Stop", "handled", "interruptible", "stop_on_signals"]
 
 INTERRUPTED = 130
+WRONG_USAGE = 2
 _SHOW_CURSOR = "\x1b[?25h"
 
 

@@ -74,6 +74,7 @@ def status(
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.overview import overview
     from vecsync_dagster.cli.recordpages import record_page
+    from vecsync_dagster.cli.running import require_tenant
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
@@ -81,6 +82,8 @@ def status(
         if name is None and format_ is Format.CSV:
             raise typer.BadParameter("csv is for records: give --entity", param_hint="--format")
         seen = overview(workspace, entity=name, tenant=tenant, days=days)
+        if not seen.partitions:
+            require_tenant(tenant, (), "the ledger: it was never synced, or is gone")
         records = None
         if name is not None:
             records = record_page(
@@ -118,7 +121,7 @@ def _show_records(records: RecordPage, *, as_csv: bool, in_full: bool) -> None:
 
 
 def _entity(workspace: Workspace, entity: str | None, collection: str | None, *, wanted: bool) -> str | None:
-    """The entity whose records are meant, if records are. Raises ConfigError for names that do not exist."""
+    """The entity whose records are meant, if records are. Raises NotFound for names that do not exist."""
     from vecsync_dagster.cli.running import Wanted, wanted_entities
 
     names = wanted_entities(workspace, Wanted(entity=entity, collection=collection))

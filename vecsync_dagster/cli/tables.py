@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
+
+from vecsync_dagster.cli.output import with_config
 
 __all__ = ["Column", "print_table", "shorten"]
 
 Cell = str | int | float | datetime | None
-_SHORTEST = 13
-_UNBOUNDED = 10_000
+_SHORTEST = 11
+_LONGEST_WORD = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,64 @@ def print_table(
     total: Sequence[Cell] | None = None,
     title: str | None = None,
 ) -> None:
-    """Print rows, each with one value a column, and a last row of totals under a line."""
+    """Print rows, each with one value a column, and a last row of totals under a line. Text wraps between words; where
+    the terminal is too narrow for that each row becomes a list of its values."""
     filled = {i for i in range(len(columns)) if any(row[i] for row in rows)}
     usual = [i for i, column in enumerate(columns) if i in filled or not column.rare]
     least = [i for i in usual if i in filled or not columns[i].optional]
-    for kept in (usual, least):
+    for kept, gap, whole in ((usual, 2, True), (least, 2, True), (least, 2, False), (least, 1, False)):
         chosen = [columns[i] for i in kept]
         texts = [[_text(row[i]) for i in kept] for row in rows]
         last = None if total is None else [_text(total[i]) for i in kept]
-        excess = _excess(console, _table(chosen, texts, last, title))
-        table = _table(chosen, _shrunk(chosen, texts, excess), last, title)
-        if _excess(console, table) <= 0:
+        room = console.width - gap * (len(chosen) - 1)
+        widths = _widths(chosen, texts, last)
+        if not whole:
+            texts = _shrunk(chosen, texts, sum(widths) - room)
+            widths = _widths(chosen, texts, last, room)
+        if sum(widths) <= room:
+            console.print(_table(chosen, texts, last, title, widths, gap))
+            return
+    _print_lists(console, chosen, texts, last, title)
+
+
+def _print_lists(
+    console: Console, columns: Sequence[Column], rows: list[list[str]], last: list[str] | None, title: str | None
+) -> None:
+    if title:
+        console.print(title, style="italic")
+    for row in [*rows, *([] if last is None else [last])]:
+        block = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+        block.add_column(style="dim", no_wrap=True)
+        block.add_column(overflow="fold")
+        for column, text in zip(columns, row, strict=True):
+            if text not in ("", "0", "-"):
+                block.add_row(column.header, text)
+        console.print(block)
+        console.print()
+
+
+def _widths(
+    columns: Sequence[Column], rows: list[list[str]], last: list[str] | None, room: int | None = None
+) -> list[int]:
+    """Of each column; with `room` the widest are made narrower until all fit. Numbers are never broken, and of words
+    only such as are longer than most lines."""
+    cells = [
+        [column.header, *(row[i] for row in [*rows, *([last] if last else [])])] for i, column in enumerate(columns)
+    ]
+    widths = [max(map(cell_len, texts)) for texts in cells]
+    if room is None:
+        return widths
+    words = [[word for text in texts for word in text.split()] for texts in cells]
+    least = [
+        max([*map(cell_len, (texts[1:] if column.number else ())), min(max(map(cell_len, some)), _LONGEST_WORD)])
+        for column, texts, some in zip(columns, cells, words, strict=True)
+    ]
+    while sum(widths) > room:
+        wide = [i for i, width in enumerate(widths) if width > least[i]]
+        if not wide:
             break
-    console.print(table)
-
-
-def _excess(console: Console, table: Table) -> int:
-    return Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum - console.width
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def shorten(text: str, width: int) -> str:
@@ -65,18 +109,27 @@ def shorten(text: str, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - head - 1) :]}"
 
 
-def _table(columns: Sequence[Column], rows: list[list[str]], total: list[str] | None, title: str | None) -> Table:
+def _table(
+    columns: Sequence[Column],
+    rows: list[list[str]],
+    total: list[str] | None,
+    title: str | None,
+    widths: Sequence[int],
+    gap: int,
+) -> Table:
     table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=total is not None, title=title, title_justify="left"
+        box=box.SIMPLE_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        show_footer=total is not None,
+        title=title,
+        title_justify="left",
     )
     table.show_edge = False
     table.pad_edge = False
     for i, column in enumerate(columns):
         footer = total[i] if total is not None else ""
-        # Numbers are never cut; a long text is broken at the column's edge.
-        table.add_column(
-            column.header, footer, justify="right" if column.number else "left", no_wrap=column.number, overflow="fold"
-        )
+        justify: Literal["left", "right"] = "right" if column.number else "left"
+        table.add_column(column.header, footer, justify=justify, overflow="fold", width=widths[i])
     for row in rows:
         table.add_row(*row)
     return table
@@ -103,4 +156,4 @@ def _text(value: Cell) -> str:
         case int():
             return f"{value:,}"
         case _:
-            return value
+            return with_config(value)

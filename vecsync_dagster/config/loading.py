@@ -15,7 +15,15 @@ from vecsync_dagster.config.values import trimmed
 from vecsync_dagster.config.yaml_text import KeyPath, parse_yaml
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["ENVIRONMENT", "RETRY_ENVIRONMENT", "find_config", "load_config", "parse_config", "validate_config"]
+__all__ = [
+    "DEFAULT",
+    "ENVIRONMENT",
+    "RETRY_ENVIRONMENT",
+    "find_config",
+    "load_config",
+    "parse_config",
+    "validate_config",
+]
 
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "SYNC_MODE": ("sync", "mode"),
@@ -41,6 +49,9 @@ RETRY_ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
 """The same for the retry worker, by the names that deployments of its predecessor have: `_MS` are milliseconds."""
 
 
+DEFAULT = Path("vecsync.yaml")
+
+
 def find_config(explicit: Path | None = None) -> Path:
     """`--config`, else VECSYNC_CONFIG, else ./vecsync.yaml. Raises ConfigError where there is none."""
     variable = trimmed(os.environ.get("VECSYNC_CONFIG", ""))
@@ -49,13 +60,12 @@ def find_config(explicit: Path | None = None) -> Path:
         if not named.is_file():
             raise ConfigError(f"{named}: no such configuration file", file=str(named))
         return named
-    default = Path("vecsync.yaml")
-    if not default.is_file():
+    if not DEFAULT.is_file():
         raise ConfigError(
             "no vecsync.yaml in this folder; give one with --config FILE or VECSYNC_CONFIG, "
             "or run `vecsync demo` to get one to start from"
         )
-    return default
+    return DEFAULT
 
 
 def load_config(path: Path) -> Config:

@@ -159,13 +159,24 @@ def _located(inspector: Inspector, entity: EntityConfig, entity_name: str) -> tu
         if (place is None or place in inspector.get_schema_names()) and inspector.has_table(wanted, place):
             return wanted, place
     within = schema if name and schema in inspector.get_schema_names() else None
-    there = sorted([*inspector.get_table_names(within), *inspector.get_view_names(within)])
+    there = _relations(inspector, within)
+    if not there and within is None:
+        # All of them may be in schemas that are not searched.
+        there = [f"{place}.{one}" for place in _own_schemas(inspector) for one in _relations(inspector, place)]
     raise SourceRejected(
         f"entities.{entity_name}.table: there is no table or view {entity.table!r}"
         f"{_instead(candidates[-1][0], there)}; there are{f' in schema {within}' if within else ''}: {_listed(there)}",
         entity=entity_name,
         table=entity.table,
     )
+
+
+def _relations(inspector: Inspector, schema: str | None) -> list[str]:
+    return sorted([*inspector.get_table_names(schema), *inspector.get_view_names(schema)])
+
+
+def _own_schemas(inspector: Inspector) -> list[str]:
+    return sorted(name for name in inspector.get_schema_names() if not name.startswith(("pg_", "information_schema")))
 
 
 def _missing_column(entity: EntityConfig, key: str, wanted: str, there: Sequence[str]) -> SourceRejected:

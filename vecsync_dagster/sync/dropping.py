@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vecsync_dagster.errors import ConfigError, StoreRejected, VecsyncError
+from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.stores.base import GLOBAL, Droppable
 from vecsync_dagster.sync.forgetting import forget_tenant
@@ -66,7 +66,7 @@ def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
 
 
 def leaving(workspace: Workspace, collection: str) -> Leaving:
-    """What `drop` would remove. Raises ConfigError for a collection that neither the ledger nor a store knows."""
+    """What `drop` would remove. Raises NotFound for a collection that neither the ledger nor a store knows."""
     known = workspace.ledger.collections()
     stores: dict[str, int] = {}
     unreachable: dict[str, str] = {}
@@ -80,7 +80,7 @@ def leaving(workspace: Workspace, collection: str) -> Leaving:
     owners = [entity for entity, one in known if one == collection]
     if not owners and not stores and not unreachable:
         names = ", ".join(sorted({one for _, one in known})) or "none"
-        raise ConfigError(
+        raise NotFound(
             f"no collection {collection!r} in the ledger or a store; the ledger knows: {names}", collection=collection
         )
     entities = workspace.config.entities

@@ -15,7 +15,7 @@ from types import TracebackType
 from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import build_chain
-from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
@@ -82,18 +82,18 @@ class Workspace:
         return RejectionLog(self.config.state_folder / "invalid_records.jsonl")
 
     def entity(self, name: str) -> EntityConfig:
-        """Raises ConfigError that lists the entities for a name that is none of them."""
+        """Raises NotFound that lists the entities for a name that is none of them."""
         if name not in self.config.entities:
-            raise ConfigError(f"no entity {name!r}; there are: {', '.join(self.config.entities)}", entity=name)
+            raise NotFound(f"no entity {name!r}; there are: {', '.join(self.config.entities)}", entity=name)
         return self.config.entities[name]
 
     def owner_of(self, collection: str) -> str:
-        """The entity that feeds a collection. Raises ConfigError that lists the collections otherwise."""
+        """The entity that feeds a collection. Raises NotFound that lists the collections otherwise."""
         for name, entity in self.config.entities.items():
             if collection in entity.collections:
                 return name
         known = [c for entity in self.config.entities.values() for c in entity.collections]
-        raise ConfigError(f"no collection {collection!r}; there are: {', '.join(known)}", collection=collection)
+        raise NotFound(f"no collection {collection!r}; there are: {', '.join(known)}", collection=collection)
 
     def source(self, entity: str) -> Source:
         if entity not in self._sources:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vecsync_dagster_tests.cli.program import vecsync
+from vecsync_dagster_tests.cli.program import start, vecsync
 
 GROUPS = {"ledger": "rebuild", "alerts": "list"}
 COMMANDS = (
@@ -16,10 +16,12 @@ COMMANDS = (
     "sync",
     "watch",
     "status",
+    "invalid",
     "retry",
     "search",
     "check",
     "reconcile",
+    "drop",
     "migrate",
     "export",
     "tenants",
@@ -57,6 +59,59 @@ def test_wrong_usage_exits_with_2() -> None:
     """Options that do not exist are wrong usage, not a failure."""
     assert vecsync("status", "--nonsense").code == 2
     assert vecsync("nonsense").code == 2
+
+
+def test_a_flag_is_shown_by_its_name_alone() -> None:
+    """`--full` takes no value: no type stands behind it; an option that takes one says which."""
+    shown = [line.strip("│ ").split() for line in vecsync("sync", "--help").out.splitlines() if "--" in line]
+    following = {line[0]: line[1] for line in shown if line[0].startswith("--")}
+    assert (following["--full"], following["--dry-run"], following["--tenant"]) == ("Read", "Say", "ID")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "--entity", "materials", "--id", "404"],
+        ["status", "--tenant", "nobody"],
+        ["invalid", "--tenant", "nobody"],
+        ["invalid", "--collection", "nothing"],
+        ["export", "--tenant", "nobody"],
+        ["retry", "--entity", "materials", "--id", "404"],
+        ["sync", "materials", "--id", "404", "--no-record"],
+        ["search", "paint", "--tenant", "global", "--collection", "nothing"],
+        ["reconcile", "--entity", "nothing"],
+        ["tenants", "--entity", "nothing"],
+        ["ledger", "rebuild", "--collection", "nothing"],
+        ["drop", "nothing"],
+    ],
+)
+def test_a_name_or_an_id_that_nothing_has_exits_with_2(asked: Path, words: list[str]) -> None:
+    """In every command it is wrong usage, and said by its name."""
+    ran = vecsync(*words, "--config", asked)
+    assert ran.code == 2
+    assert f"NOT_FOUND: no {'record' if '404' in words else 'tenant' if 'nobody' in words else ''}" in ran.err
+
+
+def test_a_reader_who_has_seen_enough_is_no_failure(asked: Path) -> None:
+    """`vecsync export | head -1`: what nobody reads is not written, and the command ends with 0."""
+    with start("export", "--config", asked) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        err = "" if process.stderr is None else process.stderr.read()
+        assert (process.wait(60), "Traceback" in err) == (0, False)
+
+
+def test_a_suggested_command_names_the_configuration_in_use(asked: Path, tmp_path: Path) -> None:
+    """What a message tells to run works as it stands: with the --config that was given."""
+    never_synced = tmp_path / "vecsync.yaml"
+    never_synced.write_text(asked.read_text().replace("./state", "./elsewhere"))
+    ran = vecsync("search", "paint", "--tenant", "global", "--collection", "works", "--config", never_synced)
+    assert f"`vecsync sync all --collection works --config {never_synced}`" in ran.err
+
+
+def test_check_says_where_the_ledger_is(asked: Path) -> None:
+    """The file, or the URL without its password."""
+    assert str(asked.parent / "state" / "ledger.sqlite") in "".join(vecsync("check", "--config", asked).out.split())
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:

@@ -165,10 +165,11 @@ def test_one_source_that_is_down_does_not_stop_the_others(config: Path, synced: 
     ],
 )
 def test_a_name_that_does_not_exist_lists_those_that_do(asked: Path, arguments: list[str], message: str) -> None:
-    """Unknown entities, collections and tenants are an error that says what there is, exit code 1."""
+    """Unknown entities, collections and tenants are wrong usage: the message says what there is and in which file."""
     ran = vecsync("sync", *arguments, "--no-record", "--config", asked)
-    assert ran.code == 1
-    assert ran.err.startswith("error: CONFIG_ERROR: ")
+    assert ran.code == 2
+    assert ran.err.startswith("error: NOT_FOUND: ")
+    assert ran.err.endswith(f" ({asked})\n")
     assert message in ran.err
 
 
