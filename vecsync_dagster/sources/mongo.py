@@ -20,7 +20,7 @@ from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
 from vecsync_dagster.sources.mongo_connection import Connection
-from vecsync_dagster.sources.mongo_dotted import Named, any_has, dotted
+from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
 from vecsync_dagster.sources.mongo_keys import field_of, is_own, with_keys
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
@@ -174,8 +174,10 @@ class MongoDbSource:
         if not names:
             return plain
         with self._reading("looking fields with a dot up") as collection:
-            any_has(collection, names[0], self._entity_name, among=1)  # whether the server can tell at all
-            flat = [name for name in dotted(plain.asked) if any_has(collection, name, self._entity_name)]
+            if not takes_names(collection):
+                refuse_flat(collection, names, self._entity_name)
+                return plain
+            flat = flat_names(collection, dotted(plain.asked))
         return Queries(self._entity, Named(names, flat))
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 MongoDB's own queries, sorting and projections know the path alone. So a pipeline takes the value of the field out, into
 a field of its own without a dot, and the conditions ask for both. That costs the index: it is done for names of queries
-only where some document has such a field.
+only where some document has such a field. Before MongoDB 5.0 a name is the path alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from pymongo.errors import OperationFailure
 
 from vecsync_dagster.errors import SourceRejected
 
-__all__ = ["Named", "any_has", "dotted", "exact"]
+__all__ = ["Named", "dotted", "exact", "flat_names", "refuse_flat", "takes_names"]
 
 Document = dict[str, Any]
 _UNKNOWN = {15999, 168, 31325, 238, 304}  # an operator that the server does not have
+_LOOKED_AT = 10_000  # documents at either end, by the server
+_READ = 1000  # the same, whole
 
 
 def dotted(names: Iterable[str]) -> tuple[str, ...]:
@@ -34,22 +36,47 @@ def exact(name: str) -> Document:
     return {"$getField": {"$literal": name}}
 
 
-def any_has(collection: Collection[Document], name: str, entity: str, *, among: int = 0) -> bool:
-    """Whether any document (`among`: any of the first ones) has a field of this very name. Raises SourceRejected where
-    the server cannot tell."""
-    first = [{"$limit": among}] * bool(among)
-    look: list[Document] = [*first, {"$project": {"_id": 0, "it": exact(name)}}, {"$match": {"it": {"$exists": True}}}]
+def takes_names(collection: Collection[Document]) -> bool:
+    """Whether the server can look up a field by its very name: MongoDB 5.0 can. Others know the path alone."""
     try:
-        return next(iter(collection.aggregate([*look, {"$limit": 1}], allowDiskUse=True)), None) is not None
+        collection.aggregate([{"$limit": 1}, {"$project": {"_id": 0, "it": exact("a.b")}}]).close()
     except OperationFailure as error:
         if error.code not in _UNKNOWN:
             raise
-        raise SourceRejected(
-            f"entities.{entity}: {name!r} has a dot, and this server cannot look such a field up; it takes MongoDB 5.0 "
-            f"($getField, {error.code})",
-            entity=entity,
-            field=name,
-        ) from None  # the driver's text may quote a document
+        return False
+    return True
+
+
+def flat_names(collection: Collection[Document], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names that are a field's own in any of the first and last documents. Not all are looked at: where
+    none has such a field, that would be a scan of the collection for each run."""
+    if not names:
+        return ()
+    taken = {f"f{number}": exact(name) for number, name in enumerate(names)}
+    stages: list[Document] = [
+        {"$limit": _LOOKED_AT},
+        {"$project": {"_id": 0, **taken}},
+        {"$group": {"_id": {alias: {"$type": f"${alias}"} for alias in taken}}},
+    ]
+    found = [group["_id"] for order in (1, -1) for group in collection.aggregate([{"$sort": {"_id": order}}, *stages])]
+    return tuple(
+        name for name, alias in zip(names, taken, strict=True) if any(kinds[alias] != "missing" for kinds in found)
+    )
+
+
+def refuse_flat(collection: Collection[Document], names: Sequence[str], entity: str) -> None:
+    """For a server that does not take names. Raises SourceRejected if one of the first or last documents has a field
+    of such a name: its value could not be read."""
+    for order in (1, -1):
+        for document in collection.find(sort=[("_id", order)], limit=_READ):
+            for name in names:
+                if name in document:
+                    raise SourceRejected(
+                        f"entities.{entity}: {name!r} is the name of a field with a dot, and this server can look up "
+                        "no such field; it takes MongoDB 5.0 ($getField)",
+                        entity=entity,
+                        field=name,
+                    )
 
 
 class Named:
