@@ -9,7 +9,7 @@ from psycopg import pq
 from sqlalchemy import URL
 
 from vecsync_dagster.errors import ConfigError
-from vecsync_dagster.url_options import refuse_unknown, wrong_value
+from vecsync_dagster.url_options import refuse_unencoded, refuse_unknown, wrong_value
 
 __all__ = ["check_postgres_url"]
 
@@ -35,6 +35,7 @@ _PORTS: Final = range(1, 65536)
 
 def check_postgres_url(written: str, url: URL, *, key: str) -> None:
     """`written` is the text that `url` was parsed from. Raises ConfigError with `key` and the option, never a value."""
+    refuse_unencoded((url.host or "") + (url.database or "" if url.password else ""), key=key)
     valid = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     refuse_unknown("PostgreSQL", written, url.query, valid, key=key)
     for option, value in url.query.items():

@@ -1,4 +1,4 @@
-"""Options behind the `?` of a database's URL: one that does not exist is named, no value ever is: it may be secret."""
+"""What may be wrong with a database's URL, without a part of it that may be secret: of an option its name alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from collections.abc import Collection, Iterable
 
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["refuse_unknown", "wrong_value"]
+__all__ = ["refuse_unencoded", "refuse_unknown", "wrong_value"]
 
 _SAME = {"ssl": "sslmode"}
 """What other drivers call an option, where its name is not close enough."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}")
+
+
+def refuse_unencoded(behind: str, *, key: str) -> None:
+    """Raises ConfigError where what is `behind` the user's @ holds another: the rest of a password that nobody
+    encoded would be shown as the host or the database."""
+    if "@" in behind:
+        raise ConfigError(
+            f"{key}: percent-encode special characters of the URL's user and password (@ is %40, / is %2F)", key=key
+        )
 
 
 def refuse_unknown(product: str, url: str, given: Iterable[str], valid: Collection[str], *, key: str) -> None:

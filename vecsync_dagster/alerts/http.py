@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
 import httpx
 
 from vecsync_dagster.errors import AlertRefused, AlertUnsent
+from vecsync_dagster.request_logs import urls_unlogged
 
 __all__ = ["post"]
 
-_posting: ContextVar[bool] = ContextVar("posting", default=False)
 _LATER: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def post(channel: str, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> None:
     """Send `body`. Raises AlertUnsent where another attempt may help, else AlertRefused."""
     try:
-        with _urls_unlogged(), httpx.Client(timeout=timeout_s) as client:
+        with urls_unlogged(), httpx.Client(timeout=timeout_s) as client:
             status, wait = _status(client, url, body, headers)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise AlertRefused(f"alerts.{channel}: its URL is none", channel=channel) from None
@@ -39,21 +36,3 @@ def _status(client: httpx.Client, url: str, body: bytes, headers: Mapping[str, s
     with client.stream("POST", url, content=body, headers={"Content-Type": "application/json", **headers}) as answer:
         wait = answer.headers.get("Retry-After", "")
         return answer.status_code, float(wait) if wait.isdecimal() else None
-
-
-@contextmanager
-def _urls_unlogged() -> Iterator[None]:
-    """httpx logs each request with its URL, in the thread that sends it."""
-    mine = _posting.set(True)
-    try:
-        yield
-    finally:
-        _posting.reset(mine)
-
-
-def _not_ours(record: logging.LogRecord) -> bool:
-    return not _posting.get()
-
-
-# For good: one that is taken away at the end of a post is missing for another that is still under way.
-logging.getLogger("httpx").addFilter(_not_ours)

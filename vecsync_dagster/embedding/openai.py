@@ -26,6 +26,7 @@ from vecsync_dagster.errors import (
     EmbeddingUnavailable,
     VecsyncError,
 )
+from vecsync_dagster.http_url import split_http_url
 from vecsync_dagster.space import Space
 
 if TYPE_CHECKING:
@@ -181,4 +182,6 @@ class OpenAIProvider:
 
     def _base_url(self) -> str:
         # Given explicitly: the client would otherwise follow OPENAI_BASE_URL, which our configuration does not name.
-        return _BASE_URL if self._config.base_url is None else resolve(self._config.base_url, "base_url")
+        if self._config.base_url is None:
+            return _BASE_URL
+        return split_http_url(resolve(self._config.base_url, "base_url"), key="base_url", example=_BASE_URL).geturl()

@@ -26,6 +26,7 @@ from vecsync_dagster.embedding.openai_dialect import Form, dialect_of, may_be_th
 from vecsync_dagster.embedding.openai_errors import mapped, retry_wait
 from vecsync_dagster.embedding.vectors import check_vectors
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, EmbeddingUnavailable, VecsyncError
+from vecsync_dagster.request_logs import urls_unlogged
 
 __all__ = ["Remote"]
 
@@ -159,7 +160,10 @@ class Remote:
         async with self._rate:
             try:
                 # Not `embeddings.create`: it always asks for base64 where no format is named.
-                response = await self._client.post("/embeddings", cast_to=httpx2.Response, body=self._body(form, texts))
+                with urls_unlogged():
+                    response = await self._client.post(
+                        "/embeddings", cast_to=httpx2.Response, body=self._body(form, texts)
+                    )
             except APIStatusError as error:
                 # Not chained: a server's message may repeat the text or a part of the key.
                 raise mapped(error, self._config.model, self._config.api_key.env) from None

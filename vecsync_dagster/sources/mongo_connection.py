@@ -21,7 +21,7 @@ from pymongo.read_concern import ReadConcern
 from vecsync_dagster.config.models import MongoSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected
 from vecsync_dagster.sources.mongo_errors import REFUSED, translated
-from vecsync_dagster.url_options import refuse_unknown, wrong_value
+from vecsync_dagster.url_options import refuse_unencoded, refuse_unknown, wrong_value
 
 __all__ = ["Connection"]
 
@@ -32,6 +32,7 @@ Document = dict[str, Any]
 
 def _check_options(url: str, key: str) -> None:
     """pymongo only warns, with the value. Raises ConfigError that names the option alone."""
+    refuse_unencoded(url.partition("?")[0].partition("://")[2].partition("/")[2], key=key)
     options = re.split("[&;]", url.partition("?")[2])
     given = [option.partition("=")[0] for option in options if option]
     valid = common.URI_OPTIONS_VALIDATOR_MAP

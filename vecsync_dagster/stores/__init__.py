@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.http_url import DEFAULT_PORTS, split_http_url
 from vecsync_dagster.stores.base import GLOBAL, RESERVED_KEYS, Hit, Point, StoredPoint, VectorStore
 
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import StoreConfig
 
 __all__ = ["GLOBAL", "RESERVED_KEYS", "Hit", "Point", "StoredPoint", "VectorStore", "build_store"]
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def build_store(config: StoreConfig, *, key: str, path_of: Callable[[str], Path]) -> VectorStore:
@@ -54,15 +51,8 @@ def _server(config: StoreConfig, key: str) -> VectorStore:
 
 
 def _address(url: str, key: str) -> str:
-    """The URL with its port, that of http or https where it has none: the client would take 6333. The error repeats
-    nothing of it, because it may carry a password."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"{key}: not a server's URL; write one like http://localhost:6333", key=key)
+    """The URL with its port, that of http or https where it has none: the client would take 6333."""
+    parts = split_http_url(url, key=key, example="http://localhost:6333")
     if parts.port is None:
-        parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_PORTS[parts.scheme]}")
+        parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{DEFAULT_PORTS[parts.scheme]}")
     return parts.geturl()

@@ -12,6 +12,7 @@ import stamina
 from qdrant_client import QdrantClient, models
 
 from vecsync_dagster.errors import StoreTimeout
+from vecsync_dagster.request_logs import urls_unlogged
 from vecsync_dagster.stores.qdrant_common import SERVICE
 from vecsync_dagster.stores.qdrant_errors import LONGEST_WAIT_S, backoff, translated
 
@@ -64,7 +65,7 @@ class Connection:
 
     def once(self, action: str, use: Callable[[QdrantClient], T]) -> T:
         """A single attempt."""
-        with translated(action):
+        with translated(action), urls_unlogged():
             return use(self._client())
 
     def _client(self) -> QdrantClient:

@@ -8,6 +8,8 @@ import logging
 import re
 import socket
 import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from vecsync_dagster.alerts import KnownAlert, build_channels
 from vecsync_dagster.alerts.base import Channel
+from vecsync_dagster.alerts.http import post
 from vecsync_dagster.alerts.message import Message, run_message
 from vecsync_dagster.config.alerts import AlertsConfig
 from vecsync_dagster.errors import AlertRefused, AlertUnsent, ConfigError
@@ -152,6 +155,20 @@ def test_the_secret_url_is_never_logged(slack: Inbox, caplog: pytest.LogCaptureF
     slack.fail(503)
     channel(**slack_config()).send(MESSAGE)
     assert slack.posts
+    assert "s3cr3t" not in caplog.text
+
+
+def test_posts_that_overlap_log_no_url(slack: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A post that ends uncovers no URL of one that is still under way in another thread."""
+    caplog.set_level(logging.DEBUG)
+    slack.until["/services/s3cr3t/slow"] = done = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(post, "webhook", f"{slack.url}/slow", b"", {}, 20)
+        channel(**slack_config()).send(MESSAGE)
+        assert not slow.done()
+        done.set()
+        slow.result(20)
+    assert len(slack.posts) == 2
     assert "s3cr3t" not in caplog.text
 
 

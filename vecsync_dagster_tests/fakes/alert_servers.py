@@ -43,11 +43,13 @@ class Post:
 
 
 class Inbox:
-    """`posts`: what was taken. `refused`: how many were not. The body of an error repeats the request's path."""
+    """`posts`: what was taken. `refused`: how many were not. The body of an error repeats the request's path.
+    `until`: what a post to this path waits for before it is answered."""
 
     def __init__(self) -> None:
         self.posts: list[Post] = []
         self.refused = 0
+        self.until: dict[str, threading.Event] = {}
         self._faults: deque[tuple[int, str | None]] = deque()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
@@ -84,6 +86,8 @@ def _handler(inbox: Inbox) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if wait := inbox.until.get(self.path):
+                wait.wait(10)
             status, retry_after = inbox.take(Post(self.path, dict(self.headers), body))
             if not status:
                 self.close_connection = True
