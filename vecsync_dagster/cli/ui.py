@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -21,7 +24,11 @@ from vecsync_dagster.errors import ConfigError
 
 __all__ = ["ui"]
 
-GRACE_S = 20.0  # Dagster ends in a second or two; on a very busy machine it may hang
+GRACE_S = 2.0
+"""For Dagster's processes to end by themselves. Nothing is lost with those that do not: a sync that is killed goes on
+with the next run."""
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
+_QUIET = "ignore:Function `dev_command` is superseded"
 
 
 def ui(
@@ -42,7 +49,9 @@ def ui(
     _require_free(host, port)
     home = prepare_instance(settings)
     output.note(f"Dagster's UI: http://{host}:{port} (it takes a few seconds to start; Ctrl-C ends it)")
-    raise typer.Exit(_run(_command(host, port), _environment(file, home)))
+    code = _run(_command(host, port), _environment(file, home))
+    sys.stderr.flush()
+    os._exit(code)  # taking down all that Dagster has imported takes longer than the rest
 
 
 def _command(host: str, port: int) -> list[str]:
@@ -50,7 +59,8 @@ def _command(host: str, port: int) -> list[str]:
 
 
 def _environment(config: Path, home: Path) -> dict[str, str]:
-    return {**os.environ, "DAGSTER_HOME": str(home), "VECSYNC_CONFIG": str(config)}
+    warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _QUIET]))
+    return {**os.environ, "DAGSTER_HOME": str(home), "VECSYNC_CONFIG": str(config), "PYTHONWARNINGS": warnings}
 
 
 def _require_free(host: str, port: int) -> None:
@@ -71,7 +81,12 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     """Run until it ends. It has its own session, so that a signal reaches it once: through us; and so that all
     of it can be ended if it does not end by itself."""
     asked_at: float | None = None
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:  # noqa: S603 (our own words)
+    pipe = None if sys.stderr.isatty() else subprocess.PIPE
+    with subprocess.Popen(  # noqa: S603 (our own words)
+        command, env=environment, start_new_session=True, stdout=pipe, stderr=subprocess.STDOUT if pipe else None
+    ) as process:
+        if process.stdout is not None:
+            threading.Thread(target=_copy_plain, args=(process.stdout,), daemon=True).start()
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
             nonlocal asked_at
@@ -81,12 +96,25 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         with handled(pass_on, signal.SIGINT, signal.SIGTERM):
             while (code := _ended(process)) is None:
                 if asked_at is not None and time.monotonic() > asked_at + GRACE_S:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    _end_all(process.pid)
+        _end_all(process.pid)  # code servers stay up to a minute longer than who started them
     return INTERRUPTED if asked_at is not None else min(abs(code), 1)
+
+
+def _end_all(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _copy_plain(lines: IO[bytes]) -> None:
+    """Dagster colours its log wherever it goes; in a file or a pipe the codes are noise."""
+    for line in lines:
+        sys.stderr.buffer.write(_COLOURS.sub(b"", line))
+        sys.stderr.buffer.flush()
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:
     try:
-        return process.wait(timeout=0.5)
+        return process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
         return None

@@ -14,14 +14,25 @@ __all__ = ["choose", "space_of"]
 _log = logging.getLogger(__name__)
 
 
-def choose(chain: Sequence[EmbeddingProvider], pinned: Space | None, collection: str) -> EmbeddingProvider:
+def choose(
+    chain: Sequence[EmbeddingProvider], pinned: Space | None, collection: str, *, planning: bool = False
+) -> EmbeddingProvider:
     """The provider for `collection`. A collection that is pinned to a space never gets another one's vectors.
 
     Without a pin: the first provider that is available; EmbeddingMisconfigured, with each one's reason, if
     none is. With a pin: the provider of that space; SpaceMismatch if the chain has none, EmbeddingUnavailable
-    if it cannot be used now (its package, key or model may come back).
+    if it cannot be used now (its package, key or model may come back). `planning`: nothing will be embedded, so that
+    one whose space and price are known may lack its key.
     """
-    provider = _first_available(chain, collection) if pinned is None else _of_space(chain, pinned, collection)
+    try:
+        provider = _first_available(chain, collection) if pinned is None else _of_space(chain, pinned, collection)
+    except (EmbeddingMisconfigured, EmbeddingUnavailable) as error:
+        able = (one for one in chain if (space := _space(one)) is not None and pinned in (None, space))
+        known = next(able, None) if planning else None
+        if known is None:
+            raise
+        _log.warning("estimated only: %s", error)
+        provider = known
     if not provider.semantic:
         _log.warning(
             "collection %s: the vectors of provider %s are NOT semantic: they only find equal words",

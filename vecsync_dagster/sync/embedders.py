@@ -20,13 +20,14 @@ class Embedders:
         self._ledger = ledger
         self._made: dict[int, Embedder] = {}
 
-    def of(self, entity: str, collection: str, *, pin: bool) -> Embedder:
+    def of(self, entity: str, collection: str, *, pin: bool, planning: bool = False) -> Embedder:
         """The embedder of a collection's space; with `pin` the space of a new collection is fixed for good.
+        `planning`: nothing will be embedded.
 
         Raises SpaceMismatch, EmbeddingUnavailable or EmbeddingMisconfigured.
         """
         pinned = self._ledger.space_of(collection)
-        provider = choose(self._chain, pinned, collection)
+        provider = choose(self._chain, pinned, collection, planning=planning)
         if pinned is None and pin:
             pinned = self._ledger.pin_space(entity, collection, provider.space)
             provider = choose(self._chain, pinned, collection)

@@ -210,7 +210,7 @@ def _open(
     try:
         with contained(f"{name} of {job.tenant}: opening store and provider"):
             writing = job.options.depth != "plan"
-            embedder = job.embedders.of(job.name, name, pin=writing)
+            embedder = job.embedders.of(job.name, name, pin=writing, planning=job.options.dry_run)
             unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     except VecsyncError as error:
         return job.result(name, Figures(), error=error)

@@ -70,6 +70,15 @@ def test_nothing_is_available(no_key: OpenAIConfig, no_model: LocalConfig) -> No
         assert part in str(caught.value)
 
 
+def test_a_plan_needs_no_key(no_key: OpenAIConfig, no_model: LocalConfig) -> None:
+    """An estimate is made with the provider whose space and price are known; one that cannot say its space is none."""
+    chain = chain_of(no_model, no_key)
+    for pinned in (None, chain[1].space):
+        assert choose(chain, pinned, "materials", planning=True) is chain[1]
+    with pytest.raises(EmbeddingMisconfigured):
+        choose(chain[:1], None, "materials", planning=True)
+
+
 def test_a_pin_is_stronger_than_the_order(make_openai: MakeOpenAI) -> None:
     """A collection stays with its space although an earlier provider of the chain is available now."""
     openai = make_openai()
