@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["private_file", "private_folder", "restrict_umask", "user_umask"]
+__all__ = ["private_contents", "private_file", "private_folder", "restrict_umask", "user_umask"]
 
 _log = logging.getLogger(__name__)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -50,12 +50,15 @@ def private_folder(path: Path) -> None:
     if status.st_uid != os.geteuid():
         _log.warning("%s can be read by others, and belongs to another user: run `chmod -R go= %s`", path, path)
         return
-    for inner, _, files in os.walk(path):
-        for file in files:
-            _tighten(Path(inner, file))
-        if Path(inner) != path:
-            _tighten(Path(inner))
+    private_contents(path)
     path.chmod(status.st_mode & ~_OTHERS & 0o7777)  # last: until then the next run looks again
+
+
+def private_contents(folder: Path) -> None:
+    """Tighten all that is in `folder`: somebody else's code may have made it, with the umask. Raises OSError."""
+    for inner, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _tighten(Path(inner, name))
 
 
 def private_file(path: Path) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vecsync_dagster.errors import OutputUnwritable, StoreLocked, StoreRejected
-from vecsync_dagster.private import private_file, private_folder
+from vecsync_dagster.private import private_contents, private_file, private_folder
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.qdrant_common import SERVICE
 
@@ -84,6 +84,8 @@ class Folder:
         try:
             with writing(self.path):
                 (self.path / "holder.json").unlink(missing_ok=True)
+                for alias in self._aliases.values():
+                    private_contents(self.path / alias.physical)
         finally:
             self._lock.release()
 

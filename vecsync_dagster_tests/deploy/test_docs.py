@@ -15,7 +15,7 @@ from vecsync_dagster_tests.cli.program import vecsync, write_hash_demo
 DOCS = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
 RESTORED, LOST = (
     [line.split("#")[0].split()[1:] for line in block.splitlines()]
-    for block in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
+    for block in re.findall(r"^```sh\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 )
 
 
