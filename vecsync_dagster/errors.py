@@ -128,9 +128,11 @@ class ValidationFailed(Terminal):
 
 
 class EmbeddingRejected(Terminal):
-    """The provider refuses a text. `index` is its position in the call, where the provider said so."""
+    """The provider refuses a text. `index` is its position in the call, where the provider said so; `api_calls`: how
+    many requests it took to know."""
 
     default_code = "EMBEDDING_REJECTED"
+    api_calls: int = 1
 
 
 class EmbeddingMisconfigured(Terminal):

@@ -151,7 +151,7 @@ class Embedder:
                 for positions, part in self._parts([texts[key] for key in group]):
                     self._keep([group[position] for position in positions], part, call)
             except EmbeddingRejected as error:
-                call.api_calls += 1
+                call.api_calls += error.api_calls
                 left = [key for key in group if key not in call.outcomes]
                 if len(left) == 1:
                     call.outcomes[left[0]] = error

@@ -125,7 +125,11 @@ class OpenAIProvider:
             for future in sent:
                 future.cancel()
         if errors:
-            raise next((error for error in errors if not isinstance(error, EmbeddingRejected)), errors[0])
+            rejected = [error for error in errors if isinstance(error, EmbeddingRejected)]
+            if len(rejected) < len(errors):
+                raise next(error for error in errors if error not in rejected)
+            rejected[0].api_calls = sum(error.api_calls for error in rejected)
+            raise rejected[0]
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         prepared = self._prepare(self._config.query_prefix, text)

@@ -6,14 +6,18 @@ Found out once and remembered for the process: which form a request may have, an
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, VecsyncError
 
 __all__ = ["Dialect", "Form", "dialect_of", "may_be_the_form"]
+
+
+_HOPELESS_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,14 @@ class _Refused:
 
 class Dialect:
     """`form` is the one to use; `proven`: the server answered a request of this form. `most_texts` of a request, or
-    None where no limit was met."""
+    None where no limit was met. `finding` is held by the one request that tries the forms, of all threads."""
 
     def __init__(self, sends_dimensions: bool) -> None:
         self.form = Form(dimensions=sends_dimensions)
         self.proven = False
         self.most_texts: int | None = None
+        self.finding = threading.Lock()
+        self._hopeless_until = 0.0
         self._lock = threading.Lock()
         # A few: what is not explained by then never is.
         self._refused: deque[_Refused] = deque(maxlen=32)
@@ -51,10 +57,18 @@ class Dialect:
             for encoding in ("base64", "float", None):
                 yield Form(encoding, dimensions)
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether no form was answered a moment ago: each partition of a run would ask for all of them again."""
+        return time.monotonic() < self._hopeless_until
+
+    def gave_up(self) -> None:
+        self._hopeless_until = time.monotonic() + _HOPELESS_S
+
     def accepted(self, form: Form, texts: Sequence[str]) -> None:
         """A request was answered. Where all texts of a refused one were answered in smaller ones, it had too many."""
         with self._lock:
-            self.form, self.proven = form, True
+            self.form, self.proven, self._hopeless_until = form, True, 0.0
             if not self._refused:
                 return
             hashes = {hash(text) for text in texts}

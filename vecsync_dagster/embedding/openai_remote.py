@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import anyio
 import httpx2
@@ -33,7 +34,16 @@ __all__ = ["Remote"]
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 60.0
+_LOOK_AGAIN_S = 0.02
 _PROBE = "vecsync"
+
+
+@dataclass(slots=True)
+class _Spent:
+    """What one request for texts took, with those that were refused, tried again, or asked for a short text alone."""
+
+    api_calls: int = 0
+    tokens: int = 0
 
 
 class Remote:
@@ -49,7 +59,6 @@ class Remote:
             timeout=httpx2.Timeout(config.timeout_s, connect=min(_CONNECT_TIMEOUT_S, config.timeout_s)),
         )
         self._dialect = dialect_of(base_url, config.model, config.dimensions)
-        self._finding = anyio.Lock()
         self._slots = anyio.CapacityLimiter(config.parallel_requests)
         self._rate = AsyncLimiter(config.requests_per_minute, 60)
         self._lock = threading.Lock()
@@ -93,33 +102,39 @@ class Remote:
         self._stack.close()
 
     async def _embed(self, texts: list[str], tokens: int) -> Embedded:
+        spent = _Spent()
         async with self._slots:
             try:
-                return await self._in_any_form(texts, tokens)
-            except EmbeddingRejected:
+                vectors = await self._in_any_form(texts, tokens, spent)
+            except EmbeddingRejected as error:
                 self._dialect.refused(texts)
+                error.api_calls = spent.api_calls
                 raise
+        return Embedded(vectors, spent.tokens, spent.api_calls)
 
-    async def _in_any_form(self, texts: list[str], tokens: int) -> Embedded:
+    async def _in_any_form(self, texts: list[str], tokens: int, spent: _Spent) -> NDArray[np.float32]:
         form = self._dialect.form
         try:
-            return await self._in_form(form, texts, tokens)
+            return await self._in_form(form, texts, tokens, spent)
         except (EmbeddingRejected, EmbeddingMisconfigured) as error:
             if not may_be_the_form(error, form):
                 raise
-            other = await self._find_form(error, form)
+            other = await self._find_form(error, form, spent)
             if other == form:
                 raise
-        return await self._in_form(other, texts, tokens)
+        return await self._in_form(other, texts, tokens, spent)
 
-    async def _find_form(self, error: VecsyncError, refused: Form) -> Form:
+    async def _find_form(self, error: VecsyncError, refused: Form, spent: _Spent) -> Form:
         """The first form in which the server answers a short text; `refused` itself means: it was about the texts."""
-        async with self._finding:
+        # Others that look for it are threads of their own, and this one's loop has more to do than to wait.
+        while not self._dialect.finding.acquire(blocking=False):
+            await anyio.sleep(_LOOK_AGAIN_S)
+        try:
             if self._dialect.proven or self._dialect.form != refused:
                 return self._dialect.form
-            for form in self._dialect.candidates():
+            for form in () if self._dialect.hopeless else self._dialect.candidates():
                 try:
-                    await self._in_form(form, [_PROBE], 1)
+                    await self._in_form(form, [_PROBE], 1, spent)
                 except EmbeddingRejected:
                     continue
                 except EmbeddingMisconfigured as misconfigured:
@@ -127,12 +142,16 @@ class Remote:
                         raise
                     continue
                 return form
+            if not self._dialect.hopeless:
+                self._dialect.gave_up()
+        finally:
+            self._dialect.finding.release()
         settings = "`model`, `base_url`" + (" or `dimensions`" if self._config.dimensions else "")
         raise EmbeddingMisconfigured(
             f"{error}: the server refuses this request with any text; check {settings}", **error.fields
         )
 
-    async def _in_form(self, form: Form, texts: list[str], tokens: int) -> Embedded:
+    async def _in_form(self, form: Form, texts: list[str], tokens: int, spent: _Spent) -> NDArray[np.float32]:
         """Tried again while the error is transient."""
         async for attempt in stamina.retry_context(
             on=retry_wait,
@@ -142,10 +161,11 @@ class Remote:
             wait_max=_LONGEST_WAIT_S,
         ):
             with attempt:
-                body = await self._send(form, texts)
+                body = await self._send(form, texts, spent)
                 vectors, billed = self._read(form, body, len(texts))
                 self._dialect.accepted(form, texts)
-                return Embedded(vectors, tokens if billed is None else billed, attempt.num)
+                spent.tokens += tokens if billed is None else billed
+                return vectors
         raise AssertionError("stamina returns or raises")
 
     def _body(self, form: Form, texts: list[str]) -> dict[str, object]:
@@ -156,8 +176,9 @@ class Remote:
             body["encoding_format"] = form.encoding
         return body
 
-    async def _send(self, form: Form, texts: list[str]) -> bytes:
+    async def _send(self, form: Form, texts: list[str], spent: _Spent) -> bytes:
         async with self._rate:
+            spent.api_calls += 1
             try:
                 # Not `embeddings.create`: it always asks for base64 where no format is named.
                 with urls_unlogged():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from vecsync_dagster.embedding import openai_dialect
 from vecsync_dagster.embedding.cache import Embedder
+from vecsync_dagster.embedding.openai import OpenAIProvider
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected
 from vecsync_dagster_tests.embedding.conftest import KEY, KEY_VARIABLE, MakeOpenAI
 from vecsync_dagster_tests.embedding.memory_cache import MemoryCache
@@ -151,3 +154,62 @@ def test_an_error_with_status_200(make_openai: MakeOpenAI, openai_server: OpenAI
     openai_server.partial = Partial(takes_nothing=True, status=200, body='{"error": "unexpected endpoint"}')
     with pytest.raises(EmbeddingMisconfigured, match="base_url"):
         make_openai().embed_documents(TEXTS)
+
+
+def test_what_it_took_to_find_out_is_counted(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """The refused request, the short texts that were tried and their tokens are a part of the run's figures."""
+    openai_server.partial = Partial(formats=(None,), takes_dimensions=False)
+    embedded = Embedder(make_openai(dimensions=1536), MemoryCache()).embed(TEXTS)
+    assert embedded.api_calls == len(openai_server.requests) == 8
+    assert embedded.tokens == 2 * len(TEXTS) + 1
+    again = Embedder(make_openai(dimensions=1536), MemoryCache()).embed(TEXTS)
+    assert (again.api_calls, again.tokens) == (1, 2 * len(TEXTS))
+
+
+def test_refusals_are_counted(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """Each request that a refused text was in, and those that found out that it was no question of the form."""
+    openai_server.rejects = "secret"
+    embedded = Embedder(make_openai(texts_per_request=2), MemoryCache()).embed([*TEXTS, "secret"])
+    assert isinstance(embedded.outcomes[-1], EmbeddingRejected)
+    assert embedded.api_calls == len(openai_server.requests)
+
+
+def test_many_threads_find_out_once(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """Partitions that begin at once, each with a provider of its own, ask for short texts one time."""
+    openai_server.partial = Partial(formats=(None,))
+
+    def go_on() -> None:
+        openai_server.meet = None
+
+    openai_server.meet = threading.Barrier(4, action=go_on)  # none is refused before all have asked
+    providers = [make_openai() for _ in range(4)]
+
+    def embed(provider: OpenAIProvider) -> int:
+        return provider.embed_documents(TEXTS).api_calls
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = list(pool.map(embed, providers))
+    probes = [request for request in openai_server.requests if request.texts != TEXTS]
+    assert len(probes) == 3  # base64, float, none
+    assert sum(calls) == len(openai_server.requests) == 4 + 3 + 4
+
+
+def test_a_hopeless_server_is_not_asked_for_every_form_again(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next partition's request is refused, and that is the same error; later all forms are tried again."""
+    openai_server.partial = Partial(takes_nothing=True)
+    provider = make_openai(dimensions=1536)
+    messages = []
+    for expected in (7, 1):
+        before = len(openai_server.requests)
+        with pytest.raises(EmbeddingMisconfigured) as caught:
+            provider.embed_documents(TEXTS)
+        messages.append(str(caught.value))
+        assert len(openai_server.requests) == before + expected
+    assert messages[0] == messages[1]
+    monkeypatch.setattr(openai_dialect, "_HOPELESS_S", 0.0)
+    [dialect] = openai_dialect._dialects.values()
+    dialect.gave_up()
+    openai_server.partial = Partial(formats=(None,))
+    assert right(provider.embed_documents(TEXTS).vectors)
