@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 class Records:
     """A batch of records as the source gave them, column by column: the fields that the entity's configuration
     speaks of. `in_json`: those whose values are text that holds JSON. `keys`, `natives`: the columns
-    `identity.KEY_TEXT` and `KEY_NATIVE`, if they are there; they are no part of the record. `tenants`: the tenant's
+    `identity.KEY_TEXT` and `KEY_NATIVE`, if they are there; they are no fields of the record. `tenants`: the tenant's
     field, where it holds JSON."""
 
     columns: dict[str, pa.Array]
@@ -70,8 +70,9 @@ class Records:
         return Records(columns, self.in_json, keys, natives, tenants)
 
     def raw(self) -> list[bytes]:
-        """Each record as bytes that change whenever any of its values does."""
-        return record_bytes([(values, name in self.in_json) for name, values in self.columns.items()])
+        """Each record as bytes that change whenever any of its values does, or the type of its key."""
+        natives = [] if self.natives is None else [(self.natives, False)]
+        return record_bytes([*((values, name in self.in_json) for name, values in self.columns.items()), *natives])
 
     def ids(self, key: Sequence[str], refused: Refused = lambda _, __: None) -> list[str | None]:
         """The id of each record as a document would have it; None where it has no usable one."""

@@ -40,7 +40,7 @@ def write_metadata(
     """One bulk write; a document's id -> what `syncMetadata` is to say, its `collections` above all. A document that
     says so already is not written. Returns how many were."""
     now = datetime.now(UTC)
-    whose = queries.tenant(tenant)
+    whose = both(queries.tenant(tenant), queries.live())  # not an old version that has the key as well
     own = _by_own_key(collection, queries, tenant, metadata) if queries.named.flat else None
     updates = [
         UpdateOne(both(one, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
@@ -66,7 +66,7 @@ def _by_own_key(
 ) -> dict[str, Query]:
     """The documents by their `_id`, for an update cannot ask for a field whose name has a dot."""
     found: dict[str, Query] = {}
-    query = both(queries.among(keys), queries.tenant(tenant))
+    query = both(queries.among(keys), queries.tenant(tenant), queries.live())
     wanted = {**queries.key_projection, "_id": 1}
     for document in queries.named.restored(queries.named.found(collection, query, wanted)):
         key = queries.key(document)

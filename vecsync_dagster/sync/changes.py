@@ -19,6 +19,7 @@ from enum import StrEnum
 
 from vecsync_dagster.documents import Document
 from vecsync_dagster.documents.hashing import attempt_hash
+from vecsync_dagster.identity import differ
 from vecsync_dagster.ledger.base import LedgerRow
 
 __all__ = ["Change", "Kind", "decide"]
@@ -100,6 +101,7 @@ def _kind(
     # One that moved is written whole: its old tenant's run may be changing it just now.
     if row.content_hash != document.content_hash or row.space != space or row.tenant != tenant:
         return Kind.CHANGED
-    if row.payload_hash != document.payload_hash:
+    # The record may have got a key of another type: what is written again has the key with it.
+    if row.payload_hash != document.payload_hash or differ(row.key, document.key):
         return Kind.CHANGED if doubted else Kind.PAYLOAD_ONLY
     return Kind.UNCHANGED

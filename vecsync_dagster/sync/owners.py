@@ -41,7 +41,7 @@ def has_narrow_keys(ledger: Ledger, entity: str, config: EntityConfig) -> bool:
     return False
 
 
-def live(target: Target, source: Source, tenant: str, keys: Iterable[Key]) -> set[Key | tuple[str, str | None]]:
+def live(target: Target, source: Source, tenant: str, keys: Iterable[str]) -> set[Key | tuple[str, str | None]]:
     """Which of these records the source has: their keys, by text alone and with their own notation."""
     cleaner = Cleaner(target.entity, target.config)
     found: set[Key | tuple[str, str | None]] = set()

@@ -39,7 +39,8 @@ class PartitionSync:
     batches themselves are written by the executor's threads.
 
     `error` is the first error of the whole partition; after it nothing more is taken. `spared`: rows that what was
-    read does not have, and that stay, as the source has them again.
+    read does not have, and that stay, as the source has them again. `unmet`: ids that a tombstone called gone, and that
+    a live record has which this run has not met.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class PartitionSync:
             target.entity, target.collection, target.tenant
         )
         self.spared = 0
+        self.unmet: list[str] = []
         self._seen = BitMap64()
         self._run_id = run_id
         self._retry_permanent = retry_permanent
@@ -366,15 +368,20 @@ class PartitionSync:
     # -- removing ----------------------------------------------------------------------------------
 
     def _bury(self, tombstones: Sequence[str]) -> None:
-        """Remove rows that the source itself says are gone."""
+        """Remove rows that the source itself says are gone. It says so of one of its rows: where it keeps old versions,
+        another one of the same id may be live."""
         if not tombstones:
             return
         t = self.target
         gone = {self._document_id(key): key for key in tombstones}
-        absent = self._gone(gone)
-        rows = t.ledger.rows(t.entity, t.collection, [i for i in gone if i in absent], self.started_at)
+        rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
         # A record whose id has the same text, but is of another type, is another record.
-        same = [i for i, row in rows.items() if not differ(row.key, gone[i])]
+        known = [i for i, row in rows.items() if row.tenant == t.tenant and not differ(row.key, gone[i])]
+        asked = {*known, *self._pending.intersection(gone)}
+        there = live(t, self._source, t.tenant, [gone[i] for i in asked]) if asked else set()
+        absent = {i for i in asked if str(gone[i]) not in there}
+        self.unmet += [gone[i] for i in known if i not in absent and not self._met_before(rows[i])]
+        same = [i for i in known if i in absent]
         if same:
             self._remove_known(same)
 

@@ -285,7 +285,7 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
                     raise
                 feed.finish()
             if stream.fresh and stream.since is not None and not job.options.partial:
-                _feed_retries(job, feed, parts)
+                _feed_by_ids(job, feed, parts)
     except VecsyncError as error:
         for part in parts.values():
             part.error = part.error or error
@@ -293,12 +293,14 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
     return True, cursor
 
 
-def _feed_retries(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> None:
-    """Documents that failed before are not among the changed rows: they are asked for by id."""
+def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> None:
+    """Documents that failed before are not among the changed rows, nor need those be whose former row is gone: they
+    are asked for by id."""
     for name, part in parts.items():
         if part.error is not None:
             continue
-        ids = job.ledger.due(job.name, name, job.tenant, datetime.max.replace(tzinfo=UTC), limit=10_000)
+        due = job.ledger.due(job.name, name, job.tenant, datetime.max.replace(tzinfo=UTC), limit=10_000)
+        ids = [*due, *part.unmet]
         if ids:
             for page in job.source.read(Read(job.tenant, ids=ids), job.settings.page):
                 feed.again(name, page)
