@@ -158,7 +158,8 @@ def _owner(entity: EntityConfig) -> sql.Composed:
     """Whose a row is, as the source's own queries see it; null: nobody's."""
     if entity.tenancy is None:
         return sql.SQL("{}::text").format(sql.Literal(GLOBAL))
-    key = sql.SQL("{}::text").format(sql.Identifier(entity.tenancy.column))
+    # By its bytes, whatever the column's collation takes for equal.
+    key = sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(entity.tenancy.column))
     if entity.tenancy.global_flag is None:
         return key
     return sql.SQL("CASE WHEN lower(trim({flag}::text)) IN ('1', 't', 'true') THEN {shared} ELSE {key} END").format(

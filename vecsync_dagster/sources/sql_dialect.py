@@ -51,7 +51,8 @@ class Dialect(Protocol):
         ...
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:
-        """The value's text, compared byte by byte."""
+        """The value's text, compared byte by byte; the very text that the value has as an id, but for those that have
+        their own (`sql_keys.has_own_text`)."""
         ...
 
     def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
@@ -63,12 +64,20 @@ class Dialect(Protocol):
         serve. A value of each type that has such a text is found."""
         ...
 
+    def askable(self, column: AnyColumn) -> ColumnElement[bool]:
+        """Whether `among` finds the value, which is not null, by its text."""
+        ...
+
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         """Whether a flag is set: true or false, never null."""
         ...
 
     def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
         """The columns' types as the database names them, a domain's base type; empty where they decide nothing."""
+        ...
+
+    def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
+        """Columns of text whose collation takes different texts for equal; empty where `among` needs not know."""
         ...
 
     def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:

@@ -56,7 +56,7 @@ from vecsync_dagster.unreadable import Unreadable
 
 __all__ = ["Postgres", "postgres_error"]
 
-_RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
+_RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.FOLDED, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
 _LISTS = {Kind.INTEGER: Kind.INTEGERS, Kind.FLOAT: Kind.FLOATS, Kind.NUMERIC: Kind.NUMBERS, Kind.TEXT: Kind.TEXTS}
 _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (types.Integer, Kind.INTEGER),
@@ -211,7 +211,7 @@ class Postgres:
         return next((kind for known, kind in _KINDS if isinstance(reflected, known)), Kind.OTHER)
 
     def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
-        if kind in ((Kind.INTEGER, Kind.TEXT) if identity else _RAW):
+        if kind in ((Kind.INTEGER, Kind.TEXT, Kind.FOLDED) if identity else _RAW):
             return column
         if kind in (Kind.ARRAY, Kind.NUMBERS) and not identity:
             return cast(func.to_json(column), Text)
@@ -220,7 +220,7 @@ class Postgres:
         return cast(column, Text)
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:
-        return cast(column, Text)
+        return cast(column, Text).collate("C")
 
     def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
         """The keys become values of the column's type: a cast of the column would leave its index unused."""
@@ -231,9 +231,11 @@ class Postgres:
             held, declared = integers(keys), BigInteger()
         elif kind is Kind.UUID:
             held, declared = uuids(keys), types.Uuid(as_uuid=False)
-        elif kind is not Kind.TEXT:
-            left = cast(column, Text)
-        return left.in_(bindparam(None, held, declared, expanding=True)) if held else false()
+        elif kind not in (Kind.TEXT, Kind.FOLDED):
+            left = self.text(column)
+        found = _one_of(left, held, declared)
+        # The column itself so that its index serves, its text because 'Acme' may equal 'acme'.
+        return and_(found, _one_of(self.text(column), held, declared)) if kind is Kind.FOLDED and held else found
 
     def identified(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
         if kind is Kind.NUMERIC:
@@ -246,6 +248,9 @@ class Postgres:
             return _one_of(column, _parsed(keys, datetime.fromisoformat), DateTime(timezone=True))
         return self.among(column, kind, keys)
 
+    def askable(self, column: AnyColumn) -> ColumnElement[bool]:
+        return true()
+
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         if kind is Kind.BOOLEAN:
             return column.is_(true())
@@ -254,6 +259,9 @@ class Postgres:
     def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
         rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
         return {row.attname: row.declared for row in rows}
+
+    def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
+        return frozenset(connection.execute(_FOLDING, {"table": table, "schema": schema}).scalars())
 
     def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
         if not storable(text):
@@ -328,7 +336,7 @@ def postgres_error(cause: BaseException | None, where: str) -> VecsyncError:
     return SourceUnavailable(message) if lost else SourceRejected(message)
 
 
-def _one_of(column: AnyColumn, held: Sequence[object], declared: TypeEngine[Any]) -> ColumnElement[bool]:
+def _one_of(column: ColumnElement[Any], held: Sequence[object], declared: TypeEngine[Any]) -> ColumnElement[bool]:
     return column.in_(bindparam(None, held, declared, expanding=True)) if held else false()
 
 
@@ -362,6 +370,19 @@ _DECLARED = text(
     )
     SELECT held.attname, format_type(held.oid, -1) AS declared
     FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype <> 'd'
+    """
+)
+
+
+# As JSON, because servers before PostgreSQL 12 have no such collations, nor the column.
+_FOLDING = text(
+    """
+    SELECT a.attname FROM pg_attribute a
+    JOIN pg_collation l ON l.oid = a.attcollation
+    JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = :table AND a.attnum > 0 AND NOT a.attisdropped
+      AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
+      AND to_jsonb(l) ->> 'collisdeterministic' = 'false'
     """
 )
 

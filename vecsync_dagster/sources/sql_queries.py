@@ -29,7 +29,7 @@ from sqlalchemy import (
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
-from vecsync_dagster.sources.sql_keys import found_by
+from vecsync_dagster.sources.sql_keys import found_by, has_own_text
 from vecsync_dagster.sources.sql_reflection import Reflected
 from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of
 
@@ -66,7 +66,8 @@ class Queries:
         if self.entity.tenancy is None:
             return None
         key = self.reflected[self.entity.tenancy.column]
-        return select(self.dialect.text(key)).distinct().where(key.is_not(None), not_(self._flagged()), self._live())
+        theirs = (key.is_not(None), self.dialect.askable(key), not_(self._flagged()), self._live())
+        return select(self.dialect.text(key)).distinct().where(*theirs)
 
     def count(self, tenant: str) -> Select[int]:
         return self._counted(self._tenant(tenant), self._live())
@@ -106,23 +107,30 @@ class Queries:
         """Whose a row is: whether everybody's, and the tenant's key if not."""
         if self.entity.tenancy is None:
             return literal_column("1 = 1", Boolean()).label("vecsync_shared"), null().label("vecsync_owner")
-        key = case((self._flagged(), null()), else_=self.dialect.text(self.reflected[self.entity.tenancy.column]))
+        column = self.reflected[self.entity.tenancy.column]
+        nobody = or_(self._flagged(), not_(self.dialect.askable(column)))
+        key = case((nobody, null()), else_=self.dialect.text(column))
         return self._flagged().label("vecsync_shared"), key.label("vecsync_owner")
 
     def unassigned(self) -> Select[int]:
         if self.entity.tenancy is None:
             return self._counted(false())
-        nobody = self.reflected[self.entity.tenancy.column].is_(None)
+        key = self.reflected[self.entity.tenancy.column]
+        nobody = or_(key.is_(None), not_(self.dialect.askable(key)))
         return self._counted(nobody, not_(self._flagged()), self._live())
 
     def repeated(self, limit: int) -> Select[Any]:
         """The columns of keys that more than one live row has, whoever's they are."""
         keys = self.reflected.key_columns
-        parts = [self.dialect.selected(column, kind, identity=True) for column, kind in keys]
         there = or_(*(column.is_not(None) for column, _ in keys))
-        columns = [column for column, _ in keys]
-        found = select(*parts).where(there, self._live()).group_by(*columns).having(func.count() > 1)
-        return found.order_by(*columns).limit(limit)
+        # What equals another value and has another text is another id.
+        groups = [column if has_own_text(kind) else self.dialect.text(column) for column, kind in keys]
+        parts = [
+            self.dialect.selected(column, kind, identity=True) if has_own_text(kind) else group
+            for (column, kind), group in zip(keys, groups, strict=True)
+        ]
+        found = select(*parts).where(there, self._live()).group_by(*groups).having(func.count() > 1)
+        return found.order_by(*groups).limit(limit)
 
     def sample(self) -> Select[Any]:
         """One row, of anybody: tells whether the columns may be read."""

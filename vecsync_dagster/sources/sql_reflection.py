@@ -71,6 +71,8 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
     names = tuple(dict.fromkeys(wanted for _, wanted in used))
     declared = dialect.declared(connection, name, schema)
     kinds = {wanted: dialect.kind(types[wanted], declared.get(wanted, "")) for wanted in names}
+    folding = dialect.folding(connection, name, schema)
+    kinds |= {wanted: Kind.FOLDED for wanted, kind in kinds.items() if kind is Kind.TEXT and wanted in folding}
     for key in ("updated_at", "deleted_at"):
         dated: str | None = getattr(entity, key)
         if dated is not None and not dialect.can_date(kinds[dated]):

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Connection,
     Double,
     Engine,
+    LargeBinary,
     Text,
     and_,
     bindparam,
@@ -32,8 +33,10 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    null,
     or_,
     select,
+    true,
     types,
 )
 from sqlalchemy.exc import DBAPIError
@@ -43,6 +46,7 @@ from sqlalchemy.types import NullType, TypeEngine
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.sources.filter_values import FLAG_WORDS, flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
+from vecsync_dagster.sources.sql_records import id_text
 from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, integers, storable
 
 __all__ = ["Sqlite"]
@@ -103,6 +107,8 @@ class Sqlite:
         )
         # Bytes that are no UTF-8 must not end the read, nor stand in an error's text.
         connection.text_factory = _decoded
+        connection.create_function("vecsync_text", 2, _text, deterministic=True)
+        connection.create_function("vecsync_is_text", 1, _is_text, deterministic=True)
         connection.create_aggregate("vecsync_checksum", -1, _Checksum)  # type: ignore[arg-type]
         return connection
 
@@ -124,26 +130,16 @@ class Sqlite:
         return next((kind for known, kind in _KINDS if isinstance(reflected, known)), Kind.TEXT)
 
     def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
-        if not identity or kind is Kind.INTEGER:
-            return column
-        # A BLOB as it is: as text it would lose the bytes that are no UTF-8, and hence what tells it from others.
-        return case((func.typeof(column) == "blob", column), else_=cast(column, Text))
+        return self.text(column) if identity and kind is not Kind.INTEGER else column
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:
-        return cast(column, Text).collate("BINARY")
+        """Of a BLOB no byte is lost, and of a float no digit."""
+        written = cast(column, Text)
+        kinds = {"real": func.vecsync_text(column, written), "blob": func.vecsync_text(column, null())}
+        return case(kinds, value=func.typeof(column), else_=written).collate("BINARY")
 
     def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
-        """Both ways: the column itself so that its index serves, its text because '07' equals 7 in SQLite.
-
-        A column without a declared type compares no number with a text: there its text alone.
-        """
-        held = [key for key in keys if storable(key) or "\x00" in key]
-        if not held:
-            return false()
-        exactly = self.text(column).in_(bindparam(None, held, Text(), expanding=True))
-        return (
-            exactly if kind is Kind.OTHER else and_(column.in_(bindparam(None, held, Text(), expanding=True)), exactly)
-        )
+        return self.identified(column, kind, keys)
 
     def identified(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
         """Whatever a column is declared to hold, it may hold a BLOB or a number, which a text is not compared with. One
@@ -152,16 +148,26 @@ class Sqlite:
         if not held:
             return false()
         values = [value for key in held for value in (key, *_blobs(key), *_numbers(key))]
-        exact = [self.text(column).in_(bindparam(None, held, Text(), expanding=True)), func.typeof(column) == "blob"]
-        if kind is Kind.INTEGER:
-            exact.append(func.typeof(column) == "real")  # its text is Python's
+        exact: list[ColumnElement[bool]] = [self.text(column).in_(bindparam(None, held, Text(), expanding=True))]
+        if kind is Kind.INTEGER:  # an id's text is Python's there
+            pythons = func.vecsync_text(column, null()).in_(bindparam(None, held, Text(), expanding=True))
+            exact.append(and_(func.typeof(column) == "real", pythons))
         return and_(column.in_(bindparam(None, values, NullType(), expanding=True)), or_(*exact))
+
+    def askable(self, column: AnyColumn) -> ColumnElement[bool]:
+        """Text that is no UTF-8 comes with U+FFFD in its place. Looked at where it is not ASCII."""
+        beyond = column.op("GLOB")(literal(f"*[^{chr(1)}-{chr(127)}]*"))
+        is_text = func.vecsync_is_text(cast(column, LargeBinary))
+        return case((and_(func.typeof(column) == "text", beyond), is_text), else_=true())
 
     def flagged(self, column: AnyColumn, kind: Kind) -> ColumnElement[bool]:
         return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
 
     def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
         return {}
+
+    def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
+        return frozenset()
 
     def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
         return True  # a column may hold anything
@@ -221,6 +227,19 @@ class _Checksum:
 
     def finalize(self) -> str:
         return str(self._sum)
+
+
+def _text(value: float | bytes, written: str | None) -> str:
+    """What SQLite writes of a float has 15 digits: it is the float's text where it leads back to it."""
+    return written if written is not None and float(written) == value else id_text(value)
+
+
+def _is_text(stored: bytes) -> bool:
+    try:
+        stored.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _number(number: Decimal | bool) -> ColumnElement[Any]:

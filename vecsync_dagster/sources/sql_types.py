@@ -31,6 +31,8 @@ class Kind(Enum):
     """Decimal digits as text."""
     BOOLEAN = auto()
     TEXT = auto()
+    FOLDED = auto()
+    """Text that the database compares by a collation which takes some different texts for equal."""
     UUID = auto()
     TIMESTAMPTZ = auto()
     """ISO text, in UTC, without an offset."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import psycopg
 import pytest
 
-from vecsync_dagster_tests.sources.backends import SqlBackend, ids, read
+from vecsync_dagster.sources import SqlSource
+from vecsync_dagster.sources.postgres_notify import CHANNEL, execute, install_statements
+from vecsync_dagster_tests.sources.backends import SqlBackend, entity_config, ids, keys, read
 
 ONE, TWO = "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "7ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
@@ -76,3 +80,59 @@ def test_a_column_without_a_type_holds_tenants_too(sqlite: SqlBackend) -> None:
     source = sqlite.source()
     assert source.tenants() == ["7", "7x"]
     assert (ids(read(source, "7")), ids(read(source, "7x"))) == (["1"], ["2"])
+
+
+def owners(source: SqlSource) -> dict[str, list[str]]:
+    """The ids of each tenant's rows; all that a source says of tenants agrees with it."""
+    found = {tenant: ids(read(source, tenant)) for tenant in source.tenants()}
+    counts = {tenant: len(some) for tenant, some in found.items()}
+    assert {tenant: source.count(tenant) for tenant in found} == counts
+    assert {tenant: look.rows for tenant, look in source.fingerprints().items()} == counts
+    assert {tenant: source.fingerprints(tenant)[tenant].rows for tenant in found} == counts
+    return found
+
+
+@pytest.mark.parametrize("declared", ["", "real", "blob", "integer", "text COLLATE NOCASE"])
+def test_every_row_of_sqlite_has_one_owner_or_none(sqlite: SqlBackend, declared: str) -> None:
+    """SQLite keeps any value in any column: of each, and of floats with all their digits, the rows belong to the one
+    tenant that has its text, or they count as nobody's."""
+    sqlite.create(tenant_id=declared)
+    kept = ["a", "A", "a ", b"b", b"\xff\x00", 0.1 + 0.2, 0.3, 1732690965.123457, 1e22, 7, "07"]
+    sqlite.put(*({"id": number, "tenant_id": value} for number, value in enumerate([*kept, None])))
+    sqlite.run("INSERT INTO materials (id, tenant_id, is_global) VALUES (90, CAST(X'61FF' AS TEXT), false)")
+    source = sqlite.source()
+    found = owners(source)
+    assert sorted(int(one) for some in found.values() for one in some) == list(range(len(kept)))
+    # Where the column has a type, "07" is stored as 7, or 0.1 + 0.2 as the text "0.3".
+    assert len(found) == len(kept) - (declared not in ("", "blob"))
+    assert source.unassigned() == 2
+
+
+def test_what_a_collation_takes_for_equal_is_not_one_tenant(postgres: SqlBackend) -> None:
+    """A tenant, and an id, is its text: where the column's collation ignores case, nobody gets the rows of another."""
+    postgres.run("CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    postgres.run("CREATE DOMAIN firm AS text COLLATE folding")
+    for declared in ("text COLLATE folding", "firm", "char(8) COLLATE folding"):
+        postgres.run("DROP TABLE IF EXISTS materials")
+        postgres.create(tenant_id=declared, id_type="varchar(9) COLLATE folding")
+        postgres.put({"id": "x", "tenant_id": "Acme"}, {"id": "X", "tenant_id": "acme"}, {"id": "y", "tenant_id": "b"})
+        source = postgres.source()
+        assert owners(source) == {"Acme": ["x"], "acme": ["X"], "b": ["y"]}
+        assert source.repeated().count == 0
+        assert (ids(read(source, "acme", ids=["X"])), read(source, "acme", ids=["x"])) == (["X"], [])
+        assert (source.count("ACME"), source.unassigned()) == (0, 0)
+        both = postgres.source(id=["tenant_id", "id"])
+        assert keys(read(both, "Acme", ids=["Acme/x", "acme/X", "Acme/X"])) == ["Acme/x"]
+
+
+def test_triggers_tell_of_each_tenant_by_its_text(postgres: SqlBackend, postgres_of_module: str) -> None:
+    """A statement that touches two tenants which the collation takes for one wakes both."""
+    postgres.run("CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    postgres.create(tenant_id="text COLLATE folding")
+    execute(postgres_of_module, install_statements("materials", entity_config(), None, "materials"), "the database")
+    with psycopg.connect(postgres_of_module, autocommit=True) as listener:
+        listener.execute(f"LISTEN {CHANNEL}")
+        postgres.run("INSERT INTO materials (id, tenant_id) VALUES (1, 'Acme'), (2, 'acme')")
+        postgres.run("UPDATE materials SET tenant_id = 'ACME' WHERE id = 1")
+        told = [json.loads(one.payload)["tenants"] for one in listener.notifies(timeout=5, stop_after=2)]
+    assert list(map(sorted, told)) == [["Acme", "acme"], ["ACME", "Acme"]]
