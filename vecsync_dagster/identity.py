@@ -23,6 +23,8 @@ KEY_NATIVE = "vecsync:native"
 """The column that holds the key in the source's own notation (`Key.native`), where the text does not tell the type."""
 
 _NULL = "~"
+_DIGITS = 4000
+"""From about here on Python makes no text of an int."""
 _PART = re.compile(r"(?:[^~]|~[01])*")
 
 
@@ -71,6 +73,6 @@ def number_text(number: Decimal) -> str | None:
     if not number.is_finite():
         return None
     if number == number.to_integral_value():
-        return str(int(number))
+        return str(int(number)) if number.adjusted() < _DIGITS else f"{number:f}".partition(".")[0]
     short = float(number)
     return repr(short) if math.isfinite(short) and Decimal(repr(short)) == number else all_digits(number)

@@ -25,7 +25,7 @@ from vecsync_dagster.sources.mongo_keys import field_of, is_own, with_keys
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, token_now, token_of
-from vecsync_dagster.sources.mongo_values import id_text, record_batch, value_at
+from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
 from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
 
 __all__ = ["MongoDbSource"]
@@ -75,15 +75,7 @@ class MongoDbSource:
         return native_of(key) is not None
 
     def tenants(self) -> list[str]:
-        tenancy = self._entity.tenancy
-        if tenancy is None:
-            return []
-        queries, column = self._queries, tenancy.column
-        theirs = both(queries.where(column, {"$ne": None}), queries.unflagged(), queries.live())
-        by = {"$group": {"_id": queries.named.value(column)}}
-        with self._reading("listing the tenants") as collection:
-            groups = collection.aggregate([*queries.named.stages, {"$match": theirs}, by])
-            return sorted({key for group in groups if (key := id_text(group["_id"])) is not None})
+        return sorted({tenant for tenant, _ in self._owners("listing the tenants") if tenant is not None})
 
     def count(self, tenant: str) -> int:
         return self._counted(self._queries.tenant(tenant))
@@ -97,7 +89,16 @@ class MongoDbSource:
             return any(True for _ in self._queries.named.found(collection, query, {"_id": 1}, limit=1))
 
     def unassigned(self) -> int:
-        return self._counted(self._queries.nobody())
+        return sum(count for tenant, count in self._owners("counting") if tenant is None)
+
+    def _owners(self, doing: str) -> Iterator[tuple[str | None, int]]:
+        """Of each value that the tenant's field has: whose it is, None for nobody's, and how many records have it."""
+        tenancy = self._entity.tenancy
+        if tenancy is None:
+            return
+        with self._reading(doing) as collection:
+            for group in collection.aggregate(self._queries.owners(tenancy.column), allowDiskUse=True):
+                yield owner_text(group["_id"]), group["count"]
 
     def read(self, what: Read, page: int = 500) -> Iterator[Page]:
         """Pages of at most `page` documents, tombstones counted in. A read by `ids`, or a part of a full read, has

@@ -21,6 +21,7 @@ from pymongo.read_concern import ReadConcern
 from vecsync_dagster.config.models import MongoSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected
 from vecsync_dagster.sources.mongo_errors import REFUSED, translated
+from vecsync_dagster.sources.mongo_exact import ExactCollection, own_collation
 from vecsync_dagster.url_options import refuse_unencoded, refuse_unknown, wrong_value
 
 __all__ = ["Connection"]
@@ -118,7 +119,15 @@ class Connection:
             raise SourceRejected(
                 f"{key}: {self.place} has no collection {name!r}{hint}; there are: {listed}", collection=name
             )
-        return database.get_collection(name, read_concern=ReadConcern("majority"))
+        found = database.get_collection(name, read_concern=ReadConcern("majority"))
+        own = own_collation(found)
+        if "viewOn" in own:  # a query may not have another one than its view
+            raise SourceRejected(
+                f"{key}: the view {name!r} has the collation {own['collation'].get('locale')!r}, which takes different "
+                "texts for equal: read the collection below it, or make the view without a collation",
+                collection=name,
+            )
+        return ExactCollection(database, name, read_concern=found.read_concern) if own else found
 
     @contextmanager
     def translating(self, doing: str) -> Iterator[None]:

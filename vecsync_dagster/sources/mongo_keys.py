@@ -25,6 +25,7 @@ Query = dict[str, Any]
 Where = Callable[[str, Query], Query]
 _NONE: Query = {"_id": {"$in": []}}
 _WHOLE = 2**53
+_DIGITS = 40  # a Decimal128 has 34
 _OPTIONS = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL,
     uuid_representation=UuidRepresentation.STANDARD,
@@ -82,7 +83,7 @@ def written(value: Any) -> str:
         return f'{{"$oid":"{value}"}}'
     if isinstance(value, Decimal128) and value.to_decimal().is_finite():
         number = value.to_decimal()
-        value = int(number) if number == number.to_integral_value() else value
+        value = int(number) if number == number.to_integral_value() and number.adjusted() < _DIGITS else value
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):

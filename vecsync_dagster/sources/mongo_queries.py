@@ -11,7 +11,7 @@ from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_dotted import Named
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
-from vecsync_dagster.sources.mongo_values import Fields, candidates, id_text, is_one_of, meanings, value_at
+from vecsync_dagster.sources.mongo_values import Fields, is_one_of, meanings, owned, owner_text, value_at
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
 
 __all__ = ["GLOBAL", "Queries", "Query", "moment"]
@@ -59,7 +59,7 @@ class Queries:
             return {} if tenant == GLOBAL else _NOTHING
         if tenant == GLOBAL:
             return _NOTHING if tenancy.global_flag is None else self.where(tenancy.global_flag, {"$in": _FLAGGED})
-        return both(self.where(tenancy.column, {"$in": candidates([tenant])}), self.unflagged())
+        return both(self.where(tenancy.column, {"$in": list(owned(tenant))}), self.unflagged())
 
     def owner(self, document: Fields) -> str | None:
         """`tenant`, said of a document that is here: whose it is; None where it is not one tenant's."""
@@ -69,7 +69,7 @@ class Queries:
         flag = None if tenancy.global_flag is None else value_at(document, tenancy.global_flag)
         if any(is_one_of(one, _FLAGGED) for one in (flag if isinstance(flag, list) else [flag])):
             return GLOBAL
-        return id_text(value_at(document, tenancy.column))
+        return owner_text(value_at(document, tenancy.column))
 
     def where(self, name: str, condition: Any) -> Query:
         return self.named.where(name, condition)
@@ -96,13 +96,10 @@ class Queries:
             return False
         return all(_allowed(value_at(document, name), texts) for name, texts in self.entity.filter.items())
 
-    def nobody(self) -> Query:
-        """Records that have neither one tenant nor the flag."""
-        tenancy = self.entity.tenancy
-        if tenancy is None:
-            return _NOTHING
-        wrong = [self.where(tenancy.column, one) for one in (None, {"$type": "object"}, {"$type": "array"})]
-        return both({"$or": wrong}, self.unflagged())
+    def owners(self, column: str) -> list[Query]:
+        """How many live records that are not everybody's have each value in the tenant's field."""
+        by = {"$group": {"_id": self.named.value(column), "count": {"$sum": 1}}}
+        return [*self.named.stages, {"$match": both(self.unflagged(), self.live())}, by]
 
     def among(self, keys: Iterable[str]) -> Query:
         """Records by their keys, or by the text of these."""

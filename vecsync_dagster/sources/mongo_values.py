@@ -26,15 +26,28 @@ from typing import Any
 import orjson
 import pyarrow as pa
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, ObjectId, Regex, Timestamp
+from bson.binary import UUID_SUBTYPE
 from bson.decimal128 import create_decimal128_context
 
 from vecsync_dagster.arrays import arrow_array
+from vecsync_dagster.identity import number_text
 from vecsync_dagster.numbers import exact
 from vecsync_dagster.sources.filter_values import flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_types import integers, storable, uuids
 from vecsync_dagster.unreadable import json_or_reason, text_in
 
-__all__ = ["Fields", "candidates", "id_text", "is_one_of", "meanings", "plain", "record_batch", "value_at"]
+__all__ = [
+    "Fields",
+    "candidates",
+    "id_text",
+    "is_one_of",
+    "meanings",
+    "owned",
+    "owner_text",
+    "plain",
+    "record_batch",
+    "value_at",
+]
 
 Fields = Mapping[str, Any]
 JSON_TEXT = {b"vecsync": b"json"}
@@ -154,6 +167,27 @@ def id_text(value: Any) -> str | None:
     return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
 
 
+def owner_text(value: Any) -> str | None:
+    """The text of a tenant's key; None for a value that no query by a text finds."""
+    text = _one_text(value)
+    return text if text is not None and is_one_of(value, owned(text)) else None
+
+
+@lru_cache(maxsize=1024)
+def owned(text: str) -> tuple[Any, ...]:
+    """Every value that is a tenant's key with this text. None where it is what stands for bytes that are no UTF-8."""
+    return () if "\ufffd" in text else tuple(one for one in candidates([text]) if _one_text(one) == text)
+
+
+def _one_text(value: Any) -> str | None:
+    """`id_text`, but the same for all numbers that are one to the server; None for NaN and the infinities."""
+    if isinstance(value, Decimal128):
+        return number_text(value.to_decimal())
+    if isinstance(value, float):
+        return number_text(Decimal(value) if value.is_integer() else Decimal(repr(value)))
+    return id_text(value)
+
+
 @lru_cache(maxsize=1024)
 def meanings(text: str | None) -> tuple[Any, ...]:
     """Every value that the text of a filter may mean: the text itself, a number, a flag, a date in UTC, an ObjectId, a
@@ -185,6 +219,8 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, Decimal128):
         number = value.to_decimal()
         return None if number.is_snan() else number
+    if value.__class__ is bytes:
+        return Binary(value)
     return _in_utc(value) if isinstance(value, datetime) else value
 
 
@@ -215,11 +251,14 @@ def _others(text: str) -> list[Any]:
     if len(text) == 24 and _HEX.fullmatch(text):
         found.append(ObjectId(text))
     if _HEX.fullmatch(text):
-        found += [Binary(bytes.fromhex(text), subtype) for subtype in _SUBTYPES]
+        stored = bytes.fromhex(text)
+        # That of a UUID has hyphens.
+        found += [Binary(stored, subtype) for subtype in _SUBTYPES if subtype != UUID_SUBTYPE or len(stored) != 16]
     with suppress(ValueError):
         found += [datetime.fromisoformat(text)] if "T" in text else []
     if _DECIMAL.fullmatch(text):
-        found += [] if float(text).is_integer() else [float(text)]
+        number = float(text)
+        found += [number] if not number.is_integer() or abs(number) >= _EXACT else []
         with suppress(ArithmeticError):
             found.append(Decimal128(text))
     return found

@@ -17,6 +17,7 @@ from pymongo.errors import BulkWriteError
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.identity import native_of
+from vecsync_dagster.sources.mongo_exact import collation_of
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
 
@@ -42,8 +43,9 @@ def write_metadata(
     now = datetime.now(UTC)
     whose = both(queries.tenant(tenant), queries.live())  # not an old version that has the key as well
     own = _by_own_key(collection, queries, tenant, metadata) if queries.named.flat else None
+    collation = collation_of(collection)
     updates = [
-        UpdateOne(both(one, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now))
+        UpdateOne(both(one, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now), collation=collation)
         for key, told in metadata.items()
         if (one := both(queries.among([key]), whose) if own is None else own.get(native_of(key) or key))
     ]
