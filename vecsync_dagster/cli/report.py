@@ -25,6 +25,7 @@ _COUNTS = (
     Column("retry", number=True, rare=True),
     Column("unchanged", number=True),
     Column("removed", number=True, optional=True),
+    Column("repaired", number=True, rare=True),
     Column("invalid", number=True, optional=True),
     Column("failed", number=True, rare=True),
 )
@@ -84,7 +85,8 @@ def _show_table(outcome: Outcome, *, dry_run: bool, labels: Mapping[str, str]) -
 
 
 def _counts(f: Figures) -> tuple[int, ...]:
-    return (f.fetched, f.new, f.changed, f.payload_only, f.retry, f.unchanged, f.removed, f.invalid, f.failed)
+    changes = (f.fetched, f.new, f.changed, f.payload_only, f.retry, f.unchanged)
+    return (*changes, f.removed, f.repaired, f.invalid, f.failed)
 
 
 def _work(f: Figures, dry_run: bool) -> tuple[str | int | float, ...]:

@@ -8,7 +8,10 @@ from typing import Any
 __all__ = ["Figures"]
 
 
-_WORK = ("removed", "upserted", "embedded", "cache_misses", "tokens", "api_calls", "truncated", "price_usd", "seconds")
+_WORK = (
+    *("removed", "upserted", "repaired", "embedded", "cache_misses"),
+    *("tokens", "api_calls", "truncated", "price_usd", "seconds"),
+)
 
 
 @dataclass(slots=True)

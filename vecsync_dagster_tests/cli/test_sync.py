@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import (
     HARBOUR,
     HOUSES,
@@ -58,8 +59,19 @@ def test_the_table_adds_up(fresh: Path) -> None:
     assert total.split()[:6] == ["total", "8", "partitions", "276", "272", "0"]
     header = ran.out.splitlines()[0].split()
     assert "invalid" in header
-    assert "retry" not in header
-    assert "failed" not in header
+    assert not {"retry", "repaired", "failed"}.intersection(header)
+
+
+def test_the_table_counts_what_was_repaired(config: Path, synced: Path) -> None:
+    """A full run that puts points right says how many, in a column of their own."""
+    with Workspace(config_of(synced)) as workspace:
+        [point, *_] = next(workspace.store("main").scan("works", "global"))
+        workspace.store("main").delete("works", "global", [point.point_id])
+    ran = vecsync("sync", "global", "--full", "--no-record", "--config", config)
+    assert ran.code == 0, ran.err
+    header = ran.out.splitlines()[0].split()
+    total = next(line.split() for line in ran.out.splitlines() if line.startswith("total"))
+    assert total[header.index("repaired") - len(header)] == "1"
 
 
 def test_hash_vectors_are_warned_of_loudly(config: Path) -> None:

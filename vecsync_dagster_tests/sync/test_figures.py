@@ -56,3 +56,11 @@ def test_as_plain_numbers() -> None:
     assert numbers.keys() == {*(f.name for f in fields(Figures)), "records_per_second"}
     assert (numbers["fetched"], numbers["price_usd"], numbers["records_per_second"]) == (1000, 0.3, 125.0)
     assert Figures().as_dict()["records_per_second"] == 0.0
+
+
+def test_the_work_of_earlier_attempts_counts() -> None:
+    """What an earlier attempt did and paid for is added to the last one's; which changes there were is not."""
+    last = Figures(fetched=3, changed=1, upserted=1)
+    last.add_work(Figures(fetched=3, changed=2, upserted=2, removed=4, repaired=5, tokens=6))
+    assert (last.fetched, last.changed) == (3, 1)
+    assert (last.upserted, last.removed, last.repaired, last.tokens) == (3, 4, 5, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from vecsync_dagster.embedding.hashing import HashProvider
 from vecsync_dagster.errors import EmbeddingUnavailable
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import embedding_cache
-from vecsync_dagster.stores import Point
-from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster.stores import GLOBAL, Point
+from vecsync_dagster.sync import PartitionResult, SyncOptions, compare
 from vecsync_dagster.sync.verify import CheckOutcome
+from vecsync_dagster_tests.four import FOUR, Four
+from vecsync_dagster_tests.sync.failing_services import befall
 from vecsync_dagster_tests.sync.test_drift import write_as_stranger
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
@@ -170,3 +173,59 @@ def test_a_document_that_the_source_lost_is_not_removed_past_the_guard(world: Wo
     assert (result.figures.removed, result.figures.removals_blocked, result.figures.repaired) == (0, 60, 40)
     assert len(world.stored()) == 100
     assert checks(result)["identity"].facts == {"stale_hash": 60}
+
+
+def test_each_collection_of_an_entity_is_repaired_by_itself(four: Four) -> None:
+    """Points lost in two of four collections come back there, from the cache; the others have nothing to tell."""
+    four.insert(1, 2, 3)
+    four.sync(mode="full")
+    with four.world.workspace() as workspace:
+        for name, count in (("tools", 1), ("usecases", 3)):
+            store = workspace.store_of(ENTITY, name)
+            ids = [point.point_id for page in store.scan(name) for point in page]
+            store.delete(name, GLOBAL, ids[:count])
+    paid = len(four.provider.asked)
+    results = four.sync(mode="full")
+    repaired = {name: result.figures.repaired for name, result in results.items()}
+    assert repaired == {"tools": 1, "functionality": 0, "usecases": 3, "interface": 0}
+    assert len(four.provider.asked) == paid
+    told = {name: checks(result)["identity"].message for name, result in results.items()}
+    assert (told["tools"], told["usecases"]) == ("1 missing, repaired", "3 missing, repaired")
+    assert all(check.passed for name in ("functionality", "interface") for check in results[name].checks)
+    assert all(check.passed for result in four.sync(mode="full").values() for check in result.checks)
+    for name in FOUR:
+        four.world.assert_exact(name)
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_the_next_run_ends_a_repair_that_was_cut_short(
+    embedded_world: World, unpaid: Any, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """A run that is stopped or killed in the middle of its repair leaves the rest to the next one, which embeds nothing
+    either."""
+    world = embedded_world
+    monkeypatch.setattr(compare, "_CHUNK", 2)
+    seed(world, {"acme": 6})
+    world.sync()
+    unpaid()
+    lose(world, 6)
+    stopped = False
+
+    def come() -> None:
+        nonlocal stopped
+        stopped = True
+        if end == "killed":
+            raise KeyboardInterrupt
+
+    with world.workspace() as workspace:
+        befall(workspace.store("main"), "upsert", come, after=True)
+        [selection] = workspace.select([ENTITY], ["acme"])
+        with nullcontext() if end == "stopped" else pytest.raises(KeyboardInterrupt):
+            [result] = workspace.sync(selection, SyncOptions(mode="full"), stop=lambda: stopped)
+            assert (result.outcome, result.figures.repaired) == ("interrupted", 2)
+            assert checks(result)["identity"].message.startswith("4 missing left of 6 missing")
+    assert len(world.stored()) == 2
+    result = one(world.sync(mode="full"), "acme")
+    assert (result.ok, result.figures.embedded) == (True, 0)
+    world.assert_exact()
+    assert not one(world.sync(mode="full"), "acme").figures.touched
