@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,9 +55,7 @@ def drop(
         if not dry_run:
             if not yes:
                 typer.confirm(f"Remove collection {collection} for good?", abort=True, err=True)
-            drop_collection(workspace, what)
-            for entity in what.whole:
-                _drop_partitions(settings, entity)
+            drop_collection(workspace, what, partial(_drop_partitions, settings))
     if as_json:
         output.print_json({"command": "drop", "dry_run": dry_run, **asdict(what)})
     elif not dry_run:

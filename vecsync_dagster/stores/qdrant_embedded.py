@@ -46,6 +46,7 @@ FLUSH_AFTER_FLOATS = 8_000_000
 """32 MiB of vectors: one segment of the write-ahead log. A flush takes about 50 ms then."""
 
 RESERVE_BYTES = 256 * MIB
+_UNFINISHED = ".creating"
 
 _DISTANCES: dict[Distance, edge.Distance] = {
     "cosine": edge.Distance.Cosine,
@@ -105,7 +106,7 @@ class QdrantEmbeddedStore:
 
     def _create(self, collection: str, physical: str, space: Space) -> None:
         """Under another name until it is finished, so that what a killed run left behind is seen as such."""
-        building = self._folder.path / f"{physical}.creating"
+        building = self._folder.path / f"{physical}{_UNFINISHED}"
         with writing(self._folder.path):
             if building.exists():
                 shutil.rmtree(building)
@@ -237,10 +238,10 @@ class QdrantEmbeddedStore:
             self._folder.open()
             self._forget(collection)
             with writing(self._folder.path):
-                for folder in self._folder.path.iterdir():
-                    name = folder.name.removeprefix(self._prefix).removesuffix(".creating")
+                for folder in list(self._folder.path.iterdir()):
+                    name = folder.name.removeprefix(self._prefix).removesuffix(_UNFINISHED)
                     if folder.name.startswith(self._prefix) and Space.is_physical_name(name, collection):
-                        shutil.rmtree(folder)
+                        _remove(folder)
             self._folder.drop_alias(self._prefix + collection)
 
     def check(self) -> str:
@@ -292,6 +293,17 @@ class QdrantEmbeddedStore:
         if target is None:
             raise unknown_collection(collection)
         return target
+
+
+def _remove(folder: Path) -> None:
+    """Under the name of an unfinished one first: a shard that is half deleted can neither be opened nor counted."""
+    unfinished = folder.with_name(folder.name.removesuffix(_UNFINISHED) + _UNFINISHED)
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    if folder.exists():
+        folder.rename(unfinished)
+        sync_folder(folder.parent)
+        shutil.rmtree(unfinished)
 
 
 @contextmanager

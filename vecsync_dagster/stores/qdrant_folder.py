@@ -4,7 +4,7 @@
 <path>/holder.json          who holds the lock, for the message of whoever waits in vain
 <path>/aliases.json         alias -> physical collection and its space
 <path>/<physical>/          one shard of the engine for each physical collection
-<path>/<physical>.creating  a shard that is not finished
+<path>/<physical>.creating  a shard that is not finished, or is being removed
 """
 
 from __future__ import annotations

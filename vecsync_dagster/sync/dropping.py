@@ -3,7 +3,8 @@ left the configuration, what is left of the entity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError
@@ -13,6 +14,8 @@ from vecsync_dagster.sync.forgetting import forget_tenant
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["Leaving", "Leftover", "drop", "leaving", "leftovers"]
+
+_HELD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,9 @@ def leaving(workspace: Workspace, collection: str) -> Leaving:
     )
 
 
-def drop(workspace: Workspace, what: Leaving) -> None:
-    """The store first, the ledger second: where it ends half-way, dropping once more does the rest.
+def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lambda _: None) -> None:
+    """The store first, the ledger second: where it ends half-way, dropping once more does the rest. `also`: what else
+    is to be done about an entity of which nothing is left, before the ledger forgets it.
 
     Raises PartitionBusy where a run is in a partition of it, and the errors of store and ledger. A store that could
     not be asked is an error: its points would be nobody's.
@@ -111,26 +115,34 @@ def drop(workspace: Workspace, what: Leaving) -> None:
             service="STORE",
             collection=what.collection,
         )
-    for entity in what.entities:
-        _free(workspace, entity, what.collection)
-    for name in what.stores:
-        store = workspace.store(name)
-        if not isinstance(store, Droppable):
-            raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
-        store.drop_collection(what.collection)
-    for entity in what.entities:
-        if entity in what.whole:
-            forget_tenant(workspace.ledger, workspace.snapshots, workspace.rejections, entity, None)
-            workspace.ledger.forget_entity(entity)
-        workspace.ledger.forget_collection(entity, what.collection)
+    with ExitStack() as holds:
+        for entity in what.entities:
+            _hold(holds, workspace, entity, what.collection)
+        for name in workspace.config.stores:
+            store = workspace.store(name)
+            # Also one that has no points of it: what an earlier call left half removed is to go.
+            if isinstance(store, Droppable):
+                store.drop_collection(what.collection)
+            elif name in what.stores:
+                raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
+        for entity in what.entities:
+            if entity in what.whole:
+                also(entity)
+                forget_tenant(workspace.ledger, workspace.snapshots, workspace.rejections, entity, None)
+                workspace.ledger.forget_entity(entity)
+            workspace.ledger.forget_collection(entity, what.collection)
 
 
-def _free(workspace: Workspace, entity: str, collection: str) -> None:
-    """Raises PartitionBusy where a run is in one of its partitions: it would write into what is being dropped."""
+def _hold(holds: ExitStack, workspace: Workspace, entity: str, collection: str) -> None:
+    """Raises PartitionBusy where a run is in one of its partitions: it would write into what is being dropped. Of many
+    tenants most are only asked for: each hold takes an open file, or a connection."""
     ledger = workspace.ledger
     runs = ledger.last_runs(entity)
     tenants = {*ledger.tenants(entity, collection), *(key.tenant for key in runs if _is_of(key, collection))}
-    for tenant in sorted(tenants):
+    listed = sorted(tenants)
+    for tenant in listed[:_HELD]:
+        holds.enter_context(ledger.hold(entity, tenant))
+    for tenant in listed[_HELD:]:
         with ledger.hold(entity, tenant):
             pass
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import yaml
 from vecsync_dagster.automation import add_tenants, tenants_name
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import metadata
-from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync import PartitionResult, Workspace, dropping
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.cli.program import Ran, config_of, vecsync
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
+from vecsync_dagster_tests.sync.failing_services import befall
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_collection_that_left_the_file_goes_with_all_it_had(used: Path) -> Non
     assert ran.code == 0, ran.err
     assert traces(used) == []
     again = drop(used, "--yes")
-    assert again.code == 1
+    assert again.code == 2
     assert "no collection 'works' in the ledger or a store" in again.err
     assert vecsync("reconcile", "--config", used).code == 0
     assert vecsync("sync", "all", "--full", "--no-record", "--json", "--config", used).json["totals"]["upserted"] == 0
@@ -141,6 +142,55 @@ def test_a_running_sync_stops_it(config: Path) -> None:
     ledger.close()
     assert (ran.code, "PARTITION_BUSY" in ran.err) == (1, True)
     assert drop(config, "--yes").code == 0
+
+
+def test_a_run_that_begins_meanwhile_is_refused(config: Path) -> None:
+    """While a collection is dropped no run of its tenants begins, as one of a process that has the file of before
+    would."""
+    before = config_of(config.parent)
+    take_out(config, "works")
+    begun: list[PartitionResult] = []
+
+    def begin() -> None:
+        with Workspace(before, read_only=True) as other:
+            [chosen] = other.select(["works"], ["global"])
+            begun.extend(other.sync(chosen))
+
+    with Workspace(config_of(config.parent)) as workspace:
+        befall(workspace.store("main"), "drop_collection", begin, after=True)
+        dropping.drop(workspace, dropping.leaving(workspace, "works"))
+    assert [result.error and result.error.code for result in begun] == ["PARTITION_BUSY"]
+    assert traces(config) == []
+
+
+def test_what_was_cut_short_is_ended_by_the_next_call(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it dies, files half deleted, points gone or the entity half forgotten: the ledger still knows the
+    collection, nothing is in the store without a row, and another call does the rest."""
+    take_out(config, "works")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def die_deleting(folder: Path) -> None:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file())[:-1]:
+            file.unlink()
+        raise KeyboardInterrupt
+
+    def cut_short(also: Callable[[str], None] = lambda _: None, ledger_dies: str = "") -> None:
+        with Workspace(config_of(config.parent)) as workspace:
+            if ledger_dies:
+                befall(workspace.ledger, ledger_dies, die, after=True)
+            with pytest.raises(KeyboardInterrupt):
+                dropping.drop(workspace, dropping.leaving(workspace, "works"), also)
+            assert ("works", "works") in workspace.ledger.collections()
+
+    with monkeypatch.context() as files:
+        files.setattr(shutil, "rmtree", die_deleting)
+        cut_short()
+    cut_short(die)
+    cut_short(ledger_dies="forget_entity")
+    assert drop(config, "--yes").code == 0
+    assert traces(config) == []
 
 
 def test_what_left_the_file_is_reported(config: Path) -> None:
