@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from vecsync_dagster import postgres_login
 from vecsync_dagster.config.models import EnvRef, PostgresSource
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sources import build_source
 from vecsync_dagster.sources.postgres_notify import execute
+from vecsync_dagster_tests.automation.deployment import wait_for
 from vecsync_dagster_tests.sources.backends import entity_config
 
 SECRET = "hunter2"
@@ -96,6 +100,72 @@ def test_a_server_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         errors = errors_at(f"{url}?sslmode=require", monkeypatch)
     assert [type(error) for error in errors] == [SourceRejected, SourceRejected, LedgerRejected]
     assert all("no TLS" in str(error) for error in errors)
+
+
+def test_a_refusal_without_a_code_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where libpq cannot trace, it is not known whether the login is wrong: the message asks for both."""
+    monkeypatch.setattr(postgres_login, "_traced", lambda _: None)
+    with refusing("28P01") as url:
+        errors = errors_at(url, monkeypatch)
+    assert [type(error) for error in errors] == [SourceUnavailable, SourceUnavailable, LedgerUnavailable]
+    assert all("is the server up, the login right?" in str(error) for error in errors)
+
+
+@pytest.fixture
+def logins(postgres_database: str) -> Iterator[dict[str, str]]:
+    """URLs of a real server's database for roles that it refuses for one reason each, by the code of that."""
+    role = f"r{uuid.uuid4().hex[:8]}"
+    url = postgres_database.replace("postgres@", "{}:" + SECRET + "@")
+    with psycopg.connect(postgres_database, autocommit=True) as admin:
+
+        def rules(lines: str) -> None:
+            """The server's list of who may log in how."""
+            path = str(admin.execute("SHOW hba_file").fetchall()[0][0])
+            admin.execute(sql.SQL("COPY (SELECT unnest({}::text[])) TO {}").format(lines.splitlines(), path))
+            admin.execute("SELECT pg_reload_conf()")
+
+        before = str(admin.execute("SELECT pg_read_file(current_setting('hba_file'))").fetchall()[0][0])
+        rows = "\n".join(line for line in before.splitlines() if line and not line.startswith("#"))
+        for statement in (
+            f"CREATE ROLE {role}_a LOGIN PASSWORD 'right'",
+            f"CREATE ROLE {role}_b LOGIN",
+            f"CREATE ROLE {role}_c LOGIN CONNECTION LIMIT 0",
+        ):
+            admin.execute(statement.encode())
+        rules(f"host all {role}_a all scram-sha-256\nhost all {role}_b all reject\n{rows}")
+        try:
+            wait_for("the new rules", lambda: _is_refused(url.format(f"{role}_b")))
+            yield {
+                "28P01": url.format(f"{role}_a"),
+                "28000": url.format(f"{role}_b"),
+                "53300": url.format(f"{role}_c"),
+                "no password": url.format(f"{role}_a").replace(f":{SECRET}", ""),
+            }
+        finally:
+            rules(rows)
+            for letter in "abc":
+                admin.execute(f"DROP ROLE {role}_{letter}".encode())
+
+
+def _is_refused(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def test_a_real_server_that_refuses_a_role(logins: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong password, none, and a role that may not log in are said at once; a role with too many connections is
+    tried again."""
+    for code, url in logins.items():
+        transient = code == "53300"
+        expected = (
+            [SourceUnavailable] * 2 + [LedgerUnavailable] if transient else [SourceRejected] * 2 + [LedgerRejected]
+        )
+        errors = errors_at(url, monkeypatch)
+        assert [type(error) for error in errors] == expected, code
+        assert all(code in str(error) for error in errors)
 
 
 def test_a_real_server(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,8 +332,10 @@ def postgres_error(cause: BaseException | None, where: str) -> VecsyncError:
     message = f"{where}: {', '.join([name, *([state] if state else [])])}"
     if state is not None:
         return (SourceUnavailable if state.startswith(_TRANSIENT) else SourceRejected)(message, sqlstate=state)
-    lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
-    return SourceUnavailable(message) if lost else SourceRejected(message)
+    if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+        return SourceRejected(message)
+    refused = cause.pgconn is not None  # there was no connection that could be lost
+    return SourceUnavailable(f"{message}, no connection; is the server up, the login right?" if refused else message)
 
 
 def _one_of(column: ColumnElement[Any], held: Sequence[object], declared: TypeEngine[Any]) -> ColumnElement[bool]:
