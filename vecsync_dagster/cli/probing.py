@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from vecsync_dagster.cli.left_triggers import find_left
 from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
-from vecsync_dagster.errors import InvalidTenant, StoreLocked, VecsyncError
+from vecsync_dagster.errors import ConfigError, InvalidTenant, SourceUnavailable, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace, check_tenant
@@ -43,6 +44,7 @@ def probe_all(workspace: Workspace) -> Iterator[Probe]:
     yield from _ledger(workspace)
     for entity in workspace.config.entities:
         yield from _source(workspace, entity)
+    yield from _triggers(workspace)
     yield from _providers(workspace)
     yield from _stores(workspace)
     yield from _spaces(workspace)
@@ -92,6 +94,23 @@ def _source(workspace: Workspace, entity: str) -> Iterator[Probe]:
                 yield from _ids(workspace, entity, source)
     except VecsyncError as error:
         yield _failed(part, error)
+
+
+def _triggers(workspace: Workspace) -> Iterator[Probe]:
+    """Those that an entity left behind: each statement on their table pays for them."""
+    try:
+        with contained("triggers"):
+            for _, _, left in find_left(workspace):
+                on = ", ".join(left.tables) or "no table"
+                yield Probe(
+                    f"triggers of {left.entity}",
+                    "WARN",
+                    f"still on {on}, which the entity is not on any more; `vecsync install-triggers` removes them",
+                )
+    except (ConfigError, SourceUnavailable):  # the sources' own checks say it
+        return
+    except VecsyncError as error:
+        yield _failed("triggers", error, "WARN")
 
 
 def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Probe]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from vecsync_dagster.errors import ConfigError, SourceRejected
 if TYPE_CHECKING:
     from psycopg import sql
 
+    from vecsync_dagster.config.models import PostgresSource
     from vecsync_dagster.sync import Workspace
 
 __all__ = ["install_triggers"]
@@ -40,16 +42,18 @@ def install_triggers(
     """Let PostgreSQL tell `vecsync watch` which tenants change.
 
     Each table of an entity gets a function and statement-level triggers that NOTIFY the keys of the tenants a
-    statement has touched. Optional: without them, changes are found by looking. Installing again replaces them.
+    statement has touched. Optional: without them, changes are found by looking. Installing again replaces them. Those
+    of an entity that is on another table now, or not in vecsync.yaml any more, are removed.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.config.models import EnvRef, PostgresSource
+    from vecsync_dagster.config.models import PostgresSource
     from vecsync_dagster.sources.postgres_notify import execute
-    from vecsync_dagster.sources.sql_postgres import Postgres
     from vecsync_dagster.sync import Workspace
 
-    failed = False
     with Workspace(settings, read_only=True) as workspace:
+        if entity is not None:
+            workspace.entity(entity)
+        failed = not _remove_left(workspace, entity, dry_run=dry_run, url_env=url_env)
         for name in [entity] if entity is not None else list(settings.entities):
             source_name = workspace.entity(name).source
             source = settings.sources[source_name]
@@ -60,13 +64,14 @@ def install_triggers(
                 continue
             statements = _statements(workspace, name, remove=remove)
             if dry_run:
-                for statement in statements:
-                    output.stdout().print(f"{statement.as_string().strip()};", soft_wrap=True, markup=False)
+                _print(statements)
                 continue
-            owner = source if url_env is None else source.model_copy(update={"url": EnvRef(env=url_env)})
-            url = Postgres(owner, name=source_name).conninfo()
             try:
-                execute(url, statements, f"entity {name}, source {source_name}: its triggers")
+                execute(
+                    _owners_url(source, source_name, url_env),
+                    statements,
+                    f"entity {name}, source {source_name}: its triggers",
+                )
             except SourceRejected as error:  # the others may still get theirs
                 kind = error.fields.get("sqlstate") == _NOT_A_TABLE
                 output.warn(f"{error}{_NO_TRIGGERS if kind else ''}")
@@ -75,6 +80,39 @@ def install_triggers(
             output.stdout().print(f"{name}: triggers {'removed' if remove else 'installed'}")
     if failed:
         raise typer.Exit(1)
+
+
+def _remove_left(workspace: Workspace, entity: str | None, *, dry_run: bool, url_env: str | None) -> bool:
+    """Before others are made: they may have the same names. False where the database refused it."""
+    from vecsync_dagster.cli.left_triggers import find_left
+    from vecsync_dagster.sources.postgres_notify import execute
+
+    done = True
+    for name, source, left in list(find_left(workspace, entity)):
+        if dry_run:
+            _print([left.drop])
+            continue
+        try:
+            execute(_owners_url(source, name, url_env), [left.drop], f"source {name}: triggers of {left.entity}")
+        except SourceRejected as error:
+            output.warn(str(error))
+            done = False
+            continue
+        output.stdout().print(f"{left.entity}: triggers removed from {', '.join(left.tables) or 'no table'}")
+    return done
+
+
+def _owners_url(source: PostgresSource, name: str, url_env: str | None) -> str:
+    from vecsync_dagster.config.models import EnvRef
+    from vecsync_dagster.sources.sql_postgres import Postgres
+
+    owner = source if url_env is None else source.model_copy(update={"url": EnvRef(env=url_env)})
+    return Postgres(owner, name=name).conninfo()
+
+
+def _print(statements: Sequence[sql.Composed]) -> None:
+    for statement in statements:
+        output.stdout().print(f"{statement.as_string().strip()};", soft_wrap=True, markup=False)
 
 
 def _statements(workspace: Workspace, name: str, *, remove: bool) -> list[sql.Composed]:

@@ -19,7 +19,7 @@ from vecsync_dagster.sources.sql_postgres import postgres_error
 from vecsync_dagster.sources.sql_queries import GLOBAL
 from vecsync_dagster.sources.waking import Stop, Wake
 
-__all__ = ["CHANNEL", "NotifyWaker", "execute", "install_statements", "remove_statements"]
+__all__ = ["CHANNEL", "NotifyWaker", "connected", "execute", "install_statements", "remove_statements"]
 
 CHANNEL = "vecsync_changes"
 _EVENTS = {
@@ -91,7 +91,7 @@ def remove_statements(name: str, schema: str | None, table: str) -> list[sql.Com
 
 def execute(url: str, statements: Sequence[sql.Composed], place: str) -> None:
     """All of them in one transaction, or none. Raises Source* errors that name `place`."""
-    with _connected(url, place) as connection, connection.transaction():
+    with connected(url, place) as connection, connection.transaction():
         connection.execute("SET LOCAL client_min_messages = warning")  # that there was nothing to drop is no news
         for statement in statements:
             connection.execute(statement)
@@ -106,7 +106,7 @@ class NotifyWaker:
         self._entities = tuple(entities)
 
     def run(self, wake: Wake, stop: Stop) -> None:
-        with _connected(self._url, f"source {self.name}") as connection:
+        with connected(self._url, f"source {self.name}") as connection:
             connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             for entity in self._entities:
                 wake(entity, None)  # what was told before somebody listened
@@ -136,7 +136,7 @@ class NotifyWaker:
 
 
 @contextmanager
-def _connected(url: str, place: str) -> Iterator[psycopg.Connection]:
+def connected(url: str, place: str) -> Iterator[psycopg.Connection]:
     """Autocommitting. The driver's text may quote a row or a password: it is not repeated."""
     try:
         with psycopg.connect(

@@ -86,6 +86,35 @@ def tenants_of(payload: str) -> list[str] | None:
     return None if tenants is None else sorted(tenants)
 
 
+def test_triggers_are_removed_where_their_entity_is_not_any_more(world: World, postgres_database: str) -> None:
+    """Of an entity that moved to another schema, and of one that left vecsync.yaml: `check` says where they are,
+    installing removes them, and what others made stays."""
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA other")
+        connection.execute("CREATE TABLE other.works (LIKE works INCLUDING ALL)")
+        connection.execute("CREATE FUNCTION vecsync_mine_notify() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    assert triggers(world).code == 0
+    assert "triggers of" not in vecsync("check", "--config", world.config.folder / "vecsync.yaml").out
+    works = world.config.entities["works"]
+    moved = {"renamed": works, "works": works.model_copy(update={"table": "other.works"})}
+    moved["renamed"] = works.model_copy(update={"collections": {"renamed": works.collections["works"]}})
+    file_of(world.config.model_copy(update={"entities": moved}), world.config.folder)
+    ran = vecsync("check", "--json", "--config", world.config.folder / "vecsync.yaml")
+    [probe] = [one for one in ran.json["checks"] if one["part"].startswith("triggers")]
+    assert (probe["part"], probe["state"], "still on works," in probe["message"]) == ("triggers of works", "WARN", True)
+    ran = triggers(world)
+    assert ran.out == "works: triggers removed from works\nrenamed: triggers installed\nworks: triggers installed\n"
+    [told] = notices(postgres_database, "DELETE FROM works WHERE id = 1")
+    assert json.loads(told)["entity"] == "renamed"
+    file_of(world.config.model_copy(update={"entities": {"works": moved["works"]}}), world.config.folder)
+    assert triggers(world).out == "renamed: triggers removed from works\nworks: triggers installed\n"
+    assert notices(postgres_database, "DELETE FROM works WHERE id = 2") == []
+    assert triggers(world, "--remove").out == "works: triggers removed\n"
+    with psycopg.connect(postgres_database) as connection:
+        ours = connection.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'vecsync%'").fetchall()
+    assert ours == [("vecsync_mine_notify",)]
+
+
 def test_a_dry_run_prints_the_sql(world: World, postgres_database: str) -> None:
     """What would be done, as SQL that a database administrator can run; and nothing is done."""
     printed = triggers(world, "--dry-run").out
