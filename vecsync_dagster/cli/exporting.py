@@ -22,6 +22,7 @@ from vecsync_dagster.private import user_umask
 from vecsync_dagster.sources.base import Read
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.absence import is_ruled_out
 
 __all__ = ["Export", "write_export"]
 
@@ -99,7 +100,7 @@ class Export:
     def _tenants(self, name: str, entity: EntityConfig) -> Sequence[str]:
         if self._tenant is not None:
             return [self._tenant]
-        shared = [GLOBAL] if entity.tenancy is None or entity.tenancy.global_flag is not None else []
+        shared = [] if is_ruled_out(entity, GLOBAL) else [GLOBAL]
         own = [] if self._scope == "global" else [t for t in self._workspace.source(name).tenants() if t != GLOBAL]
         return own if self._scope == "tenant" else [*shared, *own]
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.stores.base import GLOBAL
 
-__all__ = ["Absence", "absence_of", "absences", "look_again"]
+__all__ = ["Absence", "absence_of", "absences", "is_ruled_out", "look_again"]
 
 LOOKS = 2
 
@@ -37,6 +38,14 @@ class Absence:
         who = "global" if self.tenant == GLOBAL else f"tenant {self.tenant}"
         then = f"removed after {_at(self.until)}" if now < self.until else "removed by the next full sync"
         return f"{who}: missing since {_at(self.since)}, {then} if it stays away"
+
+
+def is_ruled_out(entity: EntityConfig, tenant: str) -> bool:
+    """Whether the configuration leaves no record to this partition: everybody's where each record has its tenant, a
+    tenant's where there are no tenants. Nothing of it is missing: it is to be empty."""
+    if entity.tenancy is None:
+        return tenant != GLOBAL
+    return tenant == GLOBAL and entity.tenancy.global_flag is None
 
 
 def absence_of(tenant: str, missing: Missing, missing_for: timedelta) -> Absence:

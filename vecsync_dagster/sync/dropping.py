@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.stores.base import GLOBAL, Droppable
+from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.forgetting import forget_tenant
 from vecsync_dagster.sync.workspace import Workspace
 
@@ -20,7 +21,8 @@ _HELD = 20
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What the ledger has of a collection, or of everybody's records in it, that the configuration has no more."""
+    """What the ledger has of a collection, or of one scope of it (everybody's records, or those of tenants), that the
+    configuration has no more."""
 
     entity: str
     collection: str
@@ -31,7 +33,9 @@ class Leftover:
         if self.scope is None:
             way = f"`vecsync drop {self.collection}` removes it"
             return f"{self.collection} of {self.entity} is not in the configuration any more, {self._documents}; {way}"
-        return f"{self.collection} of {self.entity} has no {self.scope} records any more, {self._documents}"
+        which = "global" if self.scope == GLOBAL else "tenants"
+        way = f"`vecsync sync {which} --entity {self.entity} --full` removes them"
+        return f"{self.collection} of {self.entity} has no {self.scope} records any more, {self._documents}; {way}"
 
     @property
     def _documents(self) -> str:
@@ -62,10 +66,10 @@ def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
     for name, collection in ledger.collections():
         if name not in entities or collection not in entities[name].collections:
             yield Leftover(name, collection, None, ledger.documents(name, collection))
-        elif not workspace.has_global(name):
-            rows = ledger.tally(name, collection, GLOBAL).rows
-            if rows:
-                yield Leftover(name, collection, GLOBAL, rows)
+            continue
+        held = [one for one in ledger.tenants(name, collection) if is_ruled_out(entities[name], one)]
+        if rows := sum(ledger.tally(name, collection, one).rows for one in held):
+            yield Leftover(name, collection, GLOBAL if held == [GLOBAL] else "tenant", rows)
 
 
 def leaving(workspace: Workspace, collection: str) -> Leaving:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.options import Selection
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
@@ -14,14 +14,14 @@ __all__ = ["forget_if_gone", "forget_tenant"]
 
 
 def forget_if_gone(
-    ledger: Ledger, snapshots: Snapshots, rejections: RejectionLog, selection: Selection, collections: Iterable[str]
+    ledger: Ledger, snapshots: Snapshots, rejections: RejectionLog, selection: Selection, config: EntityConfig
 ) -> None:
-    """A tenant without rows in source and ledger leaves nothing but the figures of its runs. `collections`: all of its
-    entity's."""
+    """A tenant without rows in source and ledger, or a `global` that is no more, leaves nothing but the figures of its
+    runs."""
     entity, tenant = selection.entity, selection.tenant
-    if tenant == GLOBAL:
+    if tenant == GLOBAL and not is_ruled_out(config, tenant):
         return
-    left = [name for name in collections if ledger.tally(entity, name, tenant).rows]
+    left = [name for name in config.collections if ledger.tally(entity, name, tenant).rows]
     for name in selection.collections:
         if name not in left:
             ledger.drop_partition(entity, name, tenant)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from vecsync_dagster.config.models import Config
+from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.ledger.base import LISTING, LastRuns, Ledger, Partition, Run
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.options import is_tenant
 
 __all__ = ["LISTED", "failing_tenants", "health", "is_failing", "is_gone"]
@@ -49,11 +50,12 @@ def failing_tenants(ledger: Ledger, entity: str) -> set[str]:
     return {key.tenant for key, last in runs.items() if is_tenant(key.tenant) and is_failing(last)}
 
 
-def is_gone(key: Partition, last: LastRuns) -> bool:
-    """A tenant whose last full run found nothing, and removed what there was."""
+def is_gone(entity: EntityConfig, key: Partition, last: LastRuns) -> bool:
+    """A tenant, or a `global` that is no more, whose last full run found nothing, and removed what there was."""
     run = last.last
     empty = not run.figures.get("fetched") and not run.figures.get("removals_blocked")
-    return key.tenant != GLOBAL and run.mode == "full" and run.ok and empty
+    may_go = key.tenant != GLOBAL or is_ruled_out(entity, key.tenant)
+    return may_go and run.mode == "full" and run.ok and empty
 
 
 def _counts(config: Config, key: Partition, last: LastRuns, now: datetime) -> bool:
@@ -63,7 +65,7 @@ def _counts(config: Config, key: Partition, last: LastRuns, now: datetime) -> bo
         return False
     if last.last.mode == LISTING:
         return not last.last.ok
-    if key.collection not in entity.collections or is_gone(key, last):
+    if key.collection not in entity.collections or is_gone(entity, key, last):
         return False
     # A key that cannot be a partition fails in every run as long as it is there, and is never synced away.
     return is_tenant(key.tenant) or last.last.ended_at > now - config.checks.freshness.max_age

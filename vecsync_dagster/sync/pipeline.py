@@ -23,7 +23,7 @@ from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import VectorStore
-from vecsync_dagster.sync.absence import Absence, absence_of
+from vecsync_dagster.sync.absence import Absence, absence_of, is_ruled_out
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
@@ -344,6 +344,8 @@ def _emptied(job: Job) -> bool:
 def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended: bool) -> Absence | None:
     """What is known of a tenant of which a complete read had no record: that read is one more look at the source.
     None where there is nothing that could be missed."""
+    if is_ruled_out(job.entity, job.tenant):
+        return None  # the configuration says so, not a look
     try:
         if job.met:
             if job.options.depth == "apply" and any(part.missing for part in parts):

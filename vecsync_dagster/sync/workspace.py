@@ -20,7 +20,7 @@ from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
-from vecsync_dagster.sync.absence import Absence, absences, look_again
+from vecsync_dagster.sync.absence import Absence, absences, is_ruled_out, look_again
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
@@ -120,16 +120,19 @@ class Workspace:
     # -- tenants and partitions --------------------------------------------------------------------
 
     def tenants(self, entity: str) -> list[str]:
-        """`global`, the source's tenants, and those that only the ledger still knows (fault 4), in order.
+        """`global`, the source's tenants, and those that only the ledger still knows (fault 4), in order; last of all
+        a `global` that the configuration has no more: what became a tenant's was taken over by then.
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced.
         """
         own = self.source(entity).tenants()
         if not own and self.entity(entity).tenancy is not None:
             self._tell_of_the_filter(entity)
-        found = {*own, *self.ledger.tenants(entity), *failing_tenants(self.ledger, entity)}
-        found.discard(GLOBAL)
-        return ([GLOBAL] if self.has_global(entity) else []) + sorted(found)
+        held = self.ledger.tenants(entity)
+        found = {*own, *held, *failing_tenants(self.ledger, entity)} - {GLOBAL}
+        if self.has_global(entity):
+            return [GLOBAL, *sorted(found)]
+        return sorted(found) + ([GLOBAL] if GLOBAL in held else [])
 
     def _tell_of_the_filter(self, entity: str) -> None:
         """Tenants all of whose records it keeps out are none, and no run of theirs could say so."""
@@ -139,13 +142,14 @@ class Workspace:
 
     def has_global(self, entity: str) -> bool:
         """Whether there can be records that everybody may see."""
-        tenancy = self.entity(entity).tenancy
-        return tenancy is None or tenancy.global_flag is not None
+        return not is_ruled_out(self.entity(entity), GLOBAL)
 
     def call_the_roll(self, entity: str, known: Iterable[str] = ()) -> RollCall:
         """The source's tenants beside those of the ledger, and of `known` others; without `global`."""
         share = self.config.automation.tenants.max_lost_share
-        return call_the_roll(entity, self.source(entity).tenants(), self.ledger.tenants(entity), known, share)
+        config = self.entity(entity)
+        held = [tenant for tenant in self.ledger.tenants(entity) if not is_ruled_out(config, tenant)]
+        return call_the_roll(entity, self.source(entity).tenants(), held, known, share)
 
     def look_for_missing(self, entity: str, roll: RollCall, known: Iterable[str]) -> dict[str, Absence]:
         """Those of `known` tenants that the source does not list, remembered in the ledger: a look is one of several.
@@ -246,7 +250,7 @@ class Workspace:
             self._remember(entity, results, look)
         finished = all(result.ok and result.emptied for result in results)
         if finished and options.depth == "apply":
-            forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity.collections)
+            forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity)
         if entity.writeback and options.depth == "apply":
             return self._written_back(selection, results)
         return results
