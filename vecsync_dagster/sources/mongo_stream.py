@@ -148,8 +148,8 @@ def _take_old_key(events: Events, event: Mapping[str, Any], names: Sequence[str]
     elif event["operationType"] == "delete" or any(_touches(event, name) for name in names):
         key = ", ".join(names)
         events.lost = (
-            f"a document was deleted, and the stream does not tell its {key}; it does where {key} is _id, "
-            "or with changeStreamPreAndPostImages switched on for the collection"
+            f"a document was deleted, and the stream does not tell its {key}; it does where {key} is _id or parts of "
+            "it, or with changeStreamPreAndPostImages switched on for the collection"
         )
 
 

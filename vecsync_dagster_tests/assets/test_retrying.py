@@ -159,3 +159,20 @@ def test_a_partition_that_is_being_synced_is_left_to_that_run(four: Four, instan
     assert (state.status, state.retry_count) == ("failed", 1)
     assert run(four, instance).success
     assert four.states()[1].overall == "synced"
+
+
+def test_a_key_of_two_columns_is_retried(four: Four, instance: dg.DagsterInstance) -> None:
+    """The sensor's run finds records again that are known by tenant and id."""
+    entity = four.world.config.entities[ENTITY].model_copy(update={"id": ("tenant_id", "id")})
+    four.world.config = four.world.config.model_copy(update={"entities": {ENTITY: entity}})
+    four.insert(1)
+    four.insert(2, tenant_id="a/b")
+    four.store_refuses("functionality")
+    assert sync(four, instance).success
+    four.store.recover()
+    assert isinstance(tick(four, instance), dg.RunRequest)
+    assert run(four, instance).success
+    assert tick(four, instance) == dg.SkipReason("no failed document is due")
+    with four.world.workspace() as workspace:
+        states = {one.db_id: one.overall for one in workspace.ledger.records(ENTITY, FOUR, limit=9)}
+    assert states == {"~/1": "synced", "a~1b/2": "synced"}

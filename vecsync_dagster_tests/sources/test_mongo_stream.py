@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable
@@ -10,7 +12,7 @@ from vecsync_dagster.sources.base import Losable
 from vecsync_dagster.sources.mongo import MongoDbSource
 from vecsync_dagster.sources.mongo_stream import token_of
 from vecsync_dagster_tests.servers.mongo import failing
-from vecsync_dagster_tests.sources.backends import ids, read, time, values
+from vecsync_dagster_tests.sources.backends import ids, keys, read, time, values
 from vecsync_dagster_tests.sources.mongo_backend import MongoBackend
 
 HISTORY_LOST = 286
@@ -196,6 +198,34 @@ def test_pre_images_name_what_is_gone(by_field: MongoBackend) -> None:
     assert source.lost(Read("a", since=cursor)) is None
     pages = read(source, since=cursor)
     assert (ids(pages), gone(pages)) == (["y2", "z"], ["x", "y"])
+
+
+@pytest.mark.parametrize("key", [["_id.firm", "_id.no"], ["firm", "no"]], ids=str)
+def test_a_key_of_several_fields_is_followed(stream: MongoBackend, key: list[str]) -> None:
+    """Changed documents come with their whole key, deleted ones are tombstones by it, and so is the old key of one that
+    got another; with fields outside `_id` the stream tells them by pre-images."""
+    own = key[0].startswith("_id")
+    if not own:
+        images = {"enabled": True}
+        stream.client[stream.database].command("collMod", "materials", changeStreamPreAndPostImages=images)
+    parts: list[dict[str, Any]] = [
+        {"firm": "x/y", "no": 1},
+        {"firm": "x/y", "no": 2},
+        {"firm": None, "no": 1},
+        {"firm": "", "no": "1"},
+    ]
+    documents = [{"_id": part} if own else {"_id": n, **part} for n, part in enumerate(parts)]
+    stream.put(*({**one, "name": str(n), "tenant_id": "a"} for n, one in enumerate(documents)))
+    source = stream.source(id=key)
+    cursor = begin(source)
+    stream.documents.update_one({"name": "0"}, {"$set": {"name": "new"}})
+    stream.documents.delete_many({"name": {"$in": ["1", "2"]}})
+    if not own:
+        stream.documents.update_one({"name": "3"}, {"$set": {"no": 7}})
+    pages = read(source, since=cursor)
+    assert sorted(keys(pages)) == (["x~1y/1"] if own else ["/7", "x~1y/1"])
+    assert gone(pages) == (["x~1y/2", "~/1"] if own else ["/1", "x~1y/2", "~/1"])
+    assert read(source, since=end(pages))[0].records.num_rows == 0
 
 
 # -- lost tokens ---------------------------------------------------------------------------------------

@@ -157,8 +157,8 @@ def lines(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_every_command_finds_a_record_by_its_key(lines: Lines) -> None:
-    """A full run, one by ids, a retry, status, export, reconcile and a rebuilt ledger know each record by one text,
-    write nothing needlessly and remove just what is gone."""
+    """A full run, one by ids, a retry, status, export, a rebuilt ledger, the write-back and stages that read a snapshot
+    know each record by one text, write nothing needlessly and remove just what is gone."""
     first = lines.sync(mode="full")
     assert (first.new, first.invalid) == (len(KEYS), 0)
     texts = lines.texts()
@@ -181,6 +181,12 @@ def test_every_command_finds_a_record_by_its_key(lines: Lines) -> None:
     (lines.file.parent / "state" / "ledger.sqlite").unlink()
     with Workspace(load_config(lines.file)) as workspace:
         assert workspace.rebuild("lines", "lines").taken == {GLOBAL: len(KEYS) - 2}
+    if lines.documents is not None:
+        written = lines.documents.distinct("syncMetadata.overallStatus")
+        assert (written, lines.documents.count_documents({"syncMetadata": None})) == (["synced"], 0)
     paid = len(lines.provider.answered)
     last = lines.sync(mode="full")
     assert (last.unchanged, last.writes, len(lines.provider.answered)) == (len(KEYS) - 2, 0, paid)
+    lines.sync(mode="full", stages=("export",))
+    later = lines.sync(mode="full", stages=("documents", "embeddings", "vectors"))
+    assert (later.unchanged, later.writes) == (len(KEYS) - 2, 0)

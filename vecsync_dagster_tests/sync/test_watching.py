@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -111,9 +112,9 @@ def test_a_tenant_that_is_named_waits_too(embedded_world: World) -> None:
     world.assert_exact()
 
 
-@pytest.mark.parametrize("key", ["_id", "id"])
+@pytest.mark.parametrize("key", ["_id", "id", ["_id.org", "_id.no"], ["org", "id"]], ids=str)
 def test_a_deleted_document_is_gone_at_once(
-    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch, key: str
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch, key: str | list[str]
 ) -> None:
     """With tenants, whichever field is the key, and without pre-images: it does not wait for the next look."""
     monkeypatch.setenv("MONGO_URL", mongo_url)
@@ -125,7 +126,11 @@ def test_a_deleted_document_is_gone_at_once(
     )
     tools = Tools(mongo_url, mongo_database, config)
     approved = [one for one in sample() if one["approvalStatus"] == "approved"]
-    documents = [{**one, "_id": one["id"], "org": n % 2 + 1.0} for n, one in enumerate(approved[:6])]
+    documents: list[dict[str, Any]] = [
+        {**one, "_id": one["id"], "org": n % 2 + 1.0} for n, one in enumerate(approved[:6])
+    ]
+    if key == ["_id.org", "_id.no"]:
+        documents = [{**one, "_id": {"org": one["org"], "no": one["id"]}} for one in documents]
     source = config.sources["directory"]
     assert isinstance(source, MongoSource)
     waker = stream_waker(source, config.entities["tools"], name="directory", entity_name="tools")
