@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +23,14 @@ from vecsync_dagster.stores.base import GLOBAL
 
 __all__ = ["StreamWaker"]
 
+_log = logging.getLogger(__name__)
+_A_VIEW = 166
 _WAIT_MS = 500
 _LOOK_S = 0.5
 
 
 class StreamWaker:
-    """Listens for one entity. Where the server has no change streams (and need not have them) it tells nothing."""
+    """Listens for one entity. Where there is no change stream (and need not be one) it says so and tells nothing."""
 
     def __init__(self, config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> None:
         self.name = name
@@ -42,6 +45,13 @@ class StreamWaker:
             self._listen(connection.database[self._entity.table], wake, stop)
         except (PyMongoError, BSONError) as error:
             if isinstance(error, OperationFailure) and not has_streams(error) and self._config.change_stream == "auto":
+                why = "a view or time series collection" if error.code == _A_VIEW else "on a server without them"
+                _log.warning(
+                    "source %s: no change stream for %s, %s: looked at every automation.watch.poll",
+                    self.name,
+                    self._entity_name,
+                    why,
+                )
                 self._idle(stop)
                 return
             # The driver's text may quote a document: it is not chained.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from vecsync_dagster.sources.waking import Stop, Wake
 
 __all__ = ["CHANNEL", "NotifyWaker", "connected", "execute", "install_statements", "remove_statements"]
 
+_log = logging.getLogger(__name__)
 CHANNEL = "vecsync_changes"
 _EVENTS = {
     "insert": sql.SQL("REFERENCING NEW TABLE AS vecsync_new"),
@@ -29,6 +31,7 @@ _EVENTS = {
     "truncate": sql.SQL(""),
 }
 _LISTEN_S = 0.5
+_WITH_TRIGGERS = "SELECT p.proname FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid WHERE p.proname = ANY(%s)"
 # A message has at most 8000 bytes: an error in it would be one of the statement that was only to be told of.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $vecsync$
@@ -107,6 +110,7 @@ class NotifyWaker:
 
     def run(self, wake: Wake, stop: Stop) -> None:
         with connected(self._url, f"source {self.name}") as connection:
+            self._tell_silent(connection)
             connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             for entity in self._entities:
                 wake(entity, None)  # what was told before somebody listened
@@ -115,6 +119,18 @@ class NotifyWaker:
                     self._tell(notice.payload, wake)
                     if stop():
                         return
+
+    def _tell_silent(self, connection: psycopg.Connection) -> None:
+        """Nobody would see otherwise that an entity is synced minutes later than others."""
+        functions = {_own_name(entity): entity for entity in self._entities}
+        told = {name for (name,) in connection.execute(_WITH_TRIGGERS, [list(functions)])}
+        if silent := [entity for function, entity in functions.items() if function not in told]:
+            _log.warning(
+                "source %s: no triggers for %s: looked at every automation.watch.poll; `vecsync install-triggers` adds "
+                "them to tables, views cannot have them",
+                self.name,
+                ", ".join(silent),
+            )
 
     def _tell(self, payload: str, wake: Wake) -> None:
         """Anybody may write to a channel: what is not one of our messages wakes everybody, and does no more."""

@@ -13,7 +13,10 @@ import psycopg
 import pytest
 
 from vecsync_dagster.config import Config
+from vecsync_dagster.config.models import EnvRef, PostgresSource
 from vecsync_dagster.ledger import migrate
+from vecsync_dagster.sources.postgres_notify import NotifyWaker
+from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster_tests.automation.deployment import wait_for
 from vecsync_dagster_tests.automation.test_runs_by_itself import exact
 from vecsync_dagster_tests.cli.program import Ran, start, vecsync
@@ -113,6 +116,39 @@ def test_triggers_are_removed_where_their_entity_is_not_any_more(world: World, p
     with psycopg.connect(postgres_database) as connection:
         ours = connection.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'vecsync%'").fetchall()
     assert ours == [("vecsync_mine_notify",)]
+
+
+def test_views_and_tables_of_every_kind(
+    world: World, postgres_database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`check` and `sync` take views, materialized views and partitioned tables; installing says which cannot have
+    triggers and gives the others theirs; `watch` says whose changes it does not hear of."""
+    kinds = {
+        "seen": "CREATE VIEW seen AS SELECT * FROM works",
+        "kept": "CREATE MATERIALIZED VIEW kept AS SELECT * FROM works",
+        "parts": "CREATE TABLE parts (LIKE works) PARTITION BY HASH (id); "
+        "CREATE TABLE part PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0); "
+        "INSERT INTO parts SELECT * FROM works",
+    }
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        for statement in kinds.values():
+            connection.execute(statement.encode())
+    works = world.config.entities["works"]
+    entities = {
+        name: works.model_copy(update={"table": name, "id": "id", "collections": {name: works.collections["works"]}})
+        for name in kinds
+    }
+    file = file_of(world.config.model_copy(update={"entities": entities}), tmp_path)
+    checked = {one["part"]: one["state"] for one in vecsync("check", "--json", "--config", file).json["checks"]}
+    assert [checked[f"source of {name}"] for name in kinds] == ["OK"] * 3
+    ran = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", file)
+    assert (ran.code, ran.json["totals"]["upserted"]) == (0, 3 * 7)
+    ran = triggers(world)
+    assert (ran.code, ran.out) == (1, "parts: triggers installed\n")
+    assert [name for name in kinds if f"entity {name}, " in ran.err] == ["seen", "kept"]
+    url = Postgres(PostgresSource(type="postgres", url=EnvRef(env="SOURCE_URL")), name="db").conninfo()
+    NotifyWaker(url, "db", list(kinds)).run(lambda *_: None, lambda: True)
+    assert "source db: no triggers for seen, kept: looked at every automation.watch.poll" in caplog.text
 
 
 def test_a_dry_run_prints_the_sql(world: World, postgres_database: str) -> None:

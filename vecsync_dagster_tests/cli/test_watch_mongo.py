@@ -73,3 +73,16 @@ def test_a_stream_that_is_refused_is_an_error(mongo_url: str, mongo_database: st
     ):
         waker.run(lambda *_: stop.set(), stop.is_set)
     assert not stop.is_set()
+
+
+@pytest.mark.parametrize(("code", "said"), [(166, "a view or time series collection"), (40573, "on a server without")])
+def test_what_has_no_stream_goes_by_time_and_says_so(
+    mongo_url: str, tools: Tools, caplog: pytest.LogCaptureFixture, code: int, said: str
+) -> None:
+    """Nobody has to guess why changes of a view, or on a standalone server, arrive minutes later."""
+    source = tools.config.sources["directory"]
+    assert isinstance(source, MongoSource)
+    waker = stream_waker(source, tools.config.entities["tools"], name="directory", entity_name="tools")
+    with failing(mongo_url, "aggregate", errorCode=code):
+        waker.run(lambda *_: None, lambda: True)
+    assert f"no change stream for tools, {said}" in caplog.text
