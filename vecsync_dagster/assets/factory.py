@@ -253,17 +253,12 @@ class _Run:
         if keys is not None:
             self._require_partitions(entity, keys)
             return selections(entity, keys)
-        found = list(self._workspace.select([entity], self._believable(entity)))
+        tenants, lost = self._workspace.believable_tenants(entity)
+        if lost is not None:
+            self._context.log.error(str(lost))
+        found = list(self._workspace.select([entity], tenants))
         add_tenants(self._context.instance, entity, [selection.tenant for selection in found])
         return found
-
-    def _believable(self, entity: str) -> list[str]:
-        """All tenants; without those that vanished where the source is taken for broken: nothing of them is removed."""
-        roll = self._workspace.call_the_roll(entity)
-        if roll.lost is None:
-            return self._workspace.tenants(entity)
-        self._context.log.error(str(roll.lost))
-        return [tenant for tenant in self._workspace.tenants(entity) if tenant not in roll.lost.missing]
 
     def _require_partitions(self, entity: str, keys: Sequence[str]) -> None:
         """Keys typed into the launchpad may be wrong. Raises dagster.Failure that says what a key looks like."""

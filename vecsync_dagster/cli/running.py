@@ -16,7 +16,14 @@ from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, OutputUnwritable, VecsyncError
+from vecsync_dagster.errors import (
+    LedgerRejected,
+    LedgerUnavailable,
+    NotFound,
+    OutputUnwritable,
+    SourceRejected,
+    VecsyncError,
+)
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
@@ -221,7 +228,7 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
         )
         try:
             with recorded, contained(f"{entity}: listing the tenants"):
-                tenants = [tenant for tenant in workspace.tenants(entity) if _is_wanted(wanted, tenant)]
+                tenants = _tenants(workspace, entity, wanted, options, problems)
         except VecsyncError as error:
             problems.append(Problem(entity, wanted.tenant, error))
             continue
@@ -231,6 +238,20 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
         where = wanted.entity or ", ".join(workspace.config.entities)
         raise NotFound(f"no {what} in {where}, neither in the source nor in the ledger", tenant=wanted.tenant)
     return selections
+
+
+def _tenants(
+    workspace: Workspace, entity: str, wanted: Wanted, options: SyncOptions, problems: list[Problem]
+) -> list[str]:
+    """The wanted ones. A full run over all leaves out those that a source lacks which is taken for broken: they are a
+    problem, unless removals were allowed."""
+    removes = options.mode_of(workspace.config.sync.mode) == "full" and not options.allow_removals
+    if wanted.scope in ("tenant", "global") or not removes:
+        return [tenant for tenant in workspace.tenants(entity) if _is_wanted(wanted, tenant)]
+    tenants, lost = workspace.believable_tenants(entity)
+    if lost is not None:
+        problems.append(Problem(entity, None, SourceRejected(str(lost), entity=entity, missing=len(lost.missing))))
+    return [tenant for tenant in tenants if _is_wanted(wanted, tenant)]
 
 
 def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:

@@ -233,7 +233,7 @@ class Watch:
         keys = [event.gone for event in events if event.gone is not None]
         if UNKNOWN in keys:
             self._all_from[entity] = time.monotonic() + self._config.automation.watch.poll.total_seconds()
-            named.update(workspace.tenants(entity))
+            named.update(workspace.believable_tenants(entity)[0])
         elif keys:
             named |= holders(workspace, entity, keys)
         return {tenant for tenant in named if _valid(tenant)}

@@ -33,7 +33,7 @@ from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import repair
 from vecsync_dagster.sync.rejections import RejectionLog
-from vecsync_dagster.sync.rollcall import RollCall, call_the_roll
+from vecsync_dagster.sync.rollcall import RollCall, TenantsLost, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
@@ -143,6 +143,14 @@ class Workspace:
     def has_global(self, entity: str) -> bool:
         """Whether there can be records that everybody may see."""
         return not is_ruled_out(self.entity(entity), GLOBAL)
+
+    def believable_tenants(self, entity: str) -> tuple[list[str], TenantsLost | None]:
+        """`tenants`, for a run over all of them: without those that vanished where the source is taken for broken, of
+        which nothing is to be removed; and why."""
+        has_tenants = self.entity(entity).tenancy is not None
+        lost = self.call_the_roll(entity).lost if has_tenants else None
+        missing = () if lost is None else lost.missing
+        return [tenant for tenant in self.tenants(entity) if tenant not in missing], lost
 
     def call_the_roll(self, entity: str, known: Iterable[str] = ()) -> RollCall:
         """The source's tenants beside those of the ledger, and of `known` others; without `global`."""

@@ -17,7 +17,15 @@ from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.tables import sync_run
 from vecsync_dagster.sync.health import LISTED, health
-from vecsync_dagster_tests.cli.program import MORAVA, change_rows, config_of, replace_in_config, vecsync
+from vecsync_dagster_tests.cli.program import (
+    HARBOUR,
+    HOUSES,
+    MORAVA,
+    change_rows,
+    config_of,
+    replace_in_config,
+    vecsync,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
 
@@ -159,3 +167,23 @@ def test_the_file_stays_small_with_many_partitions(config: Path, synced: Path) -
     assert (found["partitions"], found["failing"], len(found["last_runs"])) == (4000, 40, LISTED)
     assert [one["failing"] for one in found["last_runs"][:41]] == [True] * 40 + [False]
     assert len(json.dumps(found)) < 500_000
+
+
+def test_a_source_that_lists_few_tenants_is_not_believed(config: Path, synced: Path) -> None:
+    """A full run over all tenants leaves out those that a broken source lacks, however often it runs, and says so."""
+    replace_in_config(config, "\nstate: state", "\nautomation: {tenants: {missing_for: PT0S}}\nstate: state")
+
+    def rows() -> list[int]:
+        ledger = SqlLedger.open(f"sqlite:///{synced}/state/ledger.sqlite")
+        found = [ledger.tally("works", "works", tenant).rows for tenant in (HOUSES, MORAVA, HARBOUR)]
+        ledger.close()
+        return found
+
+    before = rows()
+    change_rows(synced, "DELETE FROM works WHERE tenant_id IN (?, ?)", MORAVA, HARBOUR)
+    for _ in range(3):
+        ran = vecsync("sync", "all", "--full", "--entity", "works", "--no-record", "--config", config)
+        assert (ran.code, "max_lost_share" in ran.out + ran.err) == (1, True)
+    assert rows() == before
+    assert sync(config, "tenants", "--full", "--entity", "works", "--allow-removals") == 0
+    assert rows() == [before[0], 0, 0]
