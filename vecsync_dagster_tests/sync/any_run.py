@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -42,6 +42,10 @@ from vecsync_dagster_tests.world import START
 __all__ = ["Sequence"]
 
 TENANTS = (GLOBAL, "acme", "brick")
+Run = Literal["full", "incremental", "ids"]
+DAY: tuple[Run, ...] = get_args(Run)
+"""One tenant's runs of a usual day, under the gate: each meets what the one before left, its snapshot too."""
+
 IDS = range(1, 10)
 TEXTS = {"works": "{name} {code}", "codes": "{code}", "units": "{unit} {name}", "prices": "{name}"}
 PROVIDER = HashProvider(HashConfig(provider="hash", dimensions=16))
@@ -119,13 +123,25 @@ class Sequence:
     def play(self) -> None:
         for _ in range(5):
             self.change("insert")
+        if self.random.random() < 0.35:
+            self._play_day(self.random.choice(sorted(self._live().values()) or TENANTS))
+        else:
+            self._play_anything()
+        self.put_right()
+
+    def _play_day(self, tenant: str) -> None:
+        for kind in DAY:
+            self.run_any(tenant, kind)
+            for _ in range(self.random.choice([0, 0, 1, 2])):
+                self.change()
+
+    def _play_anything(self) -> None:
         for _ in range(self.random.randint(2, 5)):
             for _ in range(self.random.choice([0, 1, 1, 2, 4])):
                 self.change()
             if self.random.random() < 0.1:
                 self._configure()
             self.run_any(self.random.choice(TENANTS))
-        self.put_right()
 
     # -- the source --------------------------------------------------------------------------------
     def _configure(self) -> None:
@@ -191,11 +207,12 @@ class Sequence:
         return not deleted and all(row[name] in allowed for name, allowed in self.entity.filter.items())
 
     # -- runs --------------------------------------------------------------------------------------
-    def run_any(self, tenant: str) -> None:
-        options = self._options(tenant)
-        settings, checks = self._sync_settings(), self._checks()
+    def run_any(self, tenant: str, kind: Run | None = None) -> None:
+        """`kind`: that of the day; None: any."""
+        options = self._options(tenant) if kind is None else self._usual(tenant, kind)
+        settings, checks = self._sync_settings(), self._checks(gated=kind is not None)
         chosen = self.random.choice([self.collections, self.random.sample(self.collections, 1)])
-        fault = self._fault()
+        fault = self._fault(0.6 if kind is None else 0.25)
         stop = self.random.choice([None] * 12 + [1, 3])
         before = self._state() if options.dry_run and (fault is None or fault.kind != "meanwhile") else None
         self._tell(f"run {tenant} {options} of {chosen}")
@@ -233,6 +250,14 @@ class Sequence:
             stages=pick([STAGES, STAGES, STAGES, ("export",), STAGES[1:], ("vectors",), some]),
         )
 
+    def _usual(self, tenant: str, kind: Run) -> SyncOptions:
+        pick, chance = self.random.choice, self.random.random
+        if kind != "ids":
+            return SyncOptions(mode=kind, allow_removals=chance() < 0.5)
+        live = [str(row_id) for row_id, owner in self._live().items() if owner == tenant]
+        ids = self.random.sample(live, min(len(live), pick([1, 2, 4])))
+        return SyncOptions(ids=tuple(ids) or ("1",), retry=chance() < 0.5, stages=pick([STAGES, STAGES, STAGES[1:]]))
+
     def _sync_settings(self) -> SyncConfig:
         pick = self.random.choice
         return SyncConfig.model_validate(
@@ -249,14 +274,14 @@ class Sequence:
             }
         )
 
-    def _checks(self) -> ChecksConfig:
+    def _checks(self, *, gated: bool) -> ChecksConfig:
         pick = self.random.choice
-        share = pick([None, 0, 0.2, 0.5, 1])
+        share = pick([0, 0.2, 0.5, 1] if gated else [None, 0, 0.2, 0.5, 1])
         return ChecksConfig.model_validate({"max_invalid_share": share, "min_invalid": pick([1, 2, 10])})
 
-    def _fault(self) -> Fault | None:
+    def _fault(self, share: float) -> Fault | None:
         pick = self.random.choice
-        if self.random.random() < 0.4:
+        if self.random.random() >= share:
             return None
         where = pick(["store", "store", "store", "provider", "provider", "source", "ledger"])
         calls = CALLS[where]
@@ -323,9 +348,12 @@ class Sequence:
 
     # -- what holds --------------------------------------------------------------------------------
     def put_right(self) -> None:
-        """One clean full run of each tenant, with the checks as they are by default."""
+        """One clean full run of each tenant, with the checks as they are by default. What has used up its retries is
+        asked for by hand first."""
         for tenant in self.random.sample(TENANTS, len(TENANTS)):
             self._tell(f"at the end: {tenant}")
+            if permanent := self._permanent(tenant):
+                self.run(tenant, SyncOptions(ids=permanent))
             for result in self.run(tenant, SyncOptions(mode="full", allow_removals=True)) or []:
                 assert result.error is None, result
                 assert not result.figures.failed, result
@@ -366,17 +394,26 @@ class Sequence:
         pages = self.place.ledger.points(ENTITY, collection)
         return {p.point_id: (p.tenant, p.content_hash, p.payload_hash) for page in pages for p in page}
 
+    def _permanent(self, tenant: str) -> tuple[str, ...]:
+        row = index_state.c
+        used_up = sa.and_(row.tenant_id == tenant, row.status == "failed", row.next_attempt_at.is_(None))
+        with self.place.rows.connect() as connection:
+            return tuple(
+                connection.execute(sa.select(row.db_id).distinct().where(used_up).order_by(row.db_id)).scalars()
+            )
+
     def _held(self) -> set[Key]:
-        """What both the store and the ledger have."""
+        """What both the store and the ledger have: of what the store was given without the ledger's learning of it
+        nobody could tell the version."""
         points = {
             (collection, _tenant(payload), payload["dbId"])
             for collection in self.collections
             for payload in self._points(collection).values()
         }
         with self.place.rows.connect() as connection:
-            rows = connection.execute(
-                sa.select(index_state.c.collection, index_state.c.tenant_id, index_state.c.db_id)
-            ).all()
+            confirmed = index_state.c.content_hash.is_not(None)
+            columns = (index_state.c.collection, index_state.c.tenant_id, index_state.c.db_id)
+            rows = connection.execute(sa.select(*columns).where(confirmed)).all()
         return points & {cast("Key", tuple(row)) for row in rows}
 
     def _state(self) -> Any:

@@ -38,7 +38,7 @@ from vecsync_dagster_tests.servers.mongo import new_mongo_database
 from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.world import START, WORKS
 
-__all__ = ["COLLECTIONS", "ENTITY", "Place", "mongo", "postgres", "sqlite"]
+__all__ = ["COLLECTIONS", "ENTITY", "MongoTable", "Place", "mongo", "postgres", "sqlite"]
 
 ENTITY = "works"
 COLLECTIONS = ("works", "codes", "units", "prices")
@@ -103,17 +103,17 @@ class MongoTable(Table):
     def __init__(self, config: SourceConfig, url: str, database: str) -> None:
         super().__init__(config)
         self._client: MongoClient[dict[str, Any]] = MongoClient(url)
-        self._documents = self._client[database][WORKS.name]
+        self.documents = self._client[database][WORKS.name]
 
     def put(self, row: Mapping[str, Any]) -> None:
         document = {"_id" if name == "id" else name: value for name, value in row.items()}
-        self._documents.replace_one({"_id": row["id"]}, document, upsert=True)
+        self.documents.replace_one({"_id": row["id"]}, document, upsert=True)
 
     def drop(self, row_id: int) -> None:
-        self._documents.delete_one({"_id": row_id})
+        self.documents.delete_one({"_id": row_id})
 
     def clear(self) -> None:
-        self._documents.delete_many({})
+        self.documents.delete_many({})
 
     def close(self) -> None:
         self._client.close()
