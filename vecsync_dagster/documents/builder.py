@@ -114,6 +114,9 @@ class DocumentBuilder:
         ids = enumerate(records.ids(self._key))
         return [None if db_id is None or row in of_many else self._prefix + db_id for row, db_id in ids]
 
+    def id_of(self, db_id: str) -> str:
+        return self._prefix + db_id
+
     def record_hashes(self, records: Records) -> dict[str, list[str]]:
         """For each collection a hash of each record: where it is equal, so are both hashes of its document, and
         it was valid. A tenth of the work of making the document."""

@@ -68,7 +68,8 @@ class Page:
     `{b"vecsync": b"json"}` marks text that holds JSON. Batches of one read may differ in a column's type:
     one that holds a value its declared type cannot (SQLite) has text or JSON text there, in which every
     value is what it would be in any other batch. A batch may be empty beside tombstones.
-    `tombstones` are ids (as text, or `identity.Key`) of rows that the source says are gone.
+    `tombstones` are ids (as text, or `identity.Key`) of rows that the source says are gone once the page's records
+    were there: one that came back within the page has none.
     `cursor` is the place to go on from once this page and all before it are applied (None if the
     source has no modification time, or if the read was by ids or a part of a full read). A full read is
     not in the order of time: there only the last page's cursor may be kept, after the read has ended.

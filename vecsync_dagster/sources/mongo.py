@@ -250,16 +250,25 @@ class MongoDbSource:
 
     def _page(self, items: Sequence[Item], progress: Progress) -> Page:
         documents = [item for item in items if not isinstance(item, Key)]
-        live = [document for document in documents if self._queries.is_live(document)]
-        dead = (
-            item if isinstance(item, Key) else self._queries.key(item)
-            for item in items
-            if isinstance(item, Key) or not self._queries.is_live(item)
-        )
-        gone = tuple(key for key in dead if key is not None)
-        records = with_keys(record_batch(self._queries.fields, live), list(map(self._queries.key, live)))
+        live: list[Document] = []
+        keys: list[Key | None] = []
+        gone: dict[tuple[str, str | None], Key] = {}  # a document that is written meanwhile may come twice
+        for item in items:
+            key = item if isinstance(item, Key) else self._queries.key(item)
+            if not isinstance(item, Key) and self._queries.is_live(item):
+                live.append(item)
+                keys.append(key)
+                if gone and key is not None:
+                    gone.pop((key, key.native), None)
+            elif key is not None:
+                gone[key, key.native] = key
+        records = with_keys(record_batch(self._queries.fields, live), keys)
         latest = documents if self._entity.updated_at is not None else ()
-        return Page(records, gone, progress.after((document, self._queries.key(document)) for document in latest))
+        return Page(
+            records,
+            tuple(gone.values()),
+            progress.after((document, self._queries.key(document)) for document in latest),
+        )
 
 
 class _Reader:
@@ -314,10 +323,8 @@ class _Reader:
 
     def by_events(self, tenant: str, events: Events) -> Iterator[Item]:
         """What the documents of these events are now; of those that the tenant does not have, the text of the id."""
-        keys = [
-            *events.gone.values(),
-            *({} if is_own(self._key) else self._keys_of(list(events.keys.values()))).values(),
-        ]
+        found = {} if is_own(self._key) else self._keys_of(list(events.keys.values()))
+        keys = [*events.gone.values(), *(key for native, key in found.items() if native not in events.gone)]
         for start in range(0, len(keys), IDS_PER_QUERY):
             missing = {key.native: key for key in keys[start : start + IDS_PER_QUERY]}
             theirs = both(self._queries.among(missing.values()), self._queries.tenant(tenant))

@@ -204,7 +204,8 @@ class SqlSource:
         cursor = progress.after(keys, moments)
         gone: tuple[str, ...] = ()
         if any(deleted):
-            gone = tuple(id_text(key) for key in compress(keys, deleted) if key is not None)
+            last = dict(zip(keys, deleted, strict=True))
+            gone = tuple(id_text(key) for key, dead in last.items() if dead and key is not None)
             live = [not dead for dead in deleted]
             keys = tuple(compress(keys, live))
             values = [tuple(compress(column, live)) for column in values]

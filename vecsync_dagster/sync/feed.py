@@ -69,8 +69,10 @@ class Feed:
     def _ask(self, page: Page) -> _Waiting:
         records = self._builder.read(page.records)
         hashes = self._builder.record_hashes(records)
-        ids = self._builder.ids(records)
-        once = _once(ids)
+        once = _once(self._builder.ids(records))
+        # What a page that waits removes, and this one has again, is not in the ledger when its turn comes.
+        for dead in (key for waiting in self._waiting for key in waiting.tombstones):
+            once.pop(self._builder.id_of(dead), None)
         asked = {
             name: part.recognise({identity: hashes[name][row] for identity, row in once.items()})
             for name, part in self._parts.items()

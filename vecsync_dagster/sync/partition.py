@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Literal
 
@@ -376,14 +376,40 @@ class PartitionSync:
         gone = {self._document_id(key): key for key in tombstones}
         rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
         # A record whose id has the same text, but is of another type, is another record.
-        known = [i for i, row in rows.items() if row.tenant == t.tenant and not differ(row.key, gone[i])]
+        known = [i for i, row in rows.items() if self._is_same(row, gone[i])]
         asked = {*known, *self._pending.intersection(gone)}
         there = live(t, self._source, t.tenant, [gone[i] for i in asked]) if asked else set()
         absent = {i for i in asked if str(gone[i]) not in there}
         self.unmet += [gone[i] for i in known if i not in absent and not self._met_before(rows[i])]
+        if not self._pending.isdisjoint(absent):
+            if not self._take_back({i: gone[i] for i in absent}):
+                return
+            rows = t.ledger.rows(t.entity, t.collection, list(absent), self.started_at)
+            known = [i for i, row in rows.items() if self._is_same(row, gone[i])]
         same = [i for i in known if i in absent]
         if same:
             self._remove_known(same)
+
+    def _is_same(self, row: LedgerRow, key: str) -> bool:
+        return row.tenant == self.target.tenant and not differ(row.key, key)
+
+    def _take_back(self, gone: Mapping[str, str]) -> bool:
+        """Documents that this run met before their tombstones: what is not being written yet will not be, the rest is
+        awaited. False where the run ends before it is written."""
+        dead: list[Change] = []
+        left: list[Change] = []
+        for change in self._buffer:
+            key = gone.get(change.document.document_id)
+            (left if key is None or differ(change.document.key, key) else dead).append(change)
+        self._buffer = left
+        self.figures.add(_undone(dead))
+        self._pending.difference_update(_ids(dead))
+        buffered = set(_ids(left))
+        while not (self._pending - buffered).isdisjoint(gone):
+            if self._watch(self.figures):
+                return False
+            self._collect(block=True)
+        return self.error is None
 
     def remove_absent(self) -> None:
         """After a read by ids that came to its end: remove those that the source does not have any more. It must have

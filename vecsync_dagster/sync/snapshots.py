@@ -1,7 +1,8 @@
 """The last export of each partition's records, as Parquet on disk.
 
 A snapshot is what a stage reads when `export` is not selected, and what people look at in a notebook. It
-appears whole or not at all: written to a temporary file, renamed at the end.
+appears whole or not at all: written to a temporary file of its writer's own, renamed at the end. Who writes holds the
+right to sync the tenant, so what others left there is of runs that are no more, and goes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -34,19 +39,22 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "SnapshotWriter", "Snapshots"]
 
 _META = b"vecsync"
-_SUFFIXES = (".parquet", ".part", ".old")
+_OF_WRITER = "+"
+"""Behind a snapshot's name in those of the files that it is written to; no quoted name has it."""
+_OF_EARLIER_VERSIONS = (".part", ".old")
 _JSON = {b"vecsync": b"json"}
 _PLAIN_KEY = re.compile(r"[a-z0-9_-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a snapshot's file says of itself. `complete`: it holds every live row of the tenant. `since`: where its
-    read began; `made_by`: the run; `settings`: those it was read by (both empty in a file of an earlier version)."""
+    """What a snapshot's file says of itself. `complete`: it holds every live row of the tenant. `tombstones`: each with
+    the number of rows that came before it. `since`: where its read began; `made_by`: the run; `settings`: those it was
+    read by (both empty in a file of an earlier version)."""
 
     complete: bool
     cursor: Cursor | None
-    tombstones: tuple[str, ...]
+    tombstones: tuple[tuple[int, str], ...]
     rows: int
     since: Cursor | None = None
     made_by: str = ""
@@ -85,8 +93,8 @@ class Snapshots:
             return _snapshot(file)
 
     def pages(self, entity: str, tenant: str, page: int, *, made_by: str | None = None) -> Iterator[Page]:
-        """The snapshot as pages, in memory of one. Raises SourceRejected where there is none, PartitionBusy where it
-        is not that of the run `made_by`."""
+        """The snapshot as pages, in memory of one: rows and tombstones in the order in which they were read. Raises
+        SourceRejected where there is none, PartitionBusy where it is not that of the run `made_by`."""
         with self._open(entity, tenant) as file:
             told = _snapshot(file)
             if made_by is not None and made_by != told.made_by:
@@ -95,11 +103,7 @@ class Snapshots:
                     entity=entity,
                     tenant=tenant,
                 )
-            for records in file.iter_batches(batch_size=page):
-                yield Page(records, cursor=told.cursor)
-            if told.tombstones:
-                empty = pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
-                yield Page(empty, tombstones=told.tombstones, cursor=told.cursor)
+            yield from _in_order(file.iter_batches(batch_size=page), file.schema_arrow, told)
 
     def frame(self, entity: str, tenant: str) -> pd.DataFrame:
         """The snapshot's records as a DataFrame. Raises SourceRejected where there is none."""
@@ -114,8 +118,9 @@ class Snapshots:
             if tenant is None:
                 shutil.rmtree(folder, ignore_errors=not folder.exists())
                 return
-            for suffix in _SUFFIXES:
-                self.path(entity, tenant).with_suffix(suffix).unlink(missing_ok=True)
+            path = self.path(entity, tenant)
+            for file in (path, *_remains(path)):
+                file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _open(self, entity: str, tenant: str) -> Iterator[pq.ParquetFile]:
@@ -137,45 +142,53 @@ class SnapshotWriter:
 
     def __init__(self, path: Path, about: Snapshot) -> None:
         self._path = path
-        self._part = path.with_suffix(".part")
-        self._old = path.with_suffix(".old")
+        own = f"{path.stem}{_OF_WRITER}{uuid.uuid4().hex}"
+        self._part = path.with_name(f"{own}.part")
+        self._old = path.with_name(f"{own}.old")
         self._about = about
         self._writer: pq.ParquetWriter | None = None
-        self._tombstones: list[str] = []
+        self._tombstones: list[tuple[int, str]] = []
         self._cursor: Cursor | None = None
         self._rows = 0
 
     def write(self, page: Page) -> None:
         """Raises OutputUnwritable where the folder cannot be written or the disk is full."""
-        self._tombstones += page.tombstones
-        self._cursor = page.cursor or self._cursor
         self._rows += page.records.num_rows
+        self._tombstones += [(self._rows, key) for key in page.tombstones]
+        self._cursor = page.cursor or self._cursor
         if page.records.num_columns:
-            with _writable(self._part):
+            with _writable(self._path):
                 self._append(page.records)
 
     def __enter__(self) -> SnapshotWriter:
-        with _writable(self._part):
+        with _writable(self._path):
             private_folder(self._path.parent)
+            for file in _remains(self._path):
+                file.unlink(missing_ok=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _writable(self._part):
-            if kind is None:
-                writer = self._writer or _parquet(self._part, pa.schema([]))
-                writer.add_key_value_metadata({_META: self._metadata()})
-                writer.close()
-                self._part.replace(self._path)
-            elif self._writer is not None:
-                self._writer.close()
+        with _writable(self._path):
+            try:
+                if kind is None:
+                    self._publish()
+                elif self._writer is not None:
+                    self._writer.close()
+            finally:
                 self._part.unlink(missing_ok=True)
                 self._old.unlink(missing_ok=True)
 
+    def _publish(self) -> None:
+        writer = self._writer or _parquet(self._part, pa.schema([]))
+        writer.add_key_value_metadata({_META: self._metadata()})
+        writer.close()
+        self._part.replace(self._path)
+
     def _metadata(self) -> str:
         about = asdict(replace(self._about, cursor=self._cursor, rows=self._rows))
-        return json.dumps({**about, "tombstones": [[key, native_of(key)] for key in self._tombstones]})
+        return json.dumps({**about, "tombstones": [[key, native_of(key), at] for at, key in self._tombstones]})
 
     def _append(self, records: pa.RecordBatch) -> None:
         if self._writer is None:
@@ -194,6 +207,30 @@ class SnapshotWriter:
             for records in file.iter_batches():
                 self._writer.write_batch(_as(records, schema))
         self._old.unlink()
+
+
+def _remains(path: Path) -> list[Path]:
+    """What writers of this snapshot that did not come to their end left of it."""
+    names = path.stem + _OF_WRITER
+    left = [file for file in path.parent.iterdir() if file.name.startswith(names)] if path.parent.exists() else []
+    return [*left, *(path.with_suffix(suffix) for suffix in _OF_EARLIER_VERSIONS)]
+
+
+def _in_order(batches: Iterable[pa.RecordBatch], schema: pa.Schema, told: Snapshot) -> Iterator[Page]:
+    places = groupby(told.tombstones, itemgetter(0))
+    dead = deque((place, tuple(key for _, key in some)) for place, some in places)
+    at = 0
+    for batch in batches:
+        records, end = batch, at + batch.num_rows
+        while dead and dead[0][0] <= end:
+            place, keys = dead.popleft()
+            yield Page(records.slice(0, place - at), keys, told.cursor)
+            records, at = records.slice(place - at), place
+        if records.num_rows:
+            yield Page(records, cursor=told.cursor)
+        at = end
+    for _, keys in dead:
+        yield Page(pa.RecordBatch.from_pylist([], schema=schema), keys, told.cursor)
 
 
 def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -241,9 +278,14 @@ def _to_json(values: pa.Array) -> pa.Array:
 def _snapshot(file: pq.ParquetFile) -> Snapshot:
     told = json.loads(file.metadata.metadata[_META])
     cursors = {name: Cursor(**told[name]) if told.get(name) else None for name in ("cursor", "since")}
-    # Of a snapshot that an earlier version made: texts alone.
-    dead = tuple(Key(one) if isinstance(one, str) else Key(*one) for one in told["tombstones"])
+    dead = tuple(_tombstone(one, told["rows"]) for one in told["tombstones"])
     return Snapshot(**{**told, **cursors, "tombstones": dead})
+
+
+def _tombstone(told: str | list[Any], rows: int) -> tuple[int, Key]:
+    """Earlier versions kept the text alone, and later the key without its place: they come last."""
+    text, native, at = (told, None, rows) if isinstance(told, str) else (*told, rows)[:3]
+    return at, Key(text, native)
 
 
 @contextlib.contextmanager

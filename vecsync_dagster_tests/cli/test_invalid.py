@@ -80,8 +80,8 @@ def test_a_tenant_that_is_gone_leaves_no_record(config: Path, synced: Path) -> N
     state = synced / "state"
     log = state / "invalid_records.jsonl"
     (state / "invalid_records.jsonl.2").write_bytes(log.read_bytes())
-    for suffix in (".part", ".old"):
-        (state / "snapshots" / "materials" / MORAVA).with_suffix(suffix).write_text("half")
+    for suffix in (".part", ".old", "+0f3b.part", "+0f3b.old"):
+        (state / "snapshots" / "materials" / f"{MORAVA}{suffix}").write_text("half")
     for table in ("materials", "works"):
         change_rows(synced, f"DELETE FROM {table} WHERE tenant_id = ?", MORAVA)
     sync(config, "all", "--full", "--allow-removals")

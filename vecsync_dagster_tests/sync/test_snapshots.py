@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vecsync_dagster.documents import Document
 from vecsync_dagster.errors import OutputUnwritable, SourceRejected
+from vecsync_dagster.identity import native_of
 from vecsync_dagster.sources.base import Cursor, Page
-from vecsync_dagster.sync.snapshots import Snapshot, Snapshots
+from vecsync_dagster.sync.snapshots import Snapshot, Snapshots, SnapshotWriter
 from vecsync_dagster_tests.documents.records import build
 
 ENTITY = {"source": "db", "table": "t", "collections": {"c": {"text": "{id} {value}", "payload": ["value"]}}}
@@ -38,6 +40,13 @@ def write(snapshots: Snapshots, pages: Iterable[Page], *, complete: bool = True,
     with snapshots.writer("works", tenant, complete=complete) as writer:
         for one in pages:
             writer.write(one)
+
+
+def leave_half(snapshots: Snapshots, tenant: str) -> SnapshotWriter:
+    """What a killed run leaves; its writer, which did not come to its end."""
+    writer = snapshots.writer("works", tenant, complete=True).__enter__()
+    writer.write(page([1], pa.array(["half"])))
+    return writer
 
 
 def documents(pages: Iterable[Page]) -> list[Document]:
@@ -70,10 +79,44 @@ class TestRoundTrip:
             complete=False,
         )
         cursor = Cursor("2026-01-02", "2")
-        assert snapshots.describe("works", "t1") == Snapshot(False, cursor, ("7", "8", "9"), 3)
+        dead = ((1, "7"), (2, "8"), (2, "9"))
+        assert snapshots.describe("works", "t1") == Snapshot(False, cursor, dead, 3)
         pages = list(snapshots.pages("works", "t1", 10))
-        assert [(one.records.num_rows, one.tombstones) for one in pages] == [(3, ()), (0, ("7", "8", "9"))]
+        assert [(one.records.num_rows, one.tombstones) for one in pages] == [(1, ("7",)), (1, ("8", "9")), (1, ())]
         assert all(one.cursor == cursor for one in pages)
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 10])
+    def test_rows_and_tombstones_keep_their_order(self, snapshots: Snapshots, size: int) -> None:
+        """Whatever the size of the pages: what was deleted and came back is not deleted after all."""
+        nothing = pa.array([], pa.string())
+        write(
+            snapshots,
+            [
+                page([], nothing, tombstones=("0",)),
+                page([1, 2, 3], pa.array(["a", "b", "c"]), tombstones=("4",)),
+                page([], nothing, tombstones=("1",)),
+                page([4, 1], pa.array(["d", "a"])),
+                page([5], pa.array(["e"]), tombstones=("2", "5")),
+            ],
+        )
+        told: list[int | str] = []
+        for one in snapshots.pages("works", "t1", size):
+            assert one.records.num_rows <= size
+            told += [*one.records.column("id").to_pylist(), *one.tombstones]
+        assert told == ["0", 1, 2, 3, "4", "1", 4, 1, 5, "2", "5"]
+
+    @pytest.mark.parametrize("told", ["7", ["7", None], ["7", '{"$oid": "7"}']])
+    def test_tombstones_of_an_earlier_version(self, snapshots: Snapshots, told: Any) -> None:
+        """Its file did not say where they came: they come last."""
+        write(snapshots, [page([1, 2], pa.array(["a", "b"]), tombstones=("7",))])
+        path = snapshots.path("works", "t1")
+        with pq.ParquetFile(path) as file:
+            table, about = file.read(), json.loads(file.metadata.metadata[b"vecsync"])
+        pq.write_table(table.replace_schema_metadata({"vecsync": json.dumps({**about, "tombstones": [told]})}), path)
+        pages = list(snapshots.pages("works", "t1", 1))
+        assert [(one.records.num_rows, one.tombstones) for one in pages] == [(1, ()), (1, ("7",))]
+        [(_, key)] = snapshots.describe("works", "t1").tombstones
+        assert native_of(key) == (None if isinstance(told, str) else told[1])
 
     def test_an_empty_export(self, snapshots: Snapshots) -> None:
         """A tenant that has no rows any more has a snapshot that says so."""
@@ -211,12 +254,31 @@ class TestFailures:
         assert snapshots.frame("works", "t1")["value"].tolist() == ["after"]
 
     def test_remains_of_a_killed_run(self, snapshots: Snapshots, tmp_path: Path) -> None:
-        """What a killed run left half written is in nobody's way."""
+        """What a killed run left half written, also one of an earlier version, is in nobody's way and goes; what is
+        another tenant's stays."""
         write(snapshots, [self.BEFORE])
+        others = ("t1.x", "t1+x", "t1-", "t10", "t")
+        for tenant in ("t1", *others):
+            leave_half(snapshots, tenant)
         for name in ("t1.part", "t1.old"):
             (tmp_path / "snapshots" / "works" / name).write_bytes(b"half")
         write(snapshots, [page([2], pa.array([5])), page([3], pa.array(["after"]))])
         assert snapshots.describe("works", "t1").rows == 2
+        assert len(files(tmp_path)) == 1 + len(others)
+        for tenant in others:
+            write(snapshots, [], tenant=tenant)
+        assert files(tmp_path) == sorted(snapshots.path("works", tenant).name for tenant in ("t1", *others))
+
+    def test_two_writers_of_one_snapshot(self, snapshots: Snapshots, tmp_path: Path) -> None:
+        """Who lost the right to sync the tenant without knowing mixes nothing into the other's file, and publishes
+        nothing: its own was taken for a dead writer's."""
+        first = leave_half(snapshots, "t1")
+        with snapshots.writer("works", "t1", complete=True) as second:
+            second.write(page([2], pa.array(["second"])))
+            first.write(page([3], pa.array(["first"])))
+        with pytest.raises(OutputUnwritable):
+            first.__exit__(None, None, None)
+        assert snapshots.frame("works", "t1")["id"].tolist() == [2]
         assert files(tmp_path) == ["t1.parquet"]
 
     def test_a_damaged_file(self, snapshots: Snapshots, tmp_path: Path) -> None:
@@ -235,7 +297,7 @@ class TestFailures:
     def test_unwritable(self, tmp_path: Path) -> None:
         """A folder that cannot be made is an error that names the file."""
         (tmp_path / "file").write_text("")
-        with pytest.raises(OutputUnwritable, match=r"the snapshot .*t1\.part cannot be written: "):
+        with pytest.raises(OutputUnwritable, match=r"the snapshot .*t1\.parquet cannot be written: "):
             write(Snapshots(tmp_path / "file"), [])
 
     def test_unwritable_later(self, snapshots: Snapshots, tmp_path: Path) -> None:
@@ -275,8 +337,13 @@ class TestNames:
         assert snapshots.path("works", key).name == f"{key}.parquet"
 
     def test_drop(self, snapshots: Snapshots, tmp_path: Path) -> None:
-        """A tenant that is gone leaves no file; dropping it again is no error."""
-        write(snapshots, [])
+        """A tenant that is gone leaves no file, what killed runs left of it neither; dropping it again is no error.
+        Other tenants' files stay, whatever they are called."""
+        for tenant in (*self.TENANTS, "t1.x", "t1.part", "t1+x", "t1-x", "t10"):
+            write(snapshots, [page([1], pa.array([tenant]))], tenant=tenant)
+            leave_half(snapshots, tenant)
+        before = files(tmp_path)
         snapshots.drop("works", "t1")
         snapshots.drop("works", "t1")
-        assert files(tmp_path) == []
+        gone = [name for name in before if name not in files(tmp_path)]
+        assert [name.partition("+")[0] for name in gone] == ["t1", "t1.parquet"]
