@@ -159,7 +159,7 @@ def _sync_parts(job: Job, names: Sequence[str], stream: Stream) -> list[Partitio
         absence = _absence(job, list(running.values()), stream, ended=ended)
         for part in running.values():
             _close(job, part, stream, absence, ended=ended)
-        if absence is not None and all(part.emptied for part in running.values()):
+        if absence is not None and stream.fresh and all(part.emptied for part in running.values()):
             job.ledger.found(job.name, [job.tenant])
     return [
         part if isinstance(part, PartitionResult) else _result(job, part, stream, cursor) for part in parts.values()
@@ -348,7 +348,8 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
         return None  # the configuration says so, not a look
     try:
         if job.met:
-            if job.options.depth == "apply" and any(part.missing for part in parts):
+            # An old snapshot had its records: that says nothing of whether they are there now.
+            if stream.fresh and job.options.depth == "apply" and any(part.missing for part in parts):
                 job.ledger.found(job.name, [job.tenant])
             return None
         if not stream.complete or not ended or all(part.is_first for part in parts):

@@ -146,6 +146,21 @@ def test_a_dry_run_and_an_old_snapshot_are_no_looks(world: World) -> None:
     assert missing(world) == {GLOBAL: 1}
 
 
+def test_an_old_snapshot_does_not_say_that_a_tenant_is_back(world: World) -> None:
+    """Only a run that reads the source can: the records of one over an older snapshot are no second chance."""
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync(mode="full")
+    world.delete(*BRICK)
+    with world.workspace() as workspace:
+        workspace.ledger.miss(ENTITY, ["brick"])  # as a look at the source's list of tenants does
+    stages: Any = ("documents", "embeddings", "vectors")
+    assert one(world.sync("brick", mode="full", stages=stages), "brick").figures.fetched == 3
+    assert missing(world) == {"brick": 1}
+    world.wait()
+    assert one(world.sync("brick", mode="full"), "brick").figures.removed == 3
+    world.assert_exact()
+
+
 def test_a_partition_that_waits_is_still_due(world: World) -> None:
     """Its look is not kept as seen: whoever asks for what changed asks for the second look."""
     seed(world, {GLOBAL: 5, "acme": 4})
