@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -105,12 +105,29 @@ class _TextOrUnreadable(Loader):
 
 def _take_any_bytes(driver: psycopg.Connection[Any], _: object) -> None:
     """A database in SQL_ASCII holds any bytes; to a client that asks for UTF-8 its server refuses the whole read for
-    one that is none."""
+    one that is none. It checks nothing for one that asks for LATIN1, and converts nothing either."""
     if driver.info.parameter_status("server_encoding") == "SQL_ASCII":
-        driver.execute("SET client_encoding TO 'SQL_ASCII'")
+        driver.execute("SET client_encoding TO 'LATIN1'")
         driver.commit()
         for kind in _TEXT_TYPES:
             driver.adapters.register_loader(kind, _TextOrUnreadable)
+
+
+def _send_as_stored(
+    _: Connection, cursor: Any, statement: str, parameters: Any, context: object, many: bool
+) -> tuple[str, Any]:
+    """The driver makes LATIN1 of what it sends there: of this text that is UTF-8, as it is stored."""
+    if cursor.connection.info.encoding != "iso8859-1":
+        return statement, parameters
+    return _as_stored(statement), _as_stored(parameters)
+
+
+def _as_stored(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode().decode("latin-1")
+    if isinstance(value, Mapping):
+        return {_as_stored(name): _as_stored(one) for name, one in value.items()}
+    return [_as_stored(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Postgres:
@@ -167,6 +184,7 @@ class Postgres:
             hide_parameters=True,
         )
         event.listen(engine, "connect", _take_any_bytes)
+        event.listen(engine, "before_cursor_execute", _send_as_stored, retval=True)
         return engine
 
     def begin(self, connection: Connection) -> Clock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, Regex, Timestamp
 from pymongo import MongoClient
 
+from vecsync_dagster.config.models import CollectionConfig, EntityConfig, PostgresSource
+from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.documents.validation import BadValue, parse_number
+from vecsync_dagster.sources import Read, build_source
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster_tests.documents.records import rejection
@@ -117,6 +121,37 @@ def test_a_byte_that_is_no_utf8(sql_ascii: tuple[Small, Any]) -> None:
     assert set(reasons) == {2, 3, 4}
     assert reasons[2] == "name is not valid UTF-8"
     assert small.sync(mode="full", ids=("1", "2")).figures.removed == 0
+
+
+def test_names_that_are_not_ascii(sql_ascii: tuple[Small, Any]) -> None:
+    """A table, its columns and keys may have them in an SQL_ASCII database too, beside bytes that are no UTF-8."""
+    _, db = sql_ascii
+    db.execute('create table "насосы" ("ключ" text primary key, "имя" text, "цена €" text)')
+    db.execute("""insert into "насосы" values ('é1', 'насос', '5'), ('é2', 'другой', 'ž')""")
+    db.execute(r"""insert into "насосы" values ('é3', E'caf\xe9', '5')""")
+    config = EntityConfig(
+        source="db",
+        table="насосы",
+        id="ключ",
+        filter={"цена €": ("5", "ž")},
+        collections={"c": CollectionConfig(text="{имя}", payload=("цена €",))},
+    )
+    source = build_source(
+        PostgresSource.model_validate({"type": "postgres", "url": {"env": "DB"}}),
+        config,
+        name="db",
+        entity_name="things",
+        path_of=Path,
+    )
+    with closing(source):
+        builder = DocumentBuilder("things", config, "global", ["c"])
+        for what in (Read("global"), Read("global", ids=["é1", "é2", "é3"])):
+            batches = [builder.build(page.records)["c"] for page in source.read(what)]
+            found = [(d.db_id, d.text, d.payload["цена €"]) for batch in batches for d in batch.documents]
+            assert found == [("é1", "насос", "5"), ("é2", "другой", "ž")]
+            assert [(r.db_id, r.error) for b in batches for r in b.rejections] == [("é3", "имя is not valid UTF-8")]
+        assert source.count("global") == 3
+        assert "насосы" in source.check()
 
 
 # -- SQLite --------------------------------------------------------------------------------------------
