@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.containment import contained
@@ -33,40 +34,53 @@ def compare_all(
 def repair_all(
     workspace: Workspace, found: Iterable[Comparison], problems: dict[str, VecsyncError] | None = None
 ) -> dict[str, Figures]:
-    """Mend the collections that have differences, in one more pass over each; what was done, by collection."""
+    """Mend the collections that have differences, in one more pass over each; what was done, by collection. A tenant
+    that cannot be mended has its error in `problems`, as `collection of tenant`, and the others go on."""
     done = {}
     for one in found:
         if one.total:
             with _problem_of(one.collection, problems):
                 differences = workspace.differences(one.entity, one.collection)
-                done[one.collection] = workspace.repair(one.entity, one.collection, differences)
+                failed = None if problems is None else partial(_note, problems, one.collection)
+                done[one.collection] = workspace.repair(one.entity, one.collection, differences, failed)
     return done
 
 
+def _note(problems: dict[str, VecsyncError], collection: str, tenant: str, error: VecsyncError) -> None:
+    problems.setdefault(f"{collection} of {tenant}", error)
+
+
 @contextmanager
-def _problem_of(collection: str, problems: dict[str, VecsyncError] | None) -> Iterator[None]:
+def _problem_of(place: str, problems: dict[str, VecsyncError] | None) -> Iterator[None]:
     try:
-        with contained(f"{collection}: reconciling"):
+        with contained(f"{place}: reconciling"):
             yield
     except LedgerUnavailable:
         raise  # without its ledger no other collection can be compared either
     except VecsyncError as error:
         if problems is None:
             raise
-        problems.setdefault(collection, error)
+        problems.setdefault(place, error)
 
 
-def check_repaired(workspace: Workspace, found: Iterable[Comparison]) -> None:
-    """Make the checks again of every partition that was repaired, and those over all partitions of its entity."""
+def check_repaired(
+    workspace: Workspace, found: Iterable[Comparison], problems: dict[str, VecsyncError] | None = None
+) -> None:
+    """Make the checks again of every partition that was repaired, and those over all partitions of its entity. One that
+    cannot be checked has its error in `problems`, and the others go on."""
     repaired = [one for one in found if one.total]
     for one in repaired:
-        known = set(workspace.tenants(one.entity))
+        known: set[str] = set()
+        with _problem_of(one.entity, problems):
+            known.update(workspace.tenants(one.entity))
         for tenant in sorted({tenant for tenant, _ in one.counts} & known):
-            for _ in workspace.verify(Selection(one.entity, tenant, (one.collection,))):
-                pass
+            with _problem_of(f"{one.collection} of {tenant}", problems):
+                for _ in workspace.verify(Selection(one.entity, tenant, (one.collection,))):
+                    pass
     for entity in dict.fromkeys(one.entity for one in repaired):
-        for _ in check_everything(workspace, entity):
-            pass
+        with _problem_of(entity, problems):
+            for _ in check_everything(workspace, entity):
+                pass
 
 
 def names_of(differences: Sequence[Difference], total: int) -> list[str]:

@@ -44,7 +44,7 @@ def reconcile(
         mended = repair_all(workspace, found, problems) if repair else {}
         remaining = compare_all(workspace, entity, collection, problems) if mended else found
         if mended:
-            check_repaired(workspace, found)
+            check_repaired(workspace, found, problems)
             workspace.close()  # what follows needs no store: others may have it
             report_checks(workspace, began)
     if as_json:

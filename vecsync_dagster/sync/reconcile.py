@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
+from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.documents.hashing import point_id
-from vecsync_dagster.errors import PartitionBusy, VecsyncError
+from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
@@ -60,20 +61,34 @@ def _mend_beside(
     return figures, all_of_it
 
 
-def repair(target_of: Callable[[str], Target], source: Source, differences: Iterable[Difference]) -> Figures:
+def repair(
+    target_of: Callable[[str], Target],
+    source: Source,
+    differences: Iterable[Difference],
+    failed: Callable[[str, VecsyncError], None] | None = None,
+) -> Figures:
     """Mend every difference: orphans are deleted; the others are written again from the source's record, with
     vectors from the cache. A record that the source no longer has is removed.
 
     Each tenant is held while it is mended, also the one under which a point lies by mistake, and what a run has put
     right meanwhile is left alone: what it has written but not yet told the ledger looks like an orphan, or like a
-    point of another tenant's. `target_of` gives the target of a tenant. Raises
-    PartitionBusy where a run is under way, and the first error of a service; what was mended stays.
+    point of another tenant's. `target_of` gives the target of a tenant. `failed` is told the tenant and error where one
+    cannot be mended, as a run is under way (PartitionBusy) or a service fails, and the others go on; without it the
+    first such error is raised. What was mended stays. Raises LedgerUnavailable.
     """
     figures = Figures()
     for tenant, some in _by_tenant(differences):
-        target = target_of(tenant)
-        with _held(target, some):
-            figures.add(_mend(target, source, some))
+        try:
+            with contained(f"repairing tenant {tenant}"):
+                target = target_of(tenant)
+                with _held(target, some):
+                    figures.add(_mend(target, source, some))
+        except LedgerUnavailable:
+            raise
+        except VecsyncError as error:
+            if failed is None:
+                raise
+            failed(tenant, error)
     return figures
 
 

@@ -336,9 +336,15 @@ class Workspace:
         """Every difference between ledger and store in one collection, all tenants."""
         return compare_collection(self.target(entity, collection, GLOBAL))
 
-    def repair(self, entity: str, collection: str, differences: Iterable[Difference]) -> Figures:
+    def repair(
+        self,
+        entity: str,
+        collection: str,
+        differences: Iterable[Difference],
+        failed: Callable[[str, VecsyncError], None] | None = None,
+    ) -> Figures:
         """Mend differences of one collection; see `reconcile.repair`."""
-        return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences)
+        return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences, failed)
 
     def rebuild(self, entity: str, collection: str, *, force: bool = False) -> Rebuilt:
         """The ledger of one collection made anew from the store; see `rebuild.rebuild`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from vecsync_dagster.sources import Page, Read
+from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.stores import Point
 from vecsync_dagster.sync import Workspace
-from vecsync_dagster_tests.cli.program import HOUSES, config_of, vecsync
+from vecsync_dagster_tests.cli.program import HOUSES, MORAVA, config_of, vecsync
 
 
 def damage(folder: Path) -> list[str]:
@@ -83,6 +86,30 @@ def test_differences_are_mended(config: Path, synced: Path) -> None:
     again = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config)
     assert again.code == 0, again.err
     assert again.json["totals"]["upserted"] == 0
+
+
+def test_one_tenant_that_cannot_be_mended(config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises, the other tenants are mended; it is named at the end, and the exit code is 1."""
+    with Workspace(config_of(synced)) as workspace:
+        store = workspace.store("main")
+        for tenant in (HOUSES, MORAVA):
+            store.delete(
+                "materials", tenant, [p.point_id for some in store.scan("materials", tenant) for p in some][:5]
+            )
+    real = SqlSource.read
+
+    def read(source: SqlSource, what: Read, page: int = 500) -> Iterator[Page]:
+        if what.tenant == HOUSES:
+            raise RuntimeError("a bug")
+        return real(source, what, page)
+
+    monkeypatch.setattr(SqlSource, "read", read)
+    ran = vecsync("reconcile", "--repair", "--config", config)
+    assert ran.code == 1
+    assert f"materials of {HOUSES}: repairing tenant {HOUSES}: unexpected RuntimeError" in ran.err
+    assert "materials: mended: 5 written again" in ran.out
+    monkeypatch.undo()
+    assert "materials: mended: 5 written again" in vecsync("reconcile", "--repair", "--config", config).out
 
 
 def test_one_collection_alone(config: Path, synced: Path) -> None:
