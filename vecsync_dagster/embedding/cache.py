@@ -15,11 +15,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vecsync_dagster.containment import unforeseen
 from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, Prepared
-from vecsync_dagster.errors import EmbeddingRejected, VecsyncError
+from vecsync_dagster.errors import EmbeddingRejected, InternalError, VecsyncError
 from vecsync_dagster.space import Space
 
-__all__ = ["EmbeddedTexts", "Embedder", "Outcome", "Plan", "VectorCache"]
+__all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Plan", "VectorCache"]
+
+MOST_IN_A_ROW = 32
+"""After so many attempts that failed, one after the other, for a reason nobody foresaw, it is no single text's: enough
+to find one among some thousands."""
 
 Outcome = NDArray[np.float32] | VecsyncError
 """What became of a text: its vector, shape (dimensions,), or the error that is about this text alone."""
@@ -82,13 +87,15 @@ class Embedder:
         self._in_flight: dict[str, threading.Event] = {}
 
     def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
-        """Vectors of raw texts. A text the provider refuses gets its EmbeddingRejected as outcome.
+        """Vectors of raw texts. A text the provider refuses gets its EmbeddingRejected as outcome, one that alone
+        raises what nobody foresaw an InternalError.
 
-        Raises EmbeddingMisconfigured and Transient errors for the whole call; what was received before is kept.
+        Raises EmbeddingMisconfigured and Transient errors for the whole call, and InternalError where text after text
+        raises what nobody foresaw; what was received before is kept.
         """
-        prepared = [self.provider.prepare(text) for text in texts]
-        hashes = [_hash(one) for one in prepared]
-        wanted = {key: one.text for key, one in zip(hashes, prepared, strict=True)}
+        prepared = [self._prepared(text) for text in texts]
+        unusable = sum(isinstance(one, InternalError) for one in prepared)
+        wanted = {_hash(one): one.text for one in prepared if isinstance(one, Prepared)}
         call = _Call(self.provider.space)
         while pending := [key for key in wanted if key not in call.outcomes]:
             with self._claim(pending) as (mine, others):
@@ -98,18 +105,19 @@ class Embedder:
             for other in others:
                 other.wait()
         return EmbeddedTexts(
-            outcomes=[call.outcomes[key] for key in hashes],
-            cache_hits=len(texts) - call.misses,
-            cache_misses=call.misses,
+            outcomes=[one if isinstance(one, InternalError) else call.outcomes[_hash(one)] for one in prepared],
+            cache_hits=len(texts) - call.misses - unusable,
+            cache_misses=call.misses + unusable,
             embedded=call.embedded,
             tokens=call.tokens,
             api_calls=call.api_calls,
-            truncated=sum(one.truncated for one in prepared),
+            truncated=sum(one.truncated for one in prepared if isinstance(one, Prepared)),
         )
 
     def plan(self, texts: Sequence[str]) -> Plan:
         """What `embed` would pay for; the provider's model is not called."""
-        prepared = {_hash(one): one for one in map(self.provider.prepare, texts)}
+        usable = (one for one in map(self._prepared, texts) if isinstance(one, Prepared))
+        prepared = {_hash(one): one for one in usable}
         cached = self.cache.vectors(self.provider.space, list(prepared)) if prepared else {}
         missing = [one for key, one in prepared.items() if key not in cached]
         tokens = sum(one.tokens for one in missing)
@@ -118,9 +126,19 @@ class Embedder:
 
     def cached(self, texts: Sequence[str]) -> list[bool]:
         """Whether `embed` would have each text's vector without a call of the provider."""
-        hashes = [_hash(self.provider.prepare(text)) for text in texts]
-        vectors = self.cache.vectors(self.provider.space, list(dict.fromkeys(hashes))) if hashes else {}
+        prepared = [self._prepared(text) for text in texts]
+        hashes = [_hash(one) if isinstance(one, Prepared) else None for one in prepared]
+        known = [key for key in dict.fromkeys(hashes) if key is not None]
+        vectors = self.cache.vectors(self.provider.space, known) if known else {}
         return [key in vectors for key in hashes]
+
+    def _prepared(self, text: str) -> Prepared | InternalError:
+        try:
+            return self.provider.prepare(text)
+        except (VecsyncError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this text's)
+            return unforeseen(error, "preparing a text")
 
     @contextmanager
     def _claim(self, keys: Sequence[str]) -> Iterator[tuple[list[str], set[threading.Event]]]:
@@ -142,22 +160,37 @@ class Embedder:
             done.set()
 
     def _embed_missing(self, texts: Mapping[str, str], call: _Call) -> None:
-        """Embed and keep; a refused group is halved until the refused texts stand alone."""
+        """Embed and keep; a group that is refused, or raises what nobody foresaw, is halved until the texts that are
+        to blame stand alone."""
         call.misses += len(texts)
         groups = [list(texts)] if texts else []
+        in_a_row = 0
         while groups:
             group = groups.pop()
+            before = call.embedded
             try:
                 for positions, part in self._parts([texts[key] for key in group]):
                     self._keep([group[position] for position in positions], part, call)
+                in_a_row = 0
+                continue
             except EmbeddingRejected as error:
+                reason: Exception = error
                 call.api_calls += error.api_calls
-                left = [key for key in group if key not in call.outcomes]
-                if len(left) == 1:
-                    call.outcomes[left[0]] = error
-                    continue
-                middle = len(left) // 2
-                groups += [half for half in (left[middle:], left[:middle]) if half]
+            except (VecsyncError, MemoryError):
+                raise
+            except Exception as error:  # whatever it is, it may be one text's
+                in_a_row = 1 if call.embedded > before else in_a_row + 1
+                if in_a_row > MOST_IN_A_ROW:
+                    raise
+                reason = error
+                call.api_calls += 1
+            left = [key for key in group if key not in call.outcomes]
+            if len(left) == 1:
+                own = reason if isinstance(reason, VecsyncError) else unforeseen(reason, "embedding a text")
+                call.outcomes[left[0]] = own
+                continue
+            middle = len(left) // 2
+            groups += [half for half in (left[middle:], left[:middle]) if half]
 
     def _parts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Embedded]]:
         if isinstance(self.provider, EmbedsInParts):

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import RetryConfig
-from vecsync_dagster.containment import contained
+from vecsync_dagster.containment import contained, unforeseen
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
-from vecsync_dagster.errors import StoreRejected, VecsyncError
+from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.suspects import Failure, Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.writing import leave_mark
 
@@ -35,6 +36,7 @@ __all__ = [
     "mark_rejected",
     "outage_backoff",
     "remove",
+    "settle_suspects",
 ]
 
 T = TypeVar("T")
@@ -42,28 +44,44 @@ Vector = NDArray[np.float32]
 _Fields = tuple[str | None, tuple[str, ...] | None]
 
 
-def apply_changes(target: Target, changes: Sequence[Change], seen_at: datetime) -> Figures:
+def apply_changes(
+    target: Target, changes: Sequence[Change], seen_at: datetime, suspects: Suspects | None = None
+) -> Figures:
     """Write one batch: payloads, vectors, and after each confirmed write the ledger. Returns what it did.
 
     A document that fails alone is marked alone. An error of the whole service marks what it left
-    unwritten and is raised as `BatchFailed`: going on would only repeat it.
+    unwritten and is raised as `BatchFailed`: going on would only repeat it. `suspects`: those of all batches of a
+    run, whose end settles them; None where this is the only one.
     """
-    batch = _Batch(target, seen_at)
+    batch = _Batch(target, seen_at, Suspects() if suspects is None else suspects)
     try:
         with contained(f"{target}: writing a batch"):
             batch.write(changes)
+            if suspects is None:
+                figures, error = settle_suspects(target, batch.suspects, seen_at)
+                batch.figures.add(figures)
+                if error is not None:
+                    raise error
     except VecsyncError as error:
         done = batch.confirmed | batch.refused
         left = [change for change in changes if change.document.document_id not in done]
-        batch.fail([(change, error) for change in left], alone=False)
+        batch.mark([(change, error) for change in left], alone=False)
         raise BatchFailed(error, batch.figures) from error
     return batch.figures
 
 
+def settle_suspects(target: Target, suspects: Suspects, seen_at: datetime) -> tuple[Figures, VecsyncError | None]:
+    """Mark the documents that are held. The error is the partition's where none could be written at all."""
+    held, error = suspects.settle()
+    batch = _Batch(target, seen_at, suspects)
+    batch.mark(held, alone=error is None)
+    return batch.figures, error
+
+
 def fail_changes(target: Target, changes: Sequence[Change], error: VecsyncError, seen_at: datetime) -> Figures:
     """Mark a batch as failed whose store cannot be reached at all: nothing is tried, and nothing paid for."""
-    batch = _Batch(target, seen_at)
-    batch.fail([(change, error) for change in changes], alone=False)
+    batch = _Batch(target, seen_at, Suspects())
+    batch.mark([(change, error) for change in changes], alone=False)
     return batch.figures
 
 
@@ -76,11 +94,12 @@ class BatchFailed(Exception):
         self.figures = figures
 
 
-def embed_changes(target: Target, changes: Sequence[Change]) -> Figures:
+def embed_changes(target: Target, changes: Sequence[Change], suspects: Suspects) -> Figures:
     """Warm the cache with the texts of these changes; the store and the ledger's rows stay as they are."""
     figures = Figures()
-    _, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
-    figures.failed += len(failures)
+    done, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
+    _judge(target, suspects, failures, worked=bool(done))
+    figures.failed += len(suspects.known(failures))
     return figures
 
 
@@ -143,8 +162,9 @@ def outage_backoff(waited: timedelta | None, config: RetryConfig) -> timedelta:
 class _Batch:
     """One batch on its way: who was confirmed, who failed alone, and the figures so far."""
 
-    def __init__(self, target: Target, seen_at: datetime) -> None:
+    def __init__(self, target: Target, seen_at: datetime, suspects: Suspects) -> None:
         self.target = target
+        self.suspects = suspects
         self.seen_at = seen_at
         self.figures = Figures()
         self.confirmed: set[str] = set()
@@ -165,20 +185,52 @@ class _Batch:
             self._confirm([c for c in some if c.document.point_id not in gone], vector_written=False)
             missing.extend(c for c in some if c.document.point_id in gone)
 
-        self.fail(_isolate(changes, write))
+        self.fail(self._isolate(changes, write, lambda change: change))
         return missing
 
     def _vectors(self, changes: list[Change]) -> None:
         if not changes:
             return
         embedded, failures = _embed(self.target, changes, self.figures)
-        failures += [(change, error) for (change, _), error in _isolate(embedded, self._upsert)]
-        self.fail(failures)
+        refused = self._isolate(embedded, self._upsert, lambda one: one[0])
+        _judge(self.target, self.suspects, failures, worked=False)
+        self.fail(failures + refused)
 
     def _upsert(self, some: Sequence[tuple[Change, Vector]]) -> None:
         self.target.store.upsert(self.target.collection, [_point(change, vector) for change, vector in some])
         self._confirm([change for change, _ in some], vector_written=True)
         self.figures.upserted += len(some)
+
+    def _isolate(
+        self, items: Sequence[T], write: Callable[[Sequence[T]], None], change_of: Callable[[T], Change]
+    ) -> list[Failure]:
+        """Write all items; where the store refuses some, or nobody foresaw what they raise, find those by halving and
+        write the others.
+
+        What the store would refuse of any item is raised: halving would only repeat it for each of them.
+        """
+        if not items:
+            return []
+        try:
+            write(items)
+        except StoreRejected as error:
+            if error.every_document:
+                raise
+            reason: Exception = error
+        except (VecsyncError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it may be one document's)
+            self.suspects.missed(error, f"{self.target}: writing a batch")
+            reason = error
+        else:
+            self.suspects.wrote()
+            return []
+        if len(items) == 1:
+            change = change_of(items[0])
+            where = f"{self.target}: writing record {change.document.db_id}"
+            return [(change, reason if isinstance(reason, VecsyncError) else unforeseen(reason, where))]
+        half = len(items) // 2
+        return self._isolate(items[:half], write, change_of) + self._isolate(items[half:], write, change_of)
 
     def _moved(self, change: Change) -> bool:
         return change.row is not None and change.row.tenant != self.target.tenant
@@ -205,7 +257,12 @@ class _Batch:
             for tenant in sorted({t.tenant, *(row.tenant for row in rows.values())}):
                 leave_mark(t, tenant)
 
-    def fail(self, failures: Sequence[tuple[Change, VecsyncError]], *, alone: bool = True) -> None:
+    def fail(self, failures: Sequence[Failure]) -> None:
+        """Documents that failed alone; whether what nobody foresaw is theirs the end of the run may have to tell."""
+        self.refused.update(change.document.document_id for change, _ in failures)
+        self.mark(self.suspects.known(failures), alone=True)
+
+    def mark(self, failures: Sequence[Failure], *, alone: bool) -> None:
         """`alone`: the errors are about single documents, and count against their retries; those of a whole service
         count against nobody's."""
         if not failures:
@@ -219,8 +276,6 @@ class _Batch:
         ]
         t.ledger.fail(t.entity, t.collection, t.tenant, t.space, rows, self.seen_at)
         self.figures.failed += len(rows)
-        if alone:
-            self.refused.update(row.document_id for row in rows)
 
     def _fields(self, changes: Sequence[Change]) -> list[_Fields]:
         """Of each document the hashes of its fields, and which of them changed since the store last confirmed it."""
@@ -278,9 +333,18 @@ def _failure(
     )
 
 
+def _judge(target: Target, suspects: Suspects, failures: Sequence[Failure], *, worked: bool) -> None:
+    """Take in what became of texts."""
+    if worked:
+        suspects.wrote()
+    for _, error in failures:
+        if isinstance(error, InternalError):
+            suspects.missed(error, f"{target}: embedding")
+
+
 def _embed(
     target: Target, changes: list[Change], figures: Figures
-) -> tuple[list[tuple[Change, Vector]], list[tuple[Change, VecsyncError]]]:
+) -> tuple[list[tuple[Change, Vector]], list[Failure]]:
     result = target.embedder.embed([change.document.text for change in changes])
     figures.embedded += result.embedded
     figures.cache_hits += result.cache_hits
@@ -290,7 +354,7 @@ def _embed(
     figures.truncated += result.truncated
     figures.price_usd += result.tokens * target.embedder.provider.price_per_million_tokens / 1e6
     done: list[tuple[Change, Vector]] = []
-    failed: list[tuple[Change, VecsyncError]] = []
+    failed: list[Failure] = []
     for change, outcome in zip(changes, result.outcomes, strict=True):
         if isinstance(outcome, VecsyncError):
             failed.append((change, outcome))
@@ -301,22 +365,3 @@ def _embed(
 
 def _point(change: Change, vector: Vector | None = None) -> Point:
     return Point(change.document.point_id, change.document.payload, vector)
-
-
-def _isolate(items: Sequence[T], write: Callable[[Sequence[T]], None]) -> list[tuple[T, StoreRejected]]:
-    """Write all items; where the store refuses some, find those by halving and write the others.
-
-    What the store would refuse of any item is raised: halving would only repeat it for each of them.
-    """
-    if not items:
-        return []
-    try:
-        write(items)
-    except StoreRejected as error:
-        if error.every_document:
-            raise
-        if len(items) == 1:
-            return [(items[0], error)]
-        half = len(items) // 2
-        return _isolate(items[:half], write) + _isolate(items[half:], write)
-    return []

@@ -18,11 +18,20 @@ from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejecte
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import Absence
-from vecsync_dagster.sync.apply import BatchFailed, apply_changes, embed_changes, fail_changes, mark_rejected, remove
+from vecsync_dagster.sync.apply import (
+    BatchFailed,
+    apply_changes,
+    embed_changes,
+    fail_changes,
+    mark_rejected,
+    remove,
+    settle_suspects,
+)
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.owners import Claim, contested, live, refusal
 from vecsync_dagster.sync.reconcile import mend_unfinished
+from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.writing import Writing, leave_mark
 
@@ -100,6 +109,7 @@ class PartitionSync:
         self._broken = False
         self._planned: set[str] = set()
         self._writing = Writing(target, run_id)
+        self._suspects = Suspects()
         self._key_name = ", ".join(target.config.key)
 
     @property
@@ -165,6 +175,17 @@ class PartitionSync:
                     self.cancel()
                 self._collect(block=True)
             self.error = self.error or self._unreachable
+            self._settle_suspects()
+
+    def _settle_suspects(self) -> None:
+        if self.depth == "apply":
+            figures, failed = settle_suspects(self.target, self._suspects, self.started_at)
+            self.figures.add(figures)
+            self.error = self.error or failed
+            return
+        held, error = self._suspects.settle()
+        self.figures.failed += len(held)
+        self.error = self.error or error
 
     def cancel(self) -> None:
         """Drop what was not begun yet (a run that is interrupted): it does not count."""
@@ -329,10 +350,10 @@ class PartitionSync:
 
     def _write(self, batch: list[Change]) -> Figures:
         if self.depth == "embed":
-            return embed_changes(self.target, batch)
+            return embed_changes(self.target, batch, self._suspects)
         if self._unreachable is not None:
             raise BatchFailed(self._unreachable, fail_changes(self.target, batch, self._unreachable, self.started_at))
-        figures = apply_changes(self.target, batch, self.started_at)
+        figures = apply_changes(self.target, batch, self.started_at, self._suspects)
         figures.removed += self._remove_moved(batch)
         return figures
 

@@ -89,6 +89,80 @@ def assert_internal(result: PartitionResult) -> None:
     assert SECRET not in str(result.error)
 
 
+POISON = "poison"
+ONE: dict[str, tuple[Callable[[Workspace], tuple[Any, str]], Callable[[Any], bool]]] = {
+    "the store's write": (PLACES["the store's write"], lambda points: any(POISON in p.payload["name"] for p in points)),
+    "the provider": (
+        lambda w: (w.embedders.of(ENTITY, ENTITY, pin=False).provider, "embed_documents"),
+        lambda texts: any(POISON in text for text in texts),
+    ),
+    "the provider's tokenizer": (PLACES["the provider"], lambda text: POISON in text),
+}
+
+
+def in_batches(world: World, size: int) -> World:
+    sync = world.config.sync.model_copy(update={"batch": size, "parallel": 1})
+    world.config = world.config.model_copy(update={"sync": sync})
+    return world
+
+
+def break_at(owner: Any, method: str, bad: Callable[[Any], bool], calls: list[int]) -> None:
+    """From now on the method raises what nobody foresaw where its last argument is `bad`."""
+    real = getattr(owner, method)
+
+    def broken(*args: Any) -> Any:
+        calls.append(1)
+        if bad(args[-1]):
+            raise Bug(SECRET)
+        return real(*args)
+
+    setattr(owner, method, broken)
+
+
+@pytest.mark.parametrize("batch", [1, 50])
+@pytest.mark.parametrize("place", ONE)
+def test_what_one_document_causes_is_its_own_failure(embedded_world: World, place: str, batch: int) -> None:
+    """Also what nobody foresaw: it fails alone, with its own code, and all others of the partition are written."""
+    world = in_batches(embedded_world, batch)
+    names = [f"{n} {POISON}" if n in (1, 30) else f"{n}" for n in range(1, 41)]
+    world.insert({"id": n, "tenant_id": "acme", "name": name} for n, name in enumerate(names, 1))
+    with world.kept_open() as workspace:
+        where, bad = ONE[place]
+        break_at(*where(workspace), bad, [])
+        [result] = world.sync("acme")
+        rows = list(workspace.ledger.failed_rows(ENTITY, [ENTITY]))
+        [again] = world.sync("acme", mode="full")
+    assert (result.error, result.figures.failed, result.figures.upserted) == (None, 2, 38)
+    assert {(row.db_id, row.error_code, row.retry_count) for row in rows} == {
+        ("1", "INTERNAL_ERROR", 1),
+        ("30", "INTERNAL_ERROR", 1),
+    }
+    # They are known by now: that nothing else was to be written blames nobody else.
+    assert (again.error, again.figures.failed) == (None, 2)
+    [result] = world.sync("acme", mode="incremental")
+    assert result.figures.upserted == 2
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("batch", [1, 50])
+@pytest.mark.parametrize("place", ONE)
+def test_what_every_document_causes_is_the_partitions_failure(embedded_world: World, place: str, batch: int) -> None:
+    """It ends after a few attempts, not one for each document, and counts against no document's retries."""
+    world = in_batches(embedded_world, batch)
+    world.insert({"id": n, "tenant_id": "acme", "name": f"{n}"} for n in range(1, 121))
+    calls: list[int] = []
+    with world.kept_open() as workspace:
+        where, _ = ONE[place]
+        break_at(*where(workspace), lambda _: True, calls)
+        [result] = world.sync("acme")
+        rows = list(workspace.ledger.failed_rows(ENTITY, [ENTITY]))
+    assert_internal(result)
+    assert len(calls) <= 60
+    assert {row.retry_count for row in rows} == {0}
+    [result] = world.sync("acme")
+    assert (result.ok, result.figures.upserted) == (True, 120)
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_what_ends_the_process_stays_what_it_is(kind: type[BaseException]) -> None:
     """An interrupt, an exit and a lack of memory are no failure of one partition."""

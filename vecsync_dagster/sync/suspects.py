@@ -1,0 +1,63 @@
+"""Exceptions that nobody foresaw while documents are written: about single documents, or about all of them?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from vecsync_dagster.containment import unforeseen
+from vecsync_dagster.embedding import MOST_IN_A_ROW
+from vecsync_dagster.errors import InternalError, VecsyncError
+from vecsync_dagster.sync.changes import Change
+
+__all__ = ["Failure", "Suspects"]
+
+Failure = tuple[Change, VecsyncError]
+
+
+class Suspects:
+    """Documents of one run of one partition that failed alone for a reason that nobody foresaw. Until another one was
+    written it is not known whether they are to blame: they are held. May be used by several threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[Failure] = []
+        self._in_a_row = 0
+        self.worked = False
+        """Whether a document was written, so that those that could not be are to blame."""
+
+    def wrote(self) -> None:
+        with self._lock:
+            self.worked = True
+            self._in_a_row = 0
+
+    def missed(self, error: Exception, where: str) -> None:
+        """One more attempt, or document, failed. Raises InternalError where so many did, one after the other, that it
+        is no single document's fault: looking for it would take an attempt for each."""
+        with self._lock:
+            self._in_a_row += 1
+            too_many = self._in_a_row > MOST_IN_A_ROW
+        if too_many:
+            raise error if isinstance(error, InternalError) else unforeseen(error, where)
+
+    def known(self, failures: Sequence[Failure]) -> list[Failure]:
+        """Those that are the documents' own, as they are of one that an earlier run found to blame; the others are
+        held."""
+        with self._lock:
+            if self.worked:
+                return list(failures)
+            held = [failure for failure in failures if isinstance(failure[1], InternalError) and not _blamed(failure)]
+            self._held += held
+        return [failure for failure in failures if failure not in held]
+
+    def settle(self) -> tuple[list[Failure], VecsyncError | None]:
+        """At the end: what was held, and the error of the whole partition where it is not those documents' own. A
+        single one that has failed before, when nothing else was written either, is to blame."""
+        with self._lock:
+            held, self._held = self._held, []
+        own = self.worked or (len(held) == 1 and held[0][0].waited is not None)
+        return held, held[0][1] if held and not own else None
+
+
+def _blamed(failure: Failure) -> bool:
+    return failure[0].retry_count > 0
