@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import dagster as dg
 
-from vecsync_dagster.assets.factory import build_all_job, build_entity_assets, build_entity_job, pool_of
+from vecsync_dagster.assets.factory import (
+    build_all_job,
+    build_entity_assets,
+    build_entity_job,
+    build_source_assets,
+    pool_of,
+)
 from vecsync_dagster.assets.retrying import build_retry_job
 from vecsync_dagster.automation import (
     Notify,
@@ -48,6 +54,7 @@ def build_definitions(
     watched = [everything.name, retry.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
     return dg.Definitions(
         assets=[
+            *build_source_assets(config),
             *(build_entity_assets(config, name) for name in config.entities),
             *(asset for name in config.entities for asset in build_check_assets(config, name)),
         ],

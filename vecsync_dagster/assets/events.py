@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from vecsync_dagster.assets.metadata import materialization_metadata
+from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation, grid_key
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
 
-__all__ = ["Event", "asset_key", "events_of", "failure_of", "settled_partitions", "worth_an_event"]
+__all__ = ["Event", "asset_key", "events_of", "failure_of", "settled_partitions", "some_of", "worth_an_event"]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
@@ -57,7 +57,7 @@ def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[st
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
     for stage in STAGES:
         if stage in stages:
-            metadata = materialization_metadata(result, stage, runs, snapshot)
+            metadata = materialization_metadata(result, stage, runs, snapshot, rows_of(result, stage))
             yield dg.AssetMaterialization(asset_key(result.entity, stage), partition=key, metadata=metadata)
     for check in result.checks:
         if CHECKS[check.name][0] in stages:
@@ -87,6 +87,12 @@ def failure_of(
         },
         allow_retries=False,
     )
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of the names, and how many there are beside them."""
+    more = f" and {len(names) - _SHOWN_FAILURES} more" if len(names) > _SHOWN_FAILURES else ""
+    return ", ".join(names[:_SHOWN_FAILURES]) + more
 
 
 def _named(failed: Sequence[PartitionResult]) -> str:

@@ -20,10 +20,18 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from vecsync_dagster.alerts import PRICE_TAG
-from vecsync_dagster.assets.events import Event, asset_key, events_of, failure_of, settled_partitions, worth_an_event
+from vecsync_dagster.assets.events import (
+    Event,
+    asset_key,
+    events_of,
+    failure_of,
+    settled_partitions,
+    some_of,
+    worth_an_event,
+)
 from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import evaluation, failing_last, headlines
-from vecsync_dagster.config.models import Config, EntityConfig
+from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, Transient, VecsyncError
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
@@ -31,7 +39,7 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
 
-__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "pool_of"]
+__all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "build_source_assets", "pool_of"]
 
 EMBEDDED_POOL = "vecsync_embedded_store"
 FEW_TENANTS = 4
@@ -102,6 +110,39 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
             run.finish()
 
     return entity_sync
+
+
+def build_source_assets(settings: Config) -> list[dg.AssetSpec]:
+    """The tables and collections that entities read, each once: what vecsync reads of it and where it is."""
+    found: dict[dg.AssetKey, dg.AssetSpec] = {}
+    for name, entity in settings.entities.items():
+        source = settings.sources[entity.source]
+        key = dg.AssetKey([entity.source, *entity.table.split(".")])
+        thing = "Collection" if source.type == "mongo" else "Table or view"
+        columns = dict.fromkeys([*entity.fields, *_of_rows(entity)])
+        found[key] = dg.AssetSpec(
+            key,
+            description=f"{thing} `{entity.table}` of source `{entity.source}`. vecsync only reads it, and of it the "
+            "columns listed here.",
+            group_name=found[key].group_name if key in found else name,
+            kinds={source.type},
+            metadata={
+                "connection": _place(source),
+                "dagster/column_schema": dg.TableSchema([dg.TableColumn(column, "") for column in columns]),
+            },
+        )
+    return list(found.values())
+
+
+def _of_rows(entity: EntityConfig) -> list[str]:
+    """The columns that say whose a row is, when it changed and whether it counts."""
+    tenancy = [] if entity.tenancy is None else [entity.tenancy.column, entity.tenancy.global_flag]
+    return [name for name in (*tenancy, entity.updated_at, entity.deleted_at, *entity.filter) if name is not None]
+
+
+def _place(source: SourceConfig) -> str:
+    """Where a source is, without its secrets: those stand in the environment."""
+    return source.path if source.type == "sqlite" else f"the URL in the environment variable {source.url.env}"
 
 
 def build_entity_job(name: str, entity: EntityConfig) -> UnresolvedAssetJobDefinition:
@@ -245,6 +286,16 @@ class _Run:
         }
         self._context.instance.add_run_tags(self._context.run.run_id, tags)
         self._context.log.info("%d partitions, %d of them unchanged", len(results), quiet)
+        failed = [
+            f"{check.name} of {result.collection}|{result.tenant}"
+            for result in results
+            for check in result.checks
+            if not check.passed and not check.warning
+        ]
+        if failed:
+            self._context.log.error("failed checks: %s", some_of(failed))
+        else:
+            self._context.log.info("failed checks: none")
         failure = failure_of(results, self._problems)
         if failure is not None:
             raise failure

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sync import PartitionResult, Stage
 
-__all__ = ["materialization_metadata", "sparkline"]
+__all__ = ["materialization_metadata", "rows_of", "sparkline"]
 
+_CHANGES = ("new", "changed", "payload_only", "removed", "repaired", "failed", "invalid")
+_COST = ("embedded", "cache_hits", "tokens", "price_usd", "seconds")
 _BARS = "▁▂▃▄▅▆▇█"
 _RUN_COLUMNS = ("fetched", "new", "changed", "payload_only", "removed", "invalid", "embedded", "cache_hits")
 
 
 def materialization_metadata(
-    result: PartitionResult, stage: Stage, runs: Sequence[Run], snapshot: str
+    result: PartitionResult, stage: Stage, runs: Sequence[Run], snapshot: str, rows: int | None
 ) -> dict[str, dg.MetadataValue]:
-    """All figures of the run (P9), and what belongs to this stage alone. `runs`: newest first, this one included."""
-    figures = result.figures.as_dict()
-    numbers = {
-        name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(value)
-        for name, value in figures.items()
-        if name != "unidentified"
-    }
+    """What changed and what it cost first, then how it went before, then the rest; zeros are left out. `runs`: newest
+    first, this one included. `rows`: of the partition in this stage, None where nobody counted them."""
+    figures = {name: value for name, value in result.figures.as_dict().items() if name != "unidentified"}
     # A partition cannot be unmaterialized: what it says last must be that it holds nothing.
     emptied = {"state": dg.MetadataValue.text("removed, 0 points")} if result.emptied else {}
     return {
         **emptied,
-        **_of_stage(result, stage, snapshot),
-        **numbers,
-        "mode": dg.MetadataValue.text(result.mode),
         **({"note": dg.MetadataValue.text(result.note)} if result.note else {}),
+        **({"dagster/row_count": dg.MetadataValue.int(rows)} if rows is not None else {}),
+        **_numbers(figures, _CHANGES),
+        **_numbers(figures, _COST),
+        "trend": dg.MetadataValue.md(_trend(runs)),
+        "last_runs": _table(runs),
+        **_of_stage(result, stage, snapshot),
+        "read_by_this_run": dg.MetadataValue.int(result.figures.fetched),
+        **_numbers(figures, [name for name in figures if name not in (*_CHANGES, *_COST, "fetched")]),
+        "mode": dg.MetadataValue.text(result.mode),
         "started_at": dg.MetadataValue.timestamp(result.started_at),
         "ended_at": dg.MetadataValue.timestamp(result.ended_at),
-        "last_runs": _table(runs),
-        "trend": dg.MetadataValue.md(_trend(runs)),
+    }
+
+
+def rows_of(result: PartitionResult, stage: Stage) -> int | None:
+    """Rows of the partition, as the run's own checks counted them: not what the run read."""
+    counts = next((check.facts for check in result.checks if check.name == "counts"), None)
+    if counts is None:
+        return None
+    source, ledger, store = (int(counts.get(name, 0)) for name in ("source", "ledger", "store"))
+    return {"export": source, "documents": ledger, "embeddings": ledger, "vectors": store}[stage]
+
+
+def _numbers(figures: Mapping[str, int | float], names: Iterable[str]) -> dict[str, dg.MetadataValue]:
+    return {
+        name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(value)
+        for name in names
+        if (value := figures[name])
     }
 
 
@@ -50,20 +69,12 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _of_stage(result: PartitionResult, stage: Stage, snapshot: str) -> dict[str, dg.MetadataValue]:
-    figures = result.figures
     if stage == "export":
-        return {"dagster/row_count": dg.MetadataValue.int(figures.fetched), "snapshot": dg.MetadataValue.path(snapshot)}
+        return {"snapshot": dg.MetadataValue.path(snapshot)}
     if stage == "documents":
-        return {"dagster/row_count": dg.MetadataValue.int(figures.fetched - figures.invalid)}
+        return {}
     semantic = "yes" if result.semantic else "NO: hash vectors only find equal words"
-    space: dict[str, dg.MetadataValue] = {
-        "space": dg.MetadataValue.text(result.space),
-        "semantic": dg.MetadataValue.text(semantic),
-    }
-    if stage == "vectors":
-        counts = next((check.facts for check in result.checks if check.name == "counts"), {})
-        return {**space, "dagster/row_count": dg.MetadataValue.int(int(counts.get("store", 0)))} if counts else space
-    return space
+    return {"space": dg.MetadataValue.text(result.space), "semantic": dg.MetadataValue.text(semantic)}
 
 
 def _table(runs: Sequence[Run]) -> dg.MetadataValue:

@@ -16,7 +16,7 @@ from vecsync_dagster.sync.metrics import total_figures
 
 __all__ = ["relative", "show_outcome"]
 
-_PARTITION = (Column("entity"), Column("tenant", shrink=True), Column("collection"))
+_PARTITION = (Column("tenant", shrink=True), Column("collection"))
 _COUNTS = (
     Column("fetched", number=True),
     Column("new", number=True),
@@ -75,12 +75,11 @@ def _show_table(outcome: Outcome, *, dry_run: bool, labels: Mapping[str, str]) -
         for r in outcome.results
     ]
     total = total_figures(outcome.results, outcome.seconds)
-    footer = ("total", output.number_of(len(rows), "partition"), "", *_counts(total), *_work(total, dry_run))
-    columns = (*_PARTITION, *_COUNTS, *(_PLANNED if dry_run else _DONE))
-    if all(result.entity == result.collection for result in outcome.results):
-        # Twice the same name in each row would only make the table wider.
-        columns, rows = columns[1:], [row[1:] for row in rows]
-        footer = (*footer[:2], *footer[3:])
+    parts = output.number_of(len(rows), "partition")
+    repeats = all(result.entity == result.collection for result in outcome.results)
+    footer = ("total", *((parts, "") if not repeats else ("total", parts)), *_counts(total), *_work(total, dry_run))
+    partition = (Column("entity", repeats=repeats), *_PARTITION)
+    columns = (*partition, *_COUNTS, *(_PLANNED if dry_run else _DONE))
     print_table(output.stdout(), columns, rows, total=footer)
 
 

@@ -24,13 +24,15 @@ _LONGEST_WORD = 24
 @dataclass(frozen=True, slots=True)
 class Column:
     """`rare`: left out where every value is empty or zero. `optional`: the same, but only if the table is too
-    wide otherwise. `shrink`: shortened if it is too wide even then."""
+    wide otherwise. `repeats`: its values stand in another column too, so that it goes then as well. `shrink`: shortened
+    if it is too wide even then."""
 
     header: str
     number: bool = False
     optional: bool = False
     rare: bool = False
     shrink: bool = False
+    repeats: bool = False
 
 
 def print_table(
@@ -45,7 +47,7 @@ def print_table(
     the terminal is too narrow for that each row becomes a list of its values."""
     filled = {i for i in range(len(columns)) if any(row[i] for row in rows)}
     usual = [i for i, column in enumerate(columns) if i in filled or not column.rare]
-    least = [i for i in usual if i in filled or not columns[i].optional]
+    least = [i for i in usual if not columns[i].repeats and (i in filled or not columns[i].optional)]
     for kept, gap, whole in ((usual, 2, True), (least, 2, True), (least, 2, False), (least, 1, False)):
         chosen = [columns[i] for i in kept]
         texts = [[_text(row[i]) for i in kept] for row in rows]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import IO, Annotated
@@ -55,7 +56,8 @@ def ui(
 
 
 def _command(host: str, port: int) -> list[str]:
-    return [sys.executable, "-m", "dagster", "dev", "-m", "vecsync_dagster.definitions", "-h", host, "-p", str(port)]
+    workspace = str(files("vecsync_dagster").joinpath("workspace.yaml"))
+    return [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", host, "-p", str(port)]
 
 
 def _environment(config: Path, home: Path) -> dict[str, str]:

@@ -101,11 +101,16 @@ def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutc
     return CheckOutcome(
         "validation",
         passed=rejected == 0,
-        message=f"{rejected} of {figures.fetched} records were rejected" if rejected else "all records are valid",
+        message=_rejected(rejected, figures.fetched) if rejected else "all records are valid",
         facts={"fetched": figures.fetched, "invalid": rejected},
         warning=not blocking,
         blocking=blocking,
     )
+
+
+def _rejected(count: int, total: int | None = None) -> str:
+    of = "" if total is None else f" of {total:,}"
+    return f"{count:,}{of} record{'' if (total or count) == 1 else 's'} rejected, see `vecsync invalid`"
 
 
 def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
@@ -114,7 +119,7 @@ def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
     return CheckOutcome(
         "validation",
         passed=rejected == 0,
-        message=f"{rejected} records are rejected" if rejected else "all records are valid",
+        message=_rejected(rejected) if rejected else "all records are valid",
         facts={"invalid": rejected},
         warning=True,
     )
@@ -141,18 +146,19 @@ def verify(
 
 
 def statuses(target: Target, failures: Failures) -> CheckOutcome:
-    """Failed documents warn; those that nothing will try again are an error. A rejected record waits to be mended."""
+    """Failed documents warn; those that nothing will try again are an error. Rejected records are `validation`'s."""
     t = target
-    told = {"will be tried again": failures.waiting, "rejected": failures.rejected, "permanent": failures.permanent}
+    told = {"will be tried again": failures.waiting, "permanent": failures.permanent}
     message = ", ".join(f"{count} {what}" for what, count in told.items() if count)
     if failures.permanent:
         message += "; `vecsync retry --reset` tries those again"
-    rows = t.ledger.failed_rows(t.entity, [t.collection], limit=LISTED, tenant=t.tenant) if failures.total else []
+    failed = failures.waiting + failures.permanent
+    rows = t.ledger.failed_rows(t.entity, [t.collection], limit=LISTED, tenant=t.tenant) if failed else []
     return CheckOutcome(
         "statuses",
-        passed=not failures.total,
+        passed=not failed,
         message=f"failed: {message}" if message else "none failed",
-        facts={"failed": failures.total, "waiting": failures.waiting, "permanent": failures.permanent},
+        facts={"failed": failed, "waiting": failures.waiting, "permanent": failures.permanent},
         warning=not failures.permanent,
         rows=[
             {

@@ -39,12 +39,14 @@ def test_permanent_failures_are_errors(four: Four) -> None:
 
 
 def test_rejected_records_are_told_apart(four: Four) -> None:
-    """A record that never was valid is counted as failed, but is nothing that a retry could mend."""
+    """A record that never was valid is nothing that a retry could mend: `validation` warns of it, and it alone."""
     four.insert(1)
     four.world.update(1, name="")
-    outcome = check(four.sync()["tools"], "statuses")
-    assert (outcome.passed, outcome.warning, outcome.message) == (False, True, "failed: 1 rejected")
-    assert outcome.rows == []
+    result = four.sync()["tools"]
+    assert check(result, "statuses").passed
+    outcome = check(result, "validation")
+    assert (outcome.passed, outcome.warning) == (False, True)
+    assert outcome.message == "1 of 1 record rejected, see `vecsync invalid`"
 
 
 def test_a_run_that_did_not_meet_a_rejected_record_does_not_hide_it(four: Four) -> None:
