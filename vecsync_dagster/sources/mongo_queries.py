@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -149,9 +150,11 @@ class Queries:
         return {"$or": [modified, both(deleted, self.where(updated_at, {"$ne": None}))]}
 
     def undated(self, updated_at: str, start: datetime) -> Query:
-        """Nobody knows when: no time at all, or text that is none."""
+        """Nobody knows when: no time at all, a value of a type that `dated` does not compare, NaN, or text that is no
+        time."""
         text = {"$lt": _text_bound(start), "$not": {"$regex": _ISO}}
-        return {"$or": [self.where(updated_at, None), self.where(updated_at, text)]}
+        odd = {"$not": {"$type": ["date", "number", "string"]}}
+        return {"$or": [self.where(updated_at, one) for one in (odd, math.nan, text)]}
 
     def is_due(self, document: Fields, start: datetime) -> bool:
         """What `dated` says, exactly: text may hold a time zone, or only a day, which is as good as its last moment."""

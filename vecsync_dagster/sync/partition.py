@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Literal
 
@@ -13,7 +13,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ValidationFailed, VecsyncError
-from vecsync_dagster.identity import differ, native_of
+from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
@@ -63,7 +63,7 @@ class PartitionSync:
         retry_permanent: bool,
         unreachable: VecsyncError | None,
         asked: Sequence[str] | None,
-        live: Callable[[Collection[str]], set[str]] | None,
+        fresh: bool,
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
@@ -75,9 +75,9 @@ class PartitionSync:
         begun.
 
         `unreachable`: why the store cannot be had; the first batch is marked with it, and the run ends. `asked`:
-        the ids of the records that are read, if it is not all of them. `live`: asks the source which of these
-        documents it has under this tenant now; None where what is read is what the source has now. `source`
-        is asked about single records only. `note` is told what people should know of the run besides its figures.
+        the ids of the records that are read, if it is not all of them. `fresh`: whether what is read is what the source
+        has now. `source` is asked about single records only. `note` is told what people should know of the run besides
+        its figures.
         """
         self.target = target
         self.depth = depth
@@ -93,7 +93,7 @@ class PartitionSync:
         self._retry_permanent = retry_permanent
         self._unreachable = unreachable
         self._asked = asked
-        self._live = live
+        self._fresh = fresh
         self._met: set[str] = set()
         self._executor = executor
         self._ledger_thread = ledger_thread
@@ -235,19 +235,22 @@ class PartitionSync:
 
     def _ours(self, documents: list[Document], rows: dict[str, LedgerRow]) -> list[Document]:
         """Without those that have moved to another tenant since an old snapshot was made."""
-        if self._live is None:
+        if self._fresh:
             return documents
         t = self.target
         claimed = {i for i, row in rows.items() if row.tenant != t.tenant}
         if self._has_other_scope():
             there = self._elsewhere(documents)
             claimed |= {d.document_id for d in documents if self._in_other_scope(d) in there}
-        moved = self._gone(claimed)
+        moved = self._gone({d.document_id: d.key for d in documents if d.document_id in claimed})
         return [document for document in documents if document.document_id not in moved]
 
-    def _gone(self, ids: Collection[str]) -> set[str]:
+    def _gone(self, keys: Mapping[str, Key]) -> set[str]:
         """Those of these documents, which what was read calls gone, that are: an old snapshot may be mistaken."""
-        return set(ids) - (self._live(ids) if ids and self._live is not None else set())
+        if self._fresh or not keys:
+            return set(keys)
+        there = live(self.target, self._source, self.target.tenant, keys.values())
+        return {identity for identity, key in keys.items() if str(key) not in there}
 
     def _space(self) -> str:
         return str(self.target.space)
@@ -500,9 +503,9 @@ class PartitionSync:
             self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
         return self._others
 
-    def remove_unseen(self, absence: Absence | None, *, allow: bool, tenant_gone: bool) -> None:
+    def remove_unseen(self, absence: Absence | None, *, waits: bool, allow: bool, tenant_gone: bool) -> None:
         """After a complete export: remove what it did not have, unless that is suspiciously much. `absence`: the
-        export had no record at all, which is believed when it is confirmed."""
+        export had no record at all; `waits`: that is not believed yet."""
         t = self.target
         bounds = (t.entity, t.collection, t.tenant)
         gone = max(self._known - len(self._seen), 0)
@@ -511,18 +514,26 @@ class PartitionSync:
         if gone > guard.min_documents and gone > guard.share * self._known and guarded:
             self.figures.removals_blocked += gone
             return
-        if absence is not None and not allow and not absence.confirmed(t.ledger.now()):
+        if waits and not allow:
             self.figures.removals_waiting += gone
             return
         if gone and self.depth == "apply":
             self._writing.begin()
             gone = 0
             for rows in t.ledger.unseen(*bounds, self.started_at, self._seen, t.settings.delete_batch):
-                absent = self._gone([identity for identity, _ in rows])
+                absent = self._absent([identity for identity, _ in rows])
                 remove(t, t.tenant, [row for row in rows if row[0] in absent])
                 gone += len(absent)
                 self.spared += len(rows) - len(absent)
         self.figures.removed += gone
+
+    def _absent(self, ids: Sequence[str]) -> set[str]:
+        """Those that are gone for sure: of an old snapshot, the source is asked by their keys."""
+        if self._fresh:
+            return set(ids)
+        t = self.target
+        rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+        return self._gone({i: row.key for i, row in rows.items() if is_certain(self._source, row.key)})
 
     @property
     def holds_back(self) -> bool:

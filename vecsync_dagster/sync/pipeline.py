@@ -22,7 +22,7 @@ from vecsync_dagster.errors import StoreLocked, Transient, VecsyncError
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
 from vecsync_dagster.space import Space
-from vecsync_dagster.stores.base import VectorStore
+from vecsync_dagster.stores.base import GLOBAL, VectorStore
 from vecsync_dagster.sync.absence import Absence, absence_of, is_ruled_out
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
@@ -34,7 +34,7 @@ from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
-from vecsync_dagster.sync.streams import Stream, still_live, stream_of
+from vecsync_dagster.sync.streams import Stream, stream_of
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, rejected_now, statuses, validation_outcome, verify
 
@@ -224,7 +224,7 @@ def _open(
         retry_permanent=job.options.ids is not None and not job.options.retry,
         unreachable=unreachable,
         asked=job.options.ids,
-        live=None if stream.fresh else partial(still_live, job),
+        fresh=stream.fresh,
         keep_rejected=job.keep,
         watch=job.watch,
         stop=job.stop,
@@ -321,7 +321,8 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
     part.finish()
     # Asked again: a batch that did not begin because of a late signal must not end in a success.
     if not job.watch(part.figures) and stream.complete and ended and part.error is None:
-        part.remove_unseen(absence, allow=job.options.allow_removals, tenant_gone=job.options.tenant_gone)
+        waits = absence is not None and not _confirmed(job, part, absence)
+        part.remove_unseen(absence, waits=waits, allow=job.options.allow_removals, tenant_gone=job.options.tenant_gone)
         if absence is not None and part.figures.removals_waiting:
             _note_waiting(job, part, absence)
         if stream.fresh:
@@ -359,6 +360,15 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
         for part in parts:
             part.error = part.error or error
         return None
+
+
+def _confirmed(job: Job, part: PartitionSync, absence: Absence) -> bool:
+    """Whether the emptiness is believed. A tenant is missing for a while; of everybody's records, the last full run of
+    this very collection must have found none either: runs of two collections a second apart are one look."""
+    if not absence.confirmed(job.ledger.now()):
+        return False
+    last = last_full_run(job.ledger, job.name, part.target.collection, job.tenant)
+    return job.tenant != GLOBAL or bool(last.removals_waiting)
 
 
 def _look(job: Job, stream: Stream) -> Missing:

@@ -9,17 +9,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from vecsync_dagster.documents import DocumentBuilder, document_id
 from vecsync_dagster.errors import ConfigError, SourceRejected
 from vecsync_dagster.sources.base import Cursor, Page, Read, Source
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.snapshots import Snapshots, SnapshotWriter
 
-__all__ = ["SourceStream", "Stream", "still_live", "stream_of"]
+__all__ = ["SourceStream", "Stream", "stream_of"]
 
 
 class Stream(Protocol):
@@ -139,16 +138,6 @@ def stream_of(job: Job, since: Cursor | None) -> Stream:
     place = (job.snapshots, job.name, job.tenant, job.settings.page)
     about = (told.made_by, told.since, told.complete and not options.partial)
     return _SnapshotStream(*place, *about, fresh=False, offset=options.offset, limit=options.limit)
-
-
-def still_live(job: Job, ids: Collection[str]) -> set[str]:
-    """Those of these documents whose records the source has under the tenant now."""
-    builder = DocumentBuilder(job.name, job.entity, job.tenant, ())
-    prefix = document_id(job.tenant, job.entity.type or job.name, "")
-    read = Read(job.tenant, ids=[identity.removeprefix(prefix) for identity in ids])
-    with _closing(job.source.read(read, job.settings.page)) as pages:
-        found = {identity for page in pages for identity in builder.ids(builder.read(page.records))}
-    return {identity for identity in ids if identity in found}
 
 
 @contextlib.contextmanager

@@ -82,6 +82,23 @@ def test_the_records_of_everybody_need_a_second_look(world: World) -> None:
     assert missing(world) == {}
 
 
+def test_the_looks_of_two_collections_are_not_two_looks(embedded_world: World) -> None:
+    """A run of one collection does not confirm what the run of another one has just seen."""
+    world = embedded_world
+    works = world.config.entities[ENTITY]
+    both = works.model_copy(update={"collections": {ENTITY: works.collections[ENTITY], "b": works.collections[ENTITY]}})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: both}})
+    seed(world, {GLOBAL: 5, "acme": 1})
+    world.sync()
+    world.delete(*range(1, 6))
+
+    def removed(collection: str) -> int:
+        return one(world.sync(GLOBAL, mode="full", collections=[collection]), GLOBAL).figures.removed
+
+    assert [removed(ENTITY), removed("b"), removed(ENTITY)] == [0, 0, 5]
+    assert removed("b") + removed("b") == 5
+
+
 @pytest.mark.parametrize("tenant", [GLOBAL, "acme"])
 def test_above_the_guard_it_is_by_hand(world: World, tenant: str) -> None:
     """Where all of many documents is gone, no number of looks removes it; --allow-removals does, in one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -109,6 +110,24 @@ def test_what_is_gone_is_removed_if_its_type_is_known(notes: Notes) -> None:
     assert date in notes.names()
     notes.sync(mode="full")
     assert date not in notes.names()
+
+
+def test_an_old_snapshot_removes_no_key_that_is_live(notes: Notes) -> None:
+    """Stages over a snapshot of before ask the source for what the snapshot lacks by its own key, whatever its type."""
+    snapshots = notes.config.state_folder / "snapshots"
+    notes.documents.insert_one({"_id": "first", "name": "first"})
+    notes.sync(mode="full")
+    shutil.copytree(snapshots, snapshots.with_name("before"))
+    notes.documents.insert_many([{"_id": key, "name": name} for name, key in KEYS.items()])
+    notes.sync(mode="full")
+    known = notes.names()
+    shutil.rmtree(snapshots)
+    snapshots.with_name("before").rename(snapshots)
+    for removed in (0, 1):
+        result = notes.sync(mode="full", stages=("documents", "embeddings", "vectors"))
+        assert result.figures.removed == removed
+        assert len(notes.names()) == len(known) - removed
+        notes.documents.delete_one({"_id": KEYS["document"]})
 
 
 @pytest.mark.parametrize(("first", "second"), [(7, "7"), ("7", 7), (ObjectId(HEX), HEX)])
