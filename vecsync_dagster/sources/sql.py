@@ -204,8 +204,8 @@ class SqlSource:
         cursor = progress.after(keys, moments)
         gone: tuple[str, ...] = ()
         if any(deleted):
-            last = dict(zip(keys, deleted, strict=True))
-            gone = tuple(id_text(key) for key, dead in last.items() if dead and key is not None)
+            last = {id_text(key): dead for key, dead in zip(keys, deleted, strict=True) if key is not None}
+            gone = tuple(text for text, dead in last.items() if dead)
             live = [not dead for dead in deleted]
             keys = tuple(compress(keys, live))
             values = [tuple(compress(column, live)) for column in values]
