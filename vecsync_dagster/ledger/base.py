@@ -512,6 +512,14 @@ class Ledger(Protocol):
         """With the results of the checks that the run made; those it did not make stay as they were."""
         ...
 
+    def record_checks(self, results: Sequence[CheckResult]) -> None:
+        """Results of checks that were made without a run."""
+        ...
+
+    def check_results(self, entity: str | None = None, tenant: str | None = None) -> list[CheckResult]:
+        """The last result of each check of each partition; with `tenant`, of its partitions alone."""
+        ...
+
     def record_runs(self, runs: Sequence[Run]) -> None:
         """All of them in one transaction."""
         ...

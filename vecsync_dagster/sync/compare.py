@@ -6,15 +6,17 @@ Both sides come ordered by point id and are merged, so that memory stays flat. A
 - orphan: the store has it, the ledger knows nothing of it.
 - stale_hash: both have it, but the stored payload, or the hashes in it, are not what was confirmed.
 - wrong_tenant: both have it, under different tenants.
+- foreign (told apart from orphans within one partition alone): another entity wrote it, or it may be another
+  project's; it is there for somebody, so no run removes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
@@ -22,25 +24,30 @@ from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLO
 from vecsync_dagster.sync.target import Target
 
 __all__ = [
+    "FOREIGN",
     "NAMED",
     "Difference",
     "compare",
     "compare_collection",
     "compare_one",
     "compare_partition",
+    "former_rows",
     "in_chunks",
     "is_of",
 ]
 
 T = TypeVar("T")
-DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant"]
+DifferenceKind = Literal["missing", "orphan", "stale_hash", "wrong_tenant", "foreign"]
+
+FOREIGN: Final = "foreign"
+"""What the identity check counts foreign points as."""
 
 NAMED = 2_000
 """At most so many differences of one look are kept, to be named; all are counted. Memory is bounded: a store that lost
 everything differs in every point."""
 
 _CHUNK = 500
-_NAMES = (DOCUMENT_ID, "dbId")
+_NAMES = (DOCUMENT_ID, "dbId", "entity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class Difference:
     stored_tenant: str | None
     payload_only: bool = False
     """Of a stale hash: the text is as confirmed, only the payload is not."""
+    entity: str | None = field(default=None, compare=False)
+    """Of an orphan: whose it says it is."""
 
 
 def compare(ledger: Iterable[LedgerPoint], stored: Iterable[StoredPoint]) -> Iterator[Difference]:
@@ -81,13 +90,17 @@ def compare_collection(target: Target) -> Iterator[Difference]:
     return compare(rows, chain.from_iterable(t.store.scan(t.collection, None)))
 
 
-def compare_partition(target: Target) -> Iterator[Difference]:
+def compare_partition(target: Target, *, wary: bool = False) -> Iterator[Difference]:
     """One partition. A point that is missing here but stands under another tenant, or the reverse, is a
-    wrong_tenant; for that the two odd cases are looked up by id."""
+    wrong_tenant; for that the two odd cases are looked up by id.
+
+    `wary`: where the ledger met points that it did not know before it had any of its own, and they are not settled,
+    every orphan may be one of those."""
     t = target
+    wary = wary and _met_foreign(t)
     rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, t.tenant))
     for some in in_chunks(compare(rows, chain.from_iterable(t.store.scan(t.collection, t.tenant)))):
-        yield from _with_tenants(t, some)
+        yield from _with_owners(t, list(_with_tenants(t, some)), wary=wary)
 
 
 def compare_one(row: LedgerPoint, point: StoredPoint | None) -> Difference | None:
@@ -106,8 +119,9 @@ def compare_one(row: LedgerPoint, point: StoredPoint | None) -> Difference | Non
 
 
 def _orphan(point: StoredPoint) -> Difference:
-    identity, db_id = (value if isinstance(value, str) else None for value in map(point.payload.get, _NAMES))
-    return Difference("orphan", point.point_id, identity, db_id, None, point.tenant)
+    named = (value if isinstance(value, str) else None for value in map(point.payload.get, _NAMES))
+    identity, db_id, entity = named
+    return Difference("orphan", point.point_id, identity, db_id, None, point.tenant, entity=entity)
 
 
 def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Difference]:
@@ -124,6 +138,35 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
             yield replace(d, kind="wrong_tenant", tenant=rows[d.document_id].tenant)
         else:
             yield d
+
+
+def _with_owners(target: Target, some: Sequence[Difference], *, wary: bool) -> Iterator[Difference]:
+    former = former_rows(target, some)
+    for d in some:
+        theirs = d.kind == "orphan" and d.point_id not in former
+        yield replace(d, kind="foreign") if theirs and (wary or d.entity not in (None, target.entity)) else d
+
+
+def former_rows(target: Target, some: Iterable[Difference]) -> dict[str, tuple[str, LedgerRow]]:
+    """Orphans that this very ledger has as another entity's, which fed the collection before: by point id the entity
+    and its row."""
+    t = target
+    ids: dict[str, dict[str, str]] = {}
+    for d in some:
+        if d.kind == "orphan" and d.document_id is not None and d.entity not in (None, t.entity):
+            ids.setdefault(d.entity, {})[d.document_id] = d.point_id
+    found: dict[str, tuple[str, LedgerRow]] = {}
+    for entity, points in ids.items():
+        for identity, row in t.ledger.rows(entity, t.collection, list(points), datetime.now(UTC)).items():
+            if point_id(entity, identity) == points[identity] and row.content_hash is not None:
+                found[points[identity]] = (entity, row)
+    return found
+
+
+def _met_foreign(target: Target) -> bool:
+    t = target
+    results = t.ledger.check_results(t.entity, t.tenant)
+    return any(one.check == "identity" and one.collection == t.collection and FOREIGN in one.facts for one in results)
 
 
 def is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:

@@ -24,6 +24,7 @@ from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL, VectorStore
 from vecsync_dagster.sync.absence import Absence, absence_of, is_ruled_out
+from vecsync_dagster.sync.compare import FOREIGN
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
@@ -36,7 +37,15 @@ from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, stream_of
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import CheckOutcome, last_full_run, rejected_now, statuses, validation_outcome, verify
+from vecsync_dagster.sync.verify import (
+    CheckOutcome,
+    kept,
+    last_full_run,
+    rejected_now,
+    statuses,
+    validation_outcome,
+    verify,
+)
 
 __all__ = ["sync_tenant"]
 
@@ -232,12 +241,13 @@ def _open(
         note=partial(job.note, name),
     )
     if job.options.depth == "apply" and unreachable is None and part.is_first:
-        _tell_of_lost_ledger(target)
+        _tell_of_lost_ledger(job, target)
     return part
 
 
-def _tell_of_lost_ledger(target: Target) -> None:
-    """A ledger that knows nothing beside a store that is full would have all of it embedded once more."""
+def _tell_of_lost_ledger(job: Job, target: Target) -> None:
+    """A ledger that knows nothing beside a store that is full would have all of it embedded once more. Or the points
+    are somebody else's: until a comparison finds no such point, no run removes any."""
     try:
         with contained(f"{target}: counting"):
             stored = target.store.count(target.collection, target.tenant)
@@ -250,6 +260,11 @@ def _tell_of_lost_ledger(target: Target) -> None:
             target,
             stored,
         )
+        found = CheckOutcome(
+            "identity", passed=False, message=f"{stored} points that the ledger does not know", facts={FOREIGN: stored}
+        )
+        place = (target.entity, target.collection, target.tenant)
+        job.ledger.record_checks([kept(found, *place, datetime.now(UTC), job.run_id)])
 
 
 def _unreachable(job: Job, name: str, space: Space) -> Transient | None:

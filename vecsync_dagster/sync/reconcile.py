@@ -18,7 +18,15 @@ from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind
-from vecsync_dagster.sync.compare import Difference, compare_one, compare_partition, in_chunks, is_of
+from vecsync_dagster.sync.compare import (
+    FOREIGN,
+    Difference,
+    compare_one,
+    compare_partition,
+    former_rows,
+    in_chunks,
+    is_of,
+)
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
@@ -32,7 +40,8 @@ def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
     else would look there. Foreign points stay: they are no run's. Returns False where something was left because
     it is another tenant's too, which is being synced.
     """
-    ours = (d for d in compare_partition(target) if d.kind != "orphan" or _is_own(target, d))
+    found = (d for d in compare_partition(target) if d.kind != FOREIGN)
+    ours = (d for d in found if d.kind != "orphan" or _is_own(target, d))
     return _mend_beside(target, source, ours)
 
 
@@ -123,7 +132,9 @@ def _mend(target: Target, source: Source, differences: Sequence[Difference], *, 
     figures = Figures()
     orphans = _still_orphans(target, [d for d in differences if d.kind == "orphan"])
     if orphans:
-        target.store.delete_foreign(target.collection, orphans)
+        former = former_rows(target, orphans)
+        target.store.delete_foreign(target.collection, [d.point_id for d in orphans])
+        _forget_former(target, former.values())
         figures.removed += len(orphans)
     ours = _still_different(target, [d for d in differences if d.kind != "orphan"])
     if ours:
@@ -131,11 +142,22 @@ def _mend(target: Target, source: Source, differences: Sequence[Difference], *, 
     return figures
 
 
-def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[str]:
-    """Point ids of those that the ledger does not know now either: a run may have ended meanwhile."""
+def _forget_former(target: Target, rows: Iterable[tuple[str, LedgerRow]]) -> None:
+    """Of an entity that fed the collection before: should it come back, it finds its points gone, and begins anew."""
+    t = target
+    gone: dict[tuple[str, str], list[str]] = {}
+    for entity, row in rows:
+        gone.setdefault((entity, row.tenant), []).append(row.document_id)
+    for (entity, tenant), ids in gone.items():
+        t.ledger.forget(entity, t.collection, tenant, ids)
+        t.ledger.drop_partition(entity, t.collection, tenant)
+
+
+def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[Difference]:
+    """Those that the ledger does not know now either: a run may have ended meanwhile."""
     claimed = [d.document_id for d in orphans if d.document_id is not None]
     rows = target.ledger.rows(target.entity, target.collection, claimed, datetime.now(UTC)) if claimed else {}
-    return [d.point_id for d in orphans if d.document_id not in rows or not is_of(target, d, rows[d.document_id])]
+    return [d for d in orphans if d.document_id not in rows or not is_of(target, d, rows[d.document_id])]
 
 
 def _still_different(target: Target, differences: Sequence[Difference]) -> list[Difference]:

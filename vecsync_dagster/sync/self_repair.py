@@ -1,7 +1,8 @@
 """What a run that compared every point does about the differences it found: it repairs them, and its checks say so.
 
 Nothing is paid for: vectors come from the cache alone. Nothing is removed but orphans, after a complete read and
-within the removal guard: a document that the source does not have is left to the removal of what was not seen.
+within the removal guard: a document that the source does not have is left to the removal of what was not seen, and
+what somebody else wrote is left to people.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from dataclasses import replace
 from itertools import takewhile
 
 from vecsync_dagster.sources.base import Source
-from vecsync_dagster.sync.compare import Difference, compare_partition, in_chunks
+from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition, in_chunks
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import MEND, CheckOutcome, differences_told
+from vecsync_dagster.sync.verify import MEND, THEIRS, CheckOutcome, differences_told
 
 __all__ = ["repair_found"]
 
@@ -44,7 +45,8 @@ def repair_found(
         return found
     why_kept = _why_orphans_stay(target, found, complete=complete, believed=believed, allow=allow_removals)
     done = Figures()
-    differences = (d for d in _differences(target, found, total) if d.kind != "orphan" or not why_kept)
+    kept = {FOREIGN, "orphan"} if why_kept else {FOREIGN}
+    differences = (d for d in _differences(target, found, total) if d.kind not in kept)
     for some in takewhile(lambda _: not watch(figures), in_chunks(differences)):
         done.add(repair_unpaid(target, source, some))
     figures.repaired += done.upserted + done.payload_only + done.removed
@@ -59,7 +61,7 @@ def _count(check: CheckOutcome, *kinds: str) -> int:
 def _differences(target: Target, found: Sequence[CheckOutcome], total: int) -> Iterable[Difference]:
     """Those that were named, if they are all; there may be more than memory is to hold."""
     named = [d for check in found for d in check.differences]
-    return named if len(named) == total else compare_partition(target)
+    return named if len(named) == total else compare_partition(target, wary=True)
 
 
 def _why_orphans_stay(
@@ -93,6 +95,8 @@ def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int)
     reasons = [f"{differences_told(after.facts)} left of {differences_told(before.facts)}"]
     if "orphan" in after.facts and why_kept:
         reasons.append(why_kept)
+    if FOREIGN in after.facts:
+        reasons.append(THEIRS)
     if before.name == "identity" and unpaid:
         reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
     return replace(after, message="; ".join([*reasons, MEND]))

@@ -11,13 +11,14 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig
 from vecsync_dagster.ledger.base import Ledger, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
-from vecsync_dagster.sync.compare import NAMED, Difference, compare_partition
+from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
 __all__ = [
     "CHECKS",
     "MEND",
+    "THEIRS",
     "CheckOutcome",
     "checks_of",
     "differences_told",
@@ -32,6 +33,10 @@ __all__ = [
 
 LISTED = 20
 MEND = "mend with `vecsync reconcile --repair`"
+THEIRS = (
+    "foreign points were written by another entity or another project and no sync removes them: "
+    "if somebody else uses the collection, give it another name"
+)
 
 CHECKS: Mapping[str, tuple[str, str]] = {
     "validation": ("documents", "Every record became a document; the rejected ones are counted"),
@@ -190,7 +195,7 @@ def _compared(target: Target) -> list[CheckOutcome]:
     """Identity and isolation by one pass over ledger and store, in bounded memory."""
     counted: Counter[str] = Counter()
     first: dict[bool, list[Difference]] = {False: [], True: []}
-    for difference in compare_partition(target):
+    for difference in compare_partition(target, wary=True):
         counted[difference.kind] += 1
         some = first[difference.kind == "wrong_tenant"]
         if len(some) < NAMED:
@@ -256,5 +261,6 @@ def differences_told(counted: Mapping[str, int | str]) -> str:
 
 
 def _listed(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
-    message = f"{differences_told(counted)}; {MEND}" if counted else "none found"
+    told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), MEND]
+    message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

@@ -1,0 +1,71 @@
+"""A collection that somebody else writes too, or wrote before: no run removes what this project did not write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster_tests.sync.test_exactness import one, seed
+from vecsync_dagster_tests.world import ENTITY, World
+
+
+def owners(world: World) -> list[tuple[Any, Any]]:
+    with world.workspace() as workspace:
+        points = [point.payload for page in workspace.store("main").scan(ENTITY) for point in page]
+    return sorted((payload["entity"], payload["dbId"]) for payload in points)
+
+
+def named(world: World, entity: str, **more: Any) -> None:
+    """From now on the same collection is fed by an entity of this name."""
+    [settings] = world.config.entities.values()
+    settings = settings.model_copy(update={"type": None})
+    world.config = world.config.model_copy(update={"entities": {entity: settings}, **more})
+
+
+def identity_of(result: PartitionResult) -> tuple[dict[str, int | str], bool]:
+    [check] = [check for check in result.checks if check.name == "identity"]
+    return dict(check.facts), check.passed or check.warning
+
+
+@pytest.mark.parametrize("entity", ["others", ENTITY])
+def test_another_project_s_points_stay(embedded_world: World, entity: str) -> None:
+    """A project with a ledger of its own, whatever its entity is called, reports them in every run, and removes them
+    by hand alone."""
+    world = embedded_world
+    named(world, ENTITY)
+    seed(world, {"acme": 3})
+    world.sync()
+    theirs = owners(world)
+    world.delete(1, 2, 3)
+    world.insert({"id": n, "tenant_id": "acme"} for n in (11, 12))
+    named(world, entity, state=Path("elsewhere"))
+    both = sorted([*theirs, (entity, "11"), (entity, "12")])
+    world.sync("acme", entity=entity, limit=1)
+    for mode in ("full", "full", "incremental", "full"):
+        result = one(world.sync(entity=entity, mode=mode, allow_removals=True), "acme")
+        assert (owners(world), result.ok) == (both, False)
+        if mode == "full":
+            assert identity_of(result) == ({"foreign": 3}, False)
+    with world.workspace() as workspace:
+        workspace.repair(entity, ENTITY, workspace.differences(entity, ENTITY))
+    assert one(world.sync(entity=entity, mode="full"), "acme").ok
+    assert owners(world) == [(entity, "11"), (entity, "12")]
+
+
+def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: World) -> None:
+    """Points of the former name go with its rows and its watermark, so that it begins anew, and pays for nothing."""
+    world = embedded_world
+    seed(world, {"acme": 3, GLOBAL: 2})
+    for entity in ("a", "b", "a"):
+        named(world, entity)
+        results = world.sync(entity=entity)
+        assert all(result.ok for result in results)
+        assert owners(world) == [(entity, n) for n in ("1", "1001", "1002", "2", "3")]
+    assert sum(result.figures.embedded for result in results) == 0
+    world.update(1, name="changed")
+    assert one(world.sync(entity="a", mode="incremental"), "acme").figures.changed == 1
+    assert len(owners(world)) == 5
