@@ -508,10 +508,12 @@ class PartitionSync:
         export had no record at all; `waits`: that is not believed yet."""
         t = self.target
         bounds = (t.entity, t.collection, t.tenant)
-        gone = max(self._known - len(self._seen), 0)
-        guard = t.settings.removal_guard
+        gone, known = max(self._known - len(self._seen), 0), self._known
         guarded = not allow and not (tenant_gone and absence is not None)
-        if gone > guard.min_documents and gone > guard.share * self._known and guarded:
+        if guarded and self._is_suspicious(gone, known):
+            replaced = self._remove_replaced()
+            gone, known = gone - replaced, known - replaced
+        if guarded and self._is_suspicious(gone, known):
             self.figures.removals_blocked += gone
             return
         if waits and not allow:
@@ -526,6 +528,32 @@ class PartitionSync:
                 gone += len(absent)
                 self.spared += len(rows) - len(absent)
         self.figures.removed += gone
+
+    def _is_suspicious(self, gone: int, known: int) -> bool:
+        guard = self.target.settings.removal_guard
+        return gone > guard.min_documents and gone > guard.share * known
+
+    def _remove_replaced(self) -> int:
+        """Of records that this run has met under another document id (their `type` is another one now) the former
+        documents go: nothing that anybody could miss goes with them, so no guard counts them."""
+        t = self.target
+        if self.depth != "apply" or not self._fresh:
+            return 0
+        self._writing.begin()
+        done = 0
+        for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
+            rows = t.ledger.rows(t.entity, t.collection, [identity for identity, _ in some], self.started_at)
+            now = {i: new for i, row in rows.items() if (new := self._document_id(row.key)) != i}
+            there = t.ledger.rows(t.entity, t.collection, list(now.values()), self.started_at) if now else {}
+            replaced = {i for i, new in now.items() if new in there and self._replaces(there[new], rows[i])}
+            remove(t, t.tenant, [row for row in some if row[0] in replaced])
+            done += len(replaced)
+        self.figures.removed += done
+        return done
+
+    def _replaces(self, new: LedgerRow, old: LedgerRow) -> bool:
+        held = new.content_hash is not None and new.tenant == self.target.tenant
+        return held and self._met_before(new) and not differ(new.key, old.key)
 
     def _absent(self, ids: Sequence[str]) -> set[str]:
         """Those that are gone for sure: of an old snapshot, the source is asked by their keys."""

@@ -1,4 +1,5 @@
-"""A collection that somebody else writes too, or wrote before: no run removes what this project did not write."""
+"""A collection that somebody else writes too, or that was written under another name or type before: no run removes
+what this project did not write, and none leaves a record there twice."""
 
 from __future__ import annotations
 
@@ -69,3 +70,18 @@ def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: Wor
     world.update(1, name="changed")
     assert one(world.sync(entity="a", mode="incremental"), "acme").figures.changed == 1
     assert len(owners(world)) == 5
+
+
+def test_another_type_replaces_the_documents(world: World) -> None:
+    """However many there are: they are there once, under their new ids, and unpaid; what is really gone is guarded."""
+    seed(world, {"acme": 60})
+    world.sync()
+    for kind in ("x", "work"):
+        [settings] = world.config.entities.values()
+        settings = settings.model_copy(update={"type": kind})
+        world.config = world.config.model_copy(update={"entities": {ENTITY: settings}})
+        result = one(world.sync(), "acme")
+        assert (result.ok, result.figures.removed, result.figures.embedded) == (True, 60, 0)
+        world.assert_exact()
+    world.delete(*range(1, 58))
+    assert one(world.sync(mode="full"), "acme").figures.removals_blocked == 57
