@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vecsync_dagster.errors import EmbeddingUnavailable
+from vecsync_dagster.errors import EmbeddingRejected, EmbeddingUnavailable
 
 __all__ = ["check_vectors"]
 
+_MANY = 20
+"""So many texts side by side have no words that the model knows only where it is the model's fault."""
+
 
 def check_vectors(vectors: NDArray[np.float32], texts: int, dimensions: int, model: str) -> NDArray[np.float32]:
-    """The vectors themselves if there is a finite one of the right size for each text.
+    """The vectors themselves if there is a finite one of the right size for each text, and none of zeros, which nobody
+    would ever find.
 
-    Raises EmbeddingUnavailable otherwise: nonsense once may be sense the next time.
+    Raises EmbeddingUnavailable otherwise: nonsense once may be sense the next time; and EmbeddingRejected where it is
+    a text's own doing, as of one without any word that the model knows.
     """
     if vectors.shape != (texts, dimensions):
         raise EmbeddingUnavailable(
@@ -26,4 +31,9 @@ def check_vectors(vectors: NDArray[np.float32], texts: int, dimensions: int, mod
     broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
     if broken:
         raise EmbeddingUnavailable(f"{model}: {broken} of {texts} vectors are not finite", model=model, broken=broken)
+    zeros = np.flatnonzero(~vectors.any(axis=1))
+    if len(zeros) == texts >= _MANY:
+        raise EmbeddingUnavailable(f"{model}: all {texts} vectors are zeros", model=model)
+    if len(zeros):
+        raise EmbeddingRejected(f"{model}: the vector is all zeros", model=model, index=int(zeros[0]))
     return vectors
