@@ -21,6 +21,7 @@ GLOBAL = "global"
 Query = dict[str, Any]
 _NOTHING: Query = {"_id": {"$in": []}}
 _FLAGGED = [True, 1, "1", "t", "T", "true", "True", "TRUE"]
+_NO_TIME = ("", 0, False, "0", "false")  # what an application writes for "not deleted"
 _ISO = r"^\d{4}-\d\d-\d\d"
 _DAY = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -88,12 +89,12 @@ class Queries:
         return ((name, {"$in": _wanted(texts)}) for name, texts in self.entity.filter.items())
 
     def undeleted(self) -> Query:
-        return {} if self.entity.deleted_at is None else self.where(self.entity.deleted_at, None)
+        return {} if self.entity.deleted_at is None else self.where(self.entity.deleted_at, {"$in": [None, *_NO_TIME]})
 
     def is_live(self, document: Fields) -> bool:
         """`live`, said of a document that is here: its value, or one of them if it is an array."""
         deleted_at = self.entity.deleted_at
-        if deleted_at is not None and value_at(document, deleted_at) is not None:
+        if deleted_at is not None and value_at(document, deleted_at) not in (None, *_NO_TIME):
             return False
         return all(_allowed(value_at(document, name), texts) for name, texts in self.entity.filter.items())
 

@@ -92,6 +92,10 @@ class Dialect(Protocol):
         """Whether a column of this kind can hold modification times."""
         ...
 
+    def undeleted(self, column: AnyColumn) -> ColumnElement[bool]:
+        """Whether the column holds no deletion: null, or what an application writes for no time. Never null itself."""
+        ...
+
     def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
         """The modification time as a moment (sql_types.py); null if there is none or it cannot be understood."""
         ...

@@ -311,6 +311,9 @@ class Postgres:
     def can_date(self, kind: Kind) -> bool:
         return kind.temporal
 
+    def undeleted(self, column: AnyColumn) -> ColumnElement[bool]:
+        return column.is_(None)
+
     def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
         """Infinity and what Python cannot count to have no moment."""
         sane = and_(column >= literal_column("'0001-01-02'"), column < literal_column("'9999-12-31'"))

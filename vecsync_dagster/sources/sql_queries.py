@@ -165,7 +165,7 @@ class Queries:
 
     def _undeleted(self) -> ColumnElement[bool]:
         deleted_at = self.entity.deleted_at
-        return true() if deleted_at is None else self.reflected[deleted_at].is_(None)
+        return true() if deleted_at is None else self.dialect.undeleted(self.reflected[deleted_at])
 
     def _live(self) -> ColumnElement[bool]:
         """Neither marked as deleted nor kept out by the filter: true or false, never null."""

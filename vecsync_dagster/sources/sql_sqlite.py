@@ -189,6 +189,9 @@ class Sqlite:
     def can_date(self, kind: Kind) -> bool:
         return True
 
+    def undeleted(self, column: AnyColumn) -> ColumnElement[bool]:
+        return or_(column.is_(None), cast(column, Text).in_(("", "0", "false")))
+
     def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
         return _milliseconds(column) * 1000
 
