@@ -32,11 +32,13 @@ _COUNTS = (
 _DONE = (
     Column("embedded", number=True),
     Column("cached", number=True, optional=True),
+    Column("cut", number=True, rare=True),
     Column("seconds", number=True),
 )
 _PLANNED = (
     Column("to embed", number=True),
     Column("cached", number=True, optional=True),
+    Column("cut", number=True, rare=True),
     Column("tokens", number=True),
     Column("US$", number=True),
 )
@@ -57,6 +59,7 @@ def show_outcome(
         output.stdout().print(f"\nNothing changed: {checked} checked in {outcome.seconds:.2f} s.")
     _show_invalid(config, outcome, dry_run=dry_run)
     _show_failed_documents(outcome)
+    _warn_of_cut_texts(outcome)
     _show_counts_that_differ(outcome)
     _warn_of_hash_vectors(outcome.results)
     _show_failures(outcome, dry_run=dry_run)
@@ -89,9 +92,8 @@ def _counts(f: Figures) -> tuple[int, ...]:
 
 
 def _work(f: Figures, dry_run: bool) -> tuple[str | int | float, ...]:
-    return (
-        (f.embedded, f.cache_hits, f.tokens, f"{f.price_usd:.4f}") if dry_run else (f.embedded, f.cache_hits, f.seconds)
-    )
+    done = (f.embedded, f.cache_hits, f.truncated)
+    return (*done, f.tokens, f"{f.price_usd:.4f}") if dry_run else (*done, f.seconds)
 
 
 def _show_invalid(config: Config, outcome: Outcome, *, dry_run: bool) -> None:
@@ -112,6 +114,13 @@ def _show_failed_documents(outcome: Outcome) -> None:
     if failed:
         documents = output.number_of(failed, "document")
         output.warn(f"{documents} failed; the next runs try again, and `vecsync status` says when")
+
+
+def _warn_of_cut_texts(outcome: Outcome) -> None:
+    cut = sum(result.figures.truncated for result in outcome.results)
+    if cut:
+        texts = output.number_of(cut, "text")
+        output.warn(f"{texts} longer than what the model takes: no search finds what was cut off (check `truncation`)")
 
 
 def _show_counts_that_differ(outcome: Outcome) -> None:

@@ -34,6 +34,7 @@ CheckName = Literal[
     "removal_guard",
     "statuses",
     "collections",
+    "truncation",
     "freshness",
     "reconciliation",
     "isolation_of_all",
@@ -121,12 +122,14 @@ class FreshnessConfig(Model):
 
 class ChecksConfig(Model):
     """`severity` of a check that fails, where it is not to be the check's own. A run that rejects more than
-    `max_invalid_share` of a partition's records, and at least `min_invalid`, writes nothing of it."""
+    `max_invalid_share` of a partition's records, and at least `min_invalid`, writes nothing of it. More texts of a
+    partition than `max_truncated_share` should not be longer than the model takes."""
 
     severity: dict[CheckName, Severity] = Field(default_factory=dict)
     freshness: FreshnessConfig = FreshnessConfig()
     max_invalid_share: Share | None = None
     min_invalid: Annotated[int, Field(ge=1)] = 10
+    max_truncated_share: Share = 0.1
 
     def severity_of(self, check: str) -> Severity | None:
         """The configured severity of a check; None where it is left to the check itself."""

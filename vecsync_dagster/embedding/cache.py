@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsIn
 from vecsync_dagster.errors import EmbeddingRejected, InternalError, VecsyncError
 from vecsync_dagster.space import Space
 
-__all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Plan", "VectorCache"]
+__all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Plan", "TextUse", "VectorCache"]
 
 MOST_IN_A_ROW = 32
 """After so many attempts that failed, one after the other, for a reason nobody foresaw, it is no single text's: enough
@@ -38,6 +38,13 @@ class VectorCache(Protocol):
     def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], /) -> None: ...
 
 
+class TextUse(NamedTuple):
+    """Which vector of the cache a text has: SHA-256 of the prepared text, and whether that was cut."""
+
+    text_hash: str
+    truncated: bool
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedTexts:
     """`outcomes` in the order of the texts. cache_hits + cache_misses = number of texts.
@@ -53,6 +60,8 @@ class EmbeddedTexts:
     tokens: int
     api_calls: int
     truncated: int
+    uses: list[TextUse | None]
+    """Of each text the vector that it has in the cache; None for one that no request could be made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ class Embedder:
         """
         prepared = [self._prepared(text) for text in texts]
         unusable = sum(isinstance(one, InternalError) for one in prepared)
+        uses = [TextUse(_hash(one), one.truncated) if isinstance(one, Prepared) else None for one in prepared]
         wanted = {_hash(one): one.text for one in prepared if isinstance(one, Prepared)}
         call = _Call(self.provider.space)
         while pending := [key for key in wanted if key not in call.outcomes]:
@@ -111,7 +121,8 @@ class Embedder:
             embedded=call.embedded,
             tokens=call.tokens,
             api_calls=call.api_calls,
-            truncated=sum(one.truncated for one in prepared if isinstance(one, Prepared)),
+            truncated=sum(use.truncated for use in uses if use is not None),
+            uses=uses,
         )
 
     def plan(self, texts: Sequence[str]) -> Plan:

@@ -107,7 +107,8 @@ class Tally(NamedTuple):
 class Confirmed:
     """A write the store confirmed. `vector_written` raises vector_version by one. `record_hash`: see
     `Ledger.recognise`. `modified_fields`: names of what changed in it (None: not known, or nothing did; the last
-    ones stay). `db_key`: `identity.Key.native` of the record."""
+    ones stay). `db_key`: `identity.Key.native` of the record. `text_hash`: the cache's key of the vector, None where
+    none was looked up (what is known stays); `truncated`: the model takes less than the whole text."""
 
     document_id: str
     db_id: str
@@ -119,6 +120,8 @@ class Confirmed:
     field_hashes: str | None = None
     modified_fields: tuple[str, ...] | None = None
     db_key: str | None = None
+    text_hash: str | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +361,11 @@ class Ledger(Protocol):
         """Every row that the partition has was seen by a full run that began then."""
         ...
 
-    def forget(self, entity: str, collection: str, tenant: str, ids: Sequence[str]) -> None:
-        """Delete those rows of the partition: after the store confirmed the removal."""
+    def forget(
+        self, entity: str, collection: str, tenant: str, ids: Sequence[str], *, with_vectors: bool = False
+    ) -> None:
+        """Delete those rows of the partition: after the store confirmed the removal. `with_vectors`: and their cached
+        vectors that no other document needs."""
         ...
 
     def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
@@ -449,6 +455,10 @@ class Ledger(Protocol):
 
     def tally(self, entity: str, collection: str, tenant: str) -> Tally:
         """The rows of the partition, counted; also those never stored (rejected or failed at their first attempt)."""
+        ...
+
+    def truncated(self, entity: str, collection: str, tenant: str) -> int:
+        """Documents of the partition whose text is longer than the model takes, as far as it is known."""
         ...
 
     def points(

@@ -54,6 +54,7 @@ __all__ = [
     "owners",
     "recognise",
     "rows",
+    "texts",
     "touch",
 ]
 
@@ -78,8 +79,10 @@ WRITTEN: Final = (
     "record_hash",
     "field_hashes",
     "db_key",
+    "text_hash",
 )
-"""What `confirm` is told of each document; then its modified fields, and how many vectors were written (0 or 1)."""
+"""What `confirm` is told of each document; then its modified fields, how many vectors were written (0 or 1), and
+whether the text was cut (0, 1, or null with no vector)."""
 
 # Statements that name their documents go by the table's key. Without statistics (SQLite; a new PostgreSQL
 # table) both planners would rather walk the whole partition by an index on entity and tenant, once a chunk:
@@ -193,6 +196,12 @@ def forget(dialect: str) -> Delete:
 
 
 @cache
+def texts(dialect: str) -> Select[str, str]:
+    """Space and text hash of the documents' vectors, each once."""
+    return select(_T.space, _T.text_hash).where(_IN_PARTITION, _among(dialect), _T.text_hash.is_not(None)).distinct()
+
+
+@cache
 def confirm(dialect: str, moved: bool) -> Insert:
     """Insert or update by the key; a row of another entity is left alone, and one of another tenant unless it
     `moved`, so the count tells.
@@ -211,7 +220,8 @@ def confirm(dialect: str, moved: bool) -> Insert:
         kept |= {"scope", "tenant_id", "last_seen_at"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["vector_version"] = _T.vector_version + new.vector_version
-    values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
+    for name in ("modified_fields", "text_hash", "truncated"):  # null: as it was
+        values[name] = func.coalesce(new[name], _T[name])
     ours = _T.entity == new.entity if moved else and_(_T.entity == new.entity, _T.tenant_id == new.tenant_id)
     return rows.on_conflict_do_update(
         index_elements=[_T.collection, _T.document_id], set_=values, where=ours
@@ -230,6 +240,7 @@ def _written(dialect: str) -> dict[str, ColumnElement[Any]]:
         **{name: value[place].as_string() for place, name in enumerate(WRITTEN)},
         "modified_fields": value[len(WRITTEN)].as_string(),
         "vector_version": value[len(WRITTEN) + 1].as_integer(),
+        "truncated": value[len(WRITTEN) + 2].as_integer(),
         **{name: null() if given is None else literal(given) for name, given in NO_ERROR.items()},
         "last_seen_at": seen_at,
         **dict.fromkeys(("last_synced_at", "last_attempt_at", "created_at", "updated_at"), now),
@@ -250,7 +261,7 @@ def fail(dialect: str) -> Insert:
     new = insert.excluded
     never_held = _T.content_hash.is_(None)
     kept = {"number", "collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
-    kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash"}
+    kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash", "text_hash", "truncated"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
     for name in ("space", "db_id", "db_key", "point_id"):

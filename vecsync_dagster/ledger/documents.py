@@ -14,6 +14,7 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import document_statements as statements
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
+from vecsync_dagster.ledger.retention import forget_unneeded
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL
 
@@ -128,10 +129,17 @@ class Documents(LedgerPart):
         with self.database.write() as connection:
             return _write(connection, statements.mark_stale(self.database.dialect), unique, values)
 
-    def forget(self, entity: str, collection: str, tenant: str, ids: Sequence[str]) -> None:
+    def forget(
+        self, entity: str, collection: str, tenant: str, ids: Sequence[str], *, with_vectors: bool = False
+    ) -> None:
         values = _partition(entity, collection, tenant)
+        dialect = self.database.dialect
         with self.database.write() as connection:
-            _write(connection, statements.forget(self.database.dialect), ids, values)
+            for some in chunks(ids):
+                given = {**values, "ids": some}
+                texts = connection.execute(statements.texts(dialect), given).all() if with_vectors else []
+                connection.execute(statements.forget(dialect), given)
+                forget_unneeded(connection, [(space, text_hash) for space, text_hash in texts])
 
 
 def _write(connection: Connection, statement: Update | Delete, ids: Sequence[str], values: Mapping[str, Any]) -> int:
@@ -173,7 +181,8 @@ def _times(now: datetime, seen_at: datetime) -> dict[str, datetime]:
 def _written(write: Confirmed) -> list[Any]:
     """In the order of `statements.WRITTEN`."""
     values = [getattr(write, name) for name in statements.WRITTEN]
-    return [*values, _names(write.modified_fields), int(write.vector_written)]
+    cut = None if write.text_hash is None else int(write.truncated)
+    return [*values, _names(write.modified_fields), int(write.vector_written), cut]
 
 
 def _failed(failure: Failed) -> dict[str, Any]:

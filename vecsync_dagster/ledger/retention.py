@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Table, and_, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, select, tuple_
 
 from vecsync_dagster.ledger.part import LedgerPart
-from vecsync_dagster.ledger.tables import embedding_cache, invalid_record, sync_run
+from vecsync_dagster.ledger.tables import embedding_cache, index_state, invalid_record, sync_run
 
-__all__ = ["Retention"]
+__all__ = ["Retention", "forget_unneeded"]
 
 _CHUNK: Final = 1_000
+
+
+_V: Final = embedding_cache.c
+_D: Final = index_state.c
+
+_UNNEEDED: Final = and_(
+    ~exists().where(_D.text_hash == _V.text_hash, _D.space == _V.space),
+    # Rows of earlier versions do not say which text theirs is.
+    ~exists().where(_D.text_hash.is_(None), _D.space == _V.space, _D.content_hash.is_not(None)),
+)
+"""Vectors that no document is known to need: a point that is lost can be written again without paying for it."""
+
+
+def forget_unneeded(connection: Connection, vectors: Sequence[tuple[str, str]]) -> None:
+    """Those of these cached vectors (space, text hash) that no document needs any more."""
+    if vectors:
+        named = tuple_(_V.space, _V.text_hash).in_(vectors)
+        connection.execute(delete(embedding_cache).where(named, _UNNEEDED))
 
 
 class Retention(LedgerPart):
@@ -29,8 +48,8 @@ class Retention(LedgerPart):
         return self._forget(invalid_record, and_(invalid_record.c.rejected_at < before, ~known))
 
     def forget_unused_vectors(self, before: datetime) -> int:
-        """Cached vectors that were last needed before then. Returns how many."""
-        return self._forget(embedding_cache, embedding_cache.c.last_used_at < before)
+        """Cached vectors that were last asked for before then, and that are of no document's text. Returns how many."""
+        return self._forget(embedding_cache, and_(embedding_cache.c.last_used_at < before, _UNNEEDED))
 
     def _forget(self, table: Table, old: ColumnElement[bool]) -> int:
         key = list(table.primary_key.columns)

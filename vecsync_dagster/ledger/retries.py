@@ -99,6 +99,13 @@ class Retries(LedgerPart):
             rows, never_held, stale, *failures = connection.execute(query).one()
         return Tally(rows, rows - never_held, Failures(*failures), stale)
 
+    def truncated(self, entity: str, collection: str, tenant: str) -> int:
+        # Written out: only then do both databases see that the index of these alone will do.
+        cut = literal_column("truncated") == literal_column("1")
+        place = and_(_T.collection == collection, _T.tenant_id == tenant, _T.entity.concat("") == entity)
+        with self.database.read() as connection:
+            return int(connection.scalar(select(func.count()).select_from(index_state).where(cut, place)) or 0)
+
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:
     """Failed documents that another attempt may help: a rejected record has to change first."""

@@ -131,6 +131,8 @@ index_state = Table(
     Column("record_hash", Text),  # of the whole record, as it was when the hashes were confirmed
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("db_key", Text),  # in the source's own notation, where db_id does not tell the type
+    Column("text_hash", _Key),  # of the text that the vector is of: the key of `embedding_cache`
+    Column("truncated", Integer),  # 1: the model takes less than the whole text
     UniqueConstraint("collection", "document_id", name="uq_index_state_document"),
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     # Counts go by the indexes alone: a row that is synced is one that the store holds.
@@ -154,6 +156,14 @@ index_state = Table(
         "document_id",
         sqlite_where=text("status = 'failed'"),
         postgresql_where=text("status = 'failed'"),
+    ),
+    Index("ix_index_state_text", "text_hash"),
+    Index(
+        "ix_index_state_truncated",
+        "collection",
+        "tenant_id",
+        sqlite_where=text("truncated = 1"),
+        postgresql_where=text("truncated = 1"),
     ),
     sqlite_autoincrement=True,  # the number of a row that is gone is not given again
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from vecsync_dagster.containment import contained, unforeseen
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
+from vecsync_dagster.embedding.cache import TextUse
 from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
@@ -42,6 +43,12 @@ __all__ = [
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 _Fields = tuple[str | None, tuple[str, ...] | None]
+
+
+class _Text(NamedTuple):
+    change: Change
+    vector: Vector
+    use: TextUse
 
 
 def apply_changes(
@@ -133,14 +140,16 @@ def mark_rejected(
     t.ledger.fail(t.entity, t.collection, t.tenant, t.space, failures, seen_at)
 
 
-def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Remove (document id, point id) rows of one partition: from the store, then from the ledger.
+def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with_vectors: bool = False) -> None:
+    """Remove (document id, point id) rows of one partition: from the store, then from the ledger; `with_vectors`: and
+    what nobody else needs from the cache.
 
     A store that fails keeps the rows, so that the next run tries again (fault 3).
     """
     if rows:
         target.store.delete(target.collection, tenant, [point_id for _, point_id in rows])
-        target.ledger.forget(target.entity, target.collection, tenant, [document_id for document_id, _ in rows])
+        ids = [document_id for document_id, _ in rows]
+        target.ledger.forget(target.entity, target.collection, tenant, ids, with_vectors=with_vectors)
 
 
 def backoff(failures: int, config: RetryConfig) -> timedelta | None:
@@ -182,7 +191,7 @@ class _Batch:
 
         def write(some: Sequence[Change]) -> None:
             gone = set(self.target.store.set_payload(self.target.collection, [_point(change) for change in some]))
-            self._confirm([c for c in some if c.document.point_id not in gone], vector_written=False)
+            self._confirm([c for c in some if c.document.point_id not in gone])
             missing.extend(c for c in some if c.document.point_id in gone)
 
         self.fail(self._isolate(changes, write, lambda change: change))
@@ -192,13 +201,13 @@ class _Batch:
         if not changes:
             return
         embedded, failures = _embed(self.target, changes, self.figures)
-        refused = self._isolate(embedded, self._upsert, lambda one: one[0])
+        refused = self._isolate(embedded, self._upsert, lambda one: one.change)
         _judge(self.target, self.suspects, failures, worked=False)
         self.fail(failures + refused)
 
-    def _upsert(self, some: Sequence[tuple[Change, Vector]]) -> None:
-        self.target.store.upsert(self.target.collection, [_point(change, vector) for change, vector in some])
-        self._confirm([change for change, _ in some], vector_written=True)
+    def _upsert(self, some: Sequence[_Text]) -> None:
+        self.target.store.upsert(self.target.collection, [_point(one.change, one.vector) for one in some])
+        self._confirm([one.change for one in some], {one.change.document.document_id: one.use for one in some})
         self.figures.upserted += len(some)
 
     def _isolate(
@@ -235,12 +244,14 @@ class _Batch:
     def _moved(self, change: Change) -> bool:
         return change.row is not None and change.row.tenant != self.target.tenant
 
-    def _confirm(self, changes: Sequence[Change], *, vector_written: bool) -> None:
+    def _confirm(self, changes: Sequence[Change], uses: Mapping[str, TextUse] | None = None) -> None:
+        """`uses`: by document id, where vectors were written."""
         t = self.target
+        uses = uses or {}
         for moved in (False, True):
             some = [change for change in changes if self._moved(change) is moved]
             writes = [
-                _write(change, vector_written=vector_written and _makes_vector(change), fields=known)
+                _write(change, uses.get(change.document.document_id), known)
                 for change, known in zip(some, self._fields(some), strict=True)
             ]
             if writes:
@@ -292,7 +303,8 @@ def _makes_vector(change: Change) -> bool:
     return change.kind is not Kind.RETRY or row is None or row.content_hash != change.document.content_hash
 
 
-def _write(change: Change, *, vector_written: bool, fields: _Fields = (None, None)) -> Confirmed:
+def _write(change: Change, use: TextUse | None, fields: _Fields) -> Confirmed:
+    """`use`: None where the payload alone was written."""
     hashes, modified = fields
     return Confirmed(
         document_id=change.document.document_id,
@@ -300,11 +312,13 @@ def _write(change: Change, *, vector_written: bool, fields: _Fields = (None, Non
         point_id=change.document.point_id,
         content_hash=change.document.content_hash,
         payload_hash=change.document.payload_hash,
-        vector_written=vector_written,
+        vector_written=use is not None and _makes_vector(change),
         record_hash=change.document.record_hash,
         db_key=change.document.db_key,
         field_hashes=hashes,
         modified_fields=modified,
+        text_hash=None if use is None else use.text_hash,
+        truncated=use is not None and use.truncated,
     )
 
 
@@ -342,9 +356,7 @@ def _judge(target: Target, suspects: Suspects, failures: Sequence[Failure], *, w
             suspects.missed(error, f"{target}: embedding")
 
 
-def _embed(
-    target: Target, changes: list[Change], figures: Figures
-) -> tuple[list[tuple[Change, Vector]], list[Failure]]:
+def _embed(target: Target, changes: list[Change], figures: Figures) -> tuple[list[_Text], list[Failure]]:
     result = target.embedder.embed([change.document.text for change in changes])
     figures.embedded += result.embedded
     figures.cache_hits += result.cache_hits
@@ -353,13 +365,13 @@ def _embed(
     figures.api_calls += result.api_calls
     figures.truncated += result.truncated
     figures.price_usd += result.tokens * target.embedder.provider.price_per_million_tokens / 1e6
-    done: list[tuple[Change, Vector]] = []
+    done: list[_Text] = []
     failed: list[Failure] = []
-    for change, outcome in zip(changes, result.outcomes, strict=True):
+    for change, outcome, use in zip(changes, result.outcomes, result.uses, strict=True):
         if isinstance(outcome, VecsyncError):
             failed.append((change, outcome))
-        else:
-            done.append((change, outcome))
+        elif use is not None:
+            done.append(_Text(change, outcome, use))
     return done, failed
 
 

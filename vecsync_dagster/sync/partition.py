@@ -524,7 +524,8 @@ class PartitionSync:
             gone = 0
             for rows in t.ledger.unseen(*bounds, self.started_at, self._seen, t.settings.delete_batch):
                 absent = self._absent([identity for identity, _ in rows])
-                remove(t, t.tenant, [row for row in rows if row[0] in absent])
+                leaving = [row for row in rows if row[0] in absent]
+                remove(t, t.tenant, leaving, with_vectors=absence is not None)
                 gone += len(absent)
                 self.spared += len(rows) - len(absent)
         self.figures.removed += gone

@@ -223,7 +223,17 @@ def _open(
             unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     except VecsyncError as error:
         return job.result(name, Figures(), error=error)
-    target = Target(job.name, job.entity, name, job.tenant, job.stores[name], job.ledger, embedder, job.settings)
+    target = Target(
+        job.name,
+        job.entity,
+        name,
+        job.tenant,
+        job.stores[name],
+        job.ledger,
+        embedder,
+        job.settings,
+        job.checks.max_truncated_share,
+    )
     part = PartitionSync(
         target,
         job.options.depth,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vecsync_dagster.config.models import EntityConfig, SyncConfig
+from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.embedding import Embedder
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.space import Space
@@ -25,6 +25,7 @@ class Target:
     ledger: Ledger
     embedder: Embedder
     settings: SyncConfig = field(default_factory=SyncConfig)
+    max_truncated_share: float = ChecksConfig().max_truncated_share
 
     @property
     def space(self) -> Space:

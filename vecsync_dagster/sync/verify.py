@@ -46,6 +46,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "removal_guard": ("vectors", "The run would not have removed suspiciously much"),
     "statuses": ("vectors", "No document failed, and none has used up its retries"),
     "collections": ("vectors", "No record is in other collections of its entity alone"),
+    "truncation": ("vectors", "Few texts are longer than what the model takes"),
 }
 """Check name -> (stage it belongs to, what it says)."""
 
@@ -143,7 +144,7 @@ def verify(
     # Where the source still has nothing, what waits for a second look explains the difference.
     waiting = 0 if source_rows else figures.removals_waiting
     counts = _counts(target, tally, source_rows, unidentified, waiting, full=full)
-    outcomes = [counts, _guard(target, figures), statuses(target, tally.failures)]
+    outcomes = [counts, _guard(target, figures), statuses(target, tally.failures), _truncation(target, tally.held)]
     if not identity:
         return outcomes
     # Both look at every document: not for an incremental run, which is to cost what changed.
@@ -174,6 +175,19 @@ def statuses(target: Target, failures: Failures) -> CheckOutcome:
             }
             for row in rows
         ],
+    )
+
+
+def _truncation(target: Target, held: int) -> CheckOutcome:
+    """What the model does not get of a text no search can find."""
+    cut = target.ledger.truncated(target.entity, target.collection, target.tenant)
+    limit = f"the {target.embedder.provider.max_tokens:,} tokens that {target.space.model} takes"
+    return CheckOutcome(
+        "truncation",
+        passed=cut <= target.max_truncated_share * held,
+        message=f"{cut:,} of {held:,} texts are cut to {limit}" if cut else f"no text is longer than {limit}",
+        facts={"truncated": cut, "held": held},
+        warning=True,
     )
 
 

@@ -330,6 +330,7 @@ class Workspace:
             self.ledger,
             self.embedders.of(entity, collection, pin=False),
             self.config.sync,
+            self.config.checks.max_truncated_share,
         )
 
     def differences(self, entity: str, collection: str) -> Iterator[Difference]:

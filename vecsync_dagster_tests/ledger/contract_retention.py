@@ -8,10 +8,17 @@ import numpy as np
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Rejected, Run
-from vecsync_dagster_tests.ledger.samples import DAY, NOON, SPACE, A, Clock
+from vecsync_dagster_tests.ledger.samples import DAY, NOON, OTHER_SPACE, SPACE, A, B, Clock, confirmed
 
 RUN = Run("r", *A, "full", "success", NOON, NOON, {})
 REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
+
+
+def _confirm(
+    ledger: SqlLedger, where: tuple[str, str, str], ids: list[str], text_hash: str | None, *, truncated: bool = False
+) -> None:
+    writes = [replace(confirmed(one), text_hash=text_hash, truncated=truncated) for one in ids]
+    ledger.confirm(*where, SPACE, writes, NOON)
 
 
 class RetentionContract:
@@ -38,3 +45,39 @@ class RetentionContract:
         assert ledger.vectors(SPACE, ["used"]).keys() == {"used"}
         assert ledger.forget_unused_vectors(clock.now - 30 * DAY) == 1
         assert ledger.vectors(SPACE, ["used", "unused"]).keys() == {"used"}
+
+    def test_a_vector_that_a_document_needs_is_not_unused(self, ledger: SqlLedger, clock: Clock) -> None:
+        """However long nobody has asked for it: a point that is lost is written again from it. Where a document does
+        not say which vector it needs, every one of its space may be it."""
+        ledger.keep_vectors(SPACE, {name: np.ones(4, np.float32) for name in ("of d1", "nobodys")})
+        _confirm(ledger, A, ["d1"], "of d1")
+        clock.now += 40 * DAY
+        assert ledger.forget_unused_vectors(clock.now - 30 * DAY) == 1
+        assert ledger.vectors(SPACE, ["of d1", "nobodys"]).keys() == {"of d1"}
+        _confirm(ledger, B, ["d2"], None)
+        ledger.forget(*A, ["d1"])
+        clock.now += 40 * DAY
+        assert ledger.forget_unused_vectors(clock.now - 30 * DAY) == 0
+
+    def test_vectors_go_with_their_last_document(self, ledger: SqlLedger) -> None:
+        """Where that is asked for: one that another tenant's document needs stays, and so do those of other spaces."""
+        for space in (SPACE, OTHER_SPACE):
+            ledger.keep_vectors(space, {name: np.ones(4, np.float32) for name in ("own", "shared")})
+        _confirm(ledger, A, ["d1"], "own")
+        _confirm(ledger, A, ["d2"], "shared")
+        _confirm(ledger, B, ["d3"], "shared")
+        ledger.forget(*A, ["d1"])
+        assert len(ledger.vectors(SPACE, ["own", "shared"])) == 2
+        _confirm(ledger, A, ["d1"], "own")
+        ledger.forget(*A, ["d1", "d2"], with_vectors=True)
+        assert ledger.vectors(SPACE, ["own", "shared"]).keys() == {"shared"}
+        assert len(ledger.vectors(OTHER_SPACE, ["own", "shared"])) == 2
+
+    def test_texts_that_were_cut_are_counted(self, ledger: SqlLedger) -> None:
+        """Of the partition alone; a payload's write leaves what is known, another vector does not."""
+        _confirm(ledger, A, ["d1", "d2"], "t", truncated=True)
+        _confirm(ledger, B, ["d3"], "t", truncated=True)
+        assert ledger.truncated(*A) == 2
+        _confirm(ledger, A, ["d1"], None)
+        _confirm(ledger, A, ["d2"], "u")
+        assert ledger.truncated(*A) == 1
