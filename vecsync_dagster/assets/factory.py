@@ -276,8 +276,14 @@ class _Run:
             for entity, error in self._problems.items()
         ]
         metrics = run_metrics(results, started_at=self._started_at, ended_at=datetime.now(UTC), errors=errors)
-        write_metrics(self._workspace.config, self._workspace.ledger, metrics)
-        forget_old_after(results, self._workspace.config, self._workspace.ledger)
+        failure = failure_of(results, self._problems)
+        try:
+            write_metrics(self._workspace.config, self._workspace.ledger, metrics)
+            forget_old_after(results, self._workspace.config, self._workspace.ledger)
+        except VecsyncError as error:
+            # What was synced is synced; the run fails, and names first which partitions did.
+            self._context.log.warning("after the sync: %s: %s", error.code, error)
+            failure = failure or dg.Failure(f"after the sync: {error.code}: {error}", allow_retries=False)
         quiet = sum(1 for result in results if result.outcome == "success" and not result.figures.touched)
         tags = {
             "vecsync/partitions": str(len(results)),
@@ -296,7 +302,6 @@ class _Run:
             self._context.log.error("failed checks: %s", some_of(failed))
         else:
             self._context.log.info("failed checks: none")
-        failure = failure_of(results, self._problems)
         if failure is not None:
             raise failure
 

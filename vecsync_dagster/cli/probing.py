@@ -102,11 +102,11 @@ def _triggers(workspace: Workspace) -> Iterator[Probe]:
         with contained("triggers"):
             for _, _, left in find_left(workspace):
                 on = ", ".join(left.tables) or "no table"
-                yield Probe(
-                    f"triggers of {left.entity}",
-                    "WARN",
-                    f"still on {on}, which the entity is not on any more; `vecsync install-triggers` removes them",
-                )
+                message = f"still on {on}, which the entity is not on any more; `vecsync install-triggers` removes them"
+                if left.entity not in workspace.config.entities:
+                    message = f"on {on}, of an entity that is not in this vecsync.yaml; if no other one has it, "
+                    message += "`vecsync install-triggers --unknown` removes them"
+                yield Probe(f"triggers of {left.entity}", "WARN", message)
     except (ConfigError, SourceUnavailable):  # the sources' own checks say it
         return
     except VecsyncError as error:

@@ -316,13 +316,18 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
     from vecsync_dagster.assets.recording import record_checks
 
     _recorded(lambda: record_checks(workspace, since))
-    if workspace.config.alerts.channels:
+    if workspace.config.alerts.channels and workspace.config.alerts.enabled:
         from vecsync_dagster.alerts import Alerts, Observed, observe_checks
 
-        observed = Observed()
-        observe_checks(observed, workspace.ledger.check_results(), since)
-        delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
-        _warn_of_unsent(delivery)
+        try:
+            with contained("alerts"):
+                observed = Observed()
+                observe_checks(observed, workspace.ledger.check_results(), since)
+                delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
+        except VecsyncError as error:
+            output.warn(f"alerts were not sent: {error.code}: {error}")
+        else:
+            _warn_of_unsent(delivery)
 
 
 def _recorded(recording: Callable[[], T]) -> T | None:

@@ -28,6 +28,10 @@ def install_triggers(
     config: ConfigOption = None,
     entity: EntityOption = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the triggers and their functions away again.")] = False,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="Also remove those of entities that this vecsync.yaml does not have."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL; touch nothing.")] = False,
     url_env: Annotated[
         str | None,
@@ -43,7 +47,8 @@ def install_triggers(
 
     Each table of an entity gets a function and statement-level triggers that NOTIFY the keys of the tenants a
     statement has touched. Optional: without them, changes are found by looking. Installing again replaces them. Those
-    of an entity that is on another table now, or not in vecsync.yaml any more, are removed.
+    of an entity that is on another table now are removed; those of an entity that is not in this vecsync.yaml may be
+    another configuration's, and stay without --unknown.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.config.models import PostgresSource
@@ -53,7 +58,7 @@ def install_triggers(
     with Workspace(settings, read_only=True) as workspace:
         if entity is not None:
             workspace.entity(entity)
-        failed = not _remove_left(workspace, entity, dry_run=dry_run, url_env=url_env)
+        failed = not _remove_left(workspace, entity, unknown=unknown, dry_run=dry_run, url_env=url_env)
         for name in [entity] if entity is not None else list(settings.entities):
             source_name = workspace.entity(name).source
             source = settings.sources[source_name]
@@ -82,13 +87,20 @@ def install_triggers(
         raise typer.Exit(1)
 
 
-def _remove_left(workspace: Workspace, entity: str | None, *, dry_run: bool, url_env: str | None) -> bool:
+def _remove_left(
+    workspace: Workspace, entity: str | None, *, unknown: bool, dry_run: bool, url_env: str | None
+) -> bool:
     """Before others are made: they may have the same names. False where the database refused it."""
     from vecsync_dagster.cli.left_triggers import find_left
     from vecsync_dagster.sources.postgres_notify import execute
 
     done = True
     for name, source, left in list(find_left(workspace, entity)):
+        if left.entity not in workspace.config.entities and not unknown:
+            output.note(
+                f"{left.entity}: its triggers stay: another vecsync.yaml may have it; --unknown removes them"
+            )
+            continue
         if dry_run:
             _print([left.drop])
             continue

@@ -72,7 +72,8 @@ class Invalid(LedgerPart):
         return found
 
     def _unidentified(self, place: Partition, run_id: str, limit: int) -> list[InvalidRecord]:
-        """Those without a usable id of their own have no row: they are as the last full run found them."""
+        """Those without a usable id of their own have no row: they are as the last full run found them. One whose id
+        another tenant's record has has no row in this partition either."""
         known = select(literal(1)).where(
             _T.collection == place.collection,
             _T.entity == place.entity,
@@ -83,7 +84,7 @@ class Invalid(LedgerPart):
         query = (
             select(_I.db_id, _I.code, _I.field, _I.error, _I.rejected_at)
             .where(_I.run_id == run_id, _I.entity == place.entity, _I.tenant_id == place.tenant)
-            .where(_I.collection == place.collection, or_(_I.db_id.is_(None), twice))
+            .where(_I.collection == place.collection, or_(_I.db_id.is_(None), twice, _I.code == "ID_NOT_UNIQUE"))
             .order_by(_I.id)
             .limit(limit)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -37,8 +38,8 @@ def _has(path: Path, entity: str, tenant: str | None) -> bool:
 
 
 def _is_of(line: bytes, entity: str, tenant: str | None) -> bool:
-    # Most lines are of others: they need no parsing.
-    if tenant is not None and orjson.dumps(tenant) not in line:
+    # Most lines are of others: they need no parsing. A record that orjson cannot hold is written in ASCII alone.
+    if tenant is not None and orjson.dumps(tenant) not in line and json.dumps(tenant).encode() not in line:
         return False
     try:
         found = orjson.loads(line)

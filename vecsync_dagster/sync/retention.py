@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.config.models import Config
+from vecsync_dagster.errors import OutputUnwritable
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync.options import PartitionResult
 
@@ -20,15 +21,18 @@ _MARK = "last_pruned"
 def forget_old_after(results: Sequence[PartitionResult], config: Config, ledger: SqlLedger) -> None:
     """At the end of a run that read partitions in full, unless it was done within the last day.
 
-    Raises LedgerUnavailable, LedgerRejected.
+    Raises LedgerUnavailable, LedgerRejected, OutputUnwritable.
     """
     mark = config.state_folder / _MARK
     if not any(result.mode == "full" for result in results):
         return
-    if mark.exists() and datetime.now(UTC) - datetime.fromtimestamp(mark.stat().st_mtime, UTC) < _EVERY:
-        return
-    forget_old(config, ledger)
-    mark.touch(mode=0o600)
+    try:
+        if mark.exists() and datetime.now(UTC) - datetime.fromtimestamp(mark.stat().st_mtime, UTC) < _EVERY:
+            return
+        forget_old(config, ledger)
+        mark.touch(mode=0o600)
+    except OSError as error:
+        raise OutputUnwritable(f"{mark} cannot be written: {error.strerror}", path=str(mark)) from error
 
 
 def forget_old(config: Config, ledger: SqlLedger) -> dict[str, int]:

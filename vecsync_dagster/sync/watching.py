@@ -118,7 +118,8 @@ class Watch:
     def _again(self, event: _Event) -> None:
         """It failed: later, and later and later."""
         self._failures[event] += 1
-        self._wake(event, min(_AGAIN_S * 2 ** (self._failures[event] - 1), _LONGEST_AGAIN_S))
+        doublings = min(self._failures[event] - 1, 16)  # a float cannot hold 2 ** 1024
+        self._wake(event, min(_AGAIN_S * 2**doublings, _LONGEST_AGAIN_S))
 
     def _ripe(self) -> dict[str, set[_Event]]:
         """Once one has waited long enough, all that came since; but not what waits because it failed."""

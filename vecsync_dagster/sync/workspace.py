@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,7 +16,7 @@ from types import TracebackType
 from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import build_chain
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
@@ -258,7 +259,9 @@ class Workspace:
             self._remember(entity, results, look)
         finished = all(result.ok and result.emptied for result in results)
         if finished and options.depth == "apply":
-            forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity)
+            # Where the tenant is being synced again it is not gone.
+            with suppress(PartitionBusy), self.ledger.hold(selection.entity, selection.tenant):
+                forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity)
         if entity.writeback and options.depth == "apply":
             return self._written_back(selection, results)
         return results

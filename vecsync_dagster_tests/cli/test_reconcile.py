@@ -116,7 +116,7 @@ def test_one_collection_alone(config: Path, synced: Path) -> None:
     """--collection leaves the others alone, and an unknown one is an error."""
     damage(synced)
     assert vecsync("reconcile", "--collection", "works", "--config", config).code == 0
-    assert vecsync("reconcile", "--collection", "tools", "--config", config).code == 1
+    assert vecsync("reconcile", "--collection", "tools", "--config", config).code == 2
 
 
 def test_a_collection_never_synced(fresh: Path) -> None:

@@ -143,9 +143,9 @@ def test_the_entity_follows_from_what_is_asked(asked: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--entity", ENTITY, "--collection", "nothing"], 1, "there are: tools, functionality, usecases, interface"),
-        (["--entity", "nothing"], 1, "no entity 'nothing'"),
-        (["--entity", ENTITY, "--id", "99"], 1, "no record '99' of works in the ledger"),
+        (["--entity", ENTITY, "--collection", "nothing"], 2, "there are: tools, functionality, usecases, interface"),
+        (["--entity", "nothing"], 2, "no entity 'nothing'"),
+        (["--entity", ENTITY, "--id", "99"], 2, "no record '99' of works in the ledger"),
         (["--entity", ENTITY, "--state", "broken"], 2, "'failed'"),
         (["--entity", ENTITY, "--limit", "101"], 2, "--limit"),
         (["--format", "csv"], 2, "give --entity"),
@@ -209,7 +209,7 @@ def test_sync_of_a_record_that_is_gone(four: Four, config: Path) -> None:
     assert run(config, "sync", ENTITY, "--id", "4", "--collection", "tools", "--no-record").code == 0
     assert [len(four.world.stored(name)) for name in FOUR] == [3, 4, 4, 4]
     ran = run(config, "sync", ENTITY, "--id", "4", "--id", "99", "--no-record")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "no record '99', neither in the source nor in the ledger" in ran.err
     assert [len(four.world.stored(name)) for name in FOUR] == [3, 3, 3, 3]
 

@@ -90,8 +90,8 @@ def tenants_of(payload: str) -> list[str] | None:
 
 
 def test_triggers_are_removed_where_their_entity_is_not_any_more(world: World, postgres_database: str) -> None:
-    """Of an entity that moved to another schema, and of one that left vecsync.yaml: `check` says where they are,
-    installing removes them, and what others made stays."""
+    """Of an entity that moved to another schema, and with --unknown of one that left vecsync.yaml, which another file
+    may have: `check` says where they are, installing removes them, and what others made stays."""
     with psycopg.connect(postgres_database, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA other")
         connection.execute("CREATE TABLE other.works (LIKE works INCLUDING ALL)")
@@ -110,7 +110,10 @@ def test_triggers_are_removed_where_their_entity_is_not_any_more(world: World, p
     [told] = notices(postgres_database, "DELETE FROM works WHERE id = 1")
     assert json.loads(told)["entity"] == "renamed"
     file_of(world.config.model_copy(update={"entities": {"works": moved["works"]}}), world.config.folder)
-    assert triggers(world).out == "renamed: triggers removed from works\nworks: triggers installed\n"
+    kept = triggers(world)
+    assert (kept.out, "renamed: its triggers stay" in kept.err) == ("works: triggers installed\n", True)
+    told = triggers(world, "--unknown").out
+    assert told == "renamed: triggers removed from works\nworks: triggers installed\n"
     assert notices(postgres_database, "DELETE FROM works WHERE id = 2") == []
     assert triggers(world, "--remove").out == "works: triggers removed\n"
     with psycopg.connect(postgres_database) as connection:
