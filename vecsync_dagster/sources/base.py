@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
+
+from vecsync_dagster.identity import Key
 
 __all__ = [
     "REPEATED_LIMIT",
@@ -159,9 +161,10 @@ class Filtered(Protocol):
 class Losable(Protocol):
     """A source whose cursors the server may forget (change streams)."""
 
-    def lost(self, what: Read) -> str | None:
+    def lost(self, what: Read, known: Callable[[Sequence[Key]], bool] = ...) -> str | None:
         """Why an incremental read from `what.since` would miss something, so that only a full one will do; None
-        where it would not. Asked before `read`, which raises what keeps this from knowing."""
+        where it would not. Asked before `read`, which raises what keeps this from knowing. `known`: whether all of
+        these are keys of records that were synced, whoever's they are."""
         ...
 
 
@@ -193,6 +196,11 @@ class FindsRepeated(Protocol):
     """A source that can look for ids that are not unique, over the records of all tenants."""
 
     def repeated(self) -> Repeated: ...
+
+    def unique(self) -> bool:
+        """Whether it lets no two records have one id. Where it does, they come in the same order in every read by
+        ids and in every full one."""
+        ...
 
 
 def is_certain(source: Source, key: str) -> bool:

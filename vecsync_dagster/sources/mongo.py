@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 from pymongo.client_session import ClientSession
@@ -21,10 +21,10 @@ from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
 from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
-from vecsync_dagster.sources.mongo_keys import field_of, is_own, with_keys
+from vecsync_dagster.sources.mongo_keys import field_of, is_own, is_unique, with_keys, written
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
-from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, token_now, token_of
+from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
 from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
 from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
 
@@ -32,6 +32,7 @@ __all__ = ["MongoDbSource"]
 
 IDS_PER_QUERY = 100  # few enough for an index to be used by every server
 SAMPLED = 1000
+SAME_KEY = 1000  # so many documents of one key are sorted; memory stays bounded
 Document = dict[str, Any]
 Item = Document | Key
 """A document, or the key of one that is gone."""
@@ -71,6 +72,10 @@ class MongoDbSource:
         keys = [key for document in some if (key := self._queries.key(document)) is not None]
         return Repeated(len(keys), keys[0] if keys else "")
 
+    def unique(self) -> bool:
+        with self._reading("looking for a unique index"):
+            return self._queries.unique
+
     def certain(self, key: str) -> bool:
         return native_of(key) is not None
 
@@ -107,17 +112,20 @@ class MongoDbSource:
             raise ValueError("page is at least 1, limit and offset are not negative")
         return self._pages(what, page)
 
-    def lost(self, what: Read) -> str | None:
+    def lost(self, what: Read, known: Callable[[Sequence[Key]], bool] = lambda _: False) -> str | None:
         token = token_of(what.since)
         if token is None or not self._streaming:
             return None
         try:
             with self._reading("following the change stream") as collection:
-                return self._events.look(
-                    what.tenant, str(token), lambda: drain(collection, token, self._entity.key)
-                ).lost
+                events = self._events.look(what.tenant, str(token), lambda: drain(collection, token, self._entity.key))
         except VecsyncError:
             return None  # `read` will meet the same error, and say it
+        keys = [key for key in events.replaced.values() if key is not None]
+        # Where each of them is known, no other one is gone: ids are not handed round but to those that had one.
+        if events.lost is None and (len(keys) < len(events.replaced) or (keys and not known(keys))):
+            events.lost = key_not_told("replaced", self._entity.key)  # of whichever tenant it was
+        return events.lost
 
     # -- writing back ------------------------------------------------------------------------------
     def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:
@@ -170,7 +178,7 @@ class MongoDbSource:
     @cached_property
     def _queries(self) -> Queries:
         """Names with a dot are looked up once: whether a document has one as a field."""
-        plain = Queries(self._entity)
+        plain = Queries(self._entity, unique=is_unique(self._collection, self._entity.key))
         names = dotted(plain.fields)
         if not names:
             return plain
@@ -179,7 +187,7 @@ class MongoDbSource:
                 refuse_flat(collection, names, self._entity_name)
                 return plain
             flat = flat_names(collection, dotted(plain.asked))
-        return Queries(self._entity, Named(names, flat))
+        return Queries(self._entity, Named(names, flat), plain.unique)
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Collection[Document]]:
@@ -292,7 +300,7 @@ class _Reader:
         if limit == 0:  # no limit at all, to the server
             return
         whose = both(self._queries.tenant(tenant), self._queries.live())
-        yield from self._found(whose, self._key, limit or 0, offset)
+        yield from self._in_order(self._found(whose, self._key, limit or 0, offset))
 
     def modified(self, tenant: str, since: str, updated_at: str) -> Iterator[Item]:
         """The server sorts documents without a time first: they are asked for on their own, and come last."""
@@ -316,7 +324,8 @@ class _Reader:
 
     def _with_keys(self, keys: Sequence[str], whose: Query) -> Iterator[tuple[str, Document]]:
         wanted = set(keys)
-        for document in self._found(both(self._queries.among(keys), whose), self._key) if keys else ():
+        found = self._found(both(self._queries.among(keys), whose), self._key) if keys else iter(())
+        for document in self._in_order(found):
             key = self._queries.key(document)
             if key is not None and key in wanted:
                 yield key, document
@@ -328,7 +337,7 @@ class _Reader:
         for start in range(0, len(keys), IDS_PER_QUERY):
             missing = {key.native: key for key in keys[start : start + IDS_PER_QUERY]}
             theirs = both(self._queries.among(missing.values()), self._queries.tenant(tenant))
-            for document in self._found(theirs, self._key):
+            for document in self._in_order(self._found(theirs, self._key)):
                 key = self._queries.key(document)
                 if key is not None:
                     missing.pop(key.native, None)
@@ -345,6 +354,15 @@ class _Reader:
                 if key is not None:
                     found[key.native] = key
         return found
+
+    def _in_order(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """Documents sorted by their keys; where several have one, by `_id`: the server's order of them is any."""
+        if self._queries.unique:
+            yield from documents
+            return
+        for _, same in groupby(documents, lambda document: self._queries.key(document) or object()):
+            while some := list(islice(same, SAME_KEY)):
+                yield from sorted(some, key=lambda document: written(document["_id"]))
 
     def _found(
         self, query: Query, order: Sequence[str], limit: int = 0, offset: int = 0, projection: Document | None = None

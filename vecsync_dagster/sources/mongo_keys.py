@@ -15,11 +15,15 @@ import orjson
 import pyarrow as pa
 from bson import Decimal128, ObjectId, json_util
 from bson.binary import UuidRepresentation
+from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
 
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, key_parts, key_text, native_of, number_text
+from vecsync_dagster.sources.mongo_dotted import dotted
+from vecsync_dagster.sources.mongo_errors import is_transient
 from vecsync_dagster.sources.mongo_values import Fields, candidates, id_text, value_at
 
-__all__ = ["among", "field_of", "is_own", "key_of", "with_keys", "written"]
+__all__ = ["among", "field_of", "is_own", "is_unique", "key_of", "with_keys", "written"]
 
 Query = dict[str, Any]
 Where = Callable[[str, Query], Query]
@@ -46,6 +50,26 @@ def field_of(key: Sequence[str]) -> str:
 def is_own(key: Sequence[str]) -> bool:
     """Whether the key is MongoDB's own, or made of parts of it: a deleted document's is known by its event."""
     return all(name.partition(".")[0] == "_id" for name in key)
+
+
+def is_unique(collection: Collection[dict[str, Any]], key: Sequence[str]) -> bool:
+    """Whether the server lets no two documents have one key."""
+    if "_id" in key:
+        return True
+    if dotted(key):  # an index goes by paths, the key perhaps by names
+        return False
+    try:
+        indexes = collection.index_information().values()
+    except OperationFailure as error:  # a view, or nothing that we may know
+        if is_transient(error):
+            raise
+        return False
+    return any(
+        index.get("unique")
+        and "partialFilterExpression" not in index
+        and {name for name, _ in index["key"]} <= set(key)
+        for index in indexes
+    )
 
 
 def key_of(document: Fields, names: Sequence[str]) -> Key | None:

@@ -29,8 +29,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Queries:
+    """`unique`: no two documents have one key."""
+
     entity: EntityConfig
     named: Named = field(default_factory=Named)
+    unique: bool = True
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -52,7 +55,7 @@ class Queries:
         if any(name.startswith("_id.") for name in names):
             names = ("_id", *names)
         wanted = {name: 1 for name in names if not any(name.startswith(f"{other}.") for other in names)}
-        return self.named.projection({"_id": 0, **wanted})
+        return self.named.projection(({"_id": 0} if self.unique else {"_id": 1}) | wanted)
 
     def tenant(self, tenant: str) -> Query:
         """Whose records are read (M1): the flag wins over the tenant's field; without tenancy all are global."""

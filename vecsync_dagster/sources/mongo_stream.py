@@ -29,6 +29,7 @@ __all__ = [
     "drain",
     "has_pre_images",
     "has_streams",
+    "key_not_told",
     "only_metadata",
     "token_now",
     "token_of",
@@ -50,12 +51,15 @@ _ENDS = {"drop": "dropped", "rename": "renamed", "dropDatabase": "dropped with i
 class Events:
     """`keys`: `_id` of every document that was written or deleted, each once, by itself as extended JSON. `gone`: keys
     that documents had, in the same way: of all that were written or deleted where the key is in `_id`, else of deleted
-    ones. `lost`: why only a full read will do."""
+    ones. `lost`: why only a full read will do. `replaced`: by `_id`, the keys that documents have which were written as
+    a whole, and of which the stream does not tell whether they had others; not of those that were `made` since."""
 
     token: Token | None = None
     keys: dict[str, Any] = field(default_factory=dict)
     gone: dict[str, Key] = field(default_factory=dict)
     lost: str | None = None
+    replaced: dict[str, Key | None] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
 
 
 def token_of(cursor: Cursor | None) -> Token | None:
@@ -91,12 +95,11 @@ def drain(collection: Collection[Document], token: Token, key: Sequence[str]) ->
     events = Events()
     own = is_own(key)
     # A path would not take a field whose own name has a dot.
-    before = dict.fromkeys(
-        ["fullDocumentBeforeChange"] if dotted(key) else [f"fullDocumentBeforeChange.{name}" for name in key], 1
-    )
+    images = ("fullDocumentBeforeChange", "fullDocument")
+    keys = dict.fromkeys(images if dotted(key) else [f"{image}.{name}" for image in images for name in key], 1)
     try:
         with collection.watch(
-            [{"$project": {**_WANTED, **({} if own else before)}}],
+            [{"$project": {**_WANTED, **({} if own else keys)}}],
             resume_after=token,
             full_document_before_change=None if own or not has_pre_images(collection) else "whenAvailable",
             max_await_time_ms=_WAIT_MS,
@@ -142,15 +145,25 @@ def _had(events: Events, document: Document, names: Sequence[str]) -> None:
 
 def _take_old_key(events: Events, event: Mapping[str, Any], names: Sequence[str]) -> None:
     """The key that a document had: the event's is its `_id`, and the document itself may be gone."""
-    before = event.get("fullDocumentBeforeChange")
-    if before is not None:
+    before, kind, identity = event.get("fullDocumentBeforeChange"), event["operationType"], event["documentKey"]["_id"]
+    if kind == "insert":
+        events.made.add(written(identity))
+    elif before is not None:
         _had(events, before, names)
-    elif event["operationType"] == "delete" or any(_touches(event, name) for name in names):
-        key = ", ".join(names)
-        events.lost = (
-            f"a document was deleted, and the stream does not tell its {key}; it does where {key} is _id or parts of "
-            "it, or with changeStreamPreAndPostImages switched on for the collection"
-        )
+    elif kind == "replace":
+        if written(identity) not in events.made:
+            events.replaced[written(identity)] = key_of(event.get("fullDocument") or {}, names)
+    elif kind == "delete" or any(_touches(event, name) for name in names):
+        events.lost = key_not_told("deleted", names)
+
+
+def key_not_told(happened: str, names: Sequence[str]) -> str:
+    """Why only a full read will do where this happened to a document, whose key is in these fields."""
+    key = ", ".join(names)
+    return (
+        f"a document was {happened}, and the stream does not tell its {key}; it does where {key} is _id or parts of "
+        "it, or with changeStreamPreAndPostImages switched on for the collection"
+    )
 
 
 def _touched(event: Mapping[str, Any]) -> set[str]:
@@ -167,4 +180,4 @@ def only_metadata(event: Mapping[str, Any]) -> bool:
 
 def _touches(event: Mapping[str, Any], name: str) -> bool:
     """Whether an update changed this field: a document that got another id lost its old one."""
-    return any(name == touched or name.startswith(f"{touched}.") for touched in _touched(event))
+    return any(f"{name}.".startswith(f"{touched}.") or touched.startswith(f"{name}.") for touched in _touched(event))

@@ -114,6 +114,9 @@ class SqlSource:
         texts = [text for text in key_texts([kind for _, kind in reflected.key_columns], rows) if text is not None]
         return Repeated(len(texts), texts[0] if texts else "", primary)
 
+    def unique(self) -> bool:
+        return self._reflected.enforced
+
     def certain(self, key: str) -> bool:
         return certain(key)
 

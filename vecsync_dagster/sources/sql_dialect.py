@@ -55,6 +55,10 @@ class Dialect(Protocol):
         their own (`sql_keys.has_own_text`)."""
         ...
 
+    def sortable(self, column: AnyColumn) -> ColumnElement[Any]:
+        """What sorts any two values that differ, of whatever type the column is."""
+        ...
+
     def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
         """Whether the value's text is exactly one of `keys`; in a way that an index can serve."""
         ...

@@ -240,6 +240,9 @@ class Postgres:
     def text(self, column: AnyColumn) -> ColumnElement[str]:
         return cast(column, Text).collate("C")
 
+    def sortable(self, column: AnyColumn) -> ColumnElement[Any]:
+        return self.text(column)  # not every type has an order of its own
+
     def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
         """The keys become values of the column's type: a cast of the column would leave its index unused."""
         held: Sequence[object] = [key for key in keys if storable(key)]

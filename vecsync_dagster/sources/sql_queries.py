@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    column,
     false,
     func,
     literal,
@@ -50,16 +51,31 @@ class Queries:
 
     def records(self, what: Read, ids: Sequence[str] | None = None) -> Select[Any]:
         """The rows that `what` asks for, in its order. `ids`: only these, a part of `what.ids`."""
-        identity = [self.reflected[name] for name in self.reflected.key]
         statement = select(*self._columns).where(self._tenant(what.tenant))
         if ids is not None:
             known = found_by(self.dialect, self.reflected.key_columns, ids)
-            return statement.where(known, self._live()).order_by(*identity)
+            return statement.where(known, self._live()).order_by(*self._order)
         statement = statement.limit(what.limit).offset(what.offset or None)
         if what.since is None or self.entity.updated_at is None:
-            return statement.where(self._live()).order_by(*identity)
+            return statement.where(self._live()).order_by(*self._order)
         modified = self.dialect.order(self.reflected[self.entity.updated_at]).nulls_last()
-        return statement.where(self._modified(what.since, self.entity.updated_at)).order_by(modified, *identity)
+        return statement.where(self._modified(what.since, self.entity.updated_at)).order_by(modified, *self._key)
+
+    @property
+    def _key(self) -> list[ColumnElement[Any]]:
+        return [self.reflected[name] for name in self.reflected.key]
+
+    @cached_property
+    def _order(self) -> Sequence[ColumnElement[Any]]:
+        """By id; where several rows may have one, these by the table's own key, or else by all that they hold."""
+        key = self._key
+        if self.reflected.enforced:
+            return key
+        own: list[ColumnElement[Any]] = [
+            column(name) for name in self.reflected.primary if name not in self.reflected.key
+        ]
+        others = (c.name for c in self.reflected.columns if c.name not in self.reflected.key)
+        return [*key, *(own or (self.dialect.sortable(self.reflected[name]) for name in others))]
 
     def tenants(self) -> Select[str] | None:
         """Keys of tenants, or None where the entity has none."""

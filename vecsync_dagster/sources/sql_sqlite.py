@@ -138,6 +138,9 @@ class Sqlite:
         kinds = {"real": func.vecsync_text(column, written), "blob": func.vecsync_text(column, null())}
         return case(kinds, value=func.typeof(column), else_=written).collate("BINARY")
 
+    def sortable(self, column: AnyColumn) -> ColumnElement[Any]:
+        return column.collate("BINARY")
+
     def among(self, column: AnyColumn, kind: Kind, keys: Sequence[str]) -> ColumnElement[bool]:
         return self.identified(column, kind, keys)
 

@@ -31,6 +31,7 @@ __all__ = [
     "compare_collection",
     "compare_one",
     "compare_partition",
+    "compare_row",
     "former_rows",
     "in_chunks",
     "is_of",
@@ -116,6 +117,14 @@ def compare_one(row: LedgerPoint, point: StoredPoint | None) -> Difference | Non
     if row.tenant != point.tenant or (row.tenant != GLOBAL and payload.get("isGlobal")):
         return Difference("wrong_tenant", *ids)  # or everybody may read what is one tenant's
     return Difference("stale_hash", *ids, payload_only=same_text)
+
+
+def compare_row(row: LedgerRow, point_id: str, point: StoredPoint | None) -> Difference | None:
+    """The same of a row of a document; None also where the store never held it."""
+    if row.content_hash is None or row.payload_hash is None:
+        return None
+    held = LedgerPoint(point_id, row.document_id, row.key, row.tenant, row.content_hash, row.payload_hash)
+    return compare_one(held, point)
 
 
 def _orphan(point: StoredPoint) -> Difference:

@@ -3,20 +3,21 @@ a record that moved is taken over, one that merely has the same id is refused.""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.documents import Document, Rejection
+from vecsync_dagster.documents import Document, DocumentBuilder, Rejection
 from vecsync_dagster.documents.columns import Cleaner
 from vecsync_dagster.identity import Key, key_parts
 from vecsync_dagster.ledger.base import Ledger
-from vecsync_dagster.sources.base import Read, Source
+from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["NOT_UNIQUE", "Claim", "contested", "live", "refusal"]
+__all__ = ["NOT_UNIQUE", "Claim", "contested", "firsts", "live", "refusal"]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
 
@@ -51,6 +52,23 @@ def live(target: Target, source: Source, tenant: str, keys: Iterable[str]) -> se
             if text is not None:
                 found |= {Key(text), (text, native)}
     return found
+
+
+def firsts(target: Target, source: Source, documents: Iterable[Document]) -> dict[str, Document]:
+    """Where several live records of the tenant have the id of one of these documents, by that id: the document of the
+    first one, in the order of a full read. Nothing is asked of a source that lets no two records have one id."""
+    if not isinstance(source, FindsRepeated) or source.unique():
+        return {}
+    t = target
+    builder = DocumentBuilder(t.entity, t.config, t.tenant, [t.collection])
+    times: Counter[str | None] = Counter()
+    found: dict[str, Document] = {}
+    ids = list({document.document_id: document.key for document in documents}.values())
+    for page in source.read(Read(t.tenant, ids=ids), t.settings.page) if ids else ():
+        times.update(builder.ids(builder.read(page.records)))
+        for document in builder.build(page.records)[t.collection].documents:
+            found.setdefault(document.document_id, document)
+    return {identity: document for identity, document in found.items() if times[identity] > 1}
 
 
 def contested(target: Target, source: Source, claims: Sequence[Claim]) -> list[Claim]:

@@ -28,8 +28,9 @@ from vecsync_dagster.sync.apply import (
     settle_suspects,
 )
 from vecsync_dagster.sync.changes import Change, Kind, decide
+from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.owners import Claim, contested, live, refusal
+from vecsync_dagster.sync.owners import Claim, contested, firsts, live, refusal
 from vecsync_dagster.sync.reconcile import mend_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
@@ -64,6 +65,7 @@ class PartitionSync:
         unreachable: VecsyncError | None,
         asked: Sequence[str] | None,
         fresh: bool,
+        complete: bool,
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
@@ -75,9 +77,9 @@ class PartitionSync:
         begun.
 
         `unreachable`: why the store cannot be had; the first batch is marked with it, and the run ends. `asked`:
-        the ids of the records that are read, if it is not all of them. `fresh`: whether what is read is what the source
-        has now. `source` is asked about single records only. `note` is told what people should know of the run besides
-        its figures.
+        the ids of the records that are read, if it is not all of them. `fresh`: what is read is what the source has
+        during this run; `complete`: it is all of that. `source` is asked about single records only. `note` is told
+        what people should know of the run besides its figures.
         """
         self.target = target
         self.depth = depth
@@ -94,6 +96,7 @@ class PartitionSync:
         self._unreachable = unreachable
         self._asked = asked
         self._fresh = fresh
+        self._sees_firsts = complete or asked is not None  # of several records with one id
         self._met: set[str] = set()
         self._executor = executor
         self._ledger_thread = ledger_thread
@@ -210,8 +213,9 @@ class PartitionSync:
             self._met.update(ids)
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
+        documents, others = self._firsts(documents, rows)
         documents, duplicates = self._split(documents, rows)
-        rejections = batch.rejections + ([] if again else refused + duplicates)
+        rejections = batch.rejections + ([] if again else refused + others + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         self._reject(rejections, rows)
         changes = decide(
@@ -222,6 +226,7 @@ class PartitionSync:
             retry_permanent=self._retry_permanent,
             doubted=self._writing.doubted,
         )
+        self._look_at_points(changes)
         self._meet(change.row for change in changes if change.row is not None)
         unchanged: list[Change] = []
         for change in changes:
@@ -232,6 +237,21 @@ class PartitionSync:
             self._pending.update(_ids(unchanged))
             self._running[self._ledger_thread.submit(self._touch, unchanged)] = unchanged
         self._submit(everything=False)
+
+    def _look_at_points(self, changes: Sequence[Change]) -> None:
+        """Whoever asks for a record wants it in the store: an unchanged one is written again where its point is not
+        there as the ledger says."""
+        if self._asked is None or self.depth != "apply" or self._unreachable is not None:
+            return
+        t = self.target
+        same = [change for change in changes if change.kind is Kind.UNCHANGED]
+        held = {c.document.point_id: (c, c.row) for c in same if c.row is not None and c.row.status != "failed"}
+        points = {p.point_id: p for p in t.store.retrieve(t.collection, list(held))} if held else {}
+        for point, (change, row) in held.items():
+            difference = compare_row(row, point, points.get(point))
+            if difference is not None:
+                keeps_vector = difference.payload_only and not self._writing.doubted
+                change.kind = Kind.PAYLOAD_ONLY if keeps_vector else Kind.CHANGED
 
     def _ours(self, documents: list[Document], rows: dict[str, LedgerRow]) -> list[Document]:
         """Without those that have moved to another tenant since an old snapshot was made."""
@@ -273,6 +293,20 @@ class PartitionSync:
         refused = {id(claim.document): refusal(t, claim) for claim in contested(t, self._source, claims)}
         return [d for d in documents if id(d) not in refused], list(refused.values())
 
+    def _firsts(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
+        """The documents, with the first of those records that have one id in place of the others, and these as
+        rejected. A full read meets them all in order; any other one may meet just one of them."""
+        if self._sees_firsts:
+            return documents, []
+        changed = (d for d in documents if not _is_held(d, rows.get(d.document_id)))
+        first = firsts(self.target, self._source, changed)
+        kept = [d for d in documents if (one := first.get(d.document_id)) is None or _same(d, one)]
+        if len(kept) == len(documents):
+            return documents, []
+        mine, theirs = set(map(id, kept)), {document.document_id for document in kept}
+        missed, _ = self._split([one for identity, one in first.items() if identity not in theirs], rows)
+        return kept + missed, [self._repeated(document) for document in documents if id(document) not in mine]
+
     def _split(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
         """Documents seen for the first time in this run, and the rest as rejected duplicates."""
         first: list[Document] = []
@@ -282,13 +316,14 @@ class PartitionSync:
             identity = document.document_id
             row = rows.get(identity)
             if identity in here or identity in self._pending or (row is not None and self._met_before(row)):
-                duplicates.append(
-                    Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, REPEATED, document.payload)
-                )
+                duplicates.append(self._repeated(document))
             else:
                 here.add(identity)
                 first.append(document)
         return first, duplicates
+
+    def _repeated(self, document: Document) -> Rejection:
+        return Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, REPEATED, document.payload)
 
     def _is_elsewhere(self, row: LedgerRow | None) -> bool:
         return row is not None and row.tenant != self.target.tenant
@@ -603,6 +638,15 @@ class PartitionSync:
 
 def _ids(changes: Iterable[Change]) -> Iterator[str]:
     return (change.document.document_id for change in changes)
+
+
+def _same(one: Document, other: Document) -> bool:
+    return (one.content_hash, one.payload_hash) == (other.content_hash, other.payload_hash)
+
+
+def _is_held(document: Document, row: LedgerRow | None) -> bool:
+    """Whether the store has just this of the document."""
+    return row is not None and (row.content_hash, row.payload_hash) == (document.content_hash, document.payload_hash)
 
 
 def _undone(changes: Sequence[Change]) -> Figures:

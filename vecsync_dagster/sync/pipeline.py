@@ -13,12 +13,15 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 
 from vecsync_dagster.config.automation import TenantsConfig
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
+from vecsync_dagster.documents import document_id
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import StoreLocked, Transient, VecsyncError
+from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
 from vecsync_dagster.space import Space
@@ -132,12 +135,22 @@ def _watermark(job: Job, name: str) -> Cursor | None:
     cursor = job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name))
     if cursor is None or not isinstance(job.source, Losable):
         return cursor
-    lost = job.source.lost(Read(job.tenant, since=cursor))
+    lost = job.source.lost(Read(job.tenant, since=cursor), partial(_are_known, job, name))
     if lost is None:
         return cursor
     _log.warning("%s of %s: %s: a full sync instead", name, job.tenant, lost)
     job.note(name, f"a full sync instead of an incremental one: {lost}")
     return None
+
+
+def _are_known(job: Job, collection: str, keys: Sequence[Key]) -> bool:
+    """Whether the ledger has each of these keys, as a tenant's record or as everybody's."""
+    kind = job.entity.type or job.name
+    ids = [(document_id(GLOBAL, kind, key), document_id("", kind, key)) for key in keys]
+    rows = job.ledger.rows(job.name, collection, list(chain.from_iterable(ids)), job.ledger.now())
+    return all(
+        any(i in rows and not differ(rows[i].key, key) for i in some) for key, some in zip(keys, ids, strict=True)
+    )
 
 
 def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
@@ -244,6 +257,7 @@ def _open(
         unreachable=unreachable,
         asked=job.options.ids,
         fresh=stream.fresh,
+        complete=stream.complete,
         keep_rejected=job.keep,
         watch=job.watch,
         stop=job.stop,

@@ -13,7 +13,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
-from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
+from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
@@ -21,8 +21,8 @@ from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.compare import (
     FOREIGN,
     Difference,
-    compare_one,
     compare_partition,
+    compare_row,
     former_rows,
     in_chunks,
     is_of,
@@ -171,10 +171,8 @@ def _still_different(target: Target, differences: Sequence[Difference]) -> list[
     found: list[Difference | None] = []
     for identity, d in named.items():
         row, point = rows.get(identity), points.get(d.point_id)
-        if row is None or row.tenant != t.tenant or row.content_hash is None or row.payload_hash is None:
-            continue
-        held = LedgerPoint(d.point_id, identity, row.key, row.tenant, row.content_hash, row.payload_hash)
-        found.append(compare_one(held, point))
+        if row is not None and row.tenant == t.tenant:
+            found.append(compare_row(row, d.point_id, point))
     return [d for d in found if d is not None]
 
 

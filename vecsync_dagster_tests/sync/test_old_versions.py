@@ -136,3 +136,28 @@ def test_a_key_may_become_another_type(
         rows.delete_one({"_id": "7"})
         assert small.sync(mode="incremental").figures.removed == 1
     assert sorted(small.stored()) == ["6"]
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_document_that_is_replaced_may_have_another_key(
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    """A whole document that is written anew leaves nothing behind under the key it had; where it kept the key, and for
+    one that was made since the last run, no full run is needed to know that."""
+    monkeypatch.setenv("MONGO_URL", mongo_url)
+    source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": mongo_database}
+    small = Small(tmp_path, source, id="sku", payload=("name",))
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        rows = client[mongo_database][NAME]
+        rows.insert_many([{"_id": number, "sku": f"S{number}", "name": f"n{number}"} for number in range(2)])
+        small.sync()
+        rows.replace_one({"_id": 1}, {"sku": "new" if changed else "S1", "name": "again"})
+        rows.insert_one({"_id": 2, "sku": "S2", "name": "n2"})
+        rows.replace_one({"_id": 2}, {"sku": "S3", "name": "n3"})
+    result = small.sync(mode="incremental")
+    assert (result.outcome, result.mode) == ("success", "full" if changed else "incremental")
+    assert {key: payload["name"] for key, payload in small.stored().items()} == {
+        "S0": "n0",
+        "new" if changed else "S1": "again",
+        "S3": "n3",
+    }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import PartitionResult, SyncOptions
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster_tests.four import FOUR, MANY, Four
@@ -46,6 +47,24 @@ def test_one_record_is_synced_in_all_collections(four: Four) -> None:
     ]
     assert {name: stored(four, name) for name in FOUR} == {key: {"1": 5, "2": None, "3": None} for key in FOUR}
     four.sync()
+    assert_exact(four)
+
+
+def test_a_record_whose_point_is_not_right_is_written_again(four: Four) -> None:
+    """A run by ids puts back the points of an unchanged record that are gone, or hold something else, at no cost."""
+    four.insert(1, 2)
+    four.sync()
+    with four.world.workspace() as workspace:
+        gone, bad = FOUR[:2]
+        at = next(document.point_id for document in four.world.documents(bad) if document.db_id == "1")
+        workspace.store_of(ENTITY, gone).delete_foreign(gone, [at])
+        [point] = workspace.store_of(ENTITY, bad).retrieve(bad, [at])
+        spoilt = Point(at, {**point.payload, "price": 77})
+        workspace.store_of(ENTITY, bad).set_payload(bad, [spoilt])
+    results = sync_ids(four, 1)
+    assert [(r.ok, r.figures.changed, r.figures.payload_only, r.figures.cache_misses) for r in results] == [
+        (True, int(name == gone), int(name == bad), 0) for name in FOUR
+    ]
     assert_exact(four)
 
 
