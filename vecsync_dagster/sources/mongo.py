@@ -178,7 +178,8 @@ class MongoDbSource:
     @cached_property
     def _queries(self) -> Queries:
         """Names with a dot are looked up once: whether a document has one as a field."""
-        plain = Queries(self._entity, unique=is_unique(self._collection, self._entity.key))
+        with self._reading("looking the collection up") as collection:
+            plain = Queries(self._entity, unique=is_unique(collection, self._entity.key))
         names = dotted(plain.fields)
         if not names:
             return plain
