@@ -122,7 +122,7 @@ def test_formats_of_times_mix_in_sqlite(sqlite: SqlBackend) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", ["now", "12:00", "last week", "", "20240501", b"\x01", 10**18, -(10**18), "2024-13-45", 9e999]
+    "odd", ["now", "12:00", "last week", " ", "20240501", b"\x01", 10**18, -(10**18), "2024-13-45", 9e999]
 )
 def test_times_that_cannot_be_understood_are_always_read(sqlite: SqlBackend, odd: object) -> None:
     """Nonsense for a time makes a row come with every read, a deleted one as a tombstone, and moves no cursor."""
