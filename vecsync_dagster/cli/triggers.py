@@ -97,9 +97,7 @@ def _remove_left(
     done = True
     for name, source, left in list(find_left(workspace, entity)):
         if left.entity not in workspace.config.entities and not unknown:
-            output.note(
-                f"{left.entity}: its triggers stay: another vecsync.yaml may have it; --unknown removes them"
-            )
+            output.note(f"{left.entity}: its triggers stay: another vecsync.yaml may have it; --unknown removes them")
             continue
         if dry_run:
             _print([left.drop])
