@@ -56,11 +56,15 @@ def vecsync(*arguments: str | Path) -> Ran:
     """Run a command in this process."""
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     code: object = None
+    umask = os.umask(0o022)
+    os.umask(umask)
     with redirect_stdout(out), redirect_stderr(err):
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = ended.code
+        finally:
+            os.umask(umask)  # a command has its process to itself, other tests have not
     return Ran(int(str(code or 0)), _written(out), _written(err))
 
 
