@@ -45,11 +45,12 @@ def sync(folder: Path, store: MemoryStore, *rows: tuple[int | str, str]) -> Part
 
 
 def test_a_known_record_behind_a_new_one_of_its_id_is_the_duplicate(tmp_path: Path) -> None:
-    """The page before is decided first, though the ledger knows the record of the page behind it."""
+    """The page before is decided first, though the ledger knows the record of the page behind it. (A table without a
+    key of its own is read in the order of all its columns.)"""
     store = MemoryStore()
     assert sync(tmp_path, store, (1, "known")).figures.new == 1
     for _ in range(5):
-        figures = sync(tmp_path, store, (1, "new"), (1, "known")).figures
+        figures = sync(tmp_path, store, (1, "fresh"), (1, "known")).figures
         assert (figures.fetched, figures.changed, figures.invalid, figures.unchanged) == (2, 1, 1, 0)
         assert sync(tmp_path, store, (1, "known")).figures.changed == 1
 
