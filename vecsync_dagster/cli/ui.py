@@ -25,7 +25,7 @@ from vecsync_dagster.errors import ConfigError
 
 __all__ = ["ui"]
 
-GRACE_S = 2.0
+GRACE_S = 1.0
 """For Dagster's processes to end by themselves. Nothing is lost with those that do not: a sync that is killed goes on
 with the next run."""
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
@@ -85,7 +85,12 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     asked_at: float | None = None
     pipe = None if sys.stderr.isatty() else subprocess.PIPE
     with subprocess.Popen(  # noqa: S603 (our own words)
-        command, env=environment, start_new_session=True, stdout=pipe, stderr=subprocess.STDOUT if pipe else None
+        command,
+        env=environment,
+        cwd=Path(environment["VECSYNC_CONFIG"]).parent,  # Dagster warns of a dagster.yaml where it is started
+        start_new_session=True,
+        stdout=pipe,
+        stderr=subprocess.STDOUT if pipe else None,
     ) as process:
         if process.stdout is not None:
             threading.Thread(target=_copy_plain, args=(process.stdout,), daemon=True).start()
