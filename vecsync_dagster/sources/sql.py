@@ -141,15 +141,19 @@ class SqlSource:
 
     @cached_property
     def _reflected(self) -> Reflected:
+        found = self._reflect()
+        tenancy = self._entity.tenancy
+        wider = tenancy is not None and set(found.primary) == {tenancy.column, *found.key} != set(found.key)
+        # Others are asked whether it may: no transaction is open meanwhile.
+        if wider and not found.enforced and self._may_widen():
+            self._entity = self._entity.model_copy(update={"id": found.primary})
+            self.id_field = KEY_TEXT
+            found = self._reflect()
+        return found
+
+    def _reflect(self) -> Reflected:
         with self._transaction("looking the table up") as (connection, _):
-            found = reflect(connection, self._dialect, self._entity, self._entity_name)
-            tenancy = self._entity.tenancy
-            wider = tenancy is not None and set(found.primary) == {tenancy.column, *found.key} != set(found.key)
-            if wider and not found.enforced and self._may_widen():
-                self._entity = self._entity.model_copy(update={"id": found.primary})
-                self.id_field = KEY_TEXT
-                found = reflect(connection, self._dialect, self._entity, self._entity_name)
-            return found
+            return reflect(connection, self._dialect, self._entity, self._entity_name)
 
     @cached_property
     def _queries(self) -> Queries:

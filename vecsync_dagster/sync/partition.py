@@ -159,11 +159,19 @@ class PartitionSync:
                 self._take(batch, again)
                 self._bury(tombstones)
                 self._collect(block=False)
-                # A page may hold many batches: memory holds those being written and as many that wait.
-                while len(self._running) >= 2 * self.target.settings.parallel and not self._watch(self.figures):
-                    self._collect(block=True)
         except VecsyncError as error:
             self.error = error
+
+    def has_room(self) -> bool:
+        """Whether another page can be taken now: memory holds the batches being written and as many that wait, and
+        those of one page."""
+        self._collect(block=False)
+        return self.error is not None or len(self._running) < 2 * self.target.settings.parallel
+
+    def make_room(self) -> None:
+        """Wait until there is room, or the run is to end."""
+        while not self.has_room() and not self._watch(self.figures):
+            self._collect(block=True)
 
     def finish(self) -> None:
         """Write what is left and wait for every batch in flight."""

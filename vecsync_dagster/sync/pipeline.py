@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.errors import StoreLocked, Transient, VecsyncError
 from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import Ledger, Missing
-from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Read, Source
+from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL, VectorStore
 from vecsync_dagster.sync.absence import Absence, absence_of, is_ruled_out
@@ -35,6 +35,7 @@ from vecsync_dagster.sync.gate import refused
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
+from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
@@ -310,8 +311,8 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
     cursor = stream.since
     try:
         with contained(f"{job.name} of {job.tenant}: reading records"):
-            # Closed here and now, not by the garbage collector: the source holds a connection open.
-            with contextlib.closing(stream.pages()) as pages:
+            # Closed here and now, not by the garbage collector: the source may hold a connection open.
+            with contextlib.closing(_pages(job, stream, list(parts.values()))) as pages:
                 try:
                     for page in pages:
                         cursor = page.cursor or cursor
@@ -332,6 +333,37 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
     return True, cursor
 
 
+def _pages(job: Job, stream: Stream, parts: Sequence[PartitionSync]) -> Generator[Page, None, None]:
+    """The pages of a stream, each when there is room for it."""
+    if not stream.holds_source:
+        return in_turn(stream.pages(), partial(_make_room, parts))
+    if stream.complete or job.options.depth == "plan":
+        return _read(job, stream.pages(), parts, lambda: job.watch(parts[0].figures) or _has_room(parts))
+    return _read_out(job, stream.pages(), parts)
+
+
+def _read_out(job: Job, pages: Iterator[Page], parts: Sequence[PartitionSync]) -> Generator[Page, None, None]:
+    """Pages of a few records, read to the end before the first one is taken: a tombstone may have to wait for what
+    is being written, and a record for a look at its point."""
+    return _read(job, pages, parts, lambda: job.watch(parts[0].figures))
+
+
+def _read(
+    job: Job, pages: Iterator[Page], parts: Sequence[PartitionSync], free: Callable[[], bool]
+) -> Generator[Page, None, None]:
+    folder = None if job.snapshots is None else job.snapshots.folder
+    return read_ahead(pages, free, partial(_make_room, parts), folder)
+
+
+def _has_room(parts: Sequence[PartitionSync]) -> bool:
+    return all(part.has_room() for part in parts)
+
+
+def _make_room(parts: Sequence[PartitionSync]) -> None:
+    for part in parts:
+        part.make_room()
+
+
 def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> None:
     """Documents that failed before are not among the changed rows, nor need those be whose former row is gone: they
     are asked for by id."""
@@ -341,8 +373,10 @@ def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> No
         due = job.ledger.due(job.name, name, job.tenant, datetime.max.replace(tzinfo=UTC), limit=10_000)
         ids = [*due, *part.unmet]
         if ids:
-            for page in job.source.read(Read(job.tenant, ids=ids), job.settings.page):
-                feed.again(name, page)
+            read = job.source.read(Read(job.tenant, ids=ids), job.settings.page)
+            with contextlib.closing(_read_out(job, read, [part])) as pages:
+                for page in pages:
+                    feed.again(name, page)
 
 
 def _close(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None, *, ended: bool) -> None:

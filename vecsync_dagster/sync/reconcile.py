@@ -184,7 +184,8 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     now = datetime.now(UTC)
     ids = [d.db_id for d in wanted.values() if d.db_id is not None]
     found: set[str] = set()
-    for page in source.read(Read(t.tenant, ids=ids), t.settings.page):
+    # They are a few hundred at most: read out before anything is embedded, which may have to wait.
+    for page in list(source.read(Read(t.tenant, ids=ids), t.settings.page)):
         batch = builder.build(page.records)[t.collection]
         found.update(r.document_id for r in batch.rejections if r.document_id is not None)
         rows = t.ledger.rows(t.entity, t.collection, [d.document_id for d in batch.documents], now)

@@ -65,14 +65,14 @@ class Snapshots:
     """Snapshots of all entities below one folder: `<entity>/<tenant>.parquet`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def path(self, entity: str, tenant: str) -> Path:
         # Two keys never share a file, on no file system: some ignore letter case, all limit a name's length.
         name = tenant
         if not _PLAIN_KEY.fullmatch(tenant):
             name = f"{quote(tenant, safe='')[:100]}-{hashlib.sha256(tenant.encode()).hexdigest()[:16]}"
-        return self._folder / entity / f"{name}.parquet"
+        return self.folder / entity / f"{name}.parquet"
 
     def writer(
         self,
@@ -113,7 +113,7 @@ class Snapshots:
 
     def drop(self, entity: str, tenant: str | None = None) -> None:
         """The snapshot of a tenant, None: of all, with what a killed run left of one. Raises OutputUnwritable."""
-        folder = self._folder / entity
+        folder = self.folder / entity
         with _writable(folder):
             if tenant is None:
                 shutil.rmtree(folder, ignore_errors=not folder.exists())

@@ -16,6 +16,7 @@ from typing import Protocol
 from vecsync_dagster.errors import ConfigError, SourceRejected
 from vecsync_dagster.sources.base import Cursor, Page, Read, Source
 from vecsync_dagster.sync.job import Job
+from vecsync_dagster.sync.read_ahead import closing_pages
 from vecsync_dagster.sync.snapshots import Snapshots, SnapshotWriter
 
 __all__ = ["SourceStream", "Stream", "stream_of"]
@@ -37,6 +38,11 @@ class Stream(Protocol):
     @property
     def fresh(self) -> bool:
         """Whether it is what the source has during this very run."""
+        ...
+
+    @property
+    def holds_source(self) -> bool:
+        """Whether the source waits, with what it holds open, until each page was taken."""
         ...
 
     def pages(self) -> Generator[Page, None, None]: ...
@@ -70,9 +76,13 @@ class SourceStream:
     def fresh(self) -> bool:
         return True
 
+    @property
+    def holds_source(self) -> bool:
+        return True
+
     def pages(self) -> Generator[Page, None, None]:
         with contextlib.ExitStack() as stack:
-            pages = stack.enter_context(_closing(self.source.read(self.read, self.page)))
+            pages = stack.enter_context(closing_pages(self.source.read(self.read, self.page)))
             if self.keep is None:
                 yield from pages
                 return
@@ -109,6 +119,10 @@ class _SnapshotStream:
     offset: int = 0
     limit: int | None = None
 
+    @property
+    def holds_source(self) -> bool:
+        return False
+
     def pages(self) -> Generator[Page, None, None]:
         pages = self.snapshots.pages(self.entity, self.tenant, self.page, made_by=self.made_by)
         yield from _window(pages, self.offset, self.limit)
@@ -138,16 +152,6 @@ def stream_of(job: Job, since: Cursor | None) -> Stream:
     place = (job.snapshots, job.name, job.tenant, job.settings.page)
     about = (told.made_by, told.since, told.complete and not options.partial)
     return _SnapshotStream(*place, *about, fresh=False, offset=options.offset, limit=options.limit)
-
-
-@contextlib.contextmanager
-def _closing(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
-    """Close a source's generator; a source may also give a plain iterator, which has nothing to close."""
-    try:
-        yield pages
-    finally:
-        if isinstance(pages, Generator):
-            pages.close()
 
 
 def _window(pages: Iterator[Page], offset: int, limit: int | None) -> Iterator[Page]:
