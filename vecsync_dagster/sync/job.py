@@ -102,6 +102,7 @@ class Job:
         checks: Sequence[CheckOutcome] = (),
         provider: EmbeddingProvider | None = None,
         started_at: datetime | None = None,
+        spared: int = 0,
     ) -> PartitionResult:
         """The result of one partition, recorded in the ledger (not that of a dry run)."""
         outcome: Outcome = "failed" if error else "interrupted" if self.interrupted else "success"
@@ -123,6 +124,7 @@ class Job:
             checks=tuple(graded(check, self.checks) for check in checks),
             error=error,
             note=self.notes.get(collection, ""),
+            spared=spared,
         )
         if not self.options.dry_run:
             self.ledger.record_run(run_of(result), _kept(result))

@@ -94,12 +94,14 @@ class PartitionResult:
     error: VecsyncError | None = None
     note: str = ""
     """What people should know of this run besides: that it was a full one because the change stream was lost."""
+    spared: int = 0
+    """Documents that the read did not have, and that stay, as the source has them when it is asked for them."""
 
     @property
     def emptied(self) -> bool:
         """Whether a complete export had no record of it, and nothing of it is left."""
         full = self.mode == "full" and self.outcome == "success" and {"export", "vectors"} <= set(self.stages)
-        kept = self.figures.removals_blocked or self.figures.removals_waiting
+        kept = self.figures.removals_blocked or self.figures.removals_waiting or self.spared
         return full and not self.figures.fetched and not kept
 
     @property

@@ -49,8 +49,8 @@ class PartitionSync:
     batches themselves are written by the executor's threads.
 
     `error` is the first error of the whole partition; after it nothing more is taken. `spared`: rows that what was
-    read does not have, and that stay, as the source has them again. `unmet`: ids that a tombstone called gone, and that
-    a live record has which this run has not met.
+    read does not have, and that stay, as the source has them when it is asked for them. `unmet`: ids that a tombstone
+    called gone, and that a live record has which this run has not met.
     """
 
     def __init__(
@@ -600,12 +600,16 @@ class PartitionSync:
         return held and self._met_before(new) and not differ(new.key, old.key)
 
     def _absent(self, ids: Sequence[str]) -> set[str]:
-        """Those that are gone for sure: of an old snapshot, the source is asked by their keys."""
-        if self._fresh:
-            return set(ids)
+        """Those that are gone for sure: the source is asked by their keys. A record may have come back since its turn
+        in the read, as in an import that deletes and inserts; with an old time no incremental run would find it."""
         t = self.target
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-        return self._gone({i: row.key for i, row in rows.items() if is_certain(self._source, row.key)})
+        if not self._fresh:
+            return self._gone({i: row.key for i, row in rows.items() if is_certain(self._source, row.key)})
+        # A record that has another document id by now needs the former document no more.
+        same = {i: row.key for i, row in rows.items() if self._document_id(row.key) == i}
+        there = live(t, self._source, t.tenant, same.values()) if same else set()
+        return {i for i in ids if i not in same or str(same[i]) not in there}
 
     @property
     def holds_back(self) -> bool:

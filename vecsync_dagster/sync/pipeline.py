@@ -478,6 +478,7 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         checks=checks,
         provider=part.target.embedder.provider,
         started_at=part.started_at,
+        spared=part.spared,
     )
 
 
