@@ -21,7 +21,7 @@ from vecsync_dagster.sources.sql_keys import certain, key_texts
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
-from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of, text_of
+from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, moment_of, text_of
 
 __all__ = ["SqlSource"]
 
@@ -245,7 +245,7 @@ class _Progress:
         """The cursor once the rows of these ids and moments are applied too; None if this read has none."""
         if self._kind is None or not self._counts:
             return None
-        latest = max((moment for moment in moments if moment is not None), default=None)
+        latest = max((moment for moment in moments if moment is not None and moment < BEYOND), default=None)
         if latest is not None and (self._latest is None or latest >= self._latest):
             self._latest = latest
             self._id = id_text(ids[-1 - moments[::-1].index(latest)])

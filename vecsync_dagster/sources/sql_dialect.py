@@ -101,7 +101,8 @@ class Dialect(Protocol):
         ...
 
     def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
-        """The modification time as a moment (sql_types.py); null if there is none or it cannot be understood."""
+        """The modification time as a moment (sql_types.py); null if there is none or it cannot be understood;
+        `BEYOND` or later where Python cannot count to it."""
         ...
 
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
@@ -111,8 +112,8 @@ class Dialect(Protocol):
     def since(
         self, column: AnyColumn, kind: Kind, moment: int, overlap: timedelta, cursor: Kind
     ) -> ColumnElement[bool]:
-        """Whether the time is at or after `moment - overlap`, or unknown. `cursor` is the kind of the column that
-        the moment was taken from: it tells by which clock it goes."""
+        """Whether the time is at or after `moment - overlap`, or unknown; -infinity tells nothing either.
+        `cursor` is the kind of the column that the moment was taken from: it tells by which clock it goes."""
         ...
 
     def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:

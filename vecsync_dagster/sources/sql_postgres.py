@@ -51,7 +51,7 @@ from vecsync_dagster.postgres_login import refusal_of
 from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
-from vecsync_dagster.sources.sql_types import Clock, Kind, earlier, integers, storable, uuids
+from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, earlier, integers, storable, uuids
 from vecsync_dagster.unreadable import Unreadable
 
 __all__ = ["Postgres", "postgres_error"]
@@ -318,9 +318,10 @@ class Postgres:
         return column.is_(None)
 
     def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
-        """Infinity and what Python cannot count to have no moment."""
-        sane = and_(column >= literal_column("'0001-01-02'"), column < literal_column("'9999-12-31'"))
-        return case((sane, _micros(column)))
+        """What lies before the year 1 has none."""
+        last: ColumnElement[Any] = literal_column("'9999-12-31'")
+        sane = and_(column >= literal_column("'0001-01-02'"), column < last)
+        return case((sane, _micros(column)), (column >= last, literal_column(str(BEYOND))))
 
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
         return column
@@ -335,7 +336,7 @@ class Postgres:
             bound = func.timezone(func.current_setting(_ZONE), bound)
         if kind is Kind.DATE:
             bound = cast(bound, Date)  # a date is as good as any time of that day
-        return or_(column >= bound, column.is_(None))
+        return or_(column >= bound, column.is_(None), column == literal_column("'-infinity'"))
 
     def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
         """The sum of the rows' hashes: a row of which there are two does not cancel itself out."""

@@ -9,7 +9,7 @@ Text may come as bytearray, as SQLite has it: a column at once becomes text far 
 A decimal number that no float holds makes its column JSON as well, and its digits stay what they are.
 
 NaN and the infinities stay what they are, for validation to reject. A PostgreSQL date that Arrow cannot hold
-(infinity, BC, past the year 9999) is read as null.
+(infinity, BC, past the year 9999) makes its column text: each other one as the documents stage would write it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Any
 
@@ -49,6 +50,7 @@ _TYPES: dict[Kind, pa.DataType] = {
 _WHOLE = 2**53  # below it a float has all whole numbers
 _TEXTUAL = (Kind.TEXT, Kind.FOLDED, Kind.UUID, Kind.OTHER)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?")
+_CLOCK = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?")
 _MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 
 
@@ -142,11 +144,7 @@ def _parsed(wanted: pa.DataType, values: Values) -> pa.Array:
 
 def _moments(wanted: pa.DataType, values: Values) -> pa.Array:
     naive = wanted if pa.types.is_date(wanted) else pa.timestamp("us")
-    try:
-        array = _parsed(naive, values)
-    except pa.ArrowInvalid:
-        array = _parsed(naive, [v if v and _DATE.fullmatch(v) else None for v in values])
-    return array.cast(wanted)
+    return _parsed(naive, values).cast(wanted)
 
 
 def _lists(wanted: pa.DataType, values: Values) -> pa.Array:
@@ -174,7 +172,20 @@ def _loose(kind: Kind, value: Any) -> Any:
         return float(value)
     if kind is Kind.BOOLEAN and value in (0, 1):
         return bool(value)
+    if kind.temporal and isinstance(value, str):
+        return _moment_text(kind, value)
     return value
+
+
+def _moment_text(kind: Kind, written: str) -> str:
+    """A time as the documents stage writes it; one that Python cannot hold as PostgreSQL does."""
+    zone = kind is Kind.TIMESTAMPTZ
+    if not _DATE.fullmatch(written):
+        return _CLOCK.sub(r"\g<0>+00", written) if zone else written
+    if kind is Kind.DATE:
+        return written
+    moment = datetime.fromisoformat(written)
+    return (moment.replace(tzinfo=UTC) if zone else moment).isoformat()
 
 
 def id_text(value: Any) -> str:

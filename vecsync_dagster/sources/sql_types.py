@@ -13,11 +13,25 @@ from enum import Enum, auto
 
 from vecsync_dagster.errors import SourceRejected
 
-__all__ = ["EPOCH", "Clock", "Column", "Kind", "earlier", "integers", "moment_of", "storable", "text_of", "uuids"]
+__all__ = [
+    "BEYOND",
+    "EPOCH",
+    "Clock",
+    "Column",
+    "Kind",
+    "earlier",
+    "integers",
+    "moment_of",
+    "storable",
+    "text_of",
+    "uuids",
+]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST = -62_135_510_400_000_000  # 0001-01-02: a time zone's offset still leads to a year Python knows
 _LATEST = 253_402_214_400_000_000  # 9999-12-31
+BEYOND = _LATEST
+"""The moment of every time that Python cannot count to, infinity too: after any clock."""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

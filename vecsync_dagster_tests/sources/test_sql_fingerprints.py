@@ -135,13 +135,28 @@ def test_a_row_dated_in_the_future_hides_no_change(database: SqlBackend, change:
 
 
 def test_times_that_are_none_are_not_ahead(database: SqlBackend) -> None:
-    """Infinity, and text that is no time, have no moment: neither before the clock nor after it."""
+    """What lies before all time, and text that is no time, have no moment: neither before the clock nor after it."""
     put(database)
     before = database.source().fingerprints()["acme"]
-    odd = "infinity" if database.engine.dialect.name == "postgresql" else "some day"
+    odd = "-infinity" if database.engine.dialect.name == "postgresql" else "some day"
     database.put({"id": 8, "tenant_id": "acme", "updated_at": odd})
     after = database.source().fingerprints()["acme"]
     assert (after.rows, after.latest, after.ahead) == (before.rows + 1, before.latest, "")
+
+
+@pytest.mark.parametrize("far", ["infinity", "12026-01-01"])
+def test_a_time_that_python_cannot_count_to_is_ahead(postgres: SqlBackend, far: str) -> None:
+    """A row that gets one is a change that is seen, and the row's next real time another one."""
+    put(postgres)
+    postgres.put({"id": 8, "tenant_id": "acme", "updated_at": "2024-01-01"})
+    source = postgres.source()
+    looks = [source.fingerprints("acme")["acme"]]
+    for at in (far, "2024-01-02"):
+        postgres.change(8, updated_at=at)
+        looks.append(source.fingerprints("acme")["acme"])
+        assert source.fingerprints()["acme"] == looks[-1]
+    assert [look.ahead.partition(".")[0] for look in looks] == ["", "1", ""]
+    assert {(look.rows, look.latest) for look in looks} == {(looks[0].rows, looks[0].latest)}
 
 
 @pytest.mark.parametrize("change", UNSEEN.values(), ids=UNSEEN.keys())

@@ -69,6 +69,14 @@ def test_infinite_times_are_read_and_move_no_cursor(postgres: SqlBackend) -> Non
     }
 
 
+def test_a_time_before_all_time_says_nothing(postgres: SqlBackend) -> None:
+    """A row modified at -infinity is in every incremental read, as one is that has no time."""
+    postgres.create()
+    for number, at in enumerate(["-infinity", None, time(1), "infinity"]):
+        postgres.put({"id": number, "tenant_id": "a", "updated_at": at})
+    assert sorted(ids(read(postgres.source(), since=Cursor(time(5), "")))) == ["0", "1", "3"]
+
+
 def test_a_column_that_is_no_time_is_refused(postgres: SqlBackend) -> None:
     """PostgreSQL knows times: a modification column of another type is a mistake that the message names."""
     postgres.create(updated_at="bigint")

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from vecsync_dagster.documents import Document, DocumentBuilder
 from vecsync_dagster.sources import Cursor, Read
-from vecsync_dagster_tests.sources.backends import SqlBackend, ids, read, values
+from vecsync_dagster_tests.sources.backends import SqlBackend, entity_config, ids, read, values
 
 WITH_VALUE: dict[str, Any] = {"collections": {"materials": {"text": "{name}", "payload": ["value"]}}}
 DAY = datetime(2024, 5, 1, 10, 20, 30, 123456, tzinfo=UTC)
@@ -46,16 +47,19 @@ def plain(field: pa.Field, got: list[Any]) -> list[Any]:
         ("boolean", True, pa.bool_(), True),
         ("timestamptz", "2024-05-01 12:20:30.123456+02", pa.timestamp("us", "UTC"), DAY),
         ("timestamp", "2024-05-01 10:20:30.123456", pa.timestamp("us"), DAY.replace(tzinfo=None)),
-        ("timestamptz", "infinity", pa.timestamp("us", "UTC"), None),
-        ("timestamp", "0044-03-15 00:00:00 BC", pa.timestamp("us"), None),
+        ("timestamptz", "infinity", pa.string(), "infinity"),
+        ("timestamptz", "0044-03-15 12:00:00.5+02 BC", pa.string(), "0044-03-15 10:00:00.5+00 BC"),
+        ("timestamp", "0044-03-15 00:00:00 BC", pa.string(), "0044-03-15 00:00:00 BC"),
         ("date", "2024-05-01", pa.date32(), date(2024, 5, 1)),
-        ("date", "12024-05-01", pa.date32(), None),
+        ("date", "12024-05-01", pa.string(), "12024-05-01"),
         ("uuid", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", pa.string(), "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
         ("text[]", ["a", None, "b,c"], pa.list_(pa.string()), ["a", None, "b,c"]),
         ("integer[]", [1, 2], pa.list_(pa.int64()), [1, 2]),
         ("numeric[]", "{1.5,NULL}", pa.string(), "[1.5,null]"),
         ("double precision[]", [], pa.list_(pa.float64()), []),
         ("date[]", "{2024-05-01}", pa.string(), '["2024-05-01"]'),
+        ("date[]", "{-infinity,0044-03-15 BC}", pa.string(), '["-infinity","0044-03-15 BC"]'),
+        ("daterange", "[2024-05-01,infinity)", pa.string(), "[2024-05-01,infinity)"),
         ("bytea", b"\x01\xff", pa.string(), "\\x01ff"),
         ("interval", "1 day", pa.string(), "1 day"),
         ("money", "12.5", pa.string(), "$12.50"),
@@ -69,6 +73,33 @@ def test_types_of_postgres(postgres: SqlBackend, declared: str, given: Any, arro
     field, got = column(postgres, declared, given, None)
     assert field.type == arrow
     assert got == [wanted, None]
+
+
+@pytest.mark.parametrize("declared", ["date", "timestamp", "timestamptz", "timestamptz[]"])
+@pytest.mark.parametrize("typed", [{}, {"types": {"value": "datetime"}}], ids=["untyped", "typed"])
+def test_times_that_python_cannot_count_to(postgres: SqlBackend, declared: str, typed: dict[str, Any]) -> None:
+    """They are their text, in templates too, and each is another record; those beside them are what they are alone."""
+    usual = ["2024-05-01 10:20:30.5", "2024-05-01", "0001-01-01", "9999-12-31 23:59:59"]
+    odd = ["infinity", "-infinity", "0044-03-15 BC", "12026-01-01"]
+    if declared.endswith("[]"):
+        typed, usual, odd = {}, [f"{{{one}}}" for one in usual], [f"{{{one}}}" for one in odd]
+    postgres.create(value=declared)
+    postgres.put(*({"id": number, "tenant_id": "a", "value": value} for number, value in enumerate([*usual, *odd])))
+    entity = {**typed, "collections": {"c": {"text": "{value}", "payload": ["value"]}}}
+    builder = DocumentBuilder("materials", entity_config(**entity), "a", ["c"])
+
+    def documents(size: int) -> list[Document]:
+        batches = [builder.build(page.records)["c"] for page in read(postgres.source(**entity), page=size)]
+        assert not any(batch.rejections for batch in batches)
+        return [document for batch in batches for document in batch.documents]
+
+    together, alone = documents(8), documents(1)
+    assert [(d.text, d.payload) for d in together] == [(d.text, d.payload) for d in alone]
+    assert len({d.record_hash for d in together}) == 8
+    clock = {"date": "", "timestamp": " 00:00:00", "timestamptz": " 00:00:00+00"}.get(declared)
+    if clock is not None:
+        written = ["infinity", "-infinity", f"0044-03-15{clock} BC", f"12026-01-01{clock}"]
+        assert [d.payload["value"] for d in together[4:]] == [d.text for d in together[4:]] == written
 
 
 def test_nan_stays_nan(postgres: SqlBackend) -> None:
