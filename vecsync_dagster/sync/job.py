@@ -21,6 +21,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
 
@@ -48,6 +49,7 @@ class Job:
     progress: Callable[[Figures], None]
     stop: Callable[[], bool]
     missing_for: timedelta
+    lost: Callable[[], TenantsLost | None]
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     mode: str = ""
     interrupted: bool = False

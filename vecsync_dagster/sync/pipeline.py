@@ -20,7 +20,7 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import StoreLocked, Transient, VecsyncError
+from vecsync_dagster.errors import SourceRejected, StoreLocked, Transient, VecsyncError
 from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
@@ -37,6 +37,7 @@ from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, c
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
 from vecsync_dagster.sync.rejections import RejectionLog
+from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, stream_of
@@ -74,13 +75,15 @@ def sync_tenant(
     progress: Callable[[Figures], None] | None = None,
     stop: Callable[[], bool] | None = None,
     missing_for: timedelta | None = None,
+    lost: Callable[[], TenantsLost | None] | None = None,
 ) -> list[PartitionResult]:
     """Bring the collections of one entity up to date for one tenant; one result for each collection.
 
     `name` is the entity's name; `collections` None means all of its collections. `store` is one store or
     one for each collection. `provider` is one provider or a chain of them. `progress` is called with the
     figures so far, often; once `stop` returns True the batches in flight are finished and the run
-    ends as interrupted. `missing_for`: how long a tenant must be missing before anything of it is removed.
+    ends as interrupted. `missing_for`: how long a tenant must be missing before anything of it is removed. `lost`:
+    asked where a full read has no record of a tenant; why the source is taken for broken, so that nothing is removed.
 
     What one collection's store or provider refuses is that collection's result; it is not raised. Raises
     InvalidTenant, PartitionBusy (another run has this entity and tenant), and ledger errors.
@@ -105,6 +108,7 @@ def sync_tenant(
         progress=progress or (lambda _: None),
         stop=stop or (lambda: False),
         missing_for=TenantsConfig().missing_for if missing_for is None else missing_for,
+        lost=lost or (lambda: None),
     )
     with contextlib.nullcontext() if job.options.dry_run else ledger.hold(name, tenant):
         results = [result for group in _groups(job, names) for result in _sync_group(job, *group)]
@@ -428,11 +432,22 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
             return None
         if not stream.complete or not ended or all(part.is_first for part in parts):
             return None
+        _require_belief(job, stream)
         return absence_of(job.tenant, _look(job, stream), job.missing_for)
     except VecsyncError as error:
         for part in parts:
             part.error = part.error or error
         return None
+
+
+def _require_belief(job: Job, stream: Stream) -> None:
+    """Raises SourceRejected where the source is taken for broken, whoever named the tenant: such a look counts for
+    nothing. By hand it is believed."""
+    if not stream.fresh or job.tenant == GLOBAL or job.options.allow_removals:
+        return
+    lost = job.lost()
+    if lost is not None:
+        raise SourceRejected(str(lost), entity=job.name, tenant=job.tenant, missing=len(lost.missing))
 
 
 def _confirmed(job: Job, part: PartitionSync, absence: Absence) -> bool:

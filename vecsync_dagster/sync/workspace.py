@@ -6,11 +6,12 @@ The CLI and the Dagster assets both go through here, so that both do the same.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 
 from vecsync_dagster.config.models import Config, EntityConfig
@@ -44,6 +45,7 @@ from vecsync_dagster.sync.writeback import WriteBack
 __all__ = ["Selection", "Workspace"]
 
 _log = logging.getLogger(__name__)
+_BELIEVED_S = 60
 
 
 class Workspace:
@@ -60,6 +62,7 @@ class Workspace:
         self._sources: dict[str, Source] = {}
         self._stores: dict[str, VectorStore] = {}
         self._looks = Looks()
+        self._believed_until: dict[str, float] = {}
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -160,6 +163,16 @@ class Workspace:
         held = [tenant for tenant in self.ledger.tenants(entity) if not is_ruled_out(config, tenant)]
         return call_the_roll(entity, self.source(entity).tenants(), held, known, share)
 
+    def _lost(self, entity: str) -> TenantsLost | None:
+        """Asked for each tenant without a row: where many are gone, the source lists its tenants once a minute."""
+        now = time.monotonic()
+        if now < self._believed_until.get(entity, 0):
+            return None
+        lost = self.call_the_roll(entity).lost
+        if lost is None:
+            self._believed_until[entity] = now + _BELIEVED_S
+        return lost
+
     def look_for_missing(self, entity: str, roll: RollCall, known: Iterable[str]) -> dict[str, Absence]:
         """Those of `known` tenants that the source does not list, remembered in the ledger: a look is one of several.
         None where the source is taken for broken: such a look counts for nothing."""
@@ -245,6 +258,7 @@ class Workspace:
             progress=progress,
             stop=stop,
             missing_for=self.config.automation.tenants.missing_for,
+            lost=partial(self._lost, selection.entity),
         )
 
     def _settled(

@@ -90,17 +90,19 @@ def test_a_tenant_that_is_gone_is_removed_when_two_looks_missed_it(embedded_worl
     world.assert_exact()
 
 
+class Once:
+    """An event about brick, when it begins to listen."""
+
+    name = "once"
+
+    def run(self, wake: Callable[..., None], stop: Callable[[], bool]) -> None:
+        wake(ENTITY, "brick")
+        while not stop():
+            time.sleep(0.1)
+
+
 def test_a_tenant_that_is_named_waits_too(embedded_world: World) -> None:
     """An event about a tenant without rows is one look; at the end of the time it is looked for again."""
-
-    class Once:
-        name = "once"
-
-        def run(self, wake: Callable[..., None], stop: Callable[[], bool]) -> None:
-            wake(ENTITY, "brick")
-            while not stop():
-                time.sleep(0.1)
-
     world = embedded_world
     seed(world, {"acme": 3, "brick": 2})
     use(world, automation={"watch": {"poll": 3600, "debounce": 0}, "tenants": {"missing_for": 2}})
@@ -110,6 +112,21 @@ def test_a_tenant_that_is_named_waits_too(embedded_world: World) -> None:
     figures = [one.figures for found in rounds for one in found.results]
     assert [(one.removals_waiting, one.removed) for one in figures] == [(2, 0), (0, 2)]
     world.assert_exact()
+
+
+def test_a_tenant_that_is_named_stays_where_most_are_lost(embedded_world: World) -> None:
+    """An event about a tenant of a source that is taken for broken fails, and is no look."""
+    world = embedded_world
+    seed(world, {"acme": 3, "brick": 2, "cord": 1})
+    use(world, automation={"watch": {"poll": 3600, "debounce": 0}, "tenants": {"missing_for": 0}})
+    world.sync()
+    before = world.stored()
+    world.delete(1001, 1002, 2001)
+    [found] = watch(world.config, lambda rounds: len(rounds) == 1, [Once()])
+    assert [(one.tenant, "max_lost_share" in str(one.error)) for one in found.results] == [("brick", True)]
+    assert world.stored() == before
+    with world.workspace() as workspace:
+        assert workspace.ledger.missing(ENTITY) == {}
 
 
 @pytest.mark.parametrize("key", ["_id", "id", ["_id.org", "_id.no"], ["org", "id"]], ids=str)
