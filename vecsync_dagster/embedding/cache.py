@@ -104,7 +104,7 @@ class Embedder:
         """
         prepared = [self._prepared(text) for text in texts]
         unusable = sum(isinstance(one, InternalError) for one in prepared)
-        uses = [TextUse(_hash(one), one.truncated) if isinstance(one, Prepared) else None for one in prepared]
+        uses = list(map(_use, prepared))
         wanted = {_hash(one): one.text for one in prepared if isinstance(one, Prepared)}
         call = _Call(self.provider.space)
         while pending := [key for key in wanted if key not in call.outcomes]:
@@ -142,6 +142,10 @@ class Embedder:
         known = [key for key in dict.fromkeys(hashes) if key is not None]
         vectors = self.cache.vectors(self.provider.space, known) if known else {}
         return [key in vectors for key in hashes]
+
+    def uses(self, texts: Sequence[str]) -> list[TextUse | None]:
+        """Which vector of the cache each text has, or would have; the provider's model is not called."""
+        return [_use(self._prepared(text)) for text in texts]
 
     def _prepared(self, text: str) -> Prepared | InternalError:
         try:
@@ -216,6 +220,10 @@ class Embedder:
         call.embedded += len(vectors)
         call.tokens += part.tokens
         call.api_calls += part.api_calls
+
+
+def _use(prepared: Prepared | InternalError) -> TextUse | None:
+    return TextUse(_hash(prepared), prepared.truncated) if isinstance(prepared, Prepared) else None
 
 
 def _hash(prepared: Prepared) -> str:

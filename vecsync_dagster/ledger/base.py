@@ -68,6 +68,8 @@ class LedgerRow:
     seen: bool
     """Whether this run made the row, or failed with it (last_seen_at is the run's own start)."""
     last_attempt_at: datetime | None = None
+    knows_text: bool = True
+    """Whether it says which vector of the cache is the document's: rows of earlier versions do not."""
     key: Key = _NO_KEY
 
 
@@ -316,8 +318,8 @@ class Ledger(Protocol):
         started_at: datetime,
     ) -> Recognised:
         """Of those documents (id -> hash of the record as it is now) most need nothing and no further look: they
-        are synced, of this tenant and space, of just this record, and not made in this run. Nothing is written: the
-        run remembers their numbers."""
+        are synced, of this tenant and space, of just this record, of a known text, and not made in this run.
+        Nothing is written: the run remembers their numbers."""
         ...
 
     def touch(
@@ -325,6 +327,13 @@ class Ledger(Protocol):
     ) -> None:
         """last_seen_at = seen_at (never earlier than it was) and the record's hash for rows of this tenant that
         were seen and need nothing. Rows that were `stale` become `synced` again."""
+        ...
+
+    def keep_texts(
+        self, entity: str, collection: str, tenant: str, space: Space, texts: Mapping[str, tuple[str, bool]]
+    ) -> None:
+        """Which vector of the cache each of these documents has (id -> text hash, and whether the text was cut), where
+        the row does not say so and holds a vector of this space."""
         ...
 
     def mark_stale(

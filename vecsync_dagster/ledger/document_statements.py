@@ -49,6 +49,7 @@ __all__ = [
     "fail",
     "forget",
     "freshen",
+    "keep_texts",
     "list_of",
     "mark_stale",
     "owners",
@@ -127,6 +128,7 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         _T.field_hashes,
         seen,
         _T.last_attempt_at,
+        _T.text_hash.is_not(None),
         _T.db_id,
         _T.db_key,
     ).where(_IN_COLLECTION, _among(dialect))
@@ -171,6 +173,20 @@ def freshen(dialect: str) -> Update:
         update(index_state)
         .where(_IN_PARTITION, _among(dialect), _T.status.concat(_NOTHING) == "stale", _T.content_hash.is_not(None))
         .values(**NO_ERROR, updated_at=bindparam("now", type_=Moment))
+    )
+
+
+@cache
+def keep_texts(dialect: str) -> Update:
+    """`of_space`, `hashes` (document id -> text hash), `cut` (0 or 1)."""
+    given = _given(dialect)
+    unknown = and_(
+        _T.text_hash.concat(_NOTHING).is_(None), _T.content_hash.is_not(None), _T.space == bindparam("of_space")
+    )
+    return (
+        update(index_state)
+        .where(_IN_PARTITION, _T.document_id == given.c.key, unknown)
+        .values(text_hash=given.c.value, truncated=bindparam("cut"))
     )
 
 
@@ -280,6 +296,7 @@ def _alike(given: FromClause) -> ColumnElement[bool]:
         _T.record_hash == given.c.value,
         _T.status.concat(_NOTHING) == "synced",
         _T.space == bindparam("of_space"),
+        _T.text_hash.is_not(None),
         _T.last_seen_at < bindparam("started_at", type_=Moment),
     )
 

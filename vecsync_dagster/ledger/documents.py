@@ -115,6 +115,17 @@ class Documents(LedgerPart):
             if connection.execute(statements.ANY_STALE, values).first():
                 _write(connection, statements.freshen(self.database.dialect), list(record_hashes), values)
 
+    def keep_texts(
+        self, entity: str, collection: str, tenant: str, space: Space, texts: Mapping[str, tuple[str, bool]]
+    ) -> None:
+        values = {**_partition(entity, collection, tenant), "of_space": str(space)}
+        statement = statements.keep_texts(self.database.dialect)
+        with self.database.write() as connection:
+            for cut in (False, True):
+                hashes = [(identity, text) for identity, (text, truncated) in texts.items() if truncated is cut]
+                for some in chunks(hashes):
+                    connection.execute(statement, {**values, "cut": int(cut), "hashes": dict(some)})
+
     def mark_stale(
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], code: str, error: str, seen_at: datetime
     ) -> int:

@@ -34,6 +34,7 @@ __all__ = [
     "backoff",
     "embed_changes",
     "fail_changes",
+    "keep_texts",
     "mark_rejected",
     "outage_backoff",
     "remove",
@@ -108,6 +109,24 @@ def embed_changes(target: Target, changes: Sequence[Change], suspects: Suspects)
     _judge(target, suspects, failures, worked=bool(done))
     figures.failed += len(suspects.known(failures))
     return figures
+
+
+def keep_texts(target: Target, changes: Sequence[Change]) -> None:
+    """Of documents whose vectors stay: which text theirs is, where the ledger does not know it yet (rows of earlier
+    versions, and of a rebuild)."""
+    space = str(target.space)
+    unknown = [
+        change.document
+        for change in changes
+        for row in (change.row,)
+        if row is not None and not row.knows_text
+        if (row.content_hash, row.space) == (change.document.content_hash, space)
+    ]
+    if unknown:
+        t = target
+        uses = zip(unknown, t.embedder.uses([document.text for document in unknown]), strict=True)
+        texts = {document.document_id: (use.text_hash, use.truncated) for document, use in uses if use is not None}
+        t.ledger.keep_texts(t.entity, t.collection, t.tenant, t.space, texts)
 
 
 def mark_rejected(
@@ -191,7 +210,8 @@ class _Batch:
 
         def write(some: Sequence[Change]) -> None:
             gone = set(self.target.store.set_payload(self.target.collection, [_point(change) for change in some]))
-            self._confirm([c for c in some if c.document.point_id not in gone])
+            self._confirm(there := [c for c in some if c.document.point_id not in gone])
+            keep_texts(self.target, there)
             missing.extend(c for c in some if c.document.point_id in gone)
 
         self.fail(self._isolate(changes, write, lambda change: change))

@@ -23,6 +23,7 @@ from vecsync_dagster.sync.apply import (
     apply_changes,
     embed_changes,
     fail_changes,
+    keep_texts,
     mark_rejected,
     remove,
     settle_suspects,
@@ -383,6 +384,7 @@ class PartitionSync:
         t = self.target
         record_hashes = {change.document.document_id: change.document.record_hash for change in unchanged}
         t.ledger.touch(t.entity, t.collection, t.tenant, record_hashes, self.started_at)
+        keep_texts(t, unchanged)
         return Figures()
 
     def _work(self, batch: list[Change]) -> Figures:

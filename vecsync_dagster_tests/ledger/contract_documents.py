@@ -187,13 +187,14 @@ class DocumentsContract:
     def test_records_as_they_were_are_recognised(self, ledger: SqlLedger) -> None:
         """Synced rows of just these records, this tenant and this space are recognised, and nothing is written."""
         same = ["d1", "d2", "altered", "failed", "stale", "never"]
+        ledger.confirm(*A, SPACE, [confirmed("no text", record="r1", text=None)], NOON)
         ledger.confirm(*A, SPACE, [confirmed(name, record="r1") for name in same[:5]], NOON)
         ledger.confirm(*B, SPACE, [confirmed("moved", record="r1")], NOON)
         ledger.confirm(*A, OTHER_SPACE, [confirmed("space", record="r1")], NOON)
         confirm(ledger, A, ["unknown"])
         ledger.fail(*A, SPACE, [failed("failed")], NOON)
         ledger.mark_stale(*A, ["stale"], "VALIDATION_ERROR", "no name", NOON)
-        given = dict.fromkeys([*same, "moved", "space", "unknown"], "r1") | {"altered": "r2"}
+        given = dict.fromkeys([*same, "moved", "space", "unknown", "no text"], "r1") | {"altered": "r2"}
         before = [state(ledger, name) for name in given if name != "never"]
         numbers, others = ledger.recognise(*A, SPACE, given, LATER)
         rows = ledger.rows(*PLACE, ["d1", "d2"], NOON)
@@ -213,6 +214,23 @@ class DocumentsContract:
         ledger.fail(*A, SPACE, [failed("d2")], NOON)
         ledger.touch(*A, {"d1": "r1", "d2": "r1"}, LATER)
         assert ledger.recognise(*A, SPACE, {"d1": "r1", "d2": "r1"}, LATER + MINUTE).others == {"d2"}
+
+    def test_texts_are_learnt_where_they_are_not_known(self, ledger: SqlLedger) -> None:
+        """Of rows of this tenant and space that hold a vector; what is known stays."""
+        ledger.confirm(*A, SPACE, [confirmed(name, record="r1", text=None) for name in ("d1", "d2")], NOON)
+        ledger.confirm(*A, OTHER_SPACE, [confirmed("space", text=None)], NOON)
+        ledger.confirm(*B, SPACE, [confirmed("moved", text=None)], NOON)
+        ledger.fail(*A, SPACE, [failed("failed")], NOON)
+        confirm(ledger, A, ["known"])
+        names = ["d1", "d2", "space", "moved", "failed", "known"]
+        assert {i: row.knows_text for i, row in ledger.rows(*PLACE, names, NOON).items()} == {
+            name: name == "known" for name in names
+        }
+        ledger.keep_texts(*A, SPACE, {name: ("t2", name == "d2") for name in names})
+        found = {name: (state(ledger, name)["text_hash"], state(ledger, name)["truncated"]) for name in names}
+        nothing = dict.fromkeys(["space", "moved", "failed"], (None, None))
+        assert found == nothing | {"d1": ("t2", 0), "d2": ("t2", 1), "known": ("t1", 0)}
+        assert len(ledger.recognise(*A, SPACE, {"d1": "r1", "d2": "r1"}, LATER).numbers) == 2
 
     def test_touch_is_bounded_by_tenant(self, ledger: SqlLedger) -> None:
         """Touching moves last_seen_at of this tenant's rows alone, and nothing else."""

@@ -48,8 +48,10 @@ def confirmed(
     vector: bool = True,
     point: str | None = None,
     record: str | None = None,
+    text: str | None = "t1",
 ) -> Confirmed:
-    return Confirmed(document_id, f"db-{document_id}", point or point_id(document_id), content, payload, vector, record)
+    point = point or point_id(document_id)
+    return Confirmed(document_id, f"db-{document_id}", point, content, payload, vector, record, text_hash=text)
 
 
 def failed(

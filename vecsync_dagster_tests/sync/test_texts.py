@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from vecsync_dagster.ledger.tables import embedding_cache
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from vecsync_dagster.ledger.tables import embedding_cache, index_state
 from vecsync_dagster_tests.sync.test_exactness import one, seed
-from vecsync_dagster_tests.world import World
+from vecsync_dagster_tests.world import ENTITY, World
 
 
 def cached(world: World) -> int:
@@ -28,6 +33,53 @@ def test_a_removed_tenants_vectors_go_with_it(world: World) -> None:
     assert one(world.sync(mode="full", allow_removals=True), "brick").figures.removed == 2
     assert cached(world) == before - 1
     world.assert_exact()
+
+
+def texts(world: World) -> dict[str, tuple[Any, ...]]:
+    """By document id the text of its vector, whether it was cut, and how often the vector was written."""
+    found = sa.select(*(index_state.c[name] for name in ("document_id", "text_hash", "truncated", "vector_version")))
+    with world.workspace() as workspace, workspace.ledger.database.read() as connection:
+        return {row[0]: row[1:] for row in connection.execute(found.where(index_state.c.entity == ENTITY))}
+
+
+def test_a_full_run_learns_what_an_older_ledger_does_not_know(world: World) -> None:
+    """Rows without their texts get them, also beside a new payload: nothing is embedded for it, and vectors that nobody
+    needs go again."""
+    seed(world, {"acme": 3, "brick": 2})
+    world.insert([{"id": 901, "tenant_id": "acme", "name": "word " * 9000}])
+    world.sync()
+    before = texts(world)
+    with world.workspace() as workspace, workspace.ledger.database.write() as connection:
+        connection.execute(sa.update(index_state).values(text_hash=None, truncated=None))
+    world.update(1, code="new")
+    results = world.sync(mode="full")
+    assert {(result.figures.embedded, result.figures.upserted) for result in results} == {(0, 0)}
+    assert one(results, "acme").figures.payload_only == 1
+    assert texts(world) == before
+    world.assert_exact()
+    kept = cached(world)
+    world.delete(1001, 1002)
+    assert one(world.sync("brick", mode="full", allow_removals=True), "brick").figures.removed == 2
+    assert cached(world) == kept - 2
+    world.update(2, name="another text")
+    world.sync()
+    with world.workspace() as workspace:
+        assert workspace.ledger.forget_unused_vectors(datetime.max.replace(tzinfo=UTC)) == 1
+
+
+def test_a_full_run_learns_the_texts_of_a_rebuilt_ledger(embedded_world: World) -> None:
+    """Whose rows have neither these nor records that they would be recognised by."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    world.sync()
+    before = texts(world)
+    with world.workspace() as workspace:
+        workspace.rebuild(ENTITY, ENTITY, force=True)
+    assert {known[0] for known in texts(world).values()} == {None}
+    assert one(world.sync(mode="full"), "acme").figures.writes == 0
+    assert {identity: known[:2] for identity, known in texts(world).items()} == {
+        identity: known[:2] for identity, known in before.items()
+    }
 
 
 def test_texts_that_are_cut_are_told(world: World) -> None:
