@@ -34,8 +34,9 @@ from vecsync_dagster.errors import (
 )
 from vecsync_dagster.stores.qdrant_common import SERVICE
 
-__all__ = ["LONGEST_WAIT_S", "backoff", "translated"]
+__all__ = ["LONGEST_WAIT_S", "backoff", "too_large_alone", "translated"]
 
+_TOO_LARGE = b"larger than allowed"
 LONGEST_WAIT_S = 60.0
 """A Retry-After beyond this is not waited for inside a call: the error carries it to whoever plans the next try."""
 
@@ -55,7 +56,7 @@ def translated(action: str) -> Iterator[None]:
     try:
         yield
     except UnexpectedResponse as error:
-        raise _of_status(action, error.status_code or 0, error.headers) from None
+        raise _of_status(action, error.status_code or 0, error.headers, error.content) from None
     except ResourceExhaustedResponse as error:
         raise _rate_limited(action, float(error.retry_after_s)) from None
     except QdrantException as error:  # raised where a 429 names a date instead of seconds
@@ -68,7 +69,7 @@ def translated(action: str) -> Iterator[None]:
         ) from None
 
 
-def _of_status(action: str, status: int, headers: Mapping[str, str]) -> VecsyncError:
+def _of_status(action: str, status: int, headers: Mapping[str, str], answer: bytes) -> VecsyncError:
     wait = _retry_after(headers.get("retry-after"))
     message = f"{action}: Qdrant answered {status} {responses.get(status, '')}".rstrip()
     if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -79,10 +80,26 @@ def _of_status(action: str, status: int, headers: Mapping[str, str]) -> VecsyncE
         return StoreUnavailable(message, service=SERVICE, status=status, retry_after_s=wait)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         message += "; check the store's api_key"
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    # A proxy says 413, the server itself 400, and only its text says why.
+    too_large = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
+        status == HTTPStatus.BAD_REQUEST and _TOO_LARGE in answer
+    )
+    if too_large:
         message += "; lower the store's max_request_mb, or raise the limit of the server or the proxy before it"
     every_document = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
-    return StoreRejected(message, service=SERVICE, status=status, every_document=every_document)
+    return StoreRejected(message, service=SERVICE, status=status, every_document=every_document, too_large=too_large)
+
+
+def too_large_alone(action: str, error: StoreRejected, size: int) -> StoreRejected:
+    """The refusal of a request that has one document, of `size` bytes: there is no smaller one to send."""
+    return StoreRejected(
+        f"{action}: this document alone takes {size / 1e6:,.2f} MB, more than the server or the proxy before it takes "
+        f"({error.fields['status']}): raise that limit (Qdrant's service.max_request_size_mb), or name fewer fields in "
+        "the payload; max_request_mb only divides requests of several documents",
+        service=SERVICE,
+        status=error.fields["status"],
+        too_large=True,
+    )
 
 
 def _rate_limited(action: str, wait: float | None) -> StoreRateLimited:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
@@ -29,6 +29,7 @@ from vecsync_dagster.stores.qdrant_common import (
     visible_to,
 )
 from vecsync_dagster.stores.qdrant_connection import Connection
+from vecsync_dagster.stores.qdrant_errors import too_large_alone
 from vecsync_dagster.stores.request_size import DEFAULT_MAX_BYTES, AnswerSize, id_portions, point_bytes, portions
 
 __all__ = ["QdrantServerStore"]
@@ -127,7 +128,9 @@ class QdrantServerStore:
 
     def _upsert(self, collection: str, structs: list[models.PointStruct]) -> None:
         name = self._prefix + collection
-        self._write(collection, f"upsert {len(structs)} points", lambda c: [c.upsert(name, structs, wait=True)])
+        sizes = (point_bytes(one.payload or {}, self._shape(collection).dimensions) for one in structs)
+        action = f"upsert {len(structs)} points"
+        self._write(collection, action, lambda c: [c.upsert(name, structs, wait=True)], sizes)
 
     def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
         ids = [point.point_id for point in points]
@@ -161,7 +164,8 @@ class QdrantServerStore:
             for point in points
         ]
         action = f"set {len(operations)} payloads"
-        self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True))
+        sizes = (point_bytes(point.payload) for point in points)
+        self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True), sizes)
 
     def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
         for some in id_portions(point_ids, self._max_bytes):
@@ -275,9 +279,21 @@ class QdrantServerStore:
         return self._connection.call(f"collection {collection}: {action}", use)
 
     def _write(
-        self, collection: str, action: str, use: Callable[[QdrantClient], Sequence[models.UpdateResult]]
+        self,
+        collection: str,
+        action: str,
+        use: Callable[[QdrantClient], Sequence[models.UpdateResult]],
+        sizes: Iterable[int] = (),
     ) -> None:
-        self._connection.write(f"collection {collection}: {action}", use)
+        """`sizes`: those of the documents in the request, worked out where it is refused as too large."""
+        action = f"collection {collection}: {action}"
+        try:
+            self._connection.write(action, use)
+        except StoreRejected as error:
+            known = list(sizes) if error.fields.get("too_large") else []
+            if len(known) != 1:
+                raise
+            raise too_large_alone(action, error, known[0]) from None
 
     def _shape(self, collection: str) -> Shape:
         """Size and distance, asked once for each collection. Raises StoreRejected for an unknown one."""

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,29 @@ def other_process(todo: str, folder: Path, *more: str) -> Iterator[subprocess.Po
             yield process
         finally:
             process.kill()
+
+
+def test_what_is_written_at_once_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors and payloads go to the engine in records of at most `max_request_bytes`; a larger point goes alone."""
+    sizes: list[int] = []
+    update = QdrantEmbeddedStore._update
+
+    def noted(store: QdrantEmbeddedStore, target: Any, operation: edge.UpdateOperation, points: int) -> None:
+        sizes.append(points)
+        update(store, target, operation, points)
+
+    monkeypatch.setattr(QdrantEmbeddedStore, "_update", noted)
+    points = [point(n, "A", text="x" * (1_000 if n else 9_000)) for n in range(25)]
+    with closing(QdrantEmbeddedStore(folder, max_request_bytes=5_000)) as store:
+        store.ensure_collection(NAME, SPACE)
+        store.upsert(NAME, points)
+        assert (sizes[0], sum(sizes), max(sizes)) == (1, 25, 3)
+        sizes.clear()
+        assert store.set_payload(NAME, points) == []
+        assert sizes == [1] * 25
+        sizes.clear()
+        store.delete(NAME, "A", [uid(n) for n in range(25)] * 10)
+        assert (sum(sizes), max(sizes), store.count(NAME)) == (250, 125, 0)
 
 
 class TestLock:

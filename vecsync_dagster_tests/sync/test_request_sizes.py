@@ -66,7 +66,8 @@ def test_a_smaller_bound_makes_smaller_requests(tmp_path: Path, server: QdrantRe
 def test_one_document_that_is_too_large_fails_alone(
     tmp_path: Path, server: QdrantRest, change: str, too_large: int
 ) -> None:
-    """The document that the server does not take by itself is failed with its id; those around it are written."""
+    """The document that the server does not take by itself is failed with its id, its size and what to change; those
+    around it are written."""
     world = world_of(tmp_path, server, max_request_mb=16)
     large(world, server, too_large)
     if change == "payloads":
@@ -79,6 +80,8 @@ def test_one_document_that_is_too_large_fails_alone(
         failed = workspace.ledger.records(ENTITY, [ENTITY], status="failed")
     assert [record.db_id for record in failed] == ["13"]
     assert failed[0].collections[ENTITY].error_code == "QDRANT_REJECTED"
+    error = failed[0].collections[ENTITY].last_error or ""
+    assert [told in error for told in ("alone takes 0.12 MB", f"({too_large})", "max_request_size_mb")] == [True] * 3
     stored = world.stored()
     assert sum(payload["price"] == 5 for payload in stored.values()) == 29
     world.update(13, code="short")
