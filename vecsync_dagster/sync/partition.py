@@ -635,11 +635,11 @@ class PartitionSync:
 
     # -- ending ------------------------------------------------------------------------------------
 
-    def mend(self, source: Source) -> None:
+    def mend(self, source: Source, *, allow_removals: bool) -> None:
         """After a complete export that was not suspicious: put right what runs that did not finish left between
         store and ledger."""
         if self._writing.doubted and self.depth == "apply" and not self.holds_back:
-            mended, all_of_it = mend_unfinished(self.target, source)
+            mended, all_of_it = mend_unfinished(self.target, source, allow_removals=allow_removals)
             mended.payload_only = 0  # those are documents of the source, which are counted already
             self.figures.add(mended)
             if all_of_it:

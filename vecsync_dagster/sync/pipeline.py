@@ -270,19 +270,20 @@ def _open(
         note=partial(job.note, name),
     )
     if job.options.depth == "apply" and unreachable is None and part.is_first:
-        _tell_of_lost_ledger(job, target)
+        try:
+            _tell_of_lost_ledger(job, target)
+        except VecsyncError as error:
+            return job.result(name, Figures(), error=error)
     return part
 
 
 def _tell_of_lost_ledger(job: Job, target: Target) -> None:
     """A ledger that knows nothing beside a store that is full would have all of it embedded once more. Or the points
-    are somebody else's: until a comparison finds no such point, no run removes any."""
-    try:
-        with contained(f"{target}: counting"):
-            stored = target.store.count(target.collection, target.tenant)
-    except VecsyncError:
-        return  # the run will meet the same error, and say it
-    if stored:
+    are somebody else's: until a comparison finds no such point, no run removes any. Where a run of ours, or a rebuild,
+    did not finish, they are ours."""
+    with contained(f"{target}: counting"):
+        stored = target.store.count(target.collection, target.tenant)
+    if stored and not job.ledger.unfinished(target.entity, target.collection, target.tenant):
         _log.warning(
             "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
             "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
@@ -403,7 +404,7 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         if absence is not None and part.figures.removals_waiting:
             _note_waiting(job, part, absence)
         if stream.fresh:
-            part.mend(job.source)
+            part.mend(job.source, allow_removals=job.options.allow_removals)
         all_seen = not part.holds_back
     if ended and job.options.finds_absent and not job.interrupted and part.error is None and not _emptied(job):
         part.remove_absent()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.documents import Document, DocumentBuilder
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.base import LedgerRow
@@ -30,19 +30,33 @@ from vecsync_dagster.sync.compare import (
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["mend_unfinished", "repair", "repair_unpaid"]
+__all__ = ["mend_unfinished", "repair", "repair_unpaid", "too_many_orphans"]
 
 
-def mend_unfinished(target: Target, source: Source) -> tuple[Figures, bool]:
+def mend_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, bool]:
     """Mend what a run that did not finish left in this partition, whose right to sync the caller holds.
 
     It may have told the store what the ledger never heard of; where the source has changed back since, nothing
-    else would look there. Foreign points stay: they are no run's. Returns False where something was left because
-    it is another tenant's too, which is being synced.
+    else would look there. Foreign points stay: they are no run's; so do orphans that are too many (the ledger may have
+    been lost). Returns False where something was left because of that, or because it is another tenant's too, which
+    is being synced.
     """
-    found = (d for d in compare_partition(target) if d.kind != FOREIGN)
-    ours = (d for d in found if d.kind != "orphan" or _is_own(target, d))
-    return _mend_beside(target, source, ours)
+    orphans = sum(1 for d in compare_partition(target, wary=True) if _is_own_orphan(target, d))
+    kept = too_many_orphans(target, orphans, allow=allow_removals)
+    found = (d for d in compare_partition(target, wary=True) if d.kind != FOREIGN)
+    ours = (d for d in found if d.kind != "orphan" or (not kept and _is_own_orphan(target, d)))
+    figures, all_of_it = _mend_beside(target, source, ours)
+    return figures, all_of_it and not kept
+
+
+def too_many_orphans(target: Target, orphans: int, *, allow: bool) -> str:
+    """Why so many points of the partition are not removed by a run, which the removal guard decides; empty if they are
+    not too many, or `allow`ed."""
+    t = target
+    guard = t.settings.removal_guard
+    if allow or orphans <= guard.min_documents or orphans <= guard.share * t.store.count(t.collection, t.tenant):
+        return ""
+    return f"the orphans are more than {guard.share:.0%} of the partition: none was removed"
 
 
 def repair_unpaid(target: Target, source: Source, differences: Iterable[Difference]) -> Figures:
@@ -184,14 +198,16 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     now = datetime.now(UTC)
     ids = [d.db_id for d in wanted.values() if d.db_id is not None]
     found: set[str] = set()
+    rejected: set[str] = set()
     # They are a few hundred at most: read out before anything is embedded, which may have to wait.
     for page in list(source.read(Read(t.tenant, ids=ids), t.settings.page)):
         batch = builder.build(page.records)[t.collection]
-        found.update(r.document_id for r in batch.rejections if r.document_id is not None)
-        rows = t.ledger.rows(t.entity, t.collection, [d.document_id for d in batch.documents], now)
+        rejected.update(r.document_id for r in batch.rejections if r.document_id is not None)
+        documents = _firsts(batch.documents, found)
+        rows = t.ledger.rows(t.entity, t.collection, [d.document_id for d in documents], now)
         changes = [
             Change(_mending(wanted[d.document_id], rows.get(d.document_id), d.content_hash), d, rows.get(d.document_id))
-            for d in batch.documents
+            for d in documents
             if d.document_id in wanted
         ]
         found.update(c.document.document_id for c in changes)
@@ -204,6 +220,7 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     if unpaid:
         return figures
     # Only what was asked for by its key and did not come back is gone.
+    found |= rejected
     lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
     gone = [(i, d.point_id) for i, d in lost.items()]
     misplaced = [d.point_id for d in lost.values() if d.kind == "wrong_tenant"]
@@ -211,6 +228,15 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     remove(t, t.tenant, gone)
     figures.removed += len(gone)
     return figures
+
+
+def _firsts(documents: Sequence[Document], met: Container[str]) -> list[Document]:
+    """The first of those that have one id, as a full read takes it, unless it was met before."""
+    first: dict[str, Document] = {}
+    for document in documents:
+        if document.document_id not in met:
+            first.setdefault(document.document_id, document)
+    return list(first.values())
 
 
 def _without_cost(target: Target, changes: Sequence[Change]) -> tuple[list[Change], int]:
@@ -233,8 +259,7 @@ def _mending(difference: Difference, row: LedgerRow | None, content_hash: str) -
     return Kind.PAYLOAD_ONLY if difference.payload_only and same_text else Kind.CHANGED
 
 
-def _is_own(target: Target, difference: Difference) -> bool:
-    """Whether a run of ours wrote the point: its id is that of the document it names."""
-    return difference.document_id is not None and (
-        point_id(target.entity, difference.document_id) == difference.point_id
-    )
+def _is_own_orphan(target: Target, difference: Difference) -> bool:
+    """Whether it is a point that a run of ours wrote: its id is that of the document it names."""
+    d = difference
+    return d.kind == "orphan" and d.document_id is not None and point_id(target.entity, d.document_id) == d.point_id

@@ -14,7 +14,7 @@ from itertools import takewhile
 from vecsync_dagster.sources.base import Source
 from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition, in_chunks
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.reconcile import repair_unpaid
+from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import MEND, THEIRS, CheckOutcome, differences_told
 
@@ -68,7 +68,6 @@ def _why_orphans_stay(
     target: Target, found: Sequence[CheckOutcome], *, complete: bool, believed: bool, allow: bool
 ) -> str:
     """Empty where they are to go."""
-    t = target
     orphans = sum(_count(check, "orphan") for check in found if check.name == "identity")
     if not orphans:
         return ""
@@ -76,10 +75,7 @@ def _why_orphans_stay(
         return "orphans are removed by a full run"
     if not believed:
         return "orphans stay for as long as documents that the source lacks are kept"
-    guard = t.settings.removal_guard
-    if orphans > guard.min_documents and orphans > guard.share * t.store.count(t.collection, t.tenant) and not allow:
-        return f"the orphans are more than {guard.share:.0%} of the partition: none was removed"
-    return ""
+    return too_many_orphans(target, orphans, allow=allow)
 
 
 def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int) -> CheckOutcome:

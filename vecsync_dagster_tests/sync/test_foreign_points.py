@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from vecsync_dagster.errors import StoreUnavailable
 from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
@@ -55,6 +57,29 @@ def test_another_project_s_points_stay(embedded_world: World, entity: str) -> No
         workspace.repair(entity, ENTITY, workspace.differences(entity, ENTITY))
     assert one(world.sync(entity=entity, mode="full"), "acme").ok
     assert owners(world) == [(entity, "11"), (entity, "12")]
+
+
+def test_another_project_s_points_stay_after_a_run_that_failed(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first run left the partition half done, and the next one puts that right."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    world.sync()
+    theirs = owners(world)
+    world.delete(1, 2, 3)
+    world.insert({"id": n, "tenant_id": "acme"} for n in (11, 12))
+    named(world, ENTITY, state=Path("elsewhere"))
+
+    def down(*_: object) -> None:
+        raise StoreUnavailable("the disk is away", service="QDRANT")
+
+    with monkeypatch.context() as away:
+        away.setattr(QdrantEmbeddedStore, "upsert", down)
+        assert one(world.sync(mode="full"), "acme").outcome == "failed"
+    for _ in range(2):
+        world.sync(mode="full", allow_removals=True)
+        assert owners(world) == sorted([*theirs, (ENTITY, "11"), (ENTITY, "12")])
 
 
 def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: World) -> None:

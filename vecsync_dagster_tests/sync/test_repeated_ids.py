@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.small import NAME, Small, sqlite_source
 
 Do = Callable[[str, dict[str, Any]], None]
@@ -77,3 +78,14 @@ def test_the_first_one_is_synced_by_every_run(two: tuple[Small, Do]) -> None:
     do("first again", {"gone": APRIL, "at": APRIL})
     assert small.sync(mode="incremental").outcome == "success"
     assert names(small) == ["lamp", "second"]
+
+
+def test_the_first_one_is_what_a_repair_writes(two: tuple[Small, Do]) -> None:
+    """Points that were lost come back as the records that were synced."""
+    small, _ = two
+    small.sync()
+    with Workspace(small.config) as workspace:
+        store = workspace.store_of(NAME, NAME)
+        store.delete_foreign(NAME, [point.point_id for page in store.scan(NAME) for point in page])
+        workspace.repair(NAME, NAME, workspace.differences(NAME, NAME))
+    assert names(small) == ["first", "lamp"]

@@ -164,18 +164,38 @@ def test_a_rebuild_that_is_cut_short_is_not_forgotten(world: World) -> None:
     seed(world, {"acme": 4})
     world.sync()
 
-    def die(*_: Any, **__: Any) -> None:
-        raise Killed
-
     with world.workspace() as workspace:
         store: Any = workspace.store("main")
-        store.scan = die
+        store.scan = _die
         with pytest.raises(Killed):
             workspace.rebuild(ENTITY, ENTITY, force=True)
         del store.scan
     world.delete(3)
     world.sync(mode="full")
     world.assert_exact()
+
+
+def test_a_rebuild_that_is_cut_short_forgets_nothing_past_the_guard(world: World) -> None:
+    """Then the ledger knows nothing, and the source lists a tenth: what would go is too much, as it is at any time,
+    and is looked at again."""
+    seed(world, {"acme": 80})
+    world.sync()
+    with world.workspace() as workspace:
+        store: Any = workspace.store("main")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "scan", _die)
+            with pytest.raises(Killed):
+                workspace.rebuild(ENTITY, ENTITY, force=True)
+    world.delete(*range(9, 81))
+    for _ in range(2):
+        assert not one(world.sync(mode="full"), "acme").ok
+        assert len(world.stored()) == 80
+    world.sync(mode="full", allow_removals=True)
+    world.assert_exact()
+
+
+def _die(*_: Any, **__: Any) -> None:
+    raise Killed
 
 
 def test_a_suspicious_export_mends_nothing(world: World) -> None:
