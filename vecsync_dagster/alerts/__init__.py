@@ -1,7 +1,7 @@
 """Alerts: problems of a sync, told to Slack, by e-mail or to a webhook; once, and once more when it is well again."""
 
 from vecsync_dagster.alerts.notifier import Alerts, Delivery, announce, build_channels, nothing_well, send_test
-from vecsync_dagster.alerts.outcomes import Observed, Unsynced, observe_checks, observe_results
+from vecsync_dagster.alerts.outcomes import Observed, Unsynced, observe_checks, observe_results, observing
 from vecsync_dagster.alerts.problems import (
     PRICE_TAG,
     check_failed,
@@ -30,6 +30,7 @@ __all__ = [
     "nothing_well",
     "observe_checks",
     "observe_results",
+    "observing",
     "send_test",
     "sync_failed",
     "tenants_lost",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, kind_of_check, sync_failed
 from vecsync_dagster.config.alerts import Severity
@@ -14,7 +15,7 @@ from vecsync_dagster.ledger.alerts import Alert, AlertBook, KnownAlert
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult
 
-__all__ = ["Observed", "Unsynced", "observe_checks", "observe_results"]
+__all__ = ["Observed", "Unsynced", "observe_checks", "observe_results", "observing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,19 @@ class Observed:
         return over
 
 
+def observing(config: Config) -> Observed:
+    """Nothing yet; but for what left the configuration every problem is over: nothing syncs or checks it any more."""
+    return Observed(over=[partial(_has_left, config)])
+
+
+def _has_left(config: Config, known: KnownAlert) -> bool:
+    alert = known.alert
+    if alert.partition is not None:
+        collection, _, _ = alert.partition.partition("|")
+        return not any(collection in entity.collections for entity in config.entities.values())
+    return alert.check is not None and alert.entity not in config.entities
+
+
 def observe_results(
     config: Config,
     book: AlertBook,
@@ -57,7 +71,7 @@ def observe_results(
     *,
     run_id: str = "",
 ) -> Observed:
-    observed = Observed()
+    observed = observing(config)
     observed.raised += [one.alert(run_id) for one in unsynced]
     for result in results:
         _result(observed, result, run_id)

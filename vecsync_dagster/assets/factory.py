@@ -237,7 +237,7 @@ class _Run:
 
     def headlines(self) -> Iterator[Event]:
         for entity in self._keys:
-            yield from headlines(self._context.instance, self._workspace.ledger, entity)
+            yield from headlines(self._context.instance, self._workspace, entity)
 
     def _synced(self, chosen: Sequence[Selection]) -> Iterator[Event]:
         settled: dict[str, frozenset[str]] = {}

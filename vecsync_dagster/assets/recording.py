@@ -20,6 +20,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
+from vecsync_dagster.sync.health import configured
 
 __all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record", "record_checks"]
 
@@ -89,8 +90,7 @@ def record(workspace: Workspace, results: Sequence[PartitionResult]) -> Recorded
 
 def record_checks(workspace: Workspace, since: datetime) -> None:
     """Record the checks that were made since then without Dagster and without a sync: by a repair."""
-    results = [one for one in workspace.ledger.check_results() if one.entity in workspace.config.entities]
-    made = [one for one in results if one.at >= since]
+    made = [one for one in configured(workspace.ledger.check_results(), workspace.config) if one.at >= since]
     if not made:
         return
     with open_instance(workspace.config) as instance:
@@ -122,7 +122,7 @@ def _told(
 ) -> Iterator[Event]:
     yield from failing_last(iter(events))
     for entity in dict.fromkeys(entities):
-        yield from headlines(instance, workspace.ledger, entity)
+        yield from headlines(instance, workspace, entity)
 
 
 def _job(events: Iterator[Event], failure: dg.Failure | None) -> dg.JobDefinition:

@@ -32,7 +32,7 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
                 rows = due_rows(workspace, entity)
                 add_tenants(context.instance, entity, [row.tenant for row in rows])
                 yield from failing_last(_retried(workspace, entity, rows, results))
-                yield from headlines(context.instance, workspace.ledger, entity)
+                yield from headlines(context.instance, workspace, entity)
         _finish(context, results)
 
     @dg.job(name=RETRY_JOB, description="Try documents again that failed before and are due")

@@ -20,12 +20,14 @@ from vecsync_dagster.alerts import (
     cost_passed,
     failed_for_good,
     observe_checks,
+    observing,
     sync_failed,
 )
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
+from vecsync_dagster.sync.health import configured
 
 __all__ = ["ALL_JOB", "entities_of", "is_ours", "observe_run"]
 
@@ -48,9 +50,9 @@ def entities_of(config: Config, run: dg.DagsterRun) -> list[str]:
 
 def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Observed:
     """Everything the run says, as problems and as what is over."""
-    observed = Observed()
+    observed = observing(config)
     entities = entities_of(config, run)
-    known = [one for one in ledger.check_results() if one.entity in (entities or config.entities)]
+    known = [one for one in configured(ledger.check_results(), config) if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
     tried = entities if run.is_success else _failures(observed, config, instance, run, entities)
     if tried is not None:

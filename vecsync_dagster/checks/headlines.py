@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dagster as dg
 
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
-from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.sync import CheckOutcome
+from vecsync_dagster.sync import CheckOutcome, Workspace
+from vecsync_dagster.sync.health import configured
 
 __all__ = ["failing_last", "grid_evaluation", "headline", "headlines"]
 
@@ -21,14 +21,15 @@ _ROUNDS = 3
 _RANK = {"passed": 0, "warning": 1, "error": 2}
 
 
-def headlines(instance: dg.DagsterInstance, ledger: SqlLedger, entity: str) -> Iterator[dg.AssetCheckEvaluation]:
+def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> Iterator[dg.AssetCheckEvaluation]:
     """What Dagster has to be told so that it shows what the ledger knows; nothing where it does already.
 
     To be yielded by an op: asked for the next one, this looks again at what has been stored. Two runs that end at
     the same time may each have read the ledger before the other wrote to it; the one that stores last looks once more.
     """
     for _ in range(_ROUNDS):
-        news = list(_news(instance, ledger.check_results(entity), entity))
+        results = configured(workspace.ledger.check_results(entity), workspace.config)
+        news = list(_news(instance, results, entity))
         if not news:
             return
         yield from news

@@ -10,13 +10,17 @@ import dagster as dg
 
 from vecsync_dagster.automation.partitions import partitions_of
 from vecsync_dagster.checks.evaluations import check_metadata, check_specs, evaluation, grid_key, health_key, severity
-from vecsync_dagster.checks.headlines import failing_last, headline, headlines
+from vecsync_dagster.checks.headlines import failing_last, grid_evaluation, headline, headlines
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.sync import Workspace, checks_of
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
+from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of
+from vecsync_dagster.sync.health import configured
 
 __all__ = ["build_check_assets", "build_partition_checks"]
 
 _RUN_TAG = "dagster/partition"
+_NAMED = 20
 
 
 def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
@@ -54,9 +58,10 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
     )
     def partition_checks(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
         asked = context.run.tags.get(_RUN_TAG)
+        problems: dict[str, VecsyncError] = {}
         with Workspace(settings) as workspace:
-            yield from failing_last(_verified(workspace, name, asked))
-            results = workspace.ledger.check_results(name)
+            yield from failing_last(_verified(workspace, name, asked, problems))
+            results = configured(workspace.ledger.check_results(name), settings)
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):
                     outcome = headline(key.name, [one for one in results if one.collection and one.check == key.name])
@@ -68,15 +73,37 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
                         severity=severity(outcome),
                         description=outcome.message,
                     )
-            yield from headlines(context.instance, workspace.ledger, name)
+            yield from headlines(context.instance, workspace, name)
+        if problems:
+            told = "; ".join(f"{place}: {error.code}: {error}" for place, error in list(problems.items())[:_NAMED])
+            raise dg.Failure(f"{len(problems)} partitions could not be checked: {told}", allow_retries=False)
 
     return partition_checks
 
 
-def _verified(workspace: Workspace, name: str, asked: str | None) -> Iterator[dg.AssetCheckEvaluation]:
-    """`asked`: one partition alone, if it is not all of them."""
+def _verified(
+    workspace: Workspace, name: str, asked: str | None, problems: dict[str, VecsyncError]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """`asked`: one partition alone, if it is not all of them. One that cannot be checked has its error in `problems`,
+    and the others go on."""
     for selection in workspace.select([name]):
         for collection in selection.collections:
-            if asked in (None, f"{collection}|{selection.tenant}"):
-                [(_, checks)] = workspace.verify(replace(selection, collections=(collection,)))
+            place = f"{collection}|{selection.tenant}"
+            if asked not in (None, place):
+                continue
+            try:
+                with contained(f"{place}: checking"):
+                    [(_, checks)] = workspace.verify(replace(selection, collections=(collection,)))
+            except LedgerUnavailable:
+                raise  # without its ledger no other partition can be checked either
+            except PartitionBusy:
+                # The run that is syncing it makes these checks: until then the last results hold.
+                last = workspace.ledger.check_results(name, selection.tenant)
+                yield from (grid_evaluation(one) for one in last if one.collection == collection)
+            except VecsyncError as error:
+                problems[place] = error
+                message = f"could not be checked: {error.code}: {error}"
+                failed = (CheckOutcome(check, False, message) for check in checks_of(workspace.entity(name)))
+                yield from (evaluation(name, collection, selection.tenant, one) for one in failed)
+            else:
                 yield from (evaluation(name, collection, selection.tenant, one) for one in checks)

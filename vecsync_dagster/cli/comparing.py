@@ -75,8 +75,7 @@ def check_repaired(
             known.update(workspace.tenants(one.entity))
         for tenant in sorted({tenant for tenant, _ in one.counts} & known):
             with _problem_of(f"{one.collection} of {tenant}", problems):
-                for _ in workspace.verify(Selection(one.entity, tenant, (one.collection,))):
-                    pass
+                workspace.verify(Selection(one.entity, tenant, (one.collection,)))
     for entity in dict.fromkeys(one.entity for one in repaired):
         with _problem_of(entity, problems):
             for _ in check_everything(workspace, entity):

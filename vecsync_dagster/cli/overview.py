@@ -13,6 +13,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import Leftover, leftovers
+from vecsync_dagster.sync.health import configured, is_configured
 
 __all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
 
@@ -57,6 +58,8 @@ class PartitionState:
     waiting_retries: int
     next_retry: datetime | None
     failed_checks: tuple[CheckResult, ...] = ()
+    left_over: bool = False
+    """Whether its collection left the configuration: then nothing syncs it any more."""
 
     @property
     def checks(self) -> str:
@@ -120,12 +123,12 @@ class Overview:
 
     @property
     def healthy(self) -> bool:
-        """No partition's last run failed, and no check found an error."""
+        """No partition's last run failed, and no check found an error; but for what left the configuration."""
         checks = [*self.failed_checks, *(one for partition in self.partitions for one in partition.failed_checks)]
         return (
             not self.unreachable
             and all(one.warning for one in checks)
-            and all(one.outcome in (None, "success") for one in self.partitions)
+            and all(one.outcome in (None, "success") for one in self.partitions if not one.left_over)
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,8 +147,8 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     if tenant is not None:
         last |= ledger.last_runs(entity, "")
     failed: dict[Key, list[CheckResult]] = {}
-    for check in ledger.check_results(entity, tenant):
-        if not check.passed and check.entity in workspace.config.entities:
+    for check in configured(ledger.check_results(entity, tenant), workspace.config):
+        if not check.passed:
             failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
     partitions = [
         _partition(workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()))
@@ -156,7 +159,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     unreachable = {
         key.entity: runs.last.error or ""
         for key, runs in last.items()
-        if not key.collection and not runs.last.ok and key.entity in workspace.config.entities
+        if not key.collection and not runs.last.ok and is_configured(workspace.config, key.entity, "")
     }
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
@@ -203,6 +206,7 @@ def _partition(
         waiting_retries=waiting,
         next_retry=next_retry,
         failed_checks=tuple(failed),
+        left_over=not is_configured(workspace.config, key[0], key[1]),
     )
 
 

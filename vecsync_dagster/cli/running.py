@@ -26,6 +26,7 @@ from vecsync_dagster.errors import (
 )
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
@@ -317,12 +318,12 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
 
     _recorded(lambda: record_checks(workspace, since))
     if workspace.config.alerts.channels and workspace.config.alerts.enabled:
-        from vecsync_dagster.alerts import Alerts, Observed, observe_checks
+        from vecsync_dagster.alerts import Alerts, observe_checks, observing
 
         try:
             with contained("alerts"):
-                observed = Observed()
-                observe_checks(observed, workspace.ledger.check_results(), since)
+                observed = observing(workspace.config)
+                observe_checks(observed, configured(workspace.ledger.check_results(), workspace.config), since)
                 delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
         except VecsyncError as error:
             output.warn(f"alerts were not sent: {error.code}: {error}")

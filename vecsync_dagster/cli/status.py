@@ -166,7 +166,7 @@ def _show(seen: Overview) -> None:
     for one in seen.missing:
         output.stderr().print(f"{one.entity}: {one.text}", style="yellow", soft_wrap=True)
     for partition in seen.partitions:
-        if partition.error is not None:
+        if partition.error is not None and not partition.left_over:
             where = f"{partition.collection} of {partition.tenant}"
             output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
     _show_failed_checks(seen, output.stderr())

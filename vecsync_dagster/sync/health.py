@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.ledger.base import LISTING, LastRuns, Ledger, Partition, Run
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.options import is_tenant
 
-__all__ = ["LISTED", "failing_tenants", "health", "is_failing", "is_gone"]
+__all__ = ["LISTED", "configured", "failing_tenants", "health", "is_configured", "is_failing", "is_gone"]
 
 LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
@@ -39,6 +40,18 @@ def health(config: Config, runs: Mapping[Partition, LastRuns], now: datetime) ->
     }
 
 
+def is_configured(config: Config, entity: str, collection: str) -> bool:
+    """Whether the configuration has it; an empty `collection` is all of the entity. What it does not have any more is
+    a leftover, which `check` and `status` name and `drop` removes: it says nothing of the health of what there is."""
+    there = config.entities.get(entity)
+    return there is not None and (not collection or collection in there.collections)
+
+
+def configured(results: Iterable[CheckResult], config: Config) -> list[CheckResult]:
+    """Those of these results that are about what is configured."""
+    return [one for one in results if is_configured(config, one.entity, one.collection)]
+
+
 def is_failing(last: LastRuns) -> bool:
     """The last run did not end well, or the last full one: what only a full run does is then still to be done."""
     return not last.last.ok or (last.full is not None and not last.full.ok)
@@ -60,12 +73,11 @@ def is_gone(entity: EntityConfig, key: Partition, last: LastRuns) -> bool:
 
 def _counts(config: Config, key: Partition, last: LastRuns, now: datetime) -> bool:
     """Whether the partition is one of today's: configured, and not gone from the source."""
-    entity = config.entities.get(key.entity)
-    if entity is None:
+    if not is_configured(config, key.entity, key.collection):
         return False
     if last.last.mode == LISTING:
         return not last.last.ok
-    if key.collection not in entity.collections or is_gone(entity, key, last):
+    if is_gone(config.entities[key.entity], key, last):
         return False
     # A key that cannot be a partition fails in every run as long as it is there, and is never synced away.
     return is_tenant(key.tenant) or last.last.ended_at > now - config.checks.freshness.max_age

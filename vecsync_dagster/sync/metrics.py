@@ -25,6 +25,7 @@ from vecsync_dagster.sync.options import PartitionResult
 __all__ = ["METRICS", "refresh_metrics", "run_metrics", "total_figures", "write_metrics"]
 
 METRICS: Final = "sync_metrics.json"
+_OF_A_RUN: Final = ("started_at", "ended_at", "outcome")
 
 
 def total_figures(results: Sequence[PartitionResult], seconds: float) -> Figures:
@@ -76,7 +77,9 @@ def refresh_metrics(config: Config, ledger: Ledger) -> None:
     """Bring `health` up to date where the ledger learned something outside a sync. Raises OutputUnwritable."""
     folder, now = config.state_folder, datetime.now(UTC)
     with _locked(folder):
-        last = _last(folder) or run_metrics([], started_at=now, ended_at=now)
+        # Where nothing ran yet there is no run, and no outcome.
+        no_run = {**run_metrics([], started_at=now, ended_at=now), **dict.fromkeys(_OF_A_RUN)}
+        last = _last(folder) or no_run
         _write(folder, {**last, "health": _health(config, ledger)})
 
 

@@ -316,9 +316,16 @@ class Workspace:
                 seen = seen_after(result, look, entity.fingerprint(result.collection))
                 self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
 
-    def verify(self, selection: Selection) -> Iterator[tuple[str, list[CheckOutcome]]]:
+    def verify(self, selection: Selection) -> list[tuple[str, list[CheckOutcome]]]:
         """The checks of each collection of a selection, made now, point by point, and kept. Validation and the removal
-        guard speak of the last full run: only that one met every record."""
+        guard speak of the last full run: only that one met every record.
+
+        Raises PartitionBusy where a run is syncing the tenant: what that has written and not recorded yet would look
+        like a difference."""
+        with self.ledger.hold(selection.entity, selection.tenant):
+            return list(self._verified(selection))
+
+    def _verified(self, selection: Selection) -> Iterator[tuple[str, list[CheckOutcome]]]:
         name, tenant = selection.entity, selection.tenant
         rows = self.source(name).count(tenant)
         for collection in selection.collections:

@@ -49,6 +49,15 @@ def test_a_sensor_records_an_outage_once(settled: Automated, sensor: str) -> Non
     assert (runs(settled), health(settled)["partitions"]) == (before + 2, 4)
 
 
+def test_an_outage_before_any_run_has_no_outcome(automated: Automated) -> None:
+    """sync_metrics.json says of a run only what was: there was none, so it did not succeed."""
+    rename(automated, ENTITY, "away")
+    with pytest.raises(SourceRejected):
+        automated.tick("tenants")
+    written = json.loads((automated.world.config.state_folder / "sync_metrics.json").read_text())
+    assert (written["outcome"], written["started_at"], written["health"]["failing"]) == (None, None, 1)
+
+
 @pytest.mark.parametrize("everything", [True, False])
 def test_a_run_records_the_partitions_it_was_for(settled: Automated, everything: bool) -> None:
     """A nightly run that cannot even ask for the tenants fails every known partition, one of a few just those."""

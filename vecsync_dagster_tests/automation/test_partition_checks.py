@@ -1,0 +1,107 @@
+"""The checks of partitions made on demand, and which results say something of the health of the whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from vecsync_dagster.alerts import Alert, KnownAlert, observing
+from vecsync_dagster.checks import headlines
+from vecsync_dagster.cli.overview import overview
+from vecsync_dagster.errors import PartitionBusy
+from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.ledger.check_results import CheckResult
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster_tests.automation.ticks import Automated
+from vecsync_dagster_tests.world import ENTITY, World
+
+NOW = datetime.now(UTC)
+
+
+def check_all(automated: Automated) -> tuple[dg.ExecuteInProcessResult, dict[str | None, set[bool]]]:
+    """ "Execute" on the page of the grid: the run, and what each partition's checks say."""
+    keys = [
+        key
+        for key in automated.definitions.resolve_asset_graph().asset_check_keys
+        if key.asset_key == dg.AssetKey([ENTITY, "checks"])
+    ]
+    job = automated.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=set(keys))
+    ran = job.execute_in_process(instance=automated.instance, raise_on_error=False)
+    found: dict[str | None, set[bool]] = {}
+    for one in ran.get_asset_check_evaluations():
+        if one.asset_key.path[-1] == "checks":
+            found.setdefault(one.partition, set()).add(one.passed)
+    return ran, found
+
+
+def test_a_partition_that_cannot_be_checked_is_one_result(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checks have failed and say why, the others are made, and the run that fails at its end names it."""
+    real = Workspace.target
+
+    def target(self: Workspace, entity: str, collection: str, tenant: str) -> Any:
+        if tenant == "brick":
+            raise RuntimeError("nobody foresaw it")
+        return real(self, entity, collection, tenant)
+
+    monkeypatch.setattr(Workspace, "target", target)
+    ran, found = check_all(settled)
+    assert not ran.success
+    assert found == {
+        "works|acme": {True},
+        "works|brick": {False},
+        "works|cord": {True},
+        "works|global": {True},
+    }
+    assert {str(one.description).partition(":")[0] for one in ran.get_asset_check_evaluations() if not one.passed} == {
+        "could not be checked"
+    }
+
+
+def test_a_partition_that_is_being_synced_keeps_its_results(settled: Automated) -> None:
+    """What a run has written and not recorded yet is no difference: nobody looks meanwhile."""
+    with settled.world.workspace() as workspace, workspace.ledger.hold(ENTITY, "acme"):
+        store = workspace.store("main")
+        [points] = list(store.scan(ENTITY, "acme"))
+        store.delete(ENTITY, "acme", [points[0].point_id])
+        [acme] = workspace.select([ENTITY], ["acme"])
+        with pytest.raises(PartitionBusy):
+            workspace.verify(acme)
+        workspace.store("main").close()
+        ran, found = check_all(settled)
+    assert ran.success
+    assert found["works|acme"] == {True}
+    _, found = check_all(settled)
+    assert False in found["works|acme"]
+
+
+def test_what_left_the_configuration_makes_nothing_red(settled: Automated) -> None:
+    """A failed run and check of a collection that is not configured any more: reported as left over, and no more."""
+    run = Run("r1", ENTITY, "former", "acme", "full", "failed", NOW, NOW, {}, "STORE_ERROR: no")
+    broken = CheckResult(ENTITY, "identity", False, "2 missing", NOW, "former", "acme")
+    with settled.world.workspace() as workspace:
+        workspace.ledger.record_run(run, [broken])
+        seen = overview(workspace, entity=None, tenant=None, days=7)
+        told = list(headlines(settled.instance, workspace, ENTITY))
+    assert (seen.healthy, [str(one.collection) for one in seen.leftovers]) == (True, ["former"])
+    assert [one.left_over for one in seen.partitions if one.outcome == "failed"] == [True]
+    assert told
+    assert all(one.passed for one in told)
+
+
+@pytest.mark.parametrize(
+    ("alert", "over"),
+    [
+        (Alert("check_failure", ENTITY, "bad", "former|acme", "validation"), True),
+        (Alert("run_failure", ENTITY, "bad", "former|acme"), True),
+        (Alert("reconciliation", "formerly", "bad", None, "reconciliation"), True),
+        (Alert("check_failure", ENTITY, "bad", f"{ENTITY}|acme", "validation"), False),
+        (Alert("run_failure", "sync_all_job", "bad"), False),
+    ],
+)
+def test_alerts_of_what_left_the_configuration_are_over(world: World, alert: Alert, over: bool) -> None:
+    """Nothing would ever close them otherwise."""
+    known = KnownAlert(alert, 1, NOW - timedelta(days=1), NOW, None)
+    assert observing(world.config).is_over(known) is over
