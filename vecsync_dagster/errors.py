@@ -73,10 +73,12 @@ MAX_MESSAGE = 1000  # REQUIREMENTS T3: last_error is at most 1000 characters
 class VecsyncError(Exception):
     """Base of every error this package raises.
 
-    `code` is what the ledger stores; `fields` are the facts the message was built from.
+    `code` is what the ledger stores; `fields` are the facts the message was built from. `api_calls`: how many requests
+    an embedding provider was sent before it failed.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
+    api_calls: int = 0
 
     def __init__(self, message: str, **fields: object) -> None:
         super().__init__(message[:MAX_MESSAGE])
@@ -128,8 +130,7 @@ class ValidationFailed(Terminal):
 
 
 class EmbeddingRejected(Terminal):
-    """The provider refuses a text. `index` is its position in the call, where the provider said so; `api_calls`: how
-    many requests it took to know."""
+    """The provider refuses a text. `index` is its position in the call, where the provider said so."""
 
     default_code = "EMBEDDING_REJECTED"
     api_calls: int = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from vecsync_dagster.cli.progress import SyncProgress
@@ -13,13 +13,14 @@ from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.errors import ConfigError, NotFound
-from vecsync_dagster.ledger.record_states import FailedRow, is_outage
+from vecsync_dagster.ledger.record_states import FailedRow, Failures
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Workspace, retry_rows
 
 __all__ = ["RetryOutcome", "RetryWanted", "run_retry"]
 
 _AT_ONCE = 100_000
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,13 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
                 outcome.results += results
                 progress.end(results)
         outcome.interrupted = stop()
-        left = [row for place in places for row in place.failed()]
+        left = [place.left() for place in places]
         workspace.close()  # what follows needs no store: others may have it
         if record and outcome.results:
             record_results(workspace, outcome.results)
-    times = [row.next_attempt_at for row in left if row.next_attempt_at is not None]
-    outcome.waiting, outcome.permanent = len(times), len(left) - len(times)
-    outcome.next_attempt_at = min(times, default=None)
+    outcome.waiting = sum(failures.waiting for failures, _ in left)
+    outcome.permanent = sum(failures.permanent for failures, _ in left)
+    outcome.next_attempt_at = min((first for _, first in left if first is not None), default=None)
     return outcome
 
 
@@ -113,20 +114,16 @@ class _Place:
     def reset(self) -> int:
         return self._ledger.reset(self.entity, self._collections, self._ids)
 
-    def failed(self) -> list[FailedRow]:
-        return self._ledger.failed_rows(self.entity, self._collections, ids=self._ids, limit=_AT_ONCE)
+    def left(self) -> tuple[Failures, datetime | None]:
+        return self._ledger.failures(self.entity, self._collections, self._ids)
 
     def rows(self) -> list[FailedRow]:
-        """What to try: all that is due now, and what an outage made wait, which may be over; or with `ids` or
-        `waiting` all that has retries left."""
-        if self._ids is not None or self._wanted.waiting:
-            return [row for row in self.failed() if row.next_attempt_at is not None]
-        now = self._ledger.now()
-        return [
-            row
-            for row in self.failed()
-            if row.next_attempt_at is not None and (row.next_attempt_at <= now or is_outage(row.error_code))
-        ]
+        """What to try, the first `_AT_ONCE`: all that is due now, and what an outage made wait, which may be over; or
+        with `ids` or `waiting` all that has retries left."""
+        everything = self._ids is not None or self._wanted.waiting
+        due = _EVER if everything else self._ledger.now()
+        place = (self.entity, self._collections)
+        return self._ledger.failed_rows(*place, due=due, or_outage=not everything, ids=self._ids, limit=_AT_ONCE)
 
 
 def _batches(rows: Sequence[FailedRow], size: int) -> Iterator[Sequence[FailedRow]]:

@@ -20,7 +20,7 @@ from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsIn
 from vecsync_dagster.errors import EmbeddingRejected, InternalError, VecsyncError
 from vecsync_dagster.space import Space
 
-__all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Plan", "TextUse", "VectorCache"]
+__all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Paid", "Plan", "TextUse", "VectorCache"]
 
 MOST_IN_A_ROW = 32
 """After so many attempts that failed, one after the other, for a reason nobody foresaw, it is no single text's: enough
@@ -75,15 +75,22 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Call:
-    """The state of one call of `embed`; outcomes by the hash of the prepared text."""
+class Paid:
+    """What one call of `embed` has spent so far: see `EmbeddedTexts`."""
 
-    space: Space
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
     misses: int = 0
     embedded: int = 0
     tokens: int = 0
     api_calls: int = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    """The state of one call of `embed`; outcomes by the hash of the prepared text."""
+
+    space: Space
+    paid: Paid
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
 class Embedder:
@@ -95,18 +102,19 @@ class Embedder:
         self._lock = threading.Lock()
         self._in_flight: dict[str, threading.Event] = {}
 
-    def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
+    def embed(self, texts: Sequence[str], paid: Paid | None = None) -> EmbeddedTexts:
         """Vectors of raw texts. A text the provider refuses gets its EmbeddingRejected as outcome, one that alone
         raises what nobody foresaw an InternalError.
 
         Raises EmbeddingMisconfigured and Transient errors for the whole call, and InternalError where text after text
-        raises what nobody foresaw; what was received before is kept.
+        raises what nobody foresaw; what was received before is kept. `paid` has what was spent then, too.
         """
         prepared = [self._prepared(text) for text in texts]
         unusable = sum(isinstance(one, InternalError) for one in prepared)
         uses = list(map(_use, prepared))
         wanted = {_hash(one): one.text for one in prepared if isinstance(one, Prepared)}
-        call = _Call(self.provider.space)
+        call = _Call(self.provider.space, Paid() if paid is None else paid)
+        call.paid.misses += unusable
         while pending := [key for key in wanted if key not in call.outcomes]:
             with self._claim(pending) as (mine, others):
                 call.outcomes.update(self.cache.vectors(call.space, mine) if mine else {})
@@ -116,11 +124,11 @@ class Embedder:
                 other.wait()
         return EmbeddedTexts(
             outcomes=[one if isinstance(one, InternalError) else call.outcomes[_hash(one)] for one in prepared],
-            cache_hits=len(texts) - call.misses - unusable,
-            cache_misses=call.misses + unusable,
-            embedded=call.embedded,
-            tokens=call.tokens,
-            api_calls=call.api_calls,
+            cache_hits=len(texts) - call.paid.misses,
+            cache_misses=call.paid.misses,
+            embedded=call.paid.embedded,
+            tokens=call.paid.tokens,
+            api_calls=call.paid.api_calls,
             truncated=sum(use.truncated for use in uses if use is not None),
             uses=uses,
         )
@@ -177,12 +185,12 @@ class Embedder:
     def _embed_missing(self, texts: Mapping[str, str], call: _Call) -> None:
         """Embed and keep; a group that is refused, or raises what nobody foresaw, is halved until the texts that are
         to blame stand alone."""
-        call.misses += len(texts)
+        call.paid.misses += len(texts)
         groups = [list(texts)] if texts else []
         in_a_row = 0
         while groups:
             group = groups.pop()
-            before = call.embedded
+            before = call.paid.embedded
             try:
                 for positions, part in self._parts([texts[key] for key in group]):
                     self._keep([group[position] for position in positions], part, call)
@@ -190,15 +198,18 @@ class Embedder:
                 continue
             except EmbeddingRejected as error:
                 reason: Exception = error
-                call.api_calls += error.api_calls
-            except (VecsyncError, MemoryError):
+                call.paid.api_calls += error.api_calls
+            except VecsyncError as error:
+                call.paid.api_calls += error.api_calls
+                raise
+            except MemoryError:
                 raise
             except Exception as error:  # whatever it is, it may be one text's
-                in_a_row = 1 if call.embedded > before else in_a_row + 1
+                call.paid.api_calls += 1
+                in_a_row = 1 if call.paid.embedded > before else in_a_row + 1
                 if in_a_row > MOST_IN_A_ROW:
                     raise
                 reason = error
-                call.api_calls += 1
             left = [key for key in group if key not in call.outcomes]
             if len(left) == 1:
                 own = reason if isinstance(reason, VecsyncError) else unforeseen(reason, "embedding a text")
@@ -214,12 +225,12 @@ class Embedder:
             yield range(len(texts)), self.provider.embed_documents(texts)
 
     def _keep(self, keys: Sequence[str], part: Embedded, call: _Call) -> None:
+        call.paid.tokens += part.tokens
+        call.paid.api_calls += part.api_calls
         vectors = dict(zip(keys, part.vectors, strict=True))
         self.cache.keep_vectors(call.space, vectors)
         call.outcomes.update(vectors)
-        call.embedded += len(vectors)
-        call.tokens += part.tokens
-        call.api_calls += part.api_calls
+        call.paid.embedded += len(vectors)
 
 
 def _use(prepared: Prepared | InternalError) -> TextUse | None:

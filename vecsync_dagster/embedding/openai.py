@@ -125,11 +125,9 @@ class OpenAIProvider:
             for future in sent:
                 future.cancel()
         if errors:
-            rejected = [error for error in errors if isinstance(error, EmbeddingRejected)]
-            if len(rejected) < len(errors):
-                raise next(error for error in errors if error not in rejected)
-            rejected[0].api_calls = sum(error.api_calls for error in rejected)
-            raise rejected[0]
+            first = next((error for error in errors if not isinstance(error, EmbeddingRejected)), errors[0])
+            first.api_calls = sum(error.api_calls for error in errors)
+            raise first
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         prepared = self._prepare(self._config.query_prefix, text)

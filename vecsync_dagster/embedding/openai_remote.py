@@ -106,8 +106,9 @@ class Remote:
         async with self._slots:
             try:
                 vectors = await self._in_any_form(texts, tokens, spent)
-            except EmbeddingRejected as error:
-                self._dialect.refused(texts)
+            except VecsyncError as error:
+                if isinstance(error, EmbeddingRejected):
+                    self._dialect.refused(texts)
                 error.api_calls = spent.api_calls
                 raise
         return Embedded(vectors, spent.tokens, spent.api_calls)

@@ -397,13 +397,20 @@ class Ledger(Protocol):
         collections: Sequence[str],
         *,
         due: datetime | None = None,
+        or_outage: bool = False,
         ids: Sequence[str] | None = None,
         tenant: str | None = None,
         limit: int = 10_000,
     ) -> list[FailedRow]:
         """Failed documents of an entity over all tenants or of one, oldest attempt first; not those whose record
-        was rejected. `due`: only those whose next attempt is due then (never a permanent one). `ids`: only these
-        document ids."""
+        was rejected. `due`: only those whose next attempt is due then (never a permanent one); `or_outage`: and those
+        that wait because a whole service failed. `ids`: only these document ids."""
+        ...
+
+    def failures(
+        self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None
+    ) -> tuple[Failures, datetime | None]:
+        """How many of those wait for their next attempt, or are not tried again; and when the first of them is due."""
         ...
 
     def reset(self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None) -> int:

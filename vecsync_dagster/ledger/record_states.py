@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from vecsync_dagster.identity import Key
 
-__all__ = ["SEVERITY", "CollectionState", "FailedRow", "Failures", "RecordState", "Status", "is_outage", "worst"]
+__all__ = ["OF_ONE_DOCUMENT", "SEVERITY", "CollectionState", "FailedRow", "Failures", "RecordState", "Status", "worst"]
 
 Status = Literal["pending", "synced", "stale", "failed"]
 
@@ -21,12 +21,8 @@ SEVERITY: Final[Mapping[Status, int]] = {"synced": 0, "pending": 1, "stale": 2, 
 """How bad a status is; a collection that has no row of the record is `pending`."""
 
 
-_OF_ONE_DOCUMENT: Final = ("_REJECTED", "VALIDATION_ERROR", "INTERNAL_ERROR")
-
-
-def is_outage(code: str) -> bool:
-    """Whether a failed document has this code because a whole service failed, not the document itself."""
-    return not code.endswith(_OF_ONE_DOCUMENT)
+OF_ONE_DOCUMENT: Final = ("_REJECTED", "VALIDATION_ERROR", "INTERNAL_ERROR")
+"""How the codes of errors end that are about the document itself; one with another code met a service that failed."""
 
 
 def worst(statuses: Iterable[Status]) -> Status:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, get_args
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, select, true, update
+from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select, true, update
 
 from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import Tally
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
-from vecsync_dagster.ledger.record_states import FailedRow, Failures, Status
+from vecsync_dagster.ledger.record_states import OF_ONE_DOCUMENT, FailedRow, Failures, Status
 from vecsync_dagster.ledger.tables import index_state
 
 __all__ = ["Retries"]
@@ -22,6 +22,7 @@ _T: Final = index_state.c
 # Written out, not a parameter: only then do both databases see that the index of failed rows will do.
 _FAILED: Final = _T.status == literal_column("'failed'")
 _OTHERS: Final = tuple(status for status in get_args(Status) if status != "synced")
+_OUTAGE: Final = ~or_(*(_T.error_code.endswith(code, autoescape=True) for code in OF_ONE_DOCUMENT))
 _REJECTED: Final = _T.error_code == ValidationFailed.default_code
 
 
@@ -34,11 +35,14 @@ class Retries(LedgerPart):
         collections: Sequence[str],
         *,
         due: datetime | None = None,
+        or_outage: bool = False,
         ids: Sequence[str] | None = None,
         tenant: str | None = None,
         limit: int = 10_000,
     ) -> list[FailedRow]:
         when = true() if due is None else _T.next_attempt_at <= due
+        if or_outage:
+            when = or_(when, and_(_T.next_attempt_at.is_not(None), _OUTAGE))
         query = (
             select(
                 _T.collection,
@@ -59,6 +63,15 @@ class Retries(LedgerPart):
                 FailedRow(collection, whose, identity, Key(db_id, db_key), code, count, due_at)
                 for collection, whose, identity, db_id, code, count, due_at, db_key in connection.execute(query)
             ]
+
+    def failures(
+        self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None
+    ) -> tuple[Failures, datetime | None]:
+        waits = _T.next_attempt_at.is_not(None)
+        query = select(func.count().filter(waits), func.count().filter(~waits), func.min(_T.next_attempt_at))
+        with self.database.read() as connection:
+            waiting, permanent, first = connection.execute(query.where(_of(entity, collections, ids))).one()
+        return Failures(waiting, permanent), first
 
     def reset(self, entity: str, collections: Sequence[str], ids: Sequence[str] | None = None) -> int:
         now = self._now()

@@ -18,7 +18,7 @@ from vecsync_dagster.containment import contained, unforeseen
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
-from vecsync_dagster.embedding.cache import TextUse
+from vecsync_dagster.embedding.cache import Paid, TextUse
 from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
@@ -105,7 +105,10 @@ class BatchFailed(Exception):
 def embed_changes(target: Target, changes: Sequence[Change], suspects: Suspects) -> Figures:
     """Warm the cache with the texts of these changes; the store and the ledger's rows stay as they are."""
     figures = Figures()
-    done, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
+    try:
+        done, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
+    except VecsyncError as error:
+        raise BatchFailed(error, figures) from error
     _judge(target, suspects, failures, worked=bool(done))
     figures.failed += len(suspects.known(failures))
     return figures
@@ -137,9 +140,13 @@ def mark_rejected(
     t = target
     identified = {r.document_id: r for r in rejections if r.document_id is not None}
     stored = [i for i in identified if i in rows and rows[i].tenant == t.tenant and rows[i].content_hash]
+    # Reasons name fields and types, no values: many records share one.
+    by_reason: dict[tuple[str, str], list[str]] = {}
     for identity in stored:
-        error = identified.pop(identity).error
-        t.ledger.mark_stale(t.entity, t.collection, t.tenant, [identity], "VALIDATION_ERROR", error, seen_at)
+        rejection = identified.pop(identity)
+        by_reason.setdefault((rejection.code, rejection.error), []).append(identity)
+    for (code, error), ids in by_reason.items():
+        t.ledger.mark_stale(t.entity, t.collection, t.tenant, ids, code, error, seen_at)
     # A row of another tenant is that tenant's to remove: its document does not exist here.
     never = [(i, r) for i, r in identified.items() if i not in rows or rows[i].tenant == t.tenant]
     failures = [
@@ -377,14 +384,18 @@ def _judge(target: Target, suspects: Suspects, failures: Sequence[Failure], *, w
 
 
 def _embed(target: Target, changes: list[Change], figures: Figures) -> tuple[list[_Text], list[Failure]]:
-    result = target.embedder.embed([change.document.text for change in changes])
-    figures.embedded += result.embedded
+    paid = Paid()
+    try:
+        result = target.embedder.embed([change.document.text for change in changes], paid)
+    finally:
+        # Also where the service failed on the way: what it had answered is billed, and kept.
+        figures.embedded += paid.embedded
+        figures.cache_misses += paid.misses
+        figures.tokens += paid.tokens
+        figures.api_calls += paid.api_calls
+        figures.price_usd += paid.tokens * target.embedder.provider.price_per_million_tokens / 1e6
     figures.cache_hits += result.cache_hits
-    figures.cache_misses += result.cache_misses
-    figures.tokens += result.tokens
-    figures.api_calls += result.api_calls
     figures.truncated += result.truncated
-    figures.price_usd += result.tokens * target.embedder.provider.price_per_million_tokens / 1e6
     done: list[_Text] = []
     failed: list[Failure] = []
     for change, outcome, use in zip(changes, result.outcomes, result.uses, strict=True):

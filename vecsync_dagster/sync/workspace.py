@@ -129,7 +129,9 @@ class Workspace:
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced.
         """
-        own = self.source(entity).tenants()
+        return self._with_known(entity, self.source(entity).tenants())
+
+    def _with_known(self, entity: str, own: Sequence[str]) -> list[str]:
         if not own and self.entity(entity).tenancy is not None:
             self._tell_of_the_filter(entity)
         held = self.ledger.tenants(entity)
@@ -151,17 +153,20 @@ class Workspace:
     def believable_tenants(self, entity: str) -> tuple[list[str], TenantsLost | None]:
         """`tenants`, for a run over all of them: without those that vanished where the source is taken for broken, of
         which nothing is to be removed; and why."""
-        has_tenants = self.entity(entity).tenancy is not None
-        lost = self.call_the_roll(entity).lost if has_tenants else None
+        own = self.source(entity).tenants()
+        lost = self._roll(entity, own).lost if self.entity(entity).tenancy is not None else None
         missing = () if lost is None else lost.missing
-        return [tenant for tenant in self.tenants(entity) if tenant not in missing], lost
+        return [tenant for tenant in self._with_known(entity, own) if tenant not in missing], lost
 
     def call_the_roll(self, entity: str, known: Iterable[str] = ()) -> RollCall:
         """The source's tenants beside those of the ledger, and of `known` others; without `global`."""
+        return self._roll(entity, self.source(entity).tenants(), known)
+
+    def _roll(self, entity: str, own: Sequence[str], known: Iterable[str] = ()) -> RollCall:
         share = self.config.automation.tenants.max_lost_share
         config = self.entity(entity)
         held = [tenant for tenant in self.ledger.tenants(entity) if not is_ruled_out(config, tenant)]
-        return call_the_roll(entity, self.source(entity).tenants(), held, known, share)
+        return call_the_roll(entity, own, held, known, share)
 
     def _lost(self, entity: str) -> TenantsLost | None:
         """Asked for each tenant without a row: where many are gone, the source lists its tenants once a minute."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from vecsync_dagster.cli import retrying
 from vecsync_dagster.cli.recordpages import Totals, letters_of
 from vecsync_dagster_tests.cli.program import Ran, vecsync
 from vecsync_dagster_tests.four import FOUR, MANY, Four, four_collections
@@ -255,6 +256,20 @@ def test_retry_tries_what_is_due(four: Four, config: Path) -> None:
     assert ["functionality", "global", "2", "2", "0", "0", "0"] in [line.split() for line in ran.out.splitlines()]
     assert run(config, "retry", "--all", "--no-record").out == "Nothing to try.\n"
     assert {record.overall for record in four.states().values()} == {"synced"}
+
+
+def test_what_is_due_is_found_behind_what_waits(four: Four, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many documents that wait were tried longer ago."""
+    four.world.update(2, code="yet another")
+    four.store_refuses("functionality")
+    four.sync()
+    four.store.recover()
+    with four.world.workspace() as workspace:
+        [_, second] = workspace.ledger.failed_rows(ENTITY, ["functionality"])
+        workspace.ledger.reset(ENTITY, ["functionality"], [second.document_id])
+    monkeypatch.setattr(retrying, "_AT_ONCE", 1)
+    ran = run(config, "retry", "--no-record", "--json")
+    assert ([p["synced"] for p in ran.json["partitions"]], ran.json["waiting"]) == ([1], 1)
 
 
 def test_retry_that_fails_again(four: Four, config: Path) -> None:

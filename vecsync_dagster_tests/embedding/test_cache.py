@@ -9,10 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import stamina
 from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import HashProvider as HashConfig
 from vecsync_dagster.embedding import EmbeddedTexts, Embedder
+from vecsync_dagster.embedding.cache import Paid
 from vecsync_dagster.embedding.hashing import HashProvider
 from vecsync_dagster.embedding.openai import OpenAIProvider
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, EmbeddingUnavailable, LedgerUnavailable
@@ -62,6 +64,20 @@ def test_rejected_texts_are_isolated(openai: OpenAIProvider, openai_server: Open
     assert sorted(openai_server.answered) == sorted(text for text in texts if "poison" not in text)
     assert (result.embedded, result.cache_misses, result.api_calls) == (97, 100, len(openai_server.requests))
     assert Embedder(openai, cache).embed(texts).cache_hits == 97
+
+
+def test_a_call_that_fails_says_what_it_spent(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, cache: MemoryCache
+) -> None:
+    """Requests that were answered, refused and tried again are counted although the whole call fails."""
+    openai_server.fail(None)
+    openai_server.fail("server_error", times=9)
+    paid = Paid()
+    provider = make_openai(texts_per_request=1, attempts=2, parallel_requests=1)
+    with pytest.raises(EmbeddingUnavailable), stamina.set_testing(True, attempts=2, cap=True):
+        Embedder(provider, cache).embed(["a", "b", "c"], paid)
+    assert (paid.misses, paid.embedded, paid.tokens > 0) == (3, 1, True)
+    assert paid.api_calls == len(openai_server.requests) == 5
 
 
 def test_isolation_across_requests(make_openai: MakeOpenAI, openai_server: OpenAIServer, cache: MemoryCache) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from vecsync_dagster.errors import ValidationFailed
@@ -53,6 +54,17 @@ class RetriesContract:
         assert ledger.failed_rows(ENTITY, BOTH, due=LATER, ids=["d3", "fine"]) == [due[0]]
         assert ledger.failed_rows("works", BOTH, due=LATER) == []
         assert len(ledger.failed_rows(ENTITY, BOTH)) == 6
+
+    def test_what_an_outage_made_wait_may_be_tried_too(self, ledger: SqlLedger) -> None:
+        """By its error code, and never a permanent one; how many wait is counted without a limit."""
+        own = replace(failed("own", next_attempt_at=LATER + MINUTE), error_code="QDRANT_REJECTED")
+        bug = replace(failed("bug", next_attempt_at=LATER + MINUTE), error_code="INTERNAL_ERROR")
+        ledger.fail(*A, SPACE, [own, bug, failed("permanent"), failed("outage", next_attempt_at=LATER + MINUTE)], NOON)
+        ledger.fail(*B, SPACE, [failed("due", next_attempt_at=LATER), rejected("bad")], NOON)
+        found = ledger.failed_rows(ENTITY, BOTH, due=LATER, or_outage=True)
+        assert {row.document_id for row in found} == {"outage", "due"}
+        assert ledger.failures(ENTITY, BOTH) == (Failures(waiting=4, permanent=1), LATER)
+        assert ledger.failures(ENTITY, BOTH, ["permanent"]) == (Failures(permanent=1), None)
 
     def test_a_reset_makes_due_now(self, ledger: SqlLedger) -> None:
         """Permanent and waiting documents are due at once with no retries counted; others stay as they are."""

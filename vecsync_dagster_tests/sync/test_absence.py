@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster_tests.sync.test_exactness import one, seed
@@ -222,6 +223,17 @@ def test_a_tenant_that_left_no_document_is_not_missed_for_ever(world: World) -> 
     assert missing(world) == {"brick": 1}
     world.sync("brick", mode="full")
     assert missing(world) == {}
+
+
+def test_the_source_is_asked_for_its_tenants_once(embedded_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a run over all of them: what it syncs and what it believes is one answer."""
+    seed(embedded_world, {"acme": 1, "brick": 1})
+    asked: list[SqlSource] = []
+    real = SqlSource.tenants
+    monkeypatch.setattr(SqlSource, "tenants", lambda self: asked.append(self) or real(self))
+    with embedded_world.workspace() as workspace:
+        assert workspace.believable_tenants(ENTITY) == ([GLOBAL, "acme", "brick"], None)
+    assert len(asked) == 1
 
 
 def missing(world: World) -> dict[str, int]:

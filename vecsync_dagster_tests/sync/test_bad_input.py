@@ -14,6 +14,7 @@ import pytest
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
+from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
 from vecsync_dagster_tests.world import ENTITY, World, file_of
 
@@ -99,6 +100,26 @@ def test_a_record_that_turns_bad_keeps_its_last_good_version(embedded_world: Wor
     with embedded_world.workspace() as workspace:
         [totals] = workspace.ledger.totals(embedded_world.now)
         assert (totals.by_status["synced"], totals.by_status["stale"]) == (3, 0)
+
+
+def test_records_that_become_invalid_are_marked_together(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of a page do, the ledger is told once for each reason."""
+    embedded_world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 31))
+    embedded_world.sync("acme")
+    embedded_world.update(*range(1, 21), price="many")
+    embedded_world.update(*range(21, 26), name="")
+    told: list[tuple[str, int]] = []
+    real = SqlLedger.mark_stale
+
+    def mark_stale(self: SqlLedger, entity: str, collection: str, tenant: str, ids: Any, code: str, *rest: Any) -> int:
+        told.append((code, len(ids)))
+        return real(self, entity, collection, tenant, ids, code, *rest)
+
+    monkeypatch.setattr(SqlLedger, "mark_stale", mark_stale)
+    assert only(embedded_world.sync("acme", mode="full")).figures.invalid == 25
+    assert sorted(told) == [("VALIDATION_ERROR", 5), ("VALIDATION_ERROR", 20)]
 
 
 def test_skip_invalid_false_fails_the_partition(embedded_world: World) -> None:
