@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.collection import Collection
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 
-__all__ = ["NAME", "Small", "sqlite_source"]
+__all__ = ["NAME", "Small", "mongo_rows", "sqlite_source"]
 
 NAME = "things"
 
 
 def sqlite_source(path: Path) -> dict[str, Any]:
     return {"type": "sqlite", "path": str(path)}
+
+
+@contextmanager
+def mongo_rows(
+    request: pytest.FixtureRequest, *, stream: str = "auto"
+) -> Iterator[tuple[dict[str, Any], Collection[dict[str, Any]]]]:
+    """Settings of a source in a new database, and the collection `things` in it. `stream`: its `change_stream`."""
+    url, database = request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database")
+    request.getfixturevalue("monkeypatch").setenv("MONGO_URL", url)
+    with MongoClient[dict[str, Any]](url) as client:
+        source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": database, "change_stream": stream}
+        yield source, client[database][NAME]
 
 
 class Small:

@@ -29,7 +29,7 @@ from vecsync_dagster.assets.events import (
     some_of,
     worth_an_event,
 )
-from vecsync_dagster.automation.partitions import add_tenants, partitions_of, selections, tenants_name
+from vecsync_dagster.automation.partitions import ALL_JOB, add_tenants, partitions_of, selections, tenants_name
 from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
@@ -169,7 +169,7 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
             run.finish()
 
     @dg.job(
-        name="sync_all_job",
+        name=ALL_JOB,
         description="Sync every tenant of every entity in one run",
         executor_def=dg.in_process_executor,
     )

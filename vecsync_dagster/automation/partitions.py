@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import dagster as dg
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.errors import InvalidTenant
-from vecsync_dagster.sync import Selection, check_tenant
+from vecsync_dagster.sync import Selection
+from vecsync_dagster.sync.options import is_tenant
 
-__all__ = ["add_tenants", "partition_key", "partitions_of", "selections", "tenants_name"]
+__all__ = [
+    "ALL_JOB",
+    "PARTITION_TAG",
+    "RANGE_TAG",
+    "add_tenants",
+    "partition_key",
+    "partitions_of",
+    "selections",
+    "tenants_name",
+]
+
+ALL_JOB: Final = "sync_all_job"
+"""The job over all entities."""
+PARTITION_TAG: Final = "dagster/partition"
+RANGE_TAG: Final = "dagster/asset_partition_range_start"
+"""Of a run that was started in the UI: its partition, or the first one of a range."""
 
 
 def tenants_name(entity: str) -> str:
@@ -45,14 +61,6 @@ def add_tenants(instance: dg.DagsterInstance, entity: str, tenants: Sequence[str
     silently drop it from the product; their sync fails and says so."""
     known = set(instance.get_dynamic_partitions(tenants_name(entity)))
     # Each once: Dagster inserts what it is given, and a tenant has a result for each of its collections.
-    new = [tenant for tenant in dict.fromkeys(tenants) if tenant not in known and _valid(tenant)]
+    new = [tenant for tenant in dict.fromkeys(tenants) if tenant not in known and is_tenant(tenant)]
     if new:
         instance.add_dynamic_partitions(tenants_name(entity), new)
-
-
-def _valid(tenant: str) -> bool:
-    try:
-        check_tenant(tenant)
-    except InvalidTenant:
-        return False
-    return True

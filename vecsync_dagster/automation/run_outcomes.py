@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.tags import WILL_RETRY_TAG
@@ -23,17 +23,14 @@ from vecsync_dagster.alerts import (
     observing,
     sync_failed,
 )
+from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
 from vecsync_dagster.sync.health import configured
 
-__all__ = ["ALL_JOB", "entities_of", "is_ours", "observe_run"]
-
-ALL_JOB: Final = "sync_all_job"
-_PARTITION: Final = "dagster/partition"
-_RANGE: Final = "dagster/asset_partition_range_start"
+__all__ = ["entities_of", "is_ours", "observe_run"]
 
 
 def is_ours(config: Config, jobs: Collection[str], run: dg.DagsterRun) -> bool:
@@ -92,7 +89,7 @@ def _failures(
         # Only the error's type: its text is not ours, and may hold anything.
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
         message = f"the run ended with {kinds}" if kinds else "the run's process ended, or it never began"
-        observed.raised.append(sync_failed(name, run.tags.get(_PARTITION), message, run_id=run.run_id))
+        observed.raised.append(sync_failed(name, run.tags.get(PARTITION_TAG), message, run_id=run.run_id))
     return None
 
 
@@ -131,9 +128,9 @@ def _synced(
 
 def _extent(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Collection[str] | None:
     """The partitions the run was for; None: all there are."""
-    if _PARTITION in run.tags:
-        return {run.tags[_PARTITION]}
-    if _RANGE in run.tags:
+    if PARTITION_TAG in run.tags:
+        return {run.tags[PARTITION_TAG]}
+    if RANGE_TAG in run.tags:
         done = _data(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION)
         return {data.materialization.partition for data in done}
     ops: Mapping[str, Any] = dict(run.run_config).get("ops") or {}  # type: ignore[assignment]

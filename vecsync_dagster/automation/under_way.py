@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import dagster as dg
 
+from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
+
 __all__ = ["UNDER_WAY", "UnderWay", "under_way"]
 
 UNDER_WAY: Final = [
@@ -17,8 +19,6 @@ UNDER_WAY: Final = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,  # it finishes its batches, and holds its tenants until then
 ]
-_PARTITION = "dagster/partition"
-_RANGE = "dagster/asset_partition_range_start"
 
 
 @dataclass(slots=True)
@@ -39,8 +39,8 @@ def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:
         op = _op(run, entity)
         if op is None:
             continue
-        keys = [run.tags[_PARTITION]] if _PARTITION in run.tags else _configured(run, op)
-        if keys is None or _RANGE in run.tags:
+        keys = [run.tags[PARTITION_TAG]] if PARTITION_TAG in run.tags else _configured(run, op)
+        if keys is None or RANGE_TAG in run.tags:
             found.everything = True
         else:
             found.keys.update(keys)
@@ -49,7 +49,7 @@ def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:
 
 def _op(run: dg.DagsterRun, entity: str) -> str | None:
     """The op of the run that syncs the entity; None if it has none."""
-    if run.job_name == "sync_all_job":
+    if run.job_name == ALL_JOB:
         return "all_sync"
     ours = any(key.path[0] == entity for key in run.asset_selection or ())
     return f"{entity}_sync" if ours or run.job_name == f"{entity}_job" else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from vecsync_dagster.automation.partitions import partitions_of
+from vecsync_dagster.automation.partitions import PARTITION_TAG, partitions_of
 from vecsync_dagster.checks.evaluations import check_metadata, check_specs, evaluation, grid_key, health_key, severity
 from vecsync_dagster.checks.headlines import failing_last, grid_evaluation, headline, headlines
 from vecsync_dagster.config.models import Config
@@ -19,7 +19,6 @@ from vecsync_dagster.sync.health import configured
 
 __all__ = ["build_check_assets", "build_partition_checks"]
 
-_RUN_TAG = "dagster/partition"
 _NAMED = 20
 
 
@@ -57,7 +56,7 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         pool=pool,
     )
     def partition_checks(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
-        asked = context.run.tags.get(_RUN_TAG)
+        asked = context.run.tags.get(PARTITION_TAG)
         problems: dict[str, VecsyncError] = {}
         with Workspace(settings) as workspace:
             yield from failing_last(_verified(workspace, name, asked, problems))

@@ -47,11 +47,16 @@ class SyncOptions:
         """Whether the run may not see all there is: it removes nothing unseen and moves no watermark."""
         return self.limit is not None or self.offset != 0 or self.ids is not None
 
-    def mode_of(self, reads: str) -> str:
-        """What a run of these options is called; `reads`: full or incremental, where they leave it open."""
+    @property
+    def special(self) -> str | None:
+        """What a run is called that is neither a full nor an incremental one."""
         if self.ids is not None:
             return "retry" if self.retry else "ids"
-        return "partial" if self.partial else self.mode or reads
+        return "partial" if self.partial else None
+
+    def mode_of(self, reads: str) -> str:
+        """What a run of these options is called; `reads`: full or incremental, where they leave it open."""
+        return self.special or self.mode or reads
 
     @property
     def finds_absent(self) -> bool:

@@ -161,7 +161,7 @@ def _are_known(job: Job, collection: str, keys: Sequence[Key]) -> bool:
 def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
     """Partitions that share one read."""
     stream = stream_of(job, since)
-    job.begin(_mode(job.options, complete=stream.complete))
+    job.begin(job.options.special or ("full" if stream.complete else "incremental"))
     if job.options.stages == ("export",):
         return _export(job, names, stream)
     try:
@@ -206,13 +206,7 @@ def _tell_of_the_filter(job: Job, parts: Mapping[str, PartitionSync]) -> None:
         note = f"entities.{job.name}.filter lets no record through, and there are some"
         _log.warning("tenant %s: %s", job.tenant, note)
         for name in parts:
-            job.notes[name] = "; ".join(filter(None, (job.notes.get(name), note)))
-
-
-def _mode(options: SyncOptions, *, complete: bool) -> str:
-    if options.ids is not None:
-        return "retry" if options.retry else "ids"
-    return "partial" if options.partial else "full" if complete else "incremental"
+            job.note(name, note)
 
 
 def _export(job: Job, names: Sequence[str], stream: Stream) -> list[PartitionResult]:
@@ -472,7 +466,7 @@ def _note_waiting(job: Job, part: PartitionSync, absence: Absence) -> None:
     name, waiting = part.target.collection, part.figures.removals_waiting
     note = f"{waiting} removals wait for a second look: {absence.text(job.ledger.now())}"
     _log.warning("%s of %s: %s", name, job.tenant, note)
-    job.notes[name] = "; ".join(filter(None, (job.notes.get(name), note)))
+    job.note(name, note)
 
 
 def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None) -> PartitionResult:

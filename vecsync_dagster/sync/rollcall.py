@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vecsync_dagster.errors import InvalidTenant
 from vecsync_dagster.stores.base import GLOBAL
-from vecsync_dagster.sync.options import check_tenant
+from vecsync_dagster.sync.options import is_tenant
 
 __all__ = ["RollCall", "TenantsLost", "call_the_roll"]
 
@@ -48,7 +47,7 @@ def call_the_roll(
 ) -> RollCall:
     """`with_documents`: tenants that would lose something; `known`: others that left a trace (partitions)."""
     found = set(at_source) - {GLOBAL}
-    listed = {tenant for tenant in found if _valid(tenant)}
+    listed = {tenant for tenant in found if is_tenant(tenant)}
     holders = set(with_documents) - {GLOBAL}
     missing = holders - found
     lost = None
@@ -56,11 +55,3 @@ def call_the_roll(
         lost = TenantsLost(entity, len(holders), len(holders) - len(missing), tuple(sorted(missing)), max_lost_share)
     vanished = (holders | set(known)) - found - {GLOBAL}
     return RollCall(tuple(sorted(listed)), tuple(sorted(found - listed)), tuple(sorted(vanished)), lost)
-
-
-def _valid(tenant: str) -> bool:
-    try:
-        check_tenant(tenant)
-    except InvalidTenant:
-        return False
-    return True

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.drift import compare_settled
 from vecsync_dagster.sync.dropping import leftovers
-from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
+from vecsync_dagster.sync.verify import MEND, CheckOutcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["FRESHNESS", "RECONCILIATION", "check_everything", "check_freshness"]
@@ -38,7 +38,7 @@ def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome
     for name in RECONCILIATION:
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
-        message = f"{wrong} differences: {told}; mend with `vecsync reconcile --repair`" if wrong else "none found"
+        message = f"{wrong} differences: {told}; {MEND}" if wrong else "none found"
         facts = {"points": points, "differences": wrong}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":

@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import InvalidTenant, LedgerUnavailable, VecsyncError
+from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sources import Fingerprinting, Source
 from vecsync_dagster.sources.waking import UNKNOWN, Stop, Waker
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync.due import Due, due_partitions
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import holders
-from vecsync_dagster.sync.options import PartitionResult, SyncOptions, check_tenant
+from vecsync_dagster.sync.options import PartitionResult, SyncOptions, is_tenant
 from vecsync_dagster.sync.workspace import Selection, Workspace
 
 __all__ = ["Round", "Watch"]
@@ -237,11 +237,11 @@ class Watch:
             named.update(workspace.believable_tenants(entity)[0])
         elif keys:
             named |= holders(workspace, entity, keys)
-        return {tenant for tenant in named if _valid(tenant)}
+        return {tenant for tenant in named if is_tenant(tenant)}
 
 
 def _there(workspace: Workspace, entity: str, source: Source, looks: Mapping[str, object] | None) -> Iterator[str]:
-    yield from (tenant for tenant in (source.tenants() if looks is None else looks) if _valid(tenant))
+    yield from (tenant for tenant in (source.tenants() if looks is None else looks) if is_tenant(tenant))
     if workspace.has_global(entity):
         yield GLOBAL
 
@@ -270,11 +270,3 @@ def _selections(entity: str, due: Iterable[Due]) -> list[tuple[Selection, SyncOp
         )
         for tenant, some in by_tenant.items()
     ]
-
-
-def _valid(tenant: str) -> bool:
-    try:
-        check_tenant(tenant)
-    except InvalidTenant:
-        return False
-    return True

@@ -180,7 +180,7 @@ class Workspace:
 
     def look_for_missing(self, entity: str, roll: RollCall, known: Iterable[str]) -> dict[str, Absence]:
         """Those of `known` tenants that the source does not list, remembered in the ledger: a look is one of several.
-        None where the source is taken for broken: such a look counts for nothing."""
+        None of them where the source is taken for broken: such a look counts for nothing."""
         if roll.lost is not None:
             return {}
         missing = set(roll.vanished) & set(known)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
-from vecsync_dagster_tests.small import NAME, Small, sqlite_source
+from vecsync_dagster_tests.small import NAME, Small, mongo_rows, sqlite_source
 
 JANUARY, FEBRUARY = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 DEAD: dict[str, dict[str, Any]] = {"deleted_at": {"gone": FEBRUARY}, "filter": {"status": "archived"}}
@@ -38,18 +37,11 @@ def sqlite_table(folder: Path) -> tuple[dict[str, Any], Put, Age]:
 
 
 @pytest.fixture
-def table(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[dict[str, Any], Put, Age]]:
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[dict[str, Any], Put, Age]]:
     if request.param == "sqlite":
         yield sqlite_table(tmp_path)
         return
-    url, database = request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database")
-    monkeypatch.setenv("MONGO_URL", url)
-    stream = "never" if request.param == "mongo by time" else "auto"
-    source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": database, "change_stream": stream}
-    with MongoClient[dict[str, Any]](url) as client:
-        rows = client[database][NAME]
+    with mongo_rows(request, stream="never" if request.param == "mongo by time" else "auto") as (source, rows):
 
         def put(**row: Any) -> None:
             rows.insert_one({"status": "active"} | row)
@@ -106,20 +98,11 @@ def test_a_version_that_was_made_earlier_is_fetched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("insert_first", [True, False])
-def test_a_key_may_become_another_type(
-    tmp_path: Path,
-    mongo_url: str,
-    mongo_database: str,
-    monkeypatch: pytest.MonkeyPatch,
-    insert_first: bool,
-) -> None:
+def test_a_key_may_become_another_type(request: pytest.FixtureRequest, tmp_path: Path, insert_first: bool) -> None:
     """A document that is made again under a key of the same text but another type stays, and is known by the new key:
     its deletion is then seen as its own."""
-    monkeypatch.setenv("MONGO_URL", mongo_url)
-    source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": mongo_database}
-    small = Small(tmp_path, source, id="_id", payload=("name",))
-    with MongoClient[dict[str, Any]](mongo_url) as client:
-        rows = client[mongo_database][NAME]
+    with mongo_rows(request) as (source, rows):
+        small = Small(tmp_path, source, id="_id", payload=("name",))
         rows.insert_many([{"_id": number, "name": f"n{number}"} for number in (6, 7)])
         small.sync()
         if insert_first:
@@ -140,15 +123,12 @@ def test_a_key_may_become_another_type(
 
 @pytest.mark.parametrize("changed", [True, False])
 def test_a_document_that_is_replaced_may_have_another_key(
-    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch, changed: bool
+    request: pytest.FixtureRequest, tmp_path: Path, changed: bool
 ) -> None:
     """A whole document that is written anew leaves nothing behind under the key it had; where it kept the key, and for
     one that was made since the last run, no full run is needed to know that."""
-    monkeypatch.setenv("MONGO_URL", mongo_url)
-    source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": mongo_database}
-    small = Small(tmp_path, source, id="sku", payload=("name",))
-    with MongoClient[dict[str, Any]](mongo_url) as client:
-        rows = client[mongo_database][NAME]
+    with mongo_rows(request) as (source, rows):
+        small = Small(tmp_path, source, id="sku", payload=("name",))
         rows.insert_many([{"_id": number, "sku": f"S{number}", "name": f"n{number}"} for number in range(2)])
         small.sync()
         rows.replace_one({"_id": 1}, {"sku": "new" if changed else "S1", "name": "again"})

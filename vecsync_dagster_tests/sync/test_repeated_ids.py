@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from vecsync_dagster.sync import Workspace
-from vecsync_dagster_tests.small import NAME, Small, sqlite_source
+from vecsync_dagster_tests.small import NAME, Small, mongo_rows, sqlite_source
 
 Do = Callable[[str, dict[str, Any]], None]
 JANUARY, FEBRUARY, MARCH, APRIL = (f"2026-0{month}-01T00:00:00Z" for month in range(1, 5))
@@ -19,7 +18,7 @@ ROWS = [{"sku": "A", "name": "first"}, {"sku": "A", "name": "second"}, {"sku": "
 
 
 @pytest.fixture(params=["table", "view", "mongo by time", "mongo by events"])
-def two(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Small, Do]]:
+def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Small, Do]]:
     """`do` sets values of the row of a name."""
     if not request.param.startswith("mongo"):
         path = tmp_path / "source.db"
@@ -41,12 +40,7 @@ def two(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         source = sqlite_source(path)
         yield Small(tmp_path, source, id="sku", updated_at="at", deleted_at="gone", payload=("name",)), do
         return
-    url, database = request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database")
-    monkeypatch.setenv("MONGO_URL", url)
-    stream = "never" if request.param == "mongo by time" else "auto"
-    source = {"type": "mongo", "url": {"env": "MONGO_URL"}, "database": database, "change_stream": stream}
-    with MongoClient[dict[str, Any]](url) as client:
-        documents = client[database][NAME]
+    with mongo_rows(request, stream="never" if request.param == "mongo by time" else "auto") as (source, documents):
         numbered = [{"_id": number, "at": JANUARY, **row} for number, row in enumerate(ROWS)]
         documents.insert_many(reversed(numbered))
 
