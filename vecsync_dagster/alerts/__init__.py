@@ -1,4 +1,4 @@
-"""Alerts: problems of a sync, told to Slack, by e-mail or to a webhook; once, and once more when it is well again."""
+"""Alerts: problems of a sync, sent to Slack, by e-mail or to a webhook when they start and when they are resolved."""
 
 from vecsync_dagster.alerts.notifier import Alerts, Delivery, announce, build_channels, nothing_well, send_test
 from vecsync_dagster.alerts.outcomes import Observed, Unsynced, observe_checks, observe_results, observing

@@ -22,7 +22,7 @@ def post(channel: str, url: str, body: bytes, headers: Mapping[str, str], timeou
         with urls_unlogged(), httpx.Client(timeout=timeout_s) as client:
             status, wait = _status(client, url, body, headers)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise AlertRefused(f"alerts.{channel}: its URL is none", channel=channel) from None
+        raise AlertRefused(f"alerts.{channel}: invalid URL", channel=channel) from None
     except httpx.HTTPError as error:
         raise AlertUnsent(f"alerts.{channel}: no answer ({type(error).__name__})", channel=channel) from None
     if status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:

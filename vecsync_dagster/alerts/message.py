@@ -74,7 +74,7 @@ def run_link(run_id: str, ui_url: str | None) -> str | None:
 
 def _subject(bad: int, well: int, entities: str) -> str:
     parts = [f"{bad} problem{'' if bad == 1 else 's'}"] if bad else []
-    parts += [f"{well} well again"] if well else []
+    parts += [f"{well} resolved"] if well else []
     return f"vecsync: {', '.join(parts)} in {entities}"
 
 
@@ -83,7 +83,7 @@ def _problem(known: KnownAlert) -> str:
 
 
 def _recovery(known: KnownAlert) -> str:
-    return f"WELL AGAIN {_where(known)} (was: {_WORDS[known.alert.kind]}, since {_at(known.opened_at)})"
+    return f"RESOLVED {_where(known)} (was: {_WORDS[known.alert.kind]}, since {_at(known.opened_at)})"
 
 
 def _what(known: KnownAlert) -> str:

@@ -41,7 +41,7 @@ def _observer(config: Config, jobs: Collection[str], name: str, status: dg.Dagst
         name=name,
         minimum_interval_seconds=SECONDS,
         default_status=_status(config),
-        description="Keeps what an ended run found wrong, or well again, for the alerts",
+        description="Keeps what an ended run found wrong, or resolved, for the alerts",
     )
     def observer(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
         record = context.instance.get_run_record_by_id(context.dagster_run.run_id)

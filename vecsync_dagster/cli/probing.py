@@ -12,11 +12,12 @@ from vecsync_dagster.cli.left_triggers import find_left
 from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
-from vecsync_dagster.errors import ConfigError, InvalidTenant, SourceUnavailable, StoreLocked, VecsyncError
+from vecsync_dagster.errors import ConfigError, SourceUnavailable, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, Source
 from vecsync_dagster.stores.base import GLOBAL
-from vecsync_dagster.sync import Workspace, check_tenant
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
+from vecsync_dagster.sync.options import is_tenant
 
 __all__ = ["Probe", "probe_all"]
 
@@ -117,14 +118,13 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
     part = f"tenants of {entity}"
     nobody = source.unassigned()
     if nobody:
-        lost = "records with neither one tenant nor the global flag, which nobody can find"
-        yield Probe(part, "WARN", f"{lost}: {nobody}")
-    if workspace.reserved_tenant(entity):
-        yield Probe(part, "WARN", "a tenant is called `global`, the name of what everybody may see: it is not synced")
+        yield Probe(part, "WARN", f"records without a tenant that are not global, which no search can return: {nobody}")
     tenants = source.tenants()
+    if GLOBAL in tenants:
+        yield Probe(part, "WARN", "a tenant is called `global`, the name of what everybody may see: it is not synced")
     if not tenants and not source.count(GLOBAL):
         yield Probe(part, "WARN", "no live record at all: a full sync would remove all there are; is the filter right?")
-    wrong = [key for key in tenants if not _can_be_partition(key)]
+    wrong = [key for key in tenants if not is_tenant(key)]
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
 
@@ -150,14 +150,6 @@ def _ids(workspace: Workspace, entity: str, source: FindsRepeated) -> Iterator[P
             f"{key} is unique in all records, but the table does not see to it: its primary key is "
             f"{', '.join(found.primary)}",
         )
-
-
-def _can_be_partition(tenant: str) -> bool:
-    try:
-        check_tenant(tenant)
-    except InvalidTenant:
-        return False
-    return True
 
 
 def _providers(workspace: Workspace) -> Iterator[Probe]:

@@ -68,7 +68,7 @@ def _show(outcome: RetryOutcome) -> None:
     if partitions:
         _show_table(partitions)
     else:
-        out.print("Nothing to try.")
+        out.print("Nothing to retry.")
     if outcome.waiting:
         out.print(f"{output.number_of(outcome.waiting, 'document')} will be tried again, from {_time(outcome)} on.")
     if outcome.permanent:

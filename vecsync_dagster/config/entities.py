@@ -75,7 +75,7 @@ class CollectionConfig(Model):
     def _quoted(cls, text: Any) -> Any:
         parts = text if isinstance(text, (list, tuple)) else [text]
         if not all(isinstance(part, str) for part in parts):
-            raise ValueError('a template stands in quotes, like "{name} {unit}"; or it is a list of such parts')
+            raise ValueError('put templates in quotes, like "{name} {unit}"; or it is a list of such parts')
         return text
 
     @field_validator("text")

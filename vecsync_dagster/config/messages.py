@@ -19,7 +19,7 @@ __all__ = ["explain"]
 _SECRETS = {"url", "api_key", "base_url", "password", "secret", "user"}
 # The second part may be a name that the user chose; it may be "url".
 _SECRETS_FROM = {"sources": 2, "stores": 2, "embedding": 1, "ledger": 1, "alerts": 1}
-_ENV = "write it as {env: NAME}, the name of an environment variable; secrets do not stand in this file"
+_ENV = "write it as {env: NAME}, the name of an environment variable; secrets must not be written in this file"
 _WORDS = {
     "missing": "this key is missing",
     "tuple_type": "a list belongs here, like [a, b]",

@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _refused("a key is a single word; a text in braces stands in quotes", key)
             if (key.tag, key.value) in seen and key.tag != f"{_TAG}merge":
-                raise _refused(f"the key {key.value!r} stands twice", key)
+                raise _refused(f"duplicate key {key.value!r}", key)
             seen.add((key.tag, key.value))
         return node
 

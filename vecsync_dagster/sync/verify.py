@@ -43,7 +43,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "counts": ("vectors", "Source, ledger and store hold the same number of documents"),
     "identity": ("vectors", "No missing point, no orphan, no stale hash: compared id by id"),
     "isolation": ("vectors", "No point lies under a wrong tenant"),
-    "removal_guard": ("vectors", "The run would not have removed suspiciously much"),
+    "removal_guard": ("vectors", "No unusually large removal was blocked"),
     "statuses": ("vectors", "No document failed, and none has used up its retries"),
     "collections": ("vectors", "No record is in other collections of its entity alone"),
     "truncation": ("vectors", "Few texts are longer than what the model takes"),

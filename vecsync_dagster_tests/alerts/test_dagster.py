@@ -126,7 +126,7 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(daemon: Daemon, world: W
     daemon.run(job)
     daemon.run(job)
     assert len(slack.posts) == 2
-    assert texts(slack)[1].startswith("vecsync: 2 well again in works\n")
+    assert texts(slack)[1].startswith("vecsync: 2 resolved in works\n")
 
 
 def test_a_failed_partition_is_told_by_its_name(daemon: Daemon, world: World, slack: Inbox) -> None:
@@ -139,7 +139,7 @@ def test_a_failed_partition_is_told_by_its_name(daemon: Daemon, world: World, sl
     assert daemon.run(partition="works|global").is_success
     assert len(slack.posts) == 1  # another partition says nothing of this one
     assert daemon.run().is_success
-    assert "well again" in texts(slack)[1]
+    assert "resolved" in texts(slack)[1]
 
 
 def test_a_run_that_ended_in_another_way_is_told_without_its_text(
@@ -159,7 +159,7 @@ def test_a_run_that_ended_in_another_way_is_told_without_its_text(
     assert "unexpected LookupError" in text
     assert "Geheimnis" not in text
     assert daemon.run().is_success
-    assert "well again" in texts(slack)[1]
+    assert "resolved" in texts(slack)[1]
 
 
 def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon, world: World, slack: Inbox) -> None:
@@ -245,7 +245,7 @@ def test_what_a_run_may_cost(tmp_path: Path, slack: Inbox, monkeypatch: pytest.M
         daemon.run()
     first, second = texts(slack)
     assert "works: cost limit passed: one run paid US$ " in first
-    assert "well again" in second
+    assert "resolved" in second
 
 
 def test_documents_that_failed_for_good_are_told(tmp_path: Path, slack: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,8 @@ def test_a_problem_is_told_once_and_its_end_once(slack: Inbox, alerts_of: Build,
         alerts.notify([], everything, run_id="run-9")
     assert len(slack.posts) == 2
     assert texts(slack)[1] == (
-        "vecsync: 1 well again in works\n"
-        "WELL AGAIN works, works|acme, check identity (was: store and source differ, since 2026-03-01 12:00Z)\n"
+        "vecsync: 1 resolved in works\n"
+        "RESOLVED works, works|acme, check identity (was: store and source differ, since 2026-03-01 12:00Z)\n"
         "Run run-9"
     )
 
@@ -71,7 +71,7 @@ def test_one_message_for_a_run(webhook: Inbox, alerts_of: Build) -> None:
     alerts.notify(broken, everything, run_id="run-1")
     assert states(webhook) == [["open"], ["open"] * 30 + ["closed"]]
     text = texts(webhook)[1]
-    assert text.startswith("vecsync: 30 problems, 1 well again in works\n")
+    assert text.startswith("vecsync: 30 problems, 1 resolved in works\n")
     assert "and 10 more" in text
     assert len(text.splitlines()) == 1 + 20 + 1 + 1 + 1
 
@@ -113,7 +113,7 @@ def test_a_problem_that_ended_while_a_channel_was_down(slack: Inbox, alerts_of: 
     slack.recover()
     alerts.deliver()
     [text] = texts(slack)
-    assert text.startswith("vecsync: 1 well again in works")
+    assert text.startswith("vecsync: 1 resolved in works")
 
 
 def test_what_was_told_survives_a_restart(slack: Inbox, tmp_path: Path, clock: Clock) -> None:

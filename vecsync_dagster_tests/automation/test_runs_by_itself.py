@@ -84,7 +84,7 @@ def tell_the_story(world: World, dagster: Deployment, inbox: Inbox) -> None:
     repair(world)
     run_nightly(dagster)
     wait_for("the message that it is well again", lambda: len(inbox.posts) > 1)
-    assert ["well again" in post.json["text"] for post in inbox.posts] == [False, True]
+    assert ["resolved" in post.json["text"] for post in inbox.posts] == [False, True]
     nothing_doubled(world, dagster)
 
 

@@ -136,7 +136,7 @@ def test_lost_tenants_are_an_alert_until_they_are_back(settled: Automated, monke
         assert told == [1, 0, 1]
         lost, well = (post.json["text"] for post in inbox.posts)
     assert "known 3, found 0" in lost
-    assert "well again" in well
+    assert "resolved" in well
 
 
 def deliver(automated: Automated) -> int:

@@ -54,7 +54,7 @@ def test_a_repair_is_told_once_as_a_warning(config: Path, synced: Path, slack: I
     assert "1 missing, repaired" in text
     assert [sync(config, "--full", "--no-record"), sync(config, "--full", "--no-record")] == [0, 0]
     assert len(slack.posts) == 2
-    assert "well again in works" in texts(slack)[1]
+    assert "resolved in works" in texts(slack)[1]
 
 
 def test_a_failing_check_is_told_once_and_so_is_its_end(
@@ -75,7 +75,7 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(
     assert sync(config, "--full", "--no-record") == 0
     assert sync(config, "--full", "--no-record") == 0
     assert len(slack.posts) == 2
-    assert "well again in works" in texts(slack)[1]
+    assert "resolved in works" in texts(slack)[1]
     assert "no problem is open" in vecsync("alerts", "list", "--config", config).out
 
 
@@ -88,7 +88,7 @@ def test_a_source_that_is_gone_is_told(config: Path, synced: Path, slack: Inbox)
     assert "sync failed: SOURCE_" in text
     (synced / "away").rename(synced / DATABASE)
     assert sync(config, "--no-record") == 0
-    assert "well again in works" in texts(slack)[1]
+    assert "resolved in works" in texts(slack)[1]
 
 
 def test_slack_is_down_and_the_next_run_tells_it(
@@ -132,7 +132,7 @@ def test_what_a_run_may_cost(fresh: Path, slack: Inbox, monkeypatch: pytest.Monk
     first, second = texts(slack)
     assert "cost limit passed: one run paid US$ " in first
     assert "limit_usd 0.0001" in first
-    assert "well again" in second
+    assert "resolved" in second
 
 
 def test_without_a_ledger_it_is_told_all_the_same(config: Path, synced: Path, slack: Inbox) -> None:

@@ -254,7 +254,7 @@ def test_retry_tries_what_is_due(four: Four, config: Path) -> None:
     ran = run(config, "retry", "--all", "--no-record")
     assert ran.code == 0, ran.err
     assert ["functionality", "global", "2", "2", "0", "0", "0"] in [line.split() for line in ran.out.splitlines()]
-    assert run(config, "retry", "--all", "--no-record").out == "Nothing to try.\n"
+    assert run(config, "retry", "--all", "--no-record").out == "Nothing to retry.\n"
     assert {record.overall for record in four.states().values()} == {"synced"}
 
 
@@ -293,7 +293,7 @@ def test_retry_of_permanent_ones_needs_a_reset(four: Four, config: Path) -> None
     ran = run(config, "retry", "--all", "--no-record")
     assert ran.code == 0
     assert "permanent: 2 documents without retries left; --reset" in ran.err
-    assert run(config, "retry", "--reset", "--collection", "tools", "--no-record").out == "Nothing to try.\n"
+    assert run(config, "retry", "--reset", "--collection", "tools", "--no-record").out == "Nothing to retry.\n"
     ran = run(config, "retry", "--reset", "--entity", ENTITY, "--id", "2", "--no-record", "--json")
     assert ran.code == 0, ran.err
     assert (ran.json["reset"], [p["synced"] for p in ran.json["partitions"]]) == (1, [1])
@@ -304,7 +304,7 @@ def test_retry_of_permanent_ones_needs_a_reset(four: Four, config: Path) -> None
 
 def test_retry_of_nothing_and_of_wrong_names(asked: Path) -> None:
     """An id that did not fail is nothing to try; names that do not exist are errors."""
-    assert run(asked, "retry", "--id", "3", "--no-record").out == "Nothing to try.\n"
+    assert run(asked, "retry", "--id", "3", "--no-record").out == "Nothing to retry.\n"
     assert "no entity 'nothing'" in run(asked, "retry", "--entity", "nothing").err
     assert "no collection 'nothing'" in run(asked, "retry", "--collection", "nothing").err
 

@@ -7,7 +7,7 @@ import pytest
 from vecsync_dagster.config import parse_config
 from vecsync_dagster_tests.config.examples import VALID, message_of
 
-ENV = "write it as {env: NAME}, the name of an environment variable; secrets do not stand in this file"
+ENV = "write it as {env: NAME}, the name of an environment variable; secrets must not be written in this file"
 MAIL = "host: h, from: a@b.example, to: [c@d.example]"
 
 

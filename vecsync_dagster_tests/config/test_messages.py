@@ -171,7 +171,7 @@ TEXTS = [
     # Without quotes YAML reads a mapping.
     (
         template("{name}"),
-        f'{WORKS}.text: a template stands in quotes, like "{{name}} {{unit}}"; or it is a list of such parts',
+        f'{WORKS}.text: put templates in quotes, like "{{name}} {{unit}}"; or it is a list of such parts',
     ),
     (
         changed("[code]", "[code, id, tenantId]"),
@@ -250,5 +250,5 @@ def test_a_literal_secret_is_told_where_it_belongs() -> None:
     message = message_of(added("embedding: {chain: [{provider: openai, api_key: sk-1}]}"))
     assert message == (
         "vecsync.yaml:9: embedding.chain.0.api_key: write it as {env: NAME}, the name of an environment variable; "
-        "secrets do not stand in this file"
+        "secrets must not be written in this file"
     )

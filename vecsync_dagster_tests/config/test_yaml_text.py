@@ -14,10 +14,10 @@ from vecsync_dagster_tests.config.examples import VALID, changed, message_of
 from vecsync_dagster_tests.properties import a_property
 
 MISTAKES = [
-    (VALID + "sources: {}\n", "vecsync.yaml:9: not valid YAML: the key 'sources' stands twice"),
+    (VALID + "sources: {}\n", "vecsync.yaml:9: not valid YAML: duplicate key 'sources'"),
     (
         changed("    table: works\n", "    table: works\n    table: tools\n"),
-        "vecsync.yaml:7: not valid YAML: the key 'table' stands twice",
+        "vecsync.yaml:7: not valid YAML: duplicate key 'table'",
     ),
     (
         "sources:\n\tdb: x\n",

@@ -230,7 +230,12 @@ def test_the_source_is_asked_for_its_tenants_once(embedded_world: World, monkeyp
     seed(embedded_world, {"acme": 1, "brick": 1})
     asked: list[SqlSource] = []
     real = SqlSource.tenants
-    monkeypatch.setattr(SqlSource, "tenants", lambda self: asked.append(self) or real(self))
+
+    def tenants(self: SqlSource) -> list[str]:
+        asked.append(self)
+        return real(self)
+
+    monkeypatch.setattr(SqlSource, "tenants", tenants)
     with embedded_world.workspace() as workspace:
         assert workspace.believable_tenants(ENTITY) == ([GLOBAL, "acme", "brick"], None)
     assert len(asked) == 1
