@@ -171,7 +171,38 @@ def test_a_real_server_that_refuses_a_role(logins: dict[str, str], monkeypatch: 
 def test_a_real_server(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real server's refusals of role and database have their codes."""
     role = postgres_database.replace("postgres@", f"no_such_role:{SECRET}@")
-    assert all("28000" in str(error) for error in errors_at(role, monkeypatch))
+    errors = errors_at(role, monkeypatch)
+    assert all("28000" in str(error) and "the role does not exist" in str(error) for error in errors)
     with psycopg.connect(postgres_database) as connection:
         name = connection.info.dbname
-    assert all("3D000" in str(error) for error in errors_at(postgres_database.replace(name, "nowhere"), monkeypatch))
+    errors = errors_at(postgres_database.replace(name, "nowhere"), monkeypatch)
+    assert all("3D000" in str(error) and "the database does not exist" in str(error) for error in errors)
+
+
+def test_a_table_that_may_not_be_read(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role without the right to read a table learns which, and nothing of what is in it."""
+    role = f"r{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres_database, autocommit=True) as admin:
+        columns = "id int PRIMARY KEY, tenant_id text, is_global bool, updated_at timestamptz, deleted_at timestamptz"
+        admin.execute(f"CREATE TABLE materials ({columns}, name text, unit text, code text, price text)".encode())
+        admin.execute(f"CREATE ROLE {role} LOGIN".encode())
+        try:
+            monkeypatch.setenv("TESTED_URL", postgres_database.replace("postgres@", f"{role}@"))
+            config = PostgresSource(type="postgres", url=EnvRef(env="TESTED_URL"))
+            source = build_source(config, entity_config(), name="db", entity_name="materials", path_of=Path)
+            with pytest.raises(
+                SourceRejected, match=r"table materials: permission denied \(InsufficientPrivilege, 42501"
+            ):
+                source.tenants()
+            source.close()
+        finally:
+            admin.execute(f"DROP ROLE {role}".encode())
+
+
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port where nobody listens is named as what it is, by the system's code."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    errors = errors_at(f"postgresql://u:{SECRET}@127.0.0.1:{port}/d", monkeypatch)
+    assert [type(error) for error in errors] == [SourceUnavailable, SourceUnavailable, LedgerUnavailable]
+    assert all("connection refused" in str(error) for error in errors)

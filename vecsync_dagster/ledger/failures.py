@@ -15,7 +15,7 @@ import psycopg
 from sqlalchemy import exc
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
-from vecsync_dagster.postgres_login import refusal_of
+from vecsync_dagster.postgres_login import REASONS, refusal_of, unreachable_of
 
 __all__ = ["MIGRATE", "ledger_errors"]
 
@@ -80,13 +80,16 @@ def _postgresql(name: str, error: psycopg.Error) -> VecsyncError:
     refused = refusal_of(error)
     state = error.sqlstate or refused or ""
     label = f"{type(error).__name__} {state}".rstrip()
+    why = f": {REASONS[state]}" if state in REASONS else ""
     if state == _PG_DISK_FULL:
         return OutputUnwritable(f"ledger {name}: the server's disk is full ({label})", ledger=name)
     if state.startswith(_PG_UNAVAILABLE):
-        return LedgerUnavailable(f"ledger {name}: the server is not available ({label})", ledger=name)
+        return LedgerUnavailable(f"ledger {name}: the server is not available{why} ({label})", ledger=name)
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return LedgerUnavailable(f"ledger {name}: no connection; is the server up, the login right?", ledger=name)
+        reason = unreachable_of(error) or "is the server up, the login right?"
+        return LedgerUnavailable(f"ledger {name}: no connection; {reason}", ledger=name)
     if refused:
-        return LedgerRejected(f"ledger {name}: the server refused the login ({label})", ledger=name)
+        return LedgerRejected(f"ledger {name}: the server refused the login{why} ({label})", ledger=name)
     hint = f": its tables are missing or of another version; {MIGRATE}" if state in _PG_NOT_THERE else ""
-    return LedgerRejected(f"ledger {name}: the database refused a statement ({label}){hint}", ledger=name)
+    why = "" if hint else why
+    return LedgerRejected(f"ledger {name}: the database refused a statement{why} ({label}){hint}", ledger=name)

@@ -28,6 +28,8 @@ __all__ = ["SqlSource"]
 IDS_PER_STATEMENT = 500
 KEYS_PER_STATEMENT = 100  # of several columns: SQLite takes no more than 1,000 conditions
 
+_DENIED = "42501"  # the SQLSTATE of insufficient privileges
+
 
 class SqlSource:
     """One entity of a database, as the protocol `Source` has it; nothing is opened before it is used.
@@ -167,6 +169,8 @@ class SqlSource:
                 yield connection, self._dialect.begin(connection)
         except DBAPIError as error:
             where = f"entity {self._entity_name}, source {self._name}: {doing}"
+            if getattr(error.orig, "sqlstate", None) == _DENIED:
+                where = f"{where}, table {self._entity.table}"
             # The driver's text may quote a row's value: it is not chained.
             raise self._dialect.translated(error, where) from None
         except UnicodeDecodeError:

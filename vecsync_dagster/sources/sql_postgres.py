@@ -47,7 +47,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
-from vecsync_dagster.postgres_login import refusal_of
+from vecsync_dagster.postgres_login import REASONS, refusal_of, unreachable_of
 from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
@@ -354,13 +354,16 @@ def postgres_error(cause: BaseException | None, where: str) -> VecsyncError:
         name = psycopg.errors.lookup(state or "").__name__
     except KeyError:
         name = type(cause).__name__
-    message = f"{where}: {', '.join([name, *([state] if state else [])])}"
+    reason, code = REASONS.get(state or ""), ", ".join([name, *([state] if state else [])])
+    message = f"{where}: {reason} ({code})" if reason else f"{where}: {code}"
     if state is not None:
         return (SourceUnavailable if state.startswith(_TRANSIENT) else SourceRejected)(message, sqlstate=state)
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return SourceRejected(message)
-    refused = cause.pgconn is not None  # there was no connection that could be lost
-    return SourceUnavailable(f"{message}, no connection; is the server up, the login right?" if refused else message)
+    if cause.pgconn is None:
+        return SourceUnavailable(message)  # it was lost
+    why = unreachable_of(cause) or "is the server up, the login right?"
+    return SourceUnavailable(f"{message}, no connection; {why}")
 
 
 def _one_of(column: ColumnElement[Any], held: Sequence[object], declared: TypeEngine[Any]) -> ColumnElement[bool]:
