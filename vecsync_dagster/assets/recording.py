@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +14,11 @@ from filelock import FileLock
 
 from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_partitions, worth_an_event
 from vecsync_dagster.automation.partitions import add_tenants
-from vecsync_dagster.checks import failing_last, grid_evaluation, headlines
+from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
-from vecsync_dagster.sync.health import configured
 
 __all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record", "record_checks"]
 
@@ -82,21 +80,22 @@ def record(workspace: Workspace, results: Sequence[PartitionResult]) -> Recorded
     with open_instance(workspace.config) as instance:
         events = _events(workspace, results, instance)
         failure = failure_of(results)
-        if not events and failure is None:
+        entities = dict.fromkeys(result.entity for result in results)
+        if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
-        told = _told(instance, workspace, [result.entity for result in results], events)
+        told = _told(instance, workspace, entities, events)
         return Recorded(len(events), _execute(_job(told, failure), instance))
 
 
-def record_checks(workspace: Workspace, since: datetime) -> None:
-    """Record the checks that were made since then without Dagster and without a sync: by a repair."""
-    made = [one for one in configured(workspace.ledger.check_results(), workspace.config) if one.at >= since]
-    if not made:
-        return
+def record_checks(workspace: Workspace) -> None:
+    """Record the checks that were made without Dagster and without a sync: by a repair."""
     with open_instance(workspace.config) as instance:
-        events: list[Event] = [grid_evaluation(one) for one in made if one.collection]
-        told = _told(instance, workspace, [one.entity for one in made], events)
-        _execute(_job(told, None), instance)
+        if _is_news(instance, workspace, workspace.config.entities):
+            _execute(_job(_told(instance, workspace, workspace.config.entities, ()), None), instance)
+
+
+def _is_news(instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str]) -> bool:
+    return any(to_tell(instance, workspace, entity) for entity in entities)
 
 
 def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: dg.DagsterInstance) -> list[Event]:
@@ -121,7 +120,7 @@ def _told(
     instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str], events: Sequence[Event]
 ) -> Iterator[Event]:
     yield from failing_last(iter(events))
-    for entity in dict.fromkeys(entities):
+    for entity in entities:
         yield from headlines(instance, workspace, entity)
 
 

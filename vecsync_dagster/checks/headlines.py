@@ -1,20 +1,24 @@
-"""The headline of each check of an entity: the worst result over all partitions, from the ledger."""
+"""What Dagster shows of an entity's checks, made equal to what the ledger knows: the headline of each check, which is
+the worst result over all partitions, and the grid of partitions."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.sync import CheckOutcome, Workspace
+from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
 from vecsync_dagster.sync.health import configured
 
-__all__ = ["failing_last", "grid_evaluation", "headline", "headlines"]
+__all__ = ["failing_last", "grid_evaluation", "headline", "headlines", "to_tell"]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+E = TypeVar("E", bound=Event)
 
 _NAMED = 20
 _ROUNDS = 3
@@ -28,11 +32,16 @@ def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -
     the same time may each have read the ledger before the other wrote to it; the one that stores last looks once more.
     """
     for _ in range(_ROUNDS):
-        results = configured(workspace.ledger.check_results(entity), workspace.config)
-        news = list(_news(instance, results, entity))
+        news = to_tell(instance, workspace, entity)
         if not news:
             return
         yield from news
+
+
+def to_tell(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> list[dg.AssetCheckEvaluation]:
+    """The same as it is now."""
+    results = configured(workspace.ledger.check_results(entity), workspace.config)
+    return list(failing_last(_news(instance, results, entity)))
 
 
 def grid_evaluation(result: CheckResult) -> dg.AssetCheckEvaluation:
@@ -40,11 +49,11 @@ def grid_evaluation(result: CheckResult) -> dg.AssetCheckEvaluation:
     return evaluation(result.entity, result.collection, result.tenant, _outcome(result))
 
 
-def failing_last(events: Iterator[Event]) -> Iterator[Event]:
+def failing_last(events: Iterator[E]) -> Iterator[E]:
     """The same events; failed checks at the end, errors after warnings: what Dagster shows as the state of a
     partitioned check is the result that was stored last. A run stores one result of a check and partition, so it
     cannot be repeated at the end."""
-    held: list[dg.AssetCheckEvaluation] = []
+    held: list[E] = []
     try:
         for event in events:
             if isinstance(event, dg.AssetCheckEvaluation) and not event.passed:
@@ -62,7 +71,8 @@ def headline(check: str, results: Sequence[CheckResult]) -> CheckOutcome:
     bad = sorted((one for one in results if not one.passed), key=lambda one: (one.warning, one.collection, one.tenant))
     facts = {"partitions": len(results), "failed": len(bad)}
     if not bad:
-        return CheckOutcome(check, True, f"{len(results)} partitions, all passed", facts)
+        message = f"{len(results)} partitions, all passed" if results else "no partition was checked"
+        return CheckOutcome(check, True, message, facts)
     named = "; ".join(f"{one.collection}|{one.tenant}: {one.message}" for one in bad[:_NAMED])
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     message = f"{len(bad)} of {len(results)} partitions: {named}{more}"
@@ -70,7 +80,7 @@ def headline(check: str, results: Sequence[CheckResult]) -> CheckOutcome:
 
 
 def _news(
-    instance: dg.DagsterInstance, results: Iterable[CheckResult], entity: str
+    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str
 ) -> Iterator[dg.AssetCheckEvaluation]:
     by_check: dict[str, list[CheckResult]] = defaultdict(list)
     overall: dict[str, CheckOutcome] = {}
@@ -81,10 +91,12 @@ def _news(
             overall[one.check] = _outcome(one)
     overall |= {check: headline(check, theirs) for check, theirs in by_check.items()}
     health, grid = health_key(entity), grid_key(entity)
-    keys = [dg.AssetCheckKey(health, check) for check in overall] + [
-        dg.AssetCheckKey(grid, check) for check in by_check
-    ]
-    shown = _shown(instance, keys)
+    names = {*CHECKS, *overall}
+    shown = _shown(instance, [dg.AssetCheckKey(asset, check) for asset in (health, grid) for check in sorted(names)])
+    for check in sorted(names - overall.keys()):
+        if shown.get(dg.AssetCheckKey(health, check), ("passed", ""))[0] != "passed":
+            overall[check] = headline(check, [])  # all that had a result is gone
+    yield from _grid_news(instance, results, entity)
     for check, outcome in overall.items():
         if shown.get(dg.AssetCheckKey(health, check)) != (_severity(outcome), outcome.message):
             yield _evaluation(health, outcome)
@@ -92,6 +104,27 @@ def _news(
         last = shown.get(dg.AssetCheckKey(grid, check))
         if last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
             yield grid_evaluation(max(by_check[check], key=lambda one: _RANK[one.severity]))
+
+
+def _grid_news(
+    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Partitions that failed in Dagster and not in the ledger, or the other way round: no run of its own reported them.
+    What passes is reported where Dagster has it as failed; a partition that it never heard of needs no event."""
+    keys = [dg.AssetCheckKey(grid_key(entity), check) for check in CHECKS]
+    states = instance.event_log_storage.get_asset_check_partition_info(keys)
+    failed = {
+        (state.check_key.name, state.partition_key)
+        for state in states
+        if state.latest_execution_status is AssetCheckExecutionRecordStatus.FAILED
+    }
+    known = {(one.check, f"{one.collection}|{one.tenant}"): one for one in results if one.collection}
+    for place, one in known.items():
+        if (place in failed) is one.passed:
+            yield grid_evaluation(one)
+    for check, partition in sorted(failed - known.keys(), key=str):
+        collection, _, tenant = str(partition).partition("|")
+        yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))
 
 
 def _shown(
@@ -106,12 +139,12 @@ def _shown(
     }
 
 
-def _by_severity(evaluations: Iterable[dg.AssetCheckEvaluation]) -> list[dg.AssetCheckEvaluation]:
+def _by_severity(evaluations: Iterable[E]) -> list[E]:
     return sorted(evaluations, key=lambda one: _RANK[_severity_of(one)])
 
 
-def _severity_of(evaluation: dg.AssetCheckEvaluation) -> str:
-    if evaluation.passed:
+def _severity_of(evaluation: Event) -> str:
+    if isinstance(evaluation, dg.AssetMaterialization) or evaluation.passed:
         return "passed"
     return "warning" if evaluation.severity is dg.AssetCheckSeverity.WARN else "error"
 

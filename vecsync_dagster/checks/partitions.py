@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of
 from vecsync_dagster.sync.health import configured
+from vecsync_dagster.sync.verify import kept
 
 __all__ = ["build_check_assets", "build_partition_checks"]
 
@@ -44,6 +46,7 @@ def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
 def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.AssetChecksDefinition:
     """Verifies partitions as they are now, point by point; nothing is synced. `pool`: the embedded store's."""
     entity = settings.entities[name]
+    of_partitions = check_specs(name, entity, partitions_of(name, entity))
     overall = [
         dg.AssetCheckSpec(check, asset=health_key(name), description=f"{text}: the worst of all partitions")
         for check, (_, text) in checks_of(entity).items()
@@ -51,7 +54,7 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
 
     @dg.multi_asset_check(
         name=f"{name}_checks",
-        specs=[*check_specs(name, entity, partitions_of(name, entity)), *overall],
+        specs=[*of_partitions, *overall],
         can_subset=True,
         pool=pool,
     )
@@ -60,6 +63,9 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         problems: dict[str, VecsyncError] = {}
         with Workspace(settings) as workspace:
             yield from failing_last(_verified(workspace, name, asked, problems))
+            for spec in of_partitions:
+                if spec.key in context.selected_asset_check_keys:  # an evaluation is no output: its log would miss one
+                    yield dg.Output(None, output_name=spec.get_python_identifier())
             results = configured(workspace.ledger.check_results(name), settings)
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):
@@ -102,7 +108,10 @@ def _verified(
             except VecsyncError as error:
                 problems[place] = error
                 message = f"could not be checked: {error.code}: {error}"
-                failed = (CheckOutcome(check, False, message) for check in checks_of(workspace.entity(name)))
+                failed = [CheckOutcome(check, False, message) for check in checks_of(workspace.entity(name))]
+                now = datetime.now(UTC)
+                # Kept, so that `status` and the alerts say the same.
+                workspace.ledger.record_checks([kept(one, name, collection, selection.tenant, now) for one in failed])
                 yield from (evaluation(name, collection, selection.tenant, one) for one in failed)
             else:
                 yield from (evaluation(name, collection, selection.tenant, one) for one in checks)

@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from vecsync_dagster.checks.evaluations import check_metadata, health_key, severity
+from vecsync_dagster.checks.headlines import Event, headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import CheckOutcome, Workspace
 from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION, check_everything, check_freshness
@@ -21,12 +22,13 @@ def build_standing_checks(settings: Config, name: str, pool: str | None) -> list
     """`pool`: the embedded store's, for the check that reads it; freshness asks the ledger and the source alone."""
 
     @dg.multi_asset_check(name=f"{name}_reconciliation", specs=_specs(name, RECONCILIATION), can_subset=True, pool=pool)
-    def reconciliation(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def reconciliation(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult | Event]:
         wanted = {key.name for key in context.selected_asset_check_keys}
         with Workspace(settings) as workspace:
             for outcome in check_everything(workspace, name):
                 if outcome.name in wanted:
                     yield _result(name, outcome)
+            yield from headlines(context.instance, workspace, name)  # it has found which partitions differ
 
     @dg.multi_asset_check(name=f"{name}_freshness", specs=_specs(name, _FRESHNESS), can_subset=True)
     def freshness(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:

@@ -14,7 +14,7 @@ from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_whole
 from vecsync_dagster.sync.standing import check_everything
 
-__all__ = ["Comparison", "check_repaired", "collections_of", "compare_all", "names_of", "repair_all"]
+__all__ = ["Comparison", "check_places", "check_repaired", "collections_of", "compare_all", "names_of", "repair_all"]
 
 _SHOWN = 20
 
@@ -68,15 +68,24 @@ def check_repaired(
 ) -> None:
     """Make the checks again of every partition that was repaired, and those over all partitions of its entity. One that
     cannot be checked has its error in `problems`, and the others go on."""
-    repaired = [one for one in found if one.total]
-    for one in repaired:
+    places = [(one.entity, one.collection, {tenant for tenant, _ in one.counts}) for one in found if one.total]
+    check_places(workspace, places, problems)
+
+
+def check_places(
+    workspace: Workspace,
+    places: Sequence[tuple[str, str, Iterable[str]]],
+    problems: dict[str, VecsyncError] | None = None,
+) -> None:
+    """`places`: entity, collection and tenants; otherwise as `check_repaired`."""
+    for entity, collection, tenants in places:
         known: set[str] = set()
-        with _problem_of(one.entity, problems):
-            known.update(workspace.tenants(one.entity))
-        for tenant in sorted({tenant for tenant, _ in one.counts} & known):
-            with _problem_of(f"{one.collection} of {tenant}", problems):
-                workspace.verify(Selection(one.entity, tenant, (one.collection,)))
-    for entity in dict.fromkeys(one.entity for one in repaired):
+        with _problem_of(entity, problems):
+            known.update(workspace.tenants(entity))
+        for tenant in sorted(known.intersection(tenants)):
+            with _problem_of(f"{collection} of {tenant}", problems):
+                workspace.verify(Selection(entity, tenant, (collection,)))
+    for entity in dict.fromkeys(entity for entity, _, _ in places):
         with _problem_of(entity, problems):
             for _ in check_everything(workspace, entity):
                 pass

@@ -47,7 +47,7 @@ def demo(
 
 def _check_everything(config: Config, *, record: bool) -> None:
     """The checks over all partitions, made once a week otherwise: no check in the UI is without a result."""
-    from vecsync_dagster.cli.running import report_checks
+    from vecsync_dagster.cli.reporting import report_checks
     from vecsync_dagster.sync import Workspace
     from vecsync_dagster.sync.standing import check_everything, check_freshness
 

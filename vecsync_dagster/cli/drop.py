@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +11,11 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
+from vecsync_dagster.errors import ConfigError, VecsyncError
 
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import Config
+    from vecsync_dagster.sync import Workspace
     from vecsync_dagster.sync.dropping import Leaving
 
 __all__ = ["drop"]
@@ -38,7 +40,6 @@ def drop(
     removed. Where it is cut short, run it again. Cached vectors stay.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.errors import ConfigError
     from vecsync_dagster.sync import Workspace
     from vecsync_dagster.sync.dropping import drop as drop_collection
     from vecsync_dagster.sync.dropping import leaving
@@ -55,11 +56,30 @@ def drop(
         if not dry_run:
             if not yes:
                 typer.confirm(f"Remove collection {collection} for good?", abort=True, err=True)
+            began = datetime.now(UTC)
             drop_collection(workspace, what, partial(_drop_partitions, settings))
+            _check_again(workspace, began)
     if as_json:
         output.print_json({"command": "drop", "dry_run": dry_run, **asdict(what)})
     elif not dry_run:
         output.stdout().print(f"{collection} is removed")
+
+
+def _check_again(workspace: Workspace, began: datetime) -> None:
+    """What was told of the collection, or named it, is over: in the checks over all partitions, Dagster and alerts."""
+    from vecsync_dagster.cli.comparing import check_places
+    from vecsync_dagster.cli.reporting import report_checks
+    from vecsync_dagster.sync.standing import RECONCILIATION
+
+    problems: dict[str, VecsyncError] = {}
+    for entity in workspace.config.entities:
+        known = workspace.ledger.check_results(entity, "")
+        if any(one.check in RECONCILIATION and not one.passed for one in known):
+            check_places(workspace, [(entity, "", ())], problems)
+    for name, error in problems.items():
+        output.warn(f"{name} was not checked again: {error.code}: {error}")
+    workspace.close()
+    report_checks(workspace, began)
 
 
 def _show(what: Leaving) -> None:
@@ -77,8 +97,10 @@ def _show(what: Leaving) -> None:
 
 
 def _drop_partitions(settings: Config, entity: str) -> None:
-    if not os.environ.get("DAGSTER_HOME") and not (settings.state_folder / "dagster").exists():
-        return  # nothing was ever recorded
+    from vecsync_dagster.cli.reporting import is_recorded
+
+    if not is_recorded(settings):
+        return
     from vecsync_dagster.assets.recording import open_instance
     from vecsync_dagster.automation.partitions import tenants_name
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.errors import VecsyncError
 
 if TYPE_CHECKING:
     from vecsync_dagster.sync.rebuild import Rebuilt
@@ -40,12 +42,21 @@ def rebuild(
     ones. Failures, retries and the history of runs are not in the store: they are lost.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.cli.comparing import collections_of
+    from vecsync_dagster.cli.comparing import check_places, collections_of
+    from vecsync_dagster.cli.reporting import report_checks
     from vecsync_dagster.sync import Workspace
 
+    began = datetime.now(UTC)
+    problems: dict[str, VecsyncError] = {}
     with Workspace(settings) as workspace:
         wanted = collections_of(workspace, entity, collection)
         rebuilt = [workspace.rebuild(*names, force=force) for names in wanted]
+        places = [(one.entity, one.collection, set(one.taken)) for one in rebuilt if one.space is not None]
+        check_places(workspace, places, problems)
+        workspace.close()
+        report_checks(workspace, began)
+    for name, error in problems.items():
+        output.warn(f"{name} was not checked: {error.code}: {error}")
     if as_json:
         output.print_json({"command": "ledger rebuild", "collections": [_as_dict(one) for one in rebuilt]})
         return

@@ -34,7 +34,7 @@ def reconcile(
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.comparing import check_repaired, compare_all, repair_all
-    from vecsync_dagster.cli.running import report_checks
+    from vecsync_dagster.cli.reporting import report_checks
     from vecsync_dagster.sync import Workspace
 
     began = datetime.now(UTC)

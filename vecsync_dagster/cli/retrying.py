@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vecsync_dagster.cli.progress import SyncProgress
-from vecsync_dagster.cli.running import Wanted, record_results, wanted_entities
+from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results
+from vecsync_dagster.cli.running import Outcome, Wanted, wanted_entities
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.documents import document_id
@@ -68,6 +69,7 @@ class RetryOutcome:
 def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) -> RetryOutcome:
     """With `record` Dagster is told. Raises NotFound for names and ids that do not exist, and the ledger's errors."""
     outcome = RetryOutcome()
+    began = datetime.now(UTC)
     with Workspace(config) as workspace:
         places = [_Place(workspace, name, wanted) for name in _entities(workspace, wanted)]
         outcome.reset = sum(place.reset() for place in places) if wanted.reset else 0
@@ -79,9 +81,12 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
                 progress.end(results)
         outcome.interrupted = stop()
         left = [place.left() for place in places]
+        if outcome.results:
+            make_checks_again(workspace, outcome.results)
         workspace.close()  # what follows needs no store: others may have it
-        if record and outcome.results:
-            record_results(workspace, outcome.results)
+        if outcome.results:
+            run_id = record_results(workspace, outcome.results) if record else ""
+            alert_results(workspace, Outcome(began, datetime.now(UTC), outcome.results), run_id)
     outcome.waiting = sum(failures.waiting for failures, _ in left)
     outcome.permanent = sum(failures.permanent for failures, _ in left)
     outcome.next_attempt_at = min((first for _, first in left if first is not None), default=None)

@@ -5,14 +5,15 @@ Imports the whole engine: commands import this module when they run, not when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
+from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
@@ -26,14 +27,10 @@ from vecsync_dagster.errors import (
 )
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
-from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
-
-if TYPE_CHECKING:
-    from vecsync_dagster.alerts import Delivery
 
 __all__ = [
     "Outcome",
@@ -41,14 +38,10 @@ __all__ = [
     "ScopeName",
     "Wanted",
     "end_run",
-    "record_results",
-    "report_checks",
     "require_tenant",
     "run_sync",
     "wanted_entities",
 ]
-
-T = TypeVar("T")
 
 ScopeName = Literal["all", "global", "tenants", "tenant"]
 Part = tuple[Selection, SyncOptions]
@@ -147,18 +140,22 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         with SyncProgress(len(parts)) as progress:
             _sync(workspace, parts, outcome, progress, stop)
         outcome.ended_at = datetime.now(UTC)
-        workspace.close()  # what follows needs no store: others may have it
-        if not options.dry_run:
+        if options.dry_run:
+            workspace.close()
+        else:
             end_run(workspace, outcome, record=record)
     return outcome
 
 
 def end_run(workspace: Workspace, outcome: Outcome, *, record: bool) -> None:
-    """What every sync ends in that is made without Dagster: sync_metrics.json, Dagster's UI, the alerts."""
+    """What every sync ends in that is made without Dagster: the checks that may be over with it, sync_metrics.json,
+    Dagster's UI, the alerts."""
+    make_checks_again(workspace, outcome.results)
+    workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
     run_id = record_results(workspace, outcome.results) if record and outcome.results else ""
-    _alert(workspace, outcome, run_id)
+    alert_results(workspace, outcome, run_id)
 
 
 def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
@@ -303,72 +300,3 @@ def _forget_old(workspace: Workspace, outcome: Outcome) -> None:
         forget_old_after(outcome.results, workspace.config, workspace.ledger)
     except VecsyncError as error:
         output.warn(f"old runs and vectors were not removed from the ledger: {error.code}: {error}")
-
-
-def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
-    """Show the results in Dagster's UI too; the run's id."""
-    from vecsync_dagster.assets.recording import record
-
-    return _recorded(lambda: record(workspace, results).run_id) or ""
-
-
-def report_checks(workspace: Workspace, since: datetime) -> None:
-    """Checks that were made since then without a sync: Dagster's UI shows them, and alerts that are over close."""
-    from vecsync_dagster.assets.recording import record_checks
-
-    _recorded(lambda: record_checks(workspace, since))
-    if workspace.config.alerts.channels and workspace.config.alerts.enabled:
-        from vecsync_dagster.alerts import Alerts, observe_checks, observing
-
-        try:
-            with contained("alerts"):
-                observed = observing(workspace.config)
-                observe_checks(observed, configured(workspace.ledger.check_results(), workspace.config), since)
-                delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
-        except VecsyncError as error:
-            output.warn(f"alerts were not sent: {error.code}: {error}")
-        else:
-            _warn_of_unsent(delivery)
-
-
-def _recorded(recording: Callable[[], T]) -> T | None:
-    """Dagster's storage is a convenience here: what it should show is done."""
-    from alembic.util import CommandError
-    from dagster import DagsterError
-    from dagster._check import CheckError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with contained("recording in Dagster", DagsterError, CheckError, SQLAlchemyError, CommandError, OSError):
-            return recording()
-    except (DagsterError, CheckError, SQLAlchemyError, CommandError, OSError, VecsyncError) as error:
-        reason = str(error) if isinstance(error, VecsyncError) else type(error).__name__
-        output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({reason})")
-        return None
-
-
-def _alert(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
-    """What was seen, and what could not be sent before, goes to the channels. One that fails is a warning: what it
-    was not told is kept for the next run."""
-    config = workspace.config
-    if not config.alerts.channels or not config.alerts.enabled:
-        return
-    from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_results
-    from vecsync_dagster.alerts.problems import sync_failed
-
-    unsynced = [Unsynced(p.entity, p.tenant, p.error) for p in outcome.problems if p.entity is not None]
-    try:
-        with contained("alerts"):
-            observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
-            observed.well.update(sync_failed(name, None, "").key for name in outcome.reached)
-            delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
-    except VecsyncError as error:
-        # Without the ledger nobody knows what was told before: better twice than not at all.
-        delivery = announce(config.alerts, [one.alert() for one in unsynced])
-        output.warn(f"alerts cannot be kept: {error.code}: {error}")
-    _warn_of_unsent(delivery)
-
-
-def _warn_of_unsent(delivery: Delivery) -> None:
-    for failure in delivery.errors.values():
-        output.warn(f"an alert was not sent; the next run tries again: {failure.code}: {failure}")

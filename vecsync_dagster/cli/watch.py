@@ -50,7 +50,6 @@ def watch(
 
         for result in found.results:
             _tell(result)
-        workspace.close()  # what follows needs no store: others may have it
         problems = [Problem(*one) for one in found.problems]
         interrupted = any(result.outcome == "interrupted" for result in found.results)
         outcome = Outcome(found.started_at, datetime.now(UTC), found.results, problems, interrupted)

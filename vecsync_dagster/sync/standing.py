@@ -1,18 +1,24 @@
-"""Checks over all partitions of an entity at once: those that must fail even if nothing runs any more."""
+"""Checks over all partitions of an entity at once: those that must fail even if nothing runs any more.
+
+What the comparison finds of a partition is that partition's result too, so that both say the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import Difference
-from vecsync_dagster.sync.drift import compare_settled
+from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
-from vecsync_dagster.sync.verify import MEND, CheckOutcome, graded, kept
+from vecsync_dagster.sync.options import PartitionResult
+from vecsync_dagster.sync.verify import MEND, CheckOutcome, difference_outcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["FRESHNESS", "RECONCILIATION", "check_everything", "check_freshness"]
+__all__ = ["FRESHNESS", "RECONCILIATION", "check_again", "check_everything", "check_freshness"]
 
 RECONCILIATION: Mapping[str, str] = {
     "reconciliation": "Every point of every tenant is as the ledger says, and there is no other",
@@ -21,16 +27,19 @@ RECONCILIATION: Mapping[str, str] = {
 FRESHNESS = "freshness"
 _LISTED = 20
 _WRONG_TENANT = "wrong_tenant"
+_COMPARED = ("identity", "isolation")
 
 
 def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome]:
-    """`RECONCILIATION`, by one pass over each collection of the entity."""
+    """`RECONCILIATION`, by one pass over each collection of the entity. What it finds of a partition is kept as that
+    partition's result as well, also where one that failed before differs no more."""
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
-    points = 0
+    points = owned = 0
     for collection in workspace.entity(entity).collections:
         compared = compare_settled(workspace, entity, collection)
         points += compared.points
+        owned += _keep_partitions(workspace, compared)
         for (tenant, kind), number in sorted(compared.counts.items()):
             counts[_check_of(kind)][f"{kind} of {collection}|{tenant}"] = number
         for difference in compared.named:
@@ -39,11 +48,67 @@ def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
         message = f"{wrong} differences: {told}; {MEND}" if wrong else "none found"
-        facts = {"points": points, "differences": wrong}
+        facts = {"points": points, "differences": wrong, **({"in_partitions": owned} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
             outcome = _with_leftovers(workspace, entity, outcome)
         yield _kept(workspace, entity, outcome)
+
+
+def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
+    """How many differences are in partitions that the ledger knows. What is said of a partition here is said of two
+    checks alone: the others ask the source."""
+    entity, collection, now = compared.entity, compared.collection, datetime.now(UTC)
+    tenants = set(workspace.ledger.tenants(entity, collection))
+    counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    named: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
+    for (tenant, kind), number in compared.counts.items():
+        if tenant in tenants:
+            counted[tenant, _partition_check_of(kind)][kind] = number
+    for one in compared.named:
+        named[one.tenant or one.stored_tenant or "", _partition_check_of(one.kind)].append(one)
+    known = workspace.ledger.check_results(entity)
+    failed = {(r.tenant, r.check) for r in known if r.collection == collection and not r.passed}
+    over = {key for key in failed if key[1] in _COMPARED and key not in counted}
+    outcomes = [
+        (tenant, difference_outcome(check, counted.get((tenant, check), {}), named[tenant, check]))
+        for tenant, check in sorted({*counted, *over})
+    ]
+    checks = workspace.config.checks
+    workspace.ledger.record_checks(
+        [kept(graded(outcome, checks), entity, collection, tenant, now) for tenant, outcome in outcomes]
+    )
+    return sum(one.total() for one in counted.values())
+
+
+def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> None:
+    """After a run: the checks over all partitions that failed are made again where they may be over, else what was
+    repaired would stay red until they are due. The comparison, which is dear, only after a run that compared, and when
+    no partition is left that failed it.
+
+    Raises the errors of source, store and ledger."""
+    compared: dict[str, bool] = {}
+    for result in results:
+        if result.outcome == "success":
+            made = any(check.name in _COMPARED for check in result.checks)
+            compared[result.entity] = made or compared.get(result.entity, False)
+    for entity, did_compare in compared.items():
+        failed = {one.check: one for one in workspace.ledger.check_results(entity, "") if not one.passed}
+        if FRESHNESS in failed:
+            check_freshness(workspace, entity)
+        differed = [one for name, one in failed.items() if name in RECONCILIATION and _were_ours(one)]
+        if did_compare and differed and not _is_failing(workspace.ledger.check_results(entity)):
+            for _ in check_everything(workspace, entity):
+                pass
+
+
+def _were_ours(result: CheckResult) -> bool:
+    """Whether the comparison found differences that a run of a partition can repair."""
+    return bool(result.facts.get("in_partitions", result.facts.get("differences")))
+
+
+def _is_failing(known: Iterable[CheckResult]) -> bool:
+    return any(one.collection and one.check in _COMPARED and not one.passed for one in known)
 
 
 def _with_leftovers(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutcome:
@@ -107,6 +172,10 @@ def _kept(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutc
 
 def _check_of(kind: str) -> str:
     return "isolation_of_all" if kind == _WRONG_TENANT else "reconciliation"
+
+
+def _partition_check_of(kind: str) -> str:
+    return "isolation" if kind == _WRONG_TENANT else "identity"
 
 
 def _named(key: tuple[str, str]) -> str:

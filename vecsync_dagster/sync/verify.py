@@ -21,6 +21,7 @@ __all__ = [
     "THEIRS",
     "CheckOutcome",
     "checks_of",
+    "difference_outcome",
     "differences_told",
     "graded",
     "kept",
@@ -215,7 +216,7 @@ def _compared(target: Target) -> list[CheckOutcome]:
         if len(some) < NAMED:
             some.append(difference)
     wrong = Counter({"wrong_tenant": counted.pop("wrong_tenant")} if "wrong_tenant" in counted else {})
-    return [_listed("identity", counted, first[False]), _listed("isolation", wrong, first[True])]
+    return [difference_outcome("identity", counted, first[False]), difference_outcome("isolation", wrong, first[True])]
 
 
 def _counts(
@@ -274,7 +275,8 @@ def differences_told(counted: Mapping[str, int | str]) -> str:
     return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
 
 
-def _listed(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
+def difference_outcome(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
+    """`identity` or `isolation`, from how many differences there are of each kind and the first of them."""
     told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), MEND]
     message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

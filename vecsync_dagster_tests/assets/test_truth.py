@@ -1,184 +1,154 @@
-"""What Dagster shows of checks is what the ledger and the store say: for every tenant, in any order of runs."""
+"""What Dagster shows of checks, what `status` says, and the open alerts agree with each other and with the store: after
+each step of any sequence of runs, breakages and repairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from random import Random
 
-import dagster as dg
 import pytest
-from dagster._core.definitions.partitions.context import partition_loading_context
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus as Status
-from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
 
-from vecsync_dagster.assets.recording import prepare_instance, record_checks
-from vecsync_dagster.automation.partitions import partitions_of
-from vecsync_dagster.cli.comparing import check_repaired, compare_all, repair_all
-from vecsync_dagster.definitions import build_definitions
-from vecsync_dagster.ledger.part import utc_now
-from vecsync_dagster.sync import SyncOptions, Workspace
-from vecsync_dagster_tests.world import ENTITY, START, World, config_of
+from vecsync_dagster_tests.assets.shown import ALL, TENANTS, Shown, Status, shown_world
 
-TENANTS = ("acme", "brick", "cedar")
-ALL = {"works|global", *(f"works|{tenant}" for tenant in TENANTS)}
-BROKEN = "works|brick"
+CHECKS = ("counts", "identity", "isolation", "removal_guard", "statuses", "truncation", "validation")
 
 
-class Shown:
-    """A world whose runs go through Dagster, and what its UI would show."""
+class Model:
+    """What must be known: `red`, the partitions that differed when they were last compared, or were repaired then;
+    `all_red`, whether the last comparison of everything found one."""
 
-    def __init__(self, world: World, instance: dg.DagsterInstance) -> None:
-        self.world = world
-        self.instance = instance
-        self.definitions = build_definitions(world.config)
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
+        self.red: set[str] = set()
+        self.all_red = False
 
-    def run(self, job: str = "works_job", op: str = "works_sync", **config: Any) -> None:
-        ops = {"ops": {op: {"config": config}}} if config else {}
-        result = self.definitions.resolve_job_def(job).execute_in_process(instance=self.instance, run_config=ops)
-        assert result.success
+    def compared(self, partitions: set[str], found: set[str]) -> None:
+        """By a run."""
+        self.red = self.red - partitions | found & partitions
+        if self.all_red and not self.red:
+            self.compared_all(self.shown.truly_broken())  # it is made again
 
-    def full(self, *tenants: str) -> None:
-        self.run(mode="full", partitions=[f"works|{tenant}" for tenant in tenants] or None)
+    def compared_all(self, found: set[str]) -> None:
+        self.red, self.all_red = found, bool(found)
 
-    def incremental(self, *tenants: str) -> None:
-        for number, tenant in enumerate(TENANTS):
-            if tenant in tenants:
-                self.world.update(10 * (number + 1), name=f"иначе {self.world.now}")
-        self.run(mode="incremental", partitions=[f"works|{tenant}" for tenant in tenants])
+    # -- steps -------------------------------------------------------------------------------------
 
-    def headline(self, check: str) -> tuple[bool, str | None]:
-        """As the UI resolves it: the last execution, if it is not outdated."""
-        key = dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), check)
-        record = self.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
-        assert record.evaluation is not None, f"{check} was planned and not evaluated"
-        assert self.instance.get_latest_materialization_event(key.asset_key) is None
-        return record.evaluation.passed, record.evaluation.description
+    def lose(self, tenant: str) -> None:
+        self.shown.lose_points(tenant, 1)
 
-    def grid(self, check: str) -> dict[Status, set[str]]:
-        """Partitions by state, as the check's page has them."""
-        key = dg.AssetCheckKey(dg.AssetKey([ENTITY, "checks"]), check)
-        partitions = partitions_of(ENTITY, self.world.config.entities[ENTITY])
-        with partition_loading_context(dynamic_partitions_store=self.instance):
-            state = bulk_update_asset_check_state(self.instance, [(key, partitions)], {key: AssetCheckState.empty()})
-            subsets = state[key].subsets.items()
-            found = {status: set(subset.subset_value.get_partition_keys()) for status, subset in subsets}
-        return {status: keys for status, keys in found.items() if keys}
+    def full(self, tenant: str) -> None:
+        found = self.shown.truly_broken()
+        self.shown.full(tenant)
+        self.compared({f"works|{tenant}"}, found)
 
-    def grid_headline(self, check: str) -> bool:
-        key = dg.AssetCheckKey(dg.AssetKey([ENTITY, "checks"]), check)
-        record = self.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
-        assert record.evaluation is not None
-        return record.evaluation.passed
+    def nightly(self, _: str) -> None:
+        found = self.shown.truly_broken()
+        self.shown.full()
+        self.compared(ALL, found)
 
-    def failing(self) -> set[str]:
-        """Partitions that the ledger has a failed check of."""
-        with self.world.workspace() as workspace:
-            return {
-                f"{one.collection}|{one.tenant}"
-                for one in workspace.ledger.check_results()
-                if one.collection and not one.passed
-            }
+    def repairing(self, tenant: str) -> None:
+        found = self.shown.truly_broken()
+        self.shown.repairing(tenant)
+        self.compared({f"works|{tenant}"}, found)
 
-    def lose_points(self, tenant: str, count: int = 2) -> None:
-        with self.world.workspace() as workspace:
-            store = workspace.store("main")
-            points = [point for page in store.scan(ENTITY, tenant) for point in page][:count]
-            store.delete(ENTITY, tenant, [point.point_id for point in points])
+    def by_command(self, tenant: str) -> None:
+        found = self.shown.truly_broken()
+        self.shown.full_by_command(tenant)
+        self.compared({f"works|{tenant}"}, found)
 
-    def assert_red(self) -> None:
-        for check in ("counts", "identity"):
-            passed, message = self.headline(check)
-            assert not passed
-            assert BROKEN in str(message)
-            assert not self.grid_headline(check)
-            assert self.grid(check) == {
-                Status.FAILED: {BROKEN},
-                Status.SUCCEEDED: ALL - {BROKEN},
-            }
-        assert self.failing() == {BROKEN}
+    def incremental(self, tenant: str) -> None:
+        self.shown.incremental(tenant)
 
-    def assert_green(self) -> None:
-        for check in ("counts", "identity", "isolation", "validation", "statuses", "removal_guard"):
-            assert self.headline(check)[0], self.headline(check)
-            assert self.grid(check) == {Status.SUCCEEDED: ALL}
-        assert self.failing() == set()
+    def by_id(self, tenant: str) -> None:
+        self.shown.by_id(tenant)
 
+    def write_again(self, tenant: str) -> None:
+        self.shown.write_again(tenant)
 
-@pytest.fixture
-def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    config = config_of(
-        tmp_path,
-        source={"type": "sqlite", "path": "source.db"},
-        store={"type": "qdrant", "path": "qdrant"},
-        sync={"repair": "report"},
-    )
-    world = World(f"sqlite:///{tmp_path / 'source.db'}", config, now=START)
-    for number, tenant in enumerate(TENANTS):
-        world.insert({"id": 10 * (number + 1) + n, "tenant_id": tenant} for n in range(4))
-    with dg.DagsterInstance.from_config(str(prepare_instance(config))) as instance:
-        yield Shown(world, instance)
+    def retried(self, _: str) -> None:
+        self.shown.retried()
+
+    def fresh(self, _: str) -> None:
+        self.shown.run("freshness_job")
+
+    def compare(self, _: str) -> None:
+        self.shown.run("reconcile_job")
+        self.compared_all(self.shown.truly_broken())
+
+    def execute_all(self, _: str) -> None:
+        self.shown.execute_all()
+        self.red = self.shown.truly_broken()
+
+    def reconciled(self, _: str) -> None:
+        found = self.shown.truly_broken()
+        self.shown.reconciled()
+        if found:
+            self.compared_all(set())
+
+    # -- what must hold ----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        shown, failing = self.shown, self.shown.failing()
+        assert {partition for check, partition in failing if check == "identity"} == self.red
+        assert (("reconciliation", "") in failing) is self.all_red
+        assert shown.alerts() == failing
+        for check in CHECKS:
+            red = {partition for name, partition in failing if name == check}
+            expected = {Status.FAILED: red, Status.SUCCEEDED: ALL - red}
+            assert shown.grid(check) == {status: there for status, there in expected.items() if there}
+            passed, message = shown.headline(check)
+            assert passed is not bool(red)
+            assert all(partition in str(message) for partition in red)
+            assert shown.grid_headline(check) is passed
+        if self.all_red:
+            assert not shown.headline("reconciliation")[0]
 
 
-AFTER: dict[str, Callable[[Shown], None]] = {
-    "full runs of the others": lambda shown: shown.full("acme", "cedar"),
-    "incremental runs of the others": lambda shown: shown.incremental("acme", "cedar"),
-    "an incremental run of the broken one": lambda shown: shown.incremental("brick"),
-    "a nightly run": lambda shown: shown.full(),
-    "the weekly comparison": lambda shown: shown.run("reconcile_job"),
-    "the look for freshness": lambda shown: shown.run("freshness_job"),
-}
-"""What may run after a tenant was found broken."""
+BREAKS: tuple[Callable[[Model, str], None], ...] = (Model.lose,)
+RUNS: tuple[Callable[[Model, str], None], ...] = (
+    Model.full,
+    Model.nightly,
+    Model.repairing,
+    Model.by_command,
+    Model.incremental,
+    Model.by_id,
+    Model.write_again,
+    Model.retried,
+    Model.fresh,
+    Model.compare,
+    Model.execute_all,
+    Model.reconciled,
+)
 
 
-@pytest.mark.parametrize("after", AFTER)
-def test_a_broken_tenant_stays_red(shown: Shown, after: str) -> None:
-    """Whatever runs after it: headline, grid and ledger say which tenant is broken."""
-    shown.full()
-    shown.assert_green()
-    shown.lose_points("brick")
-    shown.full()
-    shown.assert_red()
-    AFTER[after](shown)
-    if after == "an incremental run of the broken one":
-        assert not shown.headline("identity")[0]
-        assert shown.failing() == {BROKEN}
-    else:
-        shown.assert_red()
+def play(folder: Path, seed: int, steps: int) -> None:
+    random = Random(seed)
+    with shown_world(folder) as shown:
+        shown.full()
+        model = Model(shown)
+        told = []
+        for _ in range(steps):
+            tenant = random.choice(TENANTS)
+            step = random.choice(BREAKS if random.random() < 0.3 else RUNS)
+            told.append(f"{step.__name__}({tenant})")
+            try:
+                step(model, tenant)
+                model.check()
+            except AssertionError as error:
+                error.add_note(f"seed {seed}: {', '.join(told)}")
+                raise
 
 
-def repaired_by_command(shown: Shown) -> None:
-    began = utc_now()
-    with Workspace(shown.world.config) as workspace:
-        found = compare_all(workspace, ENTITY, None)
-        repair_all(workspace, found)
-        check_repaired(workspace, found)
-        workspace.close()
-        record_checks(workspace, began)
+@pytest.mark.parametrize("seed", [22, 29])
+def test_all_agree_after_each_step(tmp_path: Path, seed: int) -> None:
+    """UI, `status` and alerts name the same partitions: those that the store was found to lack points of."""
+    play(tmp_path, seed, 6)
 
 
-def repaired_by_id(shown: Shown) -> None:
-    """A new version of each record writes its point again; the next full run looks."""
-    shown.world.update(20, 21, 22, 23, name="иначе")
-    with Workspace(shown.world.config) as workspace:
-        for selection in workspace.select([ENTITY], ["brick"]):
-            workspace.sync(selection, SyncOptions(ids=("20", "21", "22", "23")))
-    shown.full("brick")
-
-
-REPAIRS: dict[str, Callable[[Shown], None]] = {
-    "reconcile --repair": repaired_by_command,
-    "records by id": repaired_by_id,
-}
-
-
-@pytest.mark.parametrize("repair", REPAIRS)
-def test_a_repair_turns_everything_green(shown: Shown, repair: str) -> None:
-    """After its repair headline, grid and ledger are green, by whichever way."""
-    shown.full()
-    shown.lose_points("brick")
-    shown.full()
-    shown.assert_red()
-    REPAIRS[repair](shown)
-    shown.assert_green()
+@pytest.mark.many
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(100, 140))
+def test_all_agree_after_many_steps(tmp_path: Path, seed: int) -> None:
+    """The same in longer sequences."""
+    play(tmp_path, seed, 15)

@@ -30,6 +30,7 @@ __all__ = ["Deployment", "deployment", "wait_for"]
 
 PATIENCE_S = 120.0
 LOCATION = "vecsync"
+_AT = ("-h", "127.0.0.1", "-p")
 T = TypeVar("T")
 
 _PARTITIONS = """
@@ -70,16 +71,27 @@ class Deployment:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start_all(self) -> None:
+        self._start_code()
+        self._start_web()
+        self.start_daemon()
+        wait_for("the webserver", lambda: self._listens("web"))
+
+    def start_pages(self) -> None:
+        """What shows, and not what runs: the webserver without the daemon."""
+        self._start_code()
+        self._start_web()
+        wait_for("the webserver", lambda: self._listens("web"))
+
+    def _start_code(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as code, socket.create_server(("127.0.0.1", 0)) as web:
             self.ports = {"code": code.getsockname()[1], "web": web.getsockname()[1]}
         server = {"grpc_server": {"host": "127.0.0.1", "port": self.ports["code"], "location_name": LOCATION}}
         (self.home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [server]}))
-        where = ("-h", "127.0.0.1", "-p")
-        self._start("code", "dagster", "api", "grpc", "-m", "vecsync_dagster.definitions", *where, self._port("code"))
+        self._start("code", "dagster", "api", "grpc", "-m", "vecsync_dagster.definitions", *_AT, self._port("code"))
         wait_for("the code server", lambda: self._listens("code"))
-        self._start("web", "dagster_webserver", "-w", "workspace.yaml", *where, self._port("web"))
-        self.start_daemon()
-        wait_for("the webserver", lambda: self._listens("web"))
+
+    def _start_web(self) -> None:
+        self._start("web", "dagster_webserver", "-w", "workspace.yaml", *_AT, self._port("web"))
 
     def start_daemon(self) -> None:
         self._start("daemon", "dagster._daemon", "run", "-w", "workspace.yaml")

@@ -55,9 +55,9 @@ def test_a_partition_that_cannot_be_checked_is_one_result(settled: Automated, mo
         "works|cord": {True},
         "works|global": {True},
     }
-    assert {str(one.description).partition(":")[0] for one in ran.get_asset_check_evaluations() if not one.passed} == {
-        "could not be checked"
-    }
+    with settled.world.workspace() as workspace:
+        failed = [one for one in workspace.ledger.check_results(ENTITY) if not one.passed]
+    assert {(one.tenant, one.message.partition(":")[0]) for one in failed} == {("brick", "could not be checked")}
 
 
 def test_a_partition_that_is_being_synced_keeps_its_results(settled: Automated) -> None:

@@ -1,0 +1,114 @@
+"""What others see of a sync that was made without Dagster: the checks that may be over with it, Dagster's UI, alerts.
+
+None of it fails the sync: what cannot be shown or sent is a warning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from vecsync_dagster.cli import output
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.sync import PartitionResult, Workspace
+from vecsync_dagster.sync.health import configured
+from vecsync_dagster.sync.standing import check_again
+
+if TYPE_CHECKING:
+    from vecsync_dagster.alerts import Delivery
+    from vecsync_dagster.cli.running import Outcome
+
+__all__ = ["alert_results", "is_recorded", "make_checks_again", "record_results", "report_checks"]
+
+T = TypeVar("T")
+
+
+def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
+    """Those over all partitions that may be over now; what was synced is synced if they cannot be made."""
+    try:
+        with contained("checks over all partitions"):
+            check_again(workspace, results)
+    except VecsyncError as error:
+        output.warn(f"checks over all partitions were not made again: {error.code}: {error}")
+
+
+def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
+    """Show the results in Dagster's UI too; the run's id."""
+    from vecsync_dagster.assets.recording import record
+
+    return _recorded(lambda: record(workspace, results).run_id) or ""
+
+
+def report_checks(workspace: Workspace, since: datetime) -> None:
+    """Checks that were made since then without a sync: Dagster's UI shows them, and alerts that are over close."""
+    if is_recorded(workspace.config):
+        from vecsync_dagster.assets.recording import record_checks
+
+        _recorded(lambda: record_checks(workspace))
+    if workspace.config.alerts.channels and workspace.config.alerts.enabled:
+        from vecsync_dagster.alerts import Alerts, observe_checks, observing
+
+        try:
+            with contained("alerts"):
+                observed = observing(workspace.config)
+                observe_checks(observed, configured(workspace.ledger.check_results(), workspace.config), since)
+                delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
+        except VecsyncError as error:
+            output.warn(f"alerts were not sent: {error.code}: {error}")
+        else:
+            _warn_of_unsent(delivery)
+
+
+def is_recorded(config: Config) -> bool:
+    """Whether Dagster was ever told of a sync."""
+    return bool(os.environ.get("DAGSTER_HOME")) or (config.state_folder / "dagster").exists()
+
+
+def _recorded(recording: Callable[[], T]) -> T | None:
+    """Dagster's storage is a convenience here: what it should show is done."""
+    from alembic.util import CommandError
+    from dagster import DagsterError
+    from dagster._check import CheckError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with contained("recording in Dagster", DagsterError, CheckError, SQLAlchemyError, CommandError, OSError):
+            return recording()
+    except (DagsterError, CheckError, SQLAlchemyError, CommandError, OSError, VecsyncError) as error:
+        reason = str(error) if isinstance(error, VecsyncError) else type(error).__name__
+        output.warn(f"Dagster's storage did not take the results, so its UI lacks this run ({reason})")
+        return None
+
+
+def alert_results(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
+    """What was seen, and what could not be sent before, goes to the channels. One that fails is a warning: what it
+    was not told is kept for the next run."""
+    config = workspace.config
+    if not config.alerts.channels or not config.alerts.enabled:
+        return
+    from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_checks, observe_results
+    from vecsync_dagster.alerts.problems import sync_failed
+
+    unsynced = [Unsynced(p.entity, p.tenant, p.error) for p in outcome.problems if p.entity is not None]
+    try:
+        with contained("alerts"):
+            observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
+            for entity in {result.entity for result in outcome.results}:
+                of_all = configured(workspace.ledger.check_results(entity, ""), workspace.config)
+                observe_checks(observed, of_all, outcome.started_at, run_id=run_id)
+            observed.well.update(sync_failed(name, None, "").key for name in outcome.reached)
+            delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
+    except VecsyncError as error:
+        # Without the ledger nobody knows what was told before: better twice than not at all.
+        delivery = announce(config.alerts, [one.alert() for one in unsynced])
+        output.warn(f"alerts cannot be kept: {error.code}: {error}")
+    _warn_of_unsent(delivery)
+
+
+def _warn_of_unsent(delivery: Delivery) -> None:
+    for failure in delivery.errors.values():
+        output.warn(f"an alert was not sent; the next run tries again: {failure.code}: {failure}")
