@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
+from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import PartitionResult
 from vecsync_dagster.sync.verify import MEND, CheckOutcome, difference_outcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
@@ -97,8 +98,9 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
         if FRESHNESS in failed:
             check_freshness(workspace, entity)
         differed = [one for name, one in failed.items() if name in RECONCILIATION and _were_ours(one)]
-        if did_compare and differed and not _is_failing(workspace.ledger.check_results(entity)):
-            for _ in check_everything(workspace, entity):
+        if did_compare and differed:
+            known = configured(workspace.ledger.check_results(entity), workspace.config)
+            for _ in () if _is_failing(known) else check_everything(workspace, entity):
                 pass
 
 

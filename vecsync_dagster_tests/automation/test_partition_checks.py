@@ -15,6 +15,7 @@ from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.standing import check_again
 from vecsync_dagster_tests.automation.ticks import Automated
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -89,6 +90,21 @@ def test_what_left_the_configuration_makes_nothing_red(settled: Automated) -> No
     assert [one.left_over for one in seen.partitions if one.outcome == "failed"] == [True]
     assert told
     assert all(one.passed for one in told)
+
+
+def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated) -> None:
+    """The comparison of everything is made again though a collection that is not configured any more failed its own."""
+    compared = {"differences": 1, "in_partitions": 1}
+    with settled.world.workspace() as workspace:
+        workspace.ledger.record_checks(
+            [
+                CheckResult(ENTITY, "identity", False, "2 missing", NOW, "former", "acme"),
+                CheckResult(ENTITY, "reconciliation", False, "1 differences", NOW, facts=compared),
+            ]
+        )
+        check_again(workspace, settled.world.sync("acme", mode="full"))
+        known = {one.check: one for one in workspace.ledger.check_results(ENTITY, "")}
+    assert known["reconciliation"].facts["differences"] == 0
 
 
 @pytest.mark.parametrize(
