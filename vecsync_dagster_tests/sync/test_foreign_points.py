@@ -83,18 +83,33 @@ def test_another_project_s_points_stay_after_a_run_that_failed(
 
 
 def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: World) -> None:
-    """Points of the former name go with its rows and its watermark, so that it begins anew, and pays for nothing."""
+    """Points of the former name go with its rows and its watermark, so that it begins anew, and pays for nothing: once
+    a second full run finds that nobody syncs under that name any more."""
     world = embedded_world
     seed(world, {"acme": 3, GLOBAL: 2})
     for entity in ("a", "b", "a"):
         named(world, entity)
-        results = world.sync(entity=entity)
+        results = world.sync(entity=entity, mode="full")
+        assert sum(result.figures.embedded for result in results) == (5 if len(world.results) == 2 else 0)
+        results = world.sync(entity=entity, mode="full")
         assert all(result.ok for result in results)
         assert owners(world) == [(entity, n) for n in ("1", "1001", "1002", "2", "3")]
-    assert sum(result.figures.embedded for result in results) == 0
     world.update(1, name="changed")
     assert one(world.sync(entity="a", mode="incremental"), "acme").figures.changed == 1
     assert len(owners(world)) == 5
+
+
+def test_two_projects_with_one_ledger_leave_each_other_s_points(embedded_world: World) -> None:
+    """Each has an entity of its own that feeds the collection; both say so, in every run."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    for entity in ("a", "b", "a", "b", "a"):
+        named(world, entity)
+        result = one(world.sync(entity=entity, mode="full", allow_removals=True), "acme")
+        there = {entity for entity, _ in owners(world)}
+        assert (len(owners(world)), result.ok) == (3 * len(there), len(there) == 1)
+        assert result.figures.removed == 0
+    assert there == {"a", "b"}
 
 
 def test_another_type_replaces_the_documents(world: World) -> None:
