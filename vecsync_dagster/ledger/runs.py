@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Table, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, func, insert, select
 
 from vecsync_dagster.ledger.base import Rejected, Run
 from vecsync_dagster.ledger.check_results import CheckResult, write_checks
@@ -18,6 +19,7 @@ __all__ = ["Runs", "run_of"]
 
 _R: Final = sync_run.c
 _I: Final = invalid_record.c
+_TICK: Final = timedelta(microseconds=1)
 
 
 class Runs(LedgerPart):
@@ -32,7 +34,8 @@ class Runs(LedgerPart):
             return
         with self.database.write() as connection:
             for some in chunks(runs):
-                connection.execute(_record(self.database.dialect), [_values(run) for run in some])
+                rows = [_values(_behind(connection, run)) for run in some]
+                connection.execute(_record(self.database.dialect), rows)
             write_checks(connection, self.database.dialect, checks)
 
     def runs(
@@ -73,6 +76,15 @@ class Runs(LedgerPart):
         )
         with self.database.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _behind(connection: Connection, run: Run) -> Run:
+    """The run, dated behind those of its partition that say they began after its end: a clock that was ahead for a
+    while must not hide what comes later."""
+    place = (_R.entity == run.entity, _R.collection == run.collection, _R.tenant_id == run.tenant)
+    ahead = select(func.max(_R.started_at)).where(*place, _R.run_id != run.run_id, _R.started_at > run.ended_at)
+    last = connection.scalar(ahead)
+    return run if last is None else replace(run, started_at=last + _TICK, ended_at=last + _TICK)
 
 
 def _among(table: Table, wanted: Mapping[str, str | None]) -> list[ColumnElement[bool]]:

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.config.models import EntityConfig, RemovalGuard
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.stores.base import GLOBAL
 
-__all__ = ["Absence", "absence_of", "absences", "is_ruled_out", "look_again"]
+__all__ = ["Absence", "absence_of", "absences", "is_ruled_out", "is_suspicious", "look_again"]
 
 LOOKS = 2
 
@@ -38,6 +38,11 @@ class Absence:
         who = "global" if self.tenant == GLOBAL else f"tenant {self.tenant}"
         then = f"removed after {_at(self.until)}" if now < self.until else "removed by the next full sync"
         return f"{who}: missing since {_at(self.since)}, {then} if it stays away"
+
+
+def is_suspicious(guard: RemovalGuard, gone: int, known: int) -> bool:
+    """Whether the removal guard stops the removal of so many of the documents that are known of a partition."""
+    return gone > guard.min_documents and gone > guard.share * known
 
 
 def is_ruled_out(entity: EntityConfig, tenant: str) -> bool:

@@ -17,7 +17,7 @@ from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
-from vecsync_dagster.sync.absence import Absence
+from vecsync_dagster.sync.absence import Absence, is_suspicious
 from vecsync_dagster.sync.apply import (
     BatchFailed,
     apply_changes,
@@ -480,9 +480,10 @@ class PartitionSync:
             self._collect(block=True)
         return self.error is None
 
-    def remove_absent(self) -> None:
+    def remove_absent(self, source_rows: Callable[[], int], *, allow: bool) -> None:
         """After a read by ids that came to its end: remove those that the source does not have any more. It must have
-        been asked for them by their keys: the text alone may be that of a key of a type that nobody thinks of."""
+        been asked for them by their keys: the text alone may be that of a key of a type that nobody thinks of. Nothing
+        goes where the source lacks suspiciously much of the tenant, by its own count."""
         asked = {self._document_id(key): key for key in self._asked or ()}
         absent = [identity for identity in asked if identity not in self._met]
         if not absent or self.figures.unidentified:  # a record without a usable id may be any of them
@@ -499,7 +500,9 @@ class PartitionSync:
                 f"{len(kept)} records were asked for, not found and kept, such as {kept[0]}: the type of their ids is "
                 "not known, so they may be there; the next full sync decides"
             )
-        if gone:
+        if gone and not allow and self._is_suspicious(self._known - source_rows(), self._known):
+            self.figures.removals_blocked += len(gone)
+        elif gone:
             self._remove_known(sorted(gone))
 
     def _document_id(self, db_id: str) -> str:
@@ -576,8 +579,7 @@ class PartitionSync:
         self.figures.removed += gone
 
     def _is_suspicious(self, gone: int, known: int) -> bool:
-        guard = self.target.settings.removal_guard
-        return gone > guard.min_documents and gone > guard.share * known
+        return is_suspicious(self.target.settings.removal_guard, gone, known)
 
     def _remove_replaced(self) -> int:
         """Of records that this run has met under another document id (their `type` is another one now) the former

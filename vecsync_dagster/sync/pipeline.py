@@ -47,6 +47,7 @@ from vecsync_dagster.sync.verify import (
     kept,
     last_full_run,
     rejected_now,
+    removal_guard,
     statuses,
     validation_outcome,
     verify,
@@ -401,7 +402,7 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
             part.mend(job.source, allow_removals=job.options.allow_removals)
         all_seen = not part.holds_back
     if ended and job.options.finds_absent and not job.interrupted and part.error is None and not _emptied(job):
-        part.remove_absent()
+        part.remove_absent(job.source_rows, allow=job.options.allow_removals)
     if part.error is None:
         if not job.interrupted:
             part.remember(all_seen=all_seen)
@@ -516,7 +517,8 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         tally = t.ledger.tally(t.entity, t.collection, t.tenant)
         checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
-            return [*checks, statuses(t, tally.failures)]
+            stopped = [removal_guard(t, part.figures)] if part.figures.removals_blocked else []
+            return [*checks, statuses(t, tally.failures), *stopped]
     identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.spared if full else job.source_rows()

@@ -12,10 +12,11 @@ from itertools import groupby
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBuilder
 from vecsync_dagster.documents.hashing import point_id
-from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
+from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, SourceRejected, VecsyncError
 from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.compare import (
@@ -54,7 +55,7 @@ def too_many_orphans(target: Target, orphans: int, *, allow: bool) -> str:
     not too many, or `allow`ed."""
     t = target
     guard = t.settings.removal_guard
-    if allow or orphans <= guard.min_documents or orphans <= guard.share * t.store.count(t.collection, t.tenant):
+    if allow or not orphans or not is_suspicious(guard, orphans, t.store.count(t.collection, t.tenant)):
         return ""
     return f"the orphans are more than {guard.share:.0%} of the partition: none was removed"
 
@@ -222,12 +223,28 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     # Only what was asked for by its key and did not come back is gone.
     found |= rejected
     lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
+    if lost:
+        _refuse_a_broken_source(t, source)
     gone = [(i, d.point_id) for i, d in lost.items()]
     misplaced = [d.point_id for d in lost.values() if d.kind == "wrong_tenant"]
     t.store.delete_foreign(t.collection, misplaced)  # they do not lie in the partition that `remove` keeps to
     remove(t, t.tenant, gone)
     figures.removed += len(gone)
     return figures
+
+
+def _refuse_a_broken_source(target: Target, source: Source) -> None:
+    """Raises SourceRejected where the source lacks so much of what is known of the tenant that a full run would remove
+    none of it."""
+    t = target
+    known, there = t.ledger.tally(t.entity, t.collection, t.tenant).rows, source.count(t.tenant)
+    if is_suspicious(t.settings.removal_guard, known - there, known):
+        raise SourceRejected(
+            f"{t}: the source has {there} records and the ledger knows {known}: it is taken for broken, and nothing "
+            "that it lacks is removed. If that is right, sync in full with --allow-removals",
+            entity=t.entity,
+            tenant=t.tenant,
+        )
 
 
 def _firsts(documents: Sequence[Document], met: Container[str]) -> list[Document]:

@@ -16,7 +16,7 @@ from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition,
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import MEND, THEIRS, CheckOutcome, differences_told
+from vecsync_dagster.sync.verify import THEIRS, CheckOutcome, differences_told, mending
 
 __all__ = ["repair_found"]
 
@@ -88,11 +88,12 @@ def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int)
         return after
     if after.passed:
         return replace(before, warning=True, message=f"{differences_told(before.facts)}, repaired")
-    reasons = [f"{differences_told(after.facts)} left of {differences_told(before.facts)}"]
+    left, found = differences_told(after.facts), differences_told(before.facts)
+    reasons = [left if left == found else f"{left} left of {found}"]
     if "orphan" in after.facts and why_kept:
         reasons.append(why_kept)
     if FOREIGN in after.facts:
         reasons.append(THEIRS)
     if before.name == "identity" and unpaid:
         reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
-    return replace(after, message="; ".join([*reasons, MEND]))
+    return replace(after, message="; ".join([*reasons, *mending(after.facts)]))

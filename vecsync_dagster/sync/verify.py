@@ -17,7 +17,6 @@ from vecsync_dagster.sync.target import Target
 
 __all__ = [
     "CHECKS",
-    "MEND",
     "THEIRS",
     "CheckOutcome",
     "checks_of",
@@ -26,7 +25,9 @@ __all__ = [
     "graded",
     "kept",
     "last_full_run",
+    "mending",
     "rejected_now",
+    "removal_guard",
     "statuses",
     "validation_outcome",
     "verify",
@@ -145,7 +146,12 @@ def verify(
     # Where the source still has nothing, what waits for a second look explains the difference.
     waiting = 0 if source_rows else figures.removals_waiting
     counts = _counts(target, tally, source_rows, unidentified, waiting, full=full)
-    outcomes = [counts, _guard(target, figures), statuses(target, tally.failures), _truncation(target, tally.held)]
+    outcomes = [
+        counts,
+        removal_guard(target, figures),
+        statuses(target, tally.failures),
+        _truncation(target, tally.held),
+    ]
     if not identity:
         return outcomes
     # Both look at every document: not for an incremental run, which is to cost what changed.
@@ -249,7 +255,7 @@ def _counts(
     )
 
 
-def _guard(target: Target, figures: Figures) -> CheckOutcome:
+def removal_guard(target: Target, figures: Figures) -> CheckOutcome:
     blocked = figures.removals_blocked
     guard = target.settings.removal_guard
     message = (
@@ -271,12 +277,17 @@ def _guard(target: Target, figures: Figures) -> CheckOutcome:
     )
 
 
+def mending(counted: Mapping[str, int | str]) -> list[str]:
+    """What to do about them. What is foreign alone is not to be removed without a thought."""
+    return [MEND] if set(counted) - {FOREIGN} else []
+
+
 def differences_told(counted: Mapping[str, int | str]) -> str:
     return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
 
 
 def difference_outcome(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
     """`identity` or `isolation`, from how many differences there are of each kind and the first of them."""
-    told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), MEND]
+    told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), *mending(counted)]
     message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

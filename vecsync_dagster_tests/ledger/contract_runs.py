@@ -38,6 +38,14 @@ class RunsContract:
         assert [run.run_id for run in ledger.runs(ENTITY, "tenant-b")] == ["b"]
         assert [run.run_id for run in ledger.runs(tenant="tenant-a")] == ["r2", "r1", "r0", "w"]
 
+    def test_a_clock_that_was_ahead_hides_no_later_run(self, ledger: SqlLedger) -> None:
+        """The last run of a partition is the one recorded last, whatever the time before it claimed."""
+        ahead = replace(RUN, run_id="ahead", started_at=NOON + 3 * DAY, ended_at=NOON + 3 * DAY)
+        for run in (ahead, replace(RUN, run_id="z"), replace(RUN, run_id="a", outcome="failed")):
+            ledger.record_run(run)
+        assert ledger.last_runs()[Partition(*A)].last.run_id == "a"
+        assert [run.run_id for run in ledger.runs()] == ["a", "z", "ahead"]
+
     def test_rejected_records_are_kept_with_their_reason(self, ledger: SqlLedger) -> None:
         """What was rejected, where and why: the columns of the table, and no value of the record."""
         ledger.reject("r1", ENTITY, "tenant-a", [REJECTED], NOON)
@@ -68,11 +76,14 @@ class RunsContract:
     def test_the_last_run_is_found_behind_any_number_of_others(self, ledger: SqlLedger) -> None:
         """Each partition's last syncs are known however many runs of others, and of its own, came after them."""
         ledger.record_run(replace(RUN, tenant="quiet", started_at=NOON - DAY, failed_checks=("counts",)))
-        later = [NOON + number * MINUTE for number in range(1200)]
-        ledger.record_runs([replace(RUN, run_id=f"r{at}", mode="incremental", started_at=at) for at in later])
-        ledger.record_run(replace(RUN, run_id="f", outcome="failed", started_at=later[-1] + MINUTE, error="x"))
-        ledger.record_run(replace(RUN, run_id="ids", mode="ids", started_at=later[-1] + DAY))
         ledger.record_run(RUN)
+        later = [NOON + number * MINUTE for number in range(1200)]
+        ledger.record_runs(
+            [replace(RUN, run_id=f"r{at}", mode="incremental", started_at=at, ended_at=at) for at in later]
+        )
+        after, late = later[-1] + MINUTE, later[-1] + DAY
+        ledger.record_run(replace(RUN, run_id="f", outcome="failed", started_at=after, ended_at=after, error="x"))
+        ledger.record_run(replace(RUN, run_id="ids", mode="ids", started_at=late, ended_at=late))
         ledger.record_run(Run("e", ENTITY, "", "", LISTING, "failed", NOON, NOON))
         found = ledger.last_runs(ENTITY)
         quiet, busy = found[Partition(*A[:2], "quiet")], found[Partition(*A)]

@@ -132,6 +132,24 @@ def test_one_per_cent_lost_one_altered_and_twenty_foreign(world: World) -> None:
     assert not any(result.figures.touched for result in after)
 
 
+def test_a_repair_over_a_broken_source_removes_nothing(embedded_world: World) -> None:
+    """Where it lacks more than a full run would remove, that tenant's repair says so; what is there is mended."""
+    world = embedded_world
+    seed(world, {"acme": 80})
+    world.sync()
+    with world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        points = [Point(p.point_id, {**p.payload, "price": 1}) for page in store.scan(ENTITY) for p in page]
+        store.set_payload(ENTITY, points)
+    world.delete(*range(6, 81))
+    failed: dict[str, str] = {}
+    with world.workspace() as workspace:
+        differences = workspace.differences(ENTITY, ENTITY)
+        workspace.repair(ENTITY, ENTITY, differences, lambda tenant, error: failed.update({tenant: error.code}))
+        assert len(list(workspace.differences(ENTITY, ENTITY))) == 75
+    assert (failed, len(world.stored())) == ({"acme": "SOURCE_ERROR"}, 80)
+
+
 def test_points_of_a_tenant_that_nobody_knows_are_found_by_the_whole_collection(world: World) -> None:
     """A run looks at its own partition, whose points are all right; comparing the collection names the others."""
     seed(world, {"acme": 5})

@@ -252,3 +252,18 @@ def test_a_retry_amid_an_import_removes_nothing(four: Four) -> None:
     four.now += timedelta(seconds=5)
     [result] = retry(four)
     assert result.figures.upserted == 1
+
+
+def test_a_retry_over_a_broken_source_removes_nothing(small: Four) -> None:
+    """Where it lacks more than a full run would remove, however few of them are tried at once."""
+    small.insert(*range(1, 81))
+    small.sync()
+    small.world.update(1, 2, name="renamed", code="renamed")
+    small.store_is_down("functionality")
+    small.sync()
+    small.store.recover()
+    small.world.delete(*range(1, 76))
+    small.later(seconds=60)
+    [result] = retry(small)
+    assert (result.figures.removals_blocked, result.figures.removed, result.ok) == (2, 0, False)
+    assert len(small.world.stored("functionality")) == 80
