@@ -6,7 +6,7 @@ import hashlib
 import string
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
@@ -14,7 +14,9 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from vecsync_dagster.config.values import CollectionName, Duration, Model, Name, Text
 from vecsync_dagster.stores.base import RESERVED_KEYS
 
-__all__ = ["CollectionConfig", "EntityConfig", "FieldType", "Tenancy"]
+__all__ = ["DEFAULT_STORE", "CollectionConfig", "EntityConfig", "FieldType", "Tenancy"]
+
+DEFAULT_STORE: Final = "main"
 
 FieldType = Literal["number", "integer", "boolean", "string", "datetime"]
 
@@ -59,7 +61,7 @@ class CollectionConfig(Model):
 
     text: str | tuple[str, ...]
     payload: tuple[str, ...] = ()
-    store: Name = "main"
+    store: Name = DEFAULT_STORE
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -150,6 +152,12 @@ class EntityConfig(Model):
         own = self.model_dump_json(exclude={"collections", "overlap", "checksum", "writeback"})
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def synced_as(self, collection: str) -> str:
+        """The fingerprint, and the store: one that takes a collection over, or back, needs another look at all of it.
+        The usual store goes without saying, as it always did."""
+        store = self.collections[collection].store
+        return self.fingerprint(collection) + ("" if store == DEFAULT_STORE else f"@{store}")
 
     def read_fingerprint(self) -> str:
         """A hash of every setting that decides which rows are a tenant's records."""

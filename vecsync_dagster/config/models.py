@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from vecsync_dagster.config.alerts import AlertsConfig
 from vecsync_dagster.config.automation import AutomationConfig, ChecksConfig, Interval, ScheduleConfig
-from vecsync_dagster.config.entities import CollectionConfig, EntityConfig, FieldType, Tenancy
+from vecsync_dagster.config.entities import DEFAULT_STORE, CollectionConfig, EntityConfig, FieldType, Tenancy
 from vecsync_dagster.config.services import (
     BundledProvider,
     EmbeddingConfig,
@@ -122,7 +122,7 @@ class Config(Model):
     sources: Annotated[dict[Name, SourceConfig], Field(min_length=1)]
     entities: Annotated[dict[Name, EntityConfig], Field(min_length=1)]
     stores: dict[Name, StoreConfig] = Field(
-        default_factory=lambda: {"main": QdrantStore(type="qdrant", path=".vecsync/qdrant")}, min_length=1
+        default_factory=lambda: {DEFAULT_STORE: QdrantStore(type="qdrant", path=".vecsync/qdrant")}, min_length=1
     )
     embedding: EmbeddingConfig = EmbeddingConfig()
     ledger: LedgerConfig = LedgerConfig()

@@ -37,7 +37,7 @@ def due_partitions(
 ) -> list[Due]:
     """The partitions of `tenants` that are due. `looks` None: the source cannot say what changed; then they are due
     when their last sync is `due_after` ago."""
-    settings = {name: entity.fingerprint(name) for name in entity.collections}
+    settings = {name: entity.synced_as(name) for name in entity.collections}
     found = []
     for tenant in tenants:
         look = None if looks is None else looks.get(tenant, Fingerprint())

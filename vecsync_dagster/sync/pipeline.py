@@ -138,7 +138,7 @@ def _groups(job: Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor 
 
 def _watermark(job: Job, name: str) -> Cursor | None:
     """Where to go on from; None for a full read, where the source itself says that nothing less will do."""
-    cursor = job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name))
+    cursor = job.ledger.watermark(job.name, name, job.tenant, job.entity.synced_as(name))
     if cursor is None or not isinstance(job.source, Losable):
         return cursor
     lost = job.source.lost(Read(job.tenant, since=cursor), partial(_are_known, job, name))
@@ -479,7 +479,7 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
                 checks = _checks(job, part, stream)
                 if cursor is not None and _moves_watermark(job, part.target.collection, stream):
                     name = part.target.collection
-                    job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.fingerprint(name))
+                    job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.synced_as(name))
         except VecsyncError as failed:
             part.error = failed
     return job.result(
@@ -500,7 +500,7 @@ def _moves_watermark(job: Job, name: str, stream: Stream) -> bool:
         return False
     if stream.fresh or stream.complete:
         return True
-    return stream.since == job.ledger.watermark(job.name, name, job.tenant, job.entity.fingerprint(name)) is not None
+    return stream.since == job.ledger.watermark(job.name, name, job.tenant, job.entity.synced_as(name)) is not None
 
 
 def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]:

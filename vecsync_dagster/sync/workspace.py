@@ -318,7 +318,7 @@ class Workspace:
         for result in results:
             # Where removals wait for a second look the partition is still due: that look is asked for.
             if result.outcome == "success" and not result.figures.removals_waiting:
-                seen = seen_after(result, look, entity.fingerprint(result.collection))
+                seen = seen_after(result, look, entity.synced_as(result.collection))
                 self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
 
     def verify(self, selection: Selection) -> list[tuple[str, list[CheckOutcome]]]:

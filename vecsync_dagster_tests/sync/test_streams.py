@@ -203,3 +203,20 @@ def test_an_old_format_of_snapshots_is_read(world: World) -> None:
             writer.write(page)
     assert world.sync("acme", stages=STORED_STAGES)[0].ok
     world.assert_exact()
+
+
+def test_a_collection_that_goes_to_another_store_and_back_is_read_whole(world: World) -> None:
+    """Each store ends as the source, whatever happened while the collection was in the other one; nothing is embedded
+    for it."""
+    stores = world.config.model_dump(mode="json", exclude_unset=True)["stores"]
+    use(world, stores={**stores, "other": {"type": "qdrant", "path": "other"}})
+    for number, store in enumerate(("other", "main")):
+        world.update(2, name=f"new {number}")
+        world.delete(3 + number)
+        entities = world.config.model_dump(mode="json", exclude_unset=True)["entities"]
+        entities[ENTITY]["collections"][ENTITY]["store"] = store
+        use(world, entities=entities)
+        results = world.sync(mode="incremental")
+        assert all(result.ok for result in results)
+        assert sum(result.figures.embedded for result in results) == 1
+        world.assert_exact()
