@@ -191,6 +191,10 @@ def _partition(
     failed: Sequence[CheckResult],
 ) -> PartitionState:
     last, succeeded = (runs.last, runs.success) if runs else (None, None)
+    full = runs.full if runs else None
+    # What only a full run does is still to be done after one that failed, however well later runs ended.
+    undone = last is not None and last.outcome == "success" and full is not None and full.outcome != "success"
+    shown = full if undone else last
     counts = Counts()
     if totals is not None:
         counts = Counts(totals.documents, unseen=totals.unseen_since, **totals.by_status)
@@ -200,8 +204,8 @@ def _partition(
         counts=counts,
         last_sync=succeeded.ended_at if succeeded else None,
         last_written=totals.last_synced_at if totals else None,
-        outcome=last.outcome if last else None,
-        error=last.error if last else None,
+        outcome=shown.outcome if shown else None,
+        error=shown.error if shown else None,
         rejected=int(last.figures.get("invalid", 0)) if last else 0,
         waiting_retries=waiting,
         next_retry=next_retry,

@@ -12,6 +12,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.options import is_tenant
+from vecsync_dagster.sync.verify import CHECKS, checks_of
 
 __all__ = ["LISTED", "configured", "failing_tenants", "health", "is_configured", "is_failing", "is_gone"]
 
@@ -48,8 +49,13 @@ def is_configured(config: Config, entity: str, collection: str) -> bool:
 
 
 def configured(results: Iterable[CheckResult], config: Config) -> list[CheckResult]:
-    """Those of these results that are about what is configured."""
-    return [one for one in results if is_configured(config, one.entity, one.collection)]
+    """Those of these results that are about what is configured, by checks that are still made there."""
+    return [
+        one
+        for one in results
+        if is_configured(config, one.entity, one.collection)
+        and (one.check not in CHECKS or one.check in checks_of(config.entities[one.entity]))
+    ]
 
 
 def is_failing(last: LastRuns) -> bool:

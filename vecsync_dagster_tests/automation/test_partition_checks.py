@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,17 +80,33 @@ def test_a_partition_that_is_being_synced_keeps_its_results(settled: Automated) 
 
 
 def test_what_left_the_configuration_makes_nothing_red(settled: Automated) -> None:
-    """A failed run and check of a collection that is not configured any more: reported as left over, and no more."""
+    """A failed run and check of a collection that is not configured any more: reported as left over, and no more. A
+    failed check that the entity does not have any more, as one collection alone cannot lack what another has."""
     run = Run("r1", ENTITY, "former", "acme", "full", "failed", NOW, NOW, {}, "STORE_ERROR: no")
     broken = CheckResult(ENTITY, "identity", False, "2 missing", NOW, "former", "acme")
     with settled.world.workspace() as workspace:
-        workspace.ledger.record_run(run, [broken])
+        workspace.ledger.record_run(run, [broken, replace(broken, check="collections", collection=ENTITY)])
         seen = overview(workspace, entity=None, tenant=None, days=7)
         told = list(headlines(settled.instance, workspace, ENTITY))
     assert (seen.healthy, [str(one.collection) for one in seen.leftovers]) == (True, ["former"])
     assert [one.left_over for one in seen.partitions if one.outcome == "failed"] == [True]
     assert told
     assert all(one.passed for one in told)
+
+
+def test_a_full_run_that_failed_is_not_made_good_by_an_incremental_one(settled: Automated) -> None:
+    """Until the next full run what only that does is still to be done: `status` shows the failure."""
+    run = Run("r1", ENTITY, ENTITY, "acme", "full", "failed", NOW, NOW, {}, "STORE_ERROR: no")
+    later = NOW + timedelta(seconds=1)
+    well = replace(
+        run, run_id="r2", mode="incremental", outcome="success", started_at=later, ended_at=later, error=None
+    )
+    with settled.world.workspace() as workspace:
+        for one in (run, well):
+            workspace.ledger.record_run(one)
+        seen = overview(workspace, entity=None, tenant=None, days=7)
+    [acme] = [one for one in seen.partitions if one.tenant == "acme"]
+    assert (acme.outcome, acme.error, seen.healthy) == ("failed", "STORE_ERROR: no", False)
 
 
 def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated) -> None:
