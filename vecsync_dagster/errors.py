@@ -34,7 +34,13 @@ Messages carry names, ids and counts; never document text, never a secret.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "AlertRefused",
@@ -187,7 +193,10 @@ class EmbeddingRateLimited(Transient):
 
 
 class EmbeddingUnavailable(Transient):
+    """`answered`: the vectors of those texts, by their positions in the request, of which the answer was sound."""
+
     default_code = "EMBEDDING_UNAVAILABLE"
+    answered: Mapping[int, NDArray[np.float32]] = MappingProxyType({})
 
 
 class _OfStore(VecsyncError):

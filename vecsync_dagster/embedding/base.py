@@ -9,9 +9,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vecsync_dagster.errors import EmbeddingUnavailable
 from vecsync_dagster.space import Space
 
-__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "Prepared"]
+__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "Prepared", "sound_part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class EmbeddingProvider(Protocol):
     - Vectors are finite and of the space's size, one for each text; anything else that a remote
       answers is an EmbeddingUnavailable (nonsense once may be sense the next time), never written.
     - `embed_documents` does its own batching, rate limiting and retries, and raises Embedding* errors.
-      An error about one text is `EmbeddingRejected`; the caller then isolates the text by halving.
+      An error about one text is `EmbeddingRejected`; the caller then isolates the text by halving, as it does
+      where texts have no answer and another text has one.
     - Methods may be called from several threads.
     """
 
@@ -102,8 +104,14 @@ class EmbeddingProvider(Protocol):
 class EmbedsInParts(Protocol):
     """What a provider offers besides if it answers one call with several paid requests."""
 
-    def embed_parts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Embedded]]:
+    def embed_parts(self, texts: Sequence[str], *, once: bool = False) -> Iterator[tuple[Sequence[int], Embedded]]:
         """As `embed_documents`, but each part (the positions of its texts, their vectors) comes as soon as it
         is received, so that the caller keeps what was paid for although another part fails. All parts are
-        tried before the error of a failed one is raised."""
+        tried before the error of a failed one is raised. `once`: what the provider does not answer is not asked
+        again, unless it wants to be asked more slowly."""
         ...
+
+
+def sound_part(error: EmbeddingUnavailable) -> Embedded:
+    """What is sound of an answer: at least one vector. What it took, the error says."""
+    return Embedded(np.stack(list(error.answered.values())), tokens=0, api_calls=0)

@@ -16,8 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecsync_dagster.containment import unforeseen
-from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, Prepared
-from vecsync_dagster.errors import EmbeddingRejected, InternalError, VecsyncError
+from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, Prepared, sound_part
+from vecsync_dagster.errors import (
+    EmbeddingRejected,
+    EmbeddingTimeout,
+    EmbeddingUnavailable,
+    InternalError,
+    VecsyncError,
+)
 from vecsync_dagster.space import Space
 
 __all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Paid", "Plan", "TextUse", "VectorCache"]
@@ -25,6 +31,9 @@ __all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Paid", "Pla
 MOST_IN_A_ROW = 32
 """After so many attempts that failed, one after the other, for a reason nobody foresaw, it is no single text's: enough
 to find one among some thousands."""
+
+_UNANSWERED = (EmbeddingTimeout, EmbeddingUnavailable)
+_PROBE = "vecsync"
 
 Outcome = NDArray[np.float32] | VecsyncError
 """What became of a text: its vector, shape (dimensions,), or the error that is about this text alone."""
@@ -103,8 +112,9 @@ class Embedder:
         self._in_flight: dict[str, threading.Event] = {}
 
     def embed(self, texts: Sequence[str], paid: Paid | None = None) -> EmbeddedTexts:
-        """Vectors of raw texts. A text the provider refuses gets its EmbeddingRejected as outcome, one that alone
-        raises what nobody foresaw an InternalError.
+        """Vectors of raw texts. A text the provider refuses gets its EmbeddingRejected as outcome, one that alone is
+        not answered its EmbeddingTimeout or EmbeddingUnavailable, one that alone raises what nobody foresaw an
+        InternalError.
 
         Raises EmbeddingMisconfigured and Transient errors for the whole call, and InternalError where text after text
         raises what nobody foresaw; what was received before is kept. `paid` has what was spent then, too.
@@ -183,46 +193,63 @@ class Embedder:
             done.set()
 
     def _embed_missing(self, texts: Mapping[str, str], call: _Call) -> None:
-        """Embed and keep; a group that is refused, or raises what nobody foresaw, is halved until the texts that are
-        to blame stand alone."""
+        """Embed and keep; a group that is refused or not answered, or raises what nobody foresaw, is halved until the
+        texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice."""
         call.paid.misses += len(texts)
         groups = [list(texts)] if texts else []
+        unanswered: set[str] = set()
         in_a_row = 0
         while groups:
             group = groups.pop()
             before = call.paid.embedded
             try:
-                for positions, part in self._parts([texts[key] for key in group]):
+                for positions, part in self._parts([texts[key] for key in group], once=bool(unanswered)):
                     self._keep([group[position] for position in positions], part, call)
                 in_a_row = 0
                 continue
-            except EmbeddingRejected as error:
-                reason: Exception = error
-                call.paid.api_calls += error.api_calls
-            except VecsyncError as error:
-                call.paid.api_calls += error.api_calls
-                raise
-            except MemoryError:
-                raise
             except Exception as error:  # whatever it is, it may be one text's
-                call.paid.api_calls += 1
-                in_a_row = 1 if call.paid.embedded > before else in_a_row + 1
-                if in_a_row > MOST_IN_A_ROW:
-                    raise
+                call.paid.api_calls += getattr(error, "api_calls", 1)
+                if not isinstance(error, EmbeddingRejected):
+                    in_a_row = 1 if call.paid.embedded > before else in_a_row + 1
+                    if in_a_row > MOST_IN_A_ROW or not self._may_be_one_texts(error, call):
+                        raise
                 reason = error
             left = [key for key in group if key not in call.outcomes]
-            if len(left) == 1:
+            first_time = isinstance(reason, _UNANSWERED) and unanswered.isdisjoint(left)
+            if first_time:
+                unanswered.update(left)
+            if len(left) == 1 and not first_time:
                 own = reason if isinstance(reason, VecsyncError) else unforeseen(reason, "embedding a text")
                 call.outcomes[left[0]] = own
                 continue
             middle = len(left) // 2
             groups += [half for half in (left[middle:], left[:middle]) if half]
 
-    def _parts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Embedded]]:
+    def _may_be_one_texts(self, error: Exception, call: _Call) -> bool:
+        """What nobody foresaw may be; so may no answer, where the provider answers another, harmless text."""
+        if not isinstance(error, _UNANSWERED):
+            return not isinstance(error, (VecsyncError, MemoryError))
+        if error.fields.get("closed"):
+            return False
+        try:
+            for _, part in self._parts([self.provider.prepare(_PROBE).text], once=True):
+                call.paid.tokens += part.tokens
+                call.paid.api_calls += part.api_calls
+        except VecsyncError as silent:
+            call.paid.api_calls += silent.api_calls
+            return False
+        return True
+
+    def _parts(self, texts: Sequence[str], *, once: bool) -> Iterator[tuple[Sequence[int], Embedded]]:
         if isinstance(self.provider, EmbedsInParts):
-            yield from self.provider.embed_parts(texts)
-        else:
+            yield from self.provider.embed_parts(texts, once=once)
+            return
+        try:
             yield range(len(texts)), self.provider.embed_documents(texts)
+        except EmbeddingUnavailable as error:
+            if error.answered:
+                yield list(error.answered), sound_part(error)
+            raise
 
     def _keep(self, keys: Sequence[str], part: Embedded, call: _Call) -> None:
         call.paid.tokens += part.tokens

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
 from vecsync_dagster.config.models import resolve
-from vecsync_dagster.embedding.base import Embedded, Prepared
+from vecsync_dagster.embedding.base import Embedded, Prepared, sound_part
 from vecsync_dagster.embedding.text import clean, prefix_tag
 from vecsync_dagster.embedding.tokens import TokenCounter
 from vecsync_dagster.errors import (
@@ -99,27 +99,30 @@ class OpenAIProvider:
             api_calls += part.api_calls
         return Embedded(vectors, tokens, api_calls)
 
-    def embed_parts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Embedded]]:
+    def embed_parts(self, texts: Sequence[str], *, once: bool = False) -> Iterator[tuple[Sequence[int], Embedded]]:
         """One part a request, as the answers arrive. If several fail, an error that is not about single texts
         is raised rather than EmbeddingRejected."""
         if not texts:
             return
         remote = self._connected()
         sent = {
-            remote.embed([texts[position] for position in positions], tokens): positions
+            remote.embed([texts[position] for position in positions], tokens, once=once): positions
             for positions, tokens in self._requests(texts, remote.most_texts)
         }
         errors: list[VecsyncError] = []
         try:
             for future in as_completed(sent):
+                positions = sent[future]
                 try:
                     part = future.result()
                 except VecsyncError as error:
                     errors.append(error)
+                    if isinstance(error, EmbeddingUnavailable) and error.answered:
+                        yield [positions[row] for row in error.answered], sound_part(error)
                 except CancelledError:
-                    errors.append(EmbeddingUnavailable("openai: closed before the answer came"))
+                    errors.append(EmbeddingUnavailable("openai: closed before the answer came", closed=True))
                 else:
-                    yield sent[future], part
+                    yield positions, part
         finally:
             # Only when the caller is interrupted is anything left to cancel.
             for future in sent:

@@ -24,7 +24,7 @@ from vecsync_dagster.errors import (
     VecsyncError,
 )
 
-__all__ = ["mapped", "retry_after", "retry_wait"]
+__all__ = ["limit_wait", "mapped", "retry_after", "retry_wait"]
 
 LONGEST_RETRY_AFTER_S = 60.0
 """A server that asks for more is not waited for here: the ledger's own retry comes back later."""
@@ -103,6 +103,11 @@ def _number(value: str | None) -> float | None:
     except ValueError:
         return None
     return number if isfinite(number) and number >= 0 else None
+
+
+def limit_wait(error: Exception) -> bool | float:
+    """As `retry_wait`, of a server that wants to be asked more slowly alone."""
+    return retry_wait(error) if isinstance(error, EmbeddingRateLimited) else False
 
 
 def retry_wait(error: Exception) -> bool | float:

@@ -24,9 +24,14 @@ from pydantic import BaseModel, ConfigDict
 from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
 from vecsync_dagster.embedding.base import Embedded
 from vecsync_dagster.embedding.openai_dialect import Form, dialect_of, may_be_the_form
-from vecsync_dagster.embedding.openai_errors import mapped, retry_wait
+from vecsync_dagster.embedding.openai_errors import limit_wait, mapped, retry_wait
 from vecsync_dagster.embedding.vectors import check_vectors
-from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, EmbeddingUnavailable, VecsyncError
+from vecsync_dagster.errors import (
+    EmbeddingMisconfigured,
+    EmbeddingRejected,
+    EmbeddingUnavailable,
+    VecsyncError,
+)
 from vecsync_dagster.request_logs import urls_unlogged
 
 __all__ = ["Remote"]
@@ -40,8 +45,10 @@ _PROBE = "vecsync"
 
 @dataclass(slots=True)
 class _Spent:
-    """What one request for texts took, with those that were refused, tried again, or asked for a short text alone."""
+    """What one request for texts took, with those that were refused, tried again, or asked for a short text alone.
+    `once`: it may take no other attempt."""
 
+    once: bool = False
     api_calls: int = 0
     tokens: int = 0
 
@@ -75,15 +82,16 @@ class Remote:
         """How many texts a request may have, as configured and as the server turned out to take."""
         return min(self._config.texts_per_request, self._dialect.most_texts or self._config.texts_per_request)
 
-    def embed(self, texts: Sequence[str], tokens: int) -> Future[Embedded]:
-        """Sends one request as soon as there is a slot; the future holds the vectors or an Embedding* error.
+    def embed(self, texts: Sequence[str], tokens: int, *, once: bool = False) -> Future[Embedded]:
+        """Sends one request as soon as there is a slot; the future holds the vectors or an Embedding* error. `once`:
+        it is not tried again, unless the server limits the rate.
 
         It is cancelled if `close` comes first; afterwards EmbeddingUnavailable is raised here.
         """
         with self._lock:
             if self._closed:
-                raise EmbeddingUnavailable(f"openai {self._config.model}: closed", model=self._config.model)
-            future = self._portal.start_task_soon(self._embed, list(texts), tokens)
+                raise EmbeddingUnavailable(f"openai {self._config.model}: closed", closed=True)
+            future = self._portal.start_task_soon(self._embed, list(texts), tokens, once)
             self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
@@ -101,8 +109,8 @@ class Remote:
         self._portal.call(self._client.close)
         self._stack.close()
 
-    async def _embed(self, texts: list[str], tokens: int) -> Embedded:
-        spent = _Spent()
+    async def _embed(self, texts: list[str], tokens: int, once: bool) -> Embedded:
+        spent = _Spent(once=once)
         async with self._slots:
             try:
                 vectors = await self._in_any_form(texts, tokens, spent)
@@ -155,7 +163,7 @@ class Remote:
     async def _in_form(self, form: Form, texts: list[str], tokens: int, spent: _Spent) -> NDArray[np.float32]:
         """Tried again while the error is transient."""
         async for attempt in stamina.retry_context(
-            on=retry_wait,
+            on=limit_wait if spent.once else retry_wait,
             attempts=self._config.attempts,
             timeout=None,
             wait_initial=_FIRST_WAIT_S,
@@ -216,7 +224,8 @@ class Remote:
                 model=self._config.model,
             )
         billed = None if answer.usage is None else answer.usage.prompt_tokens
-        if self._config.dimensions and not form.dimensions and len(rows[0]) != self._dimensions:
+        unproven = not self._dialect.proven
+        if unproven and self._config.dimensions and not form.dimensions and len(rows[0]) != self._dimensions:
             raise EmbeddingMisconfigured(
                 f"openai {self._config.model}: the server does not take `dimensions`, and its vectors have "
                 f"{len(rows[0])}: set `dimensions: {len(rows[0])}`",

@@ -28,12 +28,15 @@ def check_vectors(vectors: NDArray[np.float32], texts: int, dimensions: int, mod
             expected=(texts, dimensions),
             received=vectors.shape,
         )
-    broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
-    if broken:
-        raise EmbeddingUnavailable(f"{model}: {broken} of {texts} vectors are not finite", model=model, broken=broken)
     zeros = np.flatnonzero(~vectors.any(axis=1))
     if len(zeros) == texts >= _MANY:
         raise EmbeddingUnavailable(f"{model}: all {texts} vectors are zeros", model=model)
     if len(zeros):
         raise EmbeddingRejected(f"{model}: the vector is all zeros", model=model, index=int(zeros[0]))
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        broken = texts - int(np.count_nonzero(finite))
+        error = EmbeddingUnavailable(f"{model}: {broken} of {texts} vectors are not finite", model=model, broken=broken)
+        error.answered = {int(row): vectors[row] for row in np.flatnonzero(finite & vectors.any(axis=1))}
+        raise error
     return vectors

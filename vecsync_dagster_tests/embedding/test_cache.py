@@ -77,7 +77,7 @@ def test_a_call_that_fails_says_what_it_spent(
     with pytest.raises(EmbeddingUnavailable), stamina.set_testing(True, attempts=2, cap=True):
         Embedder(provider, cache).embed(["a", "b", "c"], paid)
     assert (paid.misses, paid.embedded, paid.tokens > 0) == (3, 1, True)
-    assert paid.api_calls == len(openai_server.requests) == 5
+    assert paid.api_calls == len(openai_server.requests) == 6
 
 
 def test_isolation_across_requests(make_openai: MakeOpenAI, openai_server: OpenAIServer, cache: MemoryCache) -> None:
@@ -92,14 +92,15 @@ def test_isolation_across_requests(make_openai: MakeOpenAI, openai_server: OpenA
 def test_what_was_paid_is_kept_before_a_failure(
     make_openai: MakeOpenAI, openai_server: OpenAIServer, cache: MemoryCache
 ) -> None:
-    """The second of three requests fails: the call fails, and the next one pays for the missing texts alone."""
-    openai_server.fail(None)
-    openai_server.fail("unavailable")
+    """The second of three requests fails, and the server is down: the call fails after one more request, and the next
+    call pays for the missing texts alone."""
+    for fault in (None, "unavailable", None, "unavailable"):
+        openai_server.fail(fault)
     embedder = Embedder(make_openai(texts_per_request=10, parallel_requests=1, attempts=1), cache)
     texts = [f"text {number}" for number in range(30)]
     with pytest.raises(EmbeddingUnavailable):
         embedder.embed(texts)
-    assert len(cache.kept) == 20
+    assert (len(cache.kept), len(openai_server.requests)) == (20, 4)
     assert embedder.embed(texts).embedded == 10
     assert sorted(openai_server.answered) == sorted(texts)
 

@@ -115,7 +115,8 @@ class Partial:
 class OpenAIServer:
     """`partial`: what it takes of the API.
 
-    `rejects`: a text that holds this marker makes the server answer 400 for its whole request.
+    `rejects`: a text that holds this marker makes the server answer 400 for its whole request. `spoils`: one that holds
+    this marker makes every request with it end in this fault; of "nan" and "wrong_size" its own vector alone is bad.
 
     `always_float`: answers lists of floats although base64 was asked for, as some servers do.
     `meet`: a barrier that each request waits at, to prove that requests are under way at the same time.
@@ -132,6 +133,7 @@ class OpenAIServer:
         self.partial = partial
         self.dimensions = dimensions
         self.rejects = rejects
+        self.spoils: tuple[str, Fault] | None = None
         self.always_float = always_float
         self.meet: threading.Barrier | None = None
         self.most_at_once = 0
@@ -190,7 +192,7 @@ class OpenAIServer:
         with self._lock:
             fault, headers = self._faults.popleft() if self._faults else (None, {})
             rejected = fault is None and any(not text or (self.rejects or "\0") in text for text in texts)
-            result: str | None = "rejected" if rejected else fault
+            result: str | None = "rejected" if rejected else fault or self._spoiled(texts)
             if fault is None and self.partial.refuses(body, texts):
                 result = "partial"
             self._log.append(Request(texts, body["model"], body.get("dimensions"), key, result))
@@ -203,6 +205,11 @@ class OpenAIServer:
         finally:
             with self._lock:
                 self._now -= 1
+
+    def _spoiled(self, texts: Sequence[str]) -> Fault | None:
+        if self.spoils is None or not any(self.spoils[0] in text for text in texts):
+            return None
+        return self.spoils[1]
 
     def _reply(
         self, fault: str | None, body: dict[str, Any], texts: list[str], key: str | None, headers: Mapping[str, str]
@@ -224,7 +231,8 @@ class OpenAIServer:
             return _Reply(status, json.dumps(error).encode(), headers=headers)
         as_float = self.always_float or body.get("encoding_format") != "base64"
         dimensions = body.get("dimensions") or self.dimensions
-        answer = _answer(fault, texts, dimensions, as_float)
+        marker = self.spoils[0] if self.spoils else ""
+        answer = _answer(fault, texts, dimensions, as_float, marker)
         answer["model"] = self.partial.model or body["model"]
         for key in self.partial.leaves_out:
             for part in (answer, answer.get("usage", {}), *answer["data"]):
@@ -232,10 +240,12 @@ class OpenAIServer:
         return _Reply(200, json.dumps(answer).encode())
 
 
-def _answer(fault: str | None, texts: Sequence[str], dimensions: int, as_float: bool) -> dict[str, Any]:
-    vectors = [vector_of(text, dimensions + (fault == "wrong_size")) for text in texts]
+def _answer(fault: str | None, texts: Sequence[str], dimensions: int, as_float: bool, marker: str) -> dict[str, Any]:
+    """`marker`: of the texts whose vectors alone are bad; "" where all have another size, or the last one is NaN."""
+    vectors = [vector_of(text, dimensions + (fault == "wrong_size" and marker in text)) for text in texts]
     if fault == "nan":
-        vectors[-1][0] = np.nan
+        for row in [row for row, text in enumerate(texts) if marker and marker in text] or [-1]:
+            vectors[row][0] = np.nan
     data = [
         {"object": "embedding", "index": index, "embedding": vector.tolist() if as_float else _base64(vector)}
         for index, vector in enumerate(vectors)

@@ -119,6 +119,20 @@ def test_a_refused_document_is_permanent(four: Four) -> None:
     assert state(four).retry_count == 6
 
 
+@pytest.mark.parametrize("fault", ["nan", "wrong_size", "server_error"])
+def test_a_text_without_an_answer_is_one_documents_failure(four: Four, fault: Fault) -> None:
+    """It is tried again as often as any other, and by then named; the documents around it are written."""
+    four.provider.spoils = ("BAD", fault)
+    four.insert(1, code="BAD")
+    four.insert(*range(2, 9))
+    for number in range(1, 7):
+        four.sync(NAME)
+        row = state(four)
+        assert (row.status, row.retry_count, row.error_code) == ("failed", number, "EMBEDDING_UNAVAILABLE")
+    assert row.next_attempt_at is None
+    assert {state(four, n).status for n in range(2, 9)} == {"synced"}
+
+
 def test_the_wait_of_an_outage() -> None:
     """It doubles from the base to the cap, and never ends."""
     config, waits, wait = RetryConfig(), [], None
