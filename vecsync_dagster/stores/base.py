@@ -99,7 +99,8 @@ class VectorStore(Protocol):
     def ensure_collection(self, collection: str, space: Space) -> None:
         """Create the physical collection of `space`, its payload indexes and the alias, where missing.
 
-        Raises SpaceMismatch where the alias leads to a physical collection of another space.
+        Raises SpaceMismatch where the alias leads to a physical collection of another space, or to one of its name
+        whose vectors have another size or distance.
         """
         ...
 

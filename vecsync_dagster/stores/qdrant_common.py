@@ -21,6 +21,7 @@ __all__ = [
     "SERVICE",
     "Shape",
     "Terms",
+    "check_shape",
     "check_space",
     "engine_id",
     "hit",
@@ -44,6 +45,9 @@ class Shape:
 
     dimensions: int
     distance: Distance
+
+    def __str__(self) -> str:
+        return f"{self.dimensions} dimensions with distance {self.distance}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,18 @@ def check_space(collection: str, space: Space, pinned: str | None) -> None:
             collection=collection,
             pinned=pinned,
             wanted=wanted,
+        )
+
+
+def check_shape(collection: str, wanted: Shape, found: Shape) -> None:
+    """Raises SpaceMismatch where the collection itself is not what its name says: somebody made it anew."""
+    if found != wanted:
+        raise SpaceMismatch(
+            f"collection {collection} takes vectors of {found}, but the configuration's model makes {wanted}: "
+            "it was re-created by somebody else; restore it, or delete it and run a full sync",
+            collection=collection,
+            found=str(found),
+            wanted=str(wanted),
         )
 
 

@@ -26,7 +26,9 @@ from vecsync_dagster.stores.base import TENANT_ID, Hit, Point, StoredPoint
 from vecsync_dagster.stores.qdrant_common import (
     INDEXED,
     SERVICE,
+    Shape,
     Terms,
+    check_shape,
     check_space,
     engine_id,
     hit,
@@ -37,7 +39,7 @@ from vecsync_dagster.stores.qdrant_common import (
     unknown_collection,
     visible_to,
 )
-from vecsync_dagster.stores.qdrant_folder import MIB, Alias, Folder, sync_folder, writing
+from vecsync_dagster.stores.qdrant_folder import MIB, Alias, Folder, shape_in, sync_folder, writing
 from vecsync_dagster.stores.request_size import DEFAULT_MAX_BYTES, AnswerSize, id_portions, point_bytes, portions
 
 __all__ = ["QdrantEmbeddedStore"]
@@ -94,15 +96,19 @@ class QdrantEmbeddedStore:
         with self._mutex:
             pinned = self.pinned_space(collection)
             check_space(collection, space, pinned)
-            if pinned is not None:
-                return
-            self._folder.open()
-            self._folder.check_free()
             physical = self._prefix + space.physical_name(collection)
-            # A folder without an alias is whole: a run ended between the two.
-            if not (self._folder.path / physical).is_dir():
-                self._create(collection, physical, space)
-            self._folder.set_alias(self._prefix + collection, Alias(physical, space))
+            folder = self._folder.path / physical
+            if pinned is None:
+                self._folder.open()
+                self._folder.check_free()
+                # A folder without an alias is whole: a run ended between the two.
+                if not folder.is_dir():
+                    self._create(collection, physical, space)
+            found = shape_in(folder)
+            if found is not None:
+                check_shape(collection, Shape(space.dimensions, space.distance), found)
+            if pinned is None:
+                self._folder.set_alias(self._prefix + collection, Alias(physical, space))
 
     def _create(self, collection: str, physical: str, space: Space) -> None:
         """Under another name until it is finished, so that what a killed run left behind is seen as such."""

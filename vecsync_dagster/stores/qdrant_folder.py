@@ -25,9 +25,9 @@ from filelock import FileLock, Timeout
 from vecsync_dagster.errors import OutputUnwritable, StoreLocked, StoreRejected
 from vecsync_dagster.private import private_contents, private_file, private_folder
 from vecsync_dagster.space import Space
-from vecsync_dagster.stores.qdrant_common import SERVICE
+from vecsync_dagster.stores.qdrant_common import SERVICE, Shape
 
-__all__ = ["MIB", "Alias", "Folder", "sync_folder", "writing"]
+__all__ = ["MIB", "Alias", "Folder", "shape_in", "sync_folder", "writing"]
 
 MIB = 2**20
 
@@ -181,3 +181,12 @@ def _this_process() -> dict[str, object]:
     words = [program.parent.name if program.name == "__main__.py" else program.name]
     words += [word for word in sys.argv[1:2] if re.fullmatch(r"[a-z][a-z-]{0,30}", word)]
     return {"pid": os.getpid(), "command": " ".join(words), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def shape_in(folder: Path) -> Shape | None:
+    """What the engine notes of a shard's vectors; None where it notes it in another way."""
+    try:
+        vectors = json.loads((folder / "edge_config.json").read_bytes())["vectors"][""]
+        return Shape(vectors["size"], vectors["distance"].lower())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

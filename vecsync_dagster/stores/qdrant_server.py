@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from vecsync_dagster.stores.qdrant_common import (
     SERVICE,
     Shape,
     Terms,
+    check_shape,
     check_space,
     engine_id,
     hit,
@@ -39,6 +41,7 @@ T = TypeVar("T")
 LOOKS = 5
 """How often `set_payload` looks which points exist, while other processes go on deleting some of them."""
 
+_LOOK_AGAIN_S = 30.0
 _DISTANCES: dict[Distance, models.Distance] = {
     "cosine": models.Distance.COSINE,
     "dot": models.Distance.DOT,
@@ -71,11 +74,17 @@ class QdrantServerStore:
         self._max_bytes = max_request_bytes
         self._connection = Connection(url, api_key, timeout_s, attempts, client)
         self._shapes: dict[str, Shape] = {}
+        self._wanted: dict[str, Shape] = {}
+        self._looked_at: dict[str, float] = {}
 
     def ensure_collection(self, collection: str, space: Space) -> None:
         pinned = self.pinned_space(collection)
         check_space(collection, space, pinned)
+        self._wanted[collection] = Shape(space.dimensions, space.distance)
         if pinned is not None:
+            if time.monotonic() - self._looked_at.get(collection, -_LOOK_AGAIN_S) >= _LOOK_AGAIN_S:
+                self._shapes.pop(collection, None)  # whoever watches for days meets collections that were made anew
+            self._shape(collection)
             return
         physical = self._prefix + space.physical_name(collection)
         self._create(collection, physical, space)
@@ -88,6 +97,7 @@ class QdrantServerStore:
         self._shapes.pop(collection, None)
         # Another process may have pinned another space meanwhile.
         check_space(collection, space, self.pinned_space(collection))
+        self._shape(collection)  # one that was there without an alias may be anybody's
 
     def _create(self, collection: str, physical: str, space: Space) -> None:
         params = models.VectorParams(size=space.dimensions, distance=_DISTANCES[space.distance])
@@ -296,7 +306,8 @@ class QdrantServerStore:
             raise too_large_alone(action, error, known[0]) from None
 
     def _shape(self, collection: str) -> Shape:
-        """Size and distance, asked once for each collection. Raises StoreRejected for an unknown one."""
+        """Size and distance, asked once in a while. Raises StoreRejected for an unknown collection, SpaceMismatch for
+        one that is not what was ensured."""
         known = self._shapes.get(collection)
         if known is None:
             info = self._call(
@@ -308,8 +319,12 @@ class QdrantServerStore:
                     f"collection {collection} has named vectors; vecsync writes to a default vector",
                     service=SERVICE,
                     collection=collection,
+                    every_document=True,
                 )
-            known = self._shapes[collection] = Shape(params.size, _DISTANCE_NAMES[params.distance])
+            known = Shape(params.size, _DISTANCE_NAMES[params.distance])
+            check_shape(collection, self._wanted.get(collection, known), known)
+            self._shapes[collection] = known
+            self._looked_at[collection] = time.monotonic()
         return known
 
     def _is_unknown(self, collection: str, error: StoreRejected) -> bool:

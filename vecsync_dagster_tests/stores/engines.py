@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,10 @@ class Engine(Protocol):
         """Points with numeric ids, written past the store; every store must be closed."""
         ...
 
+    def make_anew(self, physical: str, alias: str, space: Space) -> None:
+        """The collection of this name, empty and for vectors of another space; every store must be closed."""
+        ...
+
 
 class Embedded:
     def __init__(self, folder: Path) -> None:
@@ -47,6 +52,13 @@ class Embedded:
         shard.update(edge.UpdateOperation.upsert_points(new))
         shard.close()
 
+    def make_anew(self, physical: str, alias: str, space: Space) -> None:
+        shutil.rmtree(self.folder / physical)
+        (self.folder / physical).mkdir()
+        distance = {"cosine": edge.Distance.Cosine, "dot": edge.Distance.Dot}[space.distance]
+        config = edge.EdgeConfig(vectors=edge.EdgeVectorParams(size=space.dimensions, distance=distance))
+        edge.EdgeShard.create(str(self.folder / physical), config).close()
+
 
 class _Client:
     """Both ways to talk to the client: over HTTP and in memory."""
@@ -60,6 +72,13 @@ class _Client:
             for number, fields in points.items()
         ]
         self.client.upsert(physical, new)
+
+    def make_anew(self, physical: str, alias: str, space: Space) -> None:
+        distance = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[space.distance]
+        self.client.delete_collection(physical)
+        self.client.create_collection(physical, models.VectorParams(size=space.dimensions, distance=distance))
+        lead = models.CreateAlias(collection_name=physical, alias_name=alias)
+        self.client.update_collection_aliases([models.CreateAliasOperation(create_alias=lead)])
 
 
 class Server(_Client):

@@ -67,6 +67,24 @@ class StoreContract:
         assert other.physical_name(NAME) in str(caught.value)
         assert (store.count(NAME), store.pinned_space(NAME)) == (1, SPACE.physical_name(NAME))
 
+    @pytest.mark.parametrize(
+        ("other", "says"),
+        [
+            (Space("hash", "words", 8), "of 8 dimensions with distance cosine, but .* makes 4 dimensions"),
+            (Space("hash", "words", 4, "dot"), "of 4 dimensions with distance dot, but .* makes 4 .* cosine"),
+        ],
+        ids=["size", "distance"],
+    )
+    def test_a_collection_made_anew_for_other_vectors_is_refused(self, engine: Engine, other: Space, says: str) -> None:
+        """Its name says one thing and it is another: that is the collection's fault, not a document's."""
+        store = engine.open()
+        store.ensure_collection(NAME, SPACE)
+        store.close()
+        engine.make_anew(SPACE.physical_name(NAME), NAME, other)
+        with pytest.raises(SpaceMismatch, match=f"collection {NAME} takes vectors {says}"):
+            store.ensure_collection(NAME, SPACE)
+        store.close()
+
     def test_unknown_collection_is_empty_to_readers(self, store: VectorStore) -> None:
         """count is 0, scan and retrieve are empty where there is no such collection."""
         assert store.count("works") == 0

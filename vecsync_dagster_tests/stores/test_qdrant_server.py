@@ -25,7 +25,7 @@ from vecsync_dagster.stores import qdrant_server
 from vecsync_dagster.stores.qdrant_errors import LONGEST_WAIT_S, backoff
 from vecsync_dagster.stores.qdrant_server import QdrantServerStore
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
-from vecsync_dagster_tests.stores.engines import SPACE, point, uid
+from vecsync_dagster_tests.stores.engines import SPACE, Server, point, uid
 
 NAME = "materials"
 SECRET = "secret brick"  # short: pydantic cuts long values in its messages
@@ -414,3 +414,13 @@ class TestCollections:
         with pytest.raises(StoreUnavailable):
             store.check()
         assert len(rest.requests) == 1
+
+
+def test_a_collection_made_anew_is_found_by_a_store_that_stays_open(
+    store: QdrantServerStore, rest: QdrantRest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that runs for days looks at it again."""
+    Server(rest).make_anew(SPACE.physical_name(NAME), NAME, Space("hash", "words", 8))
+    monkeypatch.setattr(qdrant_server, "_LOOK_AGAIN_S", 0.0)
+    with pytest.raises(SpaceMismatch, match="takes vectors of 8 dimensions"):
+        store.ensure_collection(NAME, SPACE)
