@@ -159,7 +159,7 @@ class Filtered(Protocol):
 
 @runtime_checkable
 class Losable(Protocol):
-    """A source whose cursors the server may forget (change streams)."""
+    """A source whose cursors may be worth nothing: the server forgot them (change streams), or its clock was wrong."""
 
     def lost(self, what: Read, known: Callable[[Sequence[Key]], bool] = ...) -> str | None:
         """Why an incremental read from `what.since` would miss something, so that only a full one will do; None

@@ -23,10 +23,11 @@ from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
 from vecsync_dagster.sources.mongo_keys import field_of, is_own, is_unique, with_keys, written
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
-from vecsync_dagster.sources.mongo_queries import Queries, Query, both
+from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
 from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
 from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
+from vecsync_dagster.sources.sql_types import ahead_of_clock
 
 __all__ = ["MongoDbSource"]
 
@@ -115,7 +116,7 @@ class MongoDbSource:
     def lost(self, what: Read, known: Callable[[Sequence[Key]], bool] = lambda _: False) -> str | None:
         token = token_of(what.since)
         if token is None or not self._streaming:
-            return None
+            return self._ahead(what)
         try:
             with self._reading("following the change stream") as collection:
                 events = self._events.look(what.tenant, str(token), lambda: drain(collection, token, self._entity.key))
@@ -126,6 +127,16 @@ class MongoDbSource:
         if events.lost is None and (len(keys) < len(events.replaced) or (keys and not known(keys))):
             events.lost = key_not_told("replaced", self._entity.key)  # of whichever tenant it was
         return events.lost
+
+    def _ahead(self, what: Read) -> str | None:
+        if what.since is None or self._entity.updated_at is None:
+            return None
+        try:
+            with self._reading("asking for the time"):
+                now = self._connection.database.command("hello")["localTime"]
+            return ahead_of_clock(what.since.value, moment(now) or 0, self._entity.overlap)
+        except VecsyncError:
+            return None  # `read` will meet the same error, and say it
 
     # -- writing back ------------------------------------------------------------------------------
     def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:

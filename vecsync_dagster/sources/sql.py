@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -13,19 +14,20 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.errors import SourceRejected
-from vecsync_dagster.identity import KEY_TEXT
+from vecsync_dagster.errors import SourceRejected, VecsyncError
+from vecsync_dagster.identity import KEY_TEXT, Key
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import certain, key_texts
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
-from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, moment_of, text_of
+from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, ahead_of_clock, moment_of, text_of
 
 __all__ = ["SqlSource"]
 
 IDS_PER_STATEMENT = 500
+_CLOCK_S = 60.0
 KEYS_PER_STATEMENT = 100  # of several columns: SQLite takes no more than 1,000 conditions
 
 _DENIED = "42501"  # the SQLSTATE of insufficient privileges
@@ -46,6 +48,7 @@ class SqlSource:
         self._may_widen: Callable[[], bool] = lambda: False
         self._name = name
         self._entity_name = entity_name
+        self._clock: tuple[float, Clock] | None = None
 
     def fields(self) -> tuple[str, ...]:
         names = tuple(column.name for column in self._reflected.columns)
@@ -100,6 +103,24 @@ class SqlSource:
         if page < 1 or what.offset < 0 or (what.limit is not None and what.limit < 0):
             raise ValueError("page is at least 1, limit and offset are not negative")
         return self._pages(what, page)
+
+    def lost(self, what: Read, known: Callable[[Sequence[Key]], bool] = lambda _: False) -> str | None:
+        if what.since is None or self._entity.updated_at is None:
+            return None
+        try:
+            clock = self._now().of(self._reflected.kinds[self._entity.updated_at])
+            return ahead_of_clock(what.since.value, clock, self._entity.overlap)
+        except VecsyncError:
+            return None  # `read` will meet the same error, and say it
+
+    def _now(self) -> Clock:
+        """The database's clock, asked for once in a while."""
+        if self._clock is None or time.monotonic() - self._clock[0] > _CLOCK_S:
+            with self._transaction("asking for the time"):
+                pass
+        asked, clock = self._clock or (0.0, Clock(0, 0))
+        passed = int((time.monotonic() - asked) * 1_000_000)
+        return Clock(clock.absolute + passed, clock.local + passed)
 
     def widen(self, allowed: Callable[[], bool]) -> None:
         """To be said before anything is read: where the table's own primary key is the tenant's column and the id, that
@@ -166,7 +187,9 @@ class SqlSource:
         """One read-only snapshot. The one place where a driver's error becomes ours."""
         try:
             with self._engine.connect() as connection, connection.begin():
-                yield connection, self._dialect.begin(connection)
+                clock = self._dialect.begin(connection)
+                self._clock = (time.monotonic(), clock)
+                yield connection, clock
         except DBAPIError as error:
             where = f"entity {self._entity_name}, source {self._name}: {doing}"
             if getattr(error.orig, "sqlstate", None) == _DENIED:

@@ -19,6 +19,7 @@ __all__ = [
     "Clock",
     "Column",
     "Kind",
+    "ahead_of_clock",
     "earlier",
     "integers",
     "moment_of",
@@ -34,6 +35,11 @@ BEYOND = _LATEST
 """The moment of every time that Python cannot count to, infinity too: after any clock."""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+_SMALL_STEP = timedelta(minutes=1)
+"""Clocks are set, and those of several servers differ."""
+_IN_BETWEEN = timedelta(seconds=1)
+"""Between the clock's answer and its use."""
 
 
 class Kind(Enum):
@@ -96,6 +102,15 @@ def moment_of(text: str) -> int:
     except ValueError:
         raise SourceRejected("the stored cursor is not a time; run a full sync") from None
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def ahead_of_clock(cursor: str, clock: int, overlap: timedelta) -> str | None:
+    """Why nothing is read from a cursor that lies after the source's clock, which was wrong when it was made: what
+    changed since may lie before it. None where it does not, or by so little that the overlap makes up for it."""
+    tolerance = min(overlap, _SMALL_STEP) + _IN_BETWEEN
+    if moment_of(cursor) <= clock + tolerance // timedelta(microseconds=1):
+        return None
+    return f"it would begin at {cursor}, and the source's clock is not there yet"
 
 
 def text_of(moment: int, *, zone: bool) -> str:

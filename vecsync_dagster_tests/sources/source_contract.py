@@ -13,6 +13,7 @@ import pytest
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import Cursor, Read, Source
+from vecsync_dagster.sources.base import Losable
 from vecsync_dagster_tests.sources.backends import Backend, id_of, ids, keys, read, time, values
 
 __all__ = ["SourceContract"]
@@ -372,6 +373,18 @@ class SourceContract:
         now = datetime.now(UTC).isoformat(" ", "milliseconds")
         backend.put({"id": 2, "tenant_id": "a", "updated_at": now})
         assert ids(read(source, since=cursor)) == ["2", "1"]
+
+    def test_a_cursor_that_the_clock_has_not_reached_is_lost(self, backend: Backend) -> None:
+        """It was made while the clock was ahead: what changed since it was set right lies before it. Rows that are
+        dated ahead make no such cursor."""
+        backend.create()
+        backend.put({"id": 1, "tenant_id": "a", "updated_at": "2199-01-01 00:00:00+00:00"})
+        source = backend.source(overlap=timedelta(minutes=10))
+        assert isinstance(source, Losable)
+        cursor = last(source)
+        assert source.lost(Read("a", since=cursor)) is None
+        ahead = (datetime.fromisoformat(cursor.value) + timedelta(minutes=5)).isoformat()
+        assert f"begin at {ahead}" in (source.lost(Read("a", since=Cursor(ahead, "1"))) or "")
 
     def test_without_a_modification_column_every_read_is_full(self, backend: Backend) -> None:
         """There is no cursor then, and one that is given changes nothing."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.errors import PartitionBusy, SourceRejected, StoreRejected
-from vecsync_dagster.sources.base import Read
+from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sync import SyncOptions, Workspace, retry_due
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -220,3 +221,24 @@ def test_a_collection_that_goes_to_another_store_and_back_is_read_whole(world: W
         assert all(result.ok for result in results)
         assert sum(result.figures.embedded for result in results) == 1
         world.assert_exact()
+
+
+def test_a_watermark_ahead_of_the_clock_is_none(world: World) -> None:
+    """The source's clock was days ahead for a while: the first run after it was set right reads all, and says why; the
+    next one goes on from now, though there are rows that are dated ahead."""
+    now = datetime.now(UTC)
+    world.now = now + timedelta(days=3)
+    world.insert({"id": n, "tenant_id": "acme"} for n in (21, 22))
+    world.sync("acme")
+    settings = world.config.entities[ENTITY].fingerprint(ENTITY)
+    with world.workspace() as workspace:
+        ahead = Cursor((now + timedelta(days=3)).isoformat(), "2")
+        workspace.ledger.set_watermark(ENTITY, ENTITY, "acme", ahead, settings)
+    world.now = now - timedelta(hours=1)
+    world.update(21, name="changed since")
+    [first] = world.sync("acme", mode="incremental")
+    assert (first.ok, first.figures.changed, first.mode) == (True, 1, "full")
+    assert "the source's clock is not there yet" in first.note
+    [second] = world.sync("acme", mode="incremental")
+    assert (second.ok, second.mode, second.note) == (True, "incremental", "")
+    world.assert_exact()
