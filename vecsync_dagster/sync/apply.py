@@ -34,11 +34,12 @@ __all__ = [
     "backoff",
     "embed_changes",
     "fail_changes",
+    "keep_failed",
     "keep_texts",
+    "mark_held",
     "mark_rejected",
     "outage_backoff",
     "remove",
-    "settle_suspects",
 ]
 
 T = TypeVar("T")
@@ -66,8 +67,8 @@ def apply_changes(
         with contained(f"{target}: writing a batch"):
             batch.write(changes)
             if suspects is None:
-                figures, error = settle_suspects(target, batch.suspects, seen_at)
-                batch.figures.add(figures)
+                held, error = batch.suspects.settle()
+                batch.mark(held, alone=error is None)
                 if error is not None:
                     raise error
     except VecsyncError as error:
@@ -78,12 +79,12 @@ def apply_changes(
     return batch.figures
 
 
-def settle_suspects(target: Target, suspects: Suspects, seen_at: datetime) -> tuple[Figures, VecsyncError | None]:
-    """Mark the documents that are held. The error is the partition's where none could be written at all."""
-    held, error = suspects.settle()
-    batch = _Batch(target, seen_at, suspects)
+def mark_held(target: Target, held: Sequence[Failure], error: VecsyncError | None, seen_at: datetime) -> Figures:
+    """Mark the documents that were held until the end; `error`: that of the whole partition, where it is not their
+    own."""
+    batch = _Batch(target, seen_at, Suspects())
     batch.mark(held, alone=error is None)
-    return batch.figures, error
+    return batch.figures
 
 
 def fail_changes(target: Target, changes: Sequence[Change], error: VecsyncError, seen_at: datetime) -> Figures:
@@ -163,6 +164,12 @@ def mark_rejected(
         )
         for identity, rejection in never
     ]
+    keep_failed(t, failures, seen_at)
+
+
+def keep_failed(target: Target, failures: Sequence[Failed], seen_at: datetime) -> None:
+    """What another owner holds stays as it is: see `former.py`."""
+    t = target
     t.ledger.fail(t.entity, t.collection, t.tenant, t.space, failures, seen_at)
 
 
@@ -312,7 +319,9 @@ class _Batch:
             _failure(change, error, t.settings.retry, now, modified, alone=alone)
             for (change, error), (_, modified) in zip(failures, fields, strict=True)
         ]
-        t.ledger.fail(t.entity, t.collection, t.tenant, t.space, rows, self.seen_at)
+        for (change, _), row in zip(failures, rows, strict=True):
+            change.failure = row
+        keep_failed(t, rows, self.seen_at)
         self.figures.failed += len(rows)
 
     def _fields(self, changes: Sequence[Change]) -> list[_Fields]:

@@ -20,7 +20,7 @@ from enum import StrEnum
 from vecsync_dagster.documents import Document
 from vecsync_dagster.documents.hashing import attempt_hash
 from vecsync_dagster.identity import differ
-from vecsync_dagster.ledger.base import LedgerRow
+from vecsync_dagster.ledger.base import Failed, LedgerRow
 
 __all__ = ["Change", "Kind", "decide"]
 
@@ -37,11 +37,13 @@ class Kind(StrEnum):
 # Not frozen: a frozen one takes three times as long to make.
 @dataclass(slots=True)
 class Change:
-    """One document and what to do about it; `row` is what the ledger knew (None for a new one)."""
+    """One document and what to do about it; `row` is what the ledger knew (None for a new one). `failure`: what the
+    ledger was told where it failed."""
 
     kind: Kind
     document: Document
     row: LedgerRow | None = None
+    failure: Failed | None = None
 
     @property
     def retry_count(self) -> int:

@@ -17,7 +17,7 @@ from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["NOT_UNIQUE", "Claim", "contested", "firsts", "live", "refusal"]
+__all__ = ["NOT_UNIQUE", "Claim", "contested", "firsts", "is_in", "live", "refusal"]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
 
@@ -77,12 +77,12 @@ def contested(target: Target, source: Source, claims: Sequence[Claim]) -> list[C
     for tenant in sorted({claim.tenant for claim in claims}):
         some = [claim for claim in claims if claim.tenant == tenant]
         theirs = live(target, source, tenant, [claim.key for claim in some])
-        both += [claim for claim in some if _is_in(claim.key, theirs)]
+        both += [claim for claim in some if is_in(claim.key, theirs)]
     ours = live(target, source, target.tenant, [claim.document.key for claim in both]) if both else set()
-    return [claim for claim in both if _is_in(claim.document.key, ours)]
+    return [claim for claim in both if is_in(claim.document.key, ours)]
 
 
-def _is_in(key: Key, found: set[Key | tuple[str, str | None]]) -> bool:
+def is_in(key: Key, found: set[Key | tuple[str, str | None]]) -> bool:
     return (key if key.native is None else (str(key), key.native)) in found
 
 

@@ -12,30 +12,31 @@ from pyroaring import BitMap64
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
-from vecsync_dagster.errors import ValidationFailed, VecsyncError
+from vecsync_dagster.errors import StoreRateLimited, StoreTimeout, StoreUnavailable, ValidationFailed, VecsyncError
 from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
-from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import Absence, is_suspicious
 from vecsync_dagster.sync.apply import (
     BatchFailed,
     apply_changes,
     embed_changes,
     fail_changes,
+    keep_failed,
     keep_texts,
+    mark_held,
     mark_rejected,
     remove,
-    settle_suspects,
 )
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.former import Former
 from vecsync_dagster.sync.owners import Claim, contested, firsts, live, refusal
 from vecsync_dagster.sync.reconcile import mend_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.writing import Writing, leave_mark
+from vecsync_dagster.sync.writing import Writing
 
 __all__ = ["Depth", "PartitionSync"]
 
@@ -43,6 +44,7 @@ Depth = Literal["plan", "embed", "apply"]
 """How far a run goes: only say what would change; fill the embedding cache; or write."""
 
 _WATCH_S = 0.2
+_STORE_AWAY = (StoreRateLimited, StoreTimeout, StoreUnavailable)
 
 
 class PartitionSync:
@@ -109,11 +111,12 @@ class PartitionSync:
         self._buffer: list[Change] = []
         self._running: dict[Future[Figures], list[Change]] = {}
         self._pending: set[str] = set()
-        self._others: bool | None = None
         self._broken = False
         self._planned: set[str] = set()
         self._writing = Writing(target, run_id)
         self._suspects = Suspects()
+        self._former = Former(target, source, self.started_at)
+        self._failed: list[Change] = []
         self._key_name = ", ".join(target.config.key)
 
     @property
@@ -160,6 +163,7 @@ class PartitionSync:
                 self._take(batch, again)
                 self._bury(tombstones)
                 self._collect(block=False)
+                self._leave_failed()
         except VecsyncError as error:
             self.error = error
 
@@ -188,15 +192,15 @@ class PartitionSync:
                 self._collect(block=True)
             self.error = self.error or self._unreachable
             self._settle_suspects()
+            self._leave_failed()
 
     def _settle_suspects(self) -> None:
-        if self.depth == "apply":
-            figures, failed = settle_suspects(self.target, self._suspects, self.started_at)
-            self.figures.add(figures)
-            self.error = self.error or failed
-            return
         held, error = self._suspects.settle()
-        self.figures.failed += len(held)
+        if self.depth == "apply":
+            self.figures.add(mark_held(self.target, held, error, self.started_at))
+            self._failed += [change for change, _ in held]
+        else:
+            self.figures.failed += len(held)
         self.error = self.error or error
 
     def cancel(self) -> None:
@@ -204,6 +208,23 @@ class PartitionSync:
         self._drop()
         for future in [future for future in self._running if future.cancel()]:
             self.figures.add(_undone(self._running.pop(future)))
+
+    def _leave_failed(self) -> None:
+        """Of documents that failed here: what former owners have of them goes, and they are this tenant's to retry."""
+        failed = {c.document.document_id: c for c in self._failed}
+        self._failed = []
+        if not failed or self._unreachable is not None or isinstance(self.error, _STORE_AWAY):
+            return  # the run fails, and the next one meets them again
+        t = self.target
+        try:
+            with contained(f"{t}: leaving former owners"):
+                rows = t.ledger.rows(t.entity, t.collection, list(failed), self.started_at)
+                left = self._former.leave({i: c.document.key for i, c in failed.items()}, rows)
+                self.figures.removed += len(left)
+                again = [c.failure for i, c in failed.items() if i in left and c.failure is not None]
+                keep_failed(t, again, self.started_at)
+        except VecsyncError as error:
+            self.error = self.error or error
 
     def _drop(self) -> None:
         """What is no batch yet."""
@@ -226,6 +247,7 @@ class PartitionSync:
         documents, duplicates = self._split(documents, rows)
         rejections = batch.rejections + ([] if again else refused + others + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
+        rows = self._leave_rejected(batch, rows)
         self._reject(rejections, rows)
         changes = decide(
             documents,
@@ -268,9 +290,8 @@ class PartitionSync:
             return documents
         t = self.target
         claimed = {i for i, row in rows.items() if row.tenant != t.tenant}
-        if self._has_other_scope():
-            there = self._elsewhere(documents)
-            claimed |= {d.document_id for d in documents if self._in_other_scope(d) in there}
+        there = self._former.elsewhere(d.db_id for d in documents)
+        claimed |= {d.document_id for d in documents if self._former.in_other_scope(d.db_id) in there}
         moved = self._gone({d.document_id: d.key for d in documents if d.document_id in claimed})
         return [document for document in documents if document.document_id not in moved]
 
@@ -294,8 +315,8 @@ class PartitionSync:
             if row is not None and (row.tenant != t.tenant or differ(row.key, document.key))
         ]
         new = [d for d in documents if (row := rows.get(d.document_id)) is None or row.content_hash is None]
-        others = self._elsewhere(new) if new and self._has_other_scope() else {}
-        there = ((d, others.get(self._in_other_scope(d))) for d in new)
+        others = self._former.elsewhere(d.db_id for d in new)
+        there = ((d, others.get(self._former.in_other_scope(d.db_id))) for d in new)
         claims += [Claim(document, row.tenant, row.key) for document, row in there if row is not None]
         if not claims:
             return documents, []
@@ -343,6 +364,22 @@ class PartitionSync:
 
     def _met_before(self, row: LedgerRow) -> bool:
         return row.seen or row.number in self._seen
+
+    def _leave_rejected(self, batch: DocumentBatch, rows: dict[str, LedgerRow]) -> dict[str, LedgerRow]:
+        """The rows without those of former owners of records that are rejected here: these are removed."""
+        if not batch.rejections or self.depth != "apply" or self._unreachable is not None:
+            return rows
+        met = {*self._pending, *(d.document_id for d in batch.documents)}
+        rejected = {r.document_id: Key(r.db_id or "", r.db_key) for r in batch.rejections if r.document_id is not None}
+        # Where the tenant has a good one, nobody else does: it was met or written as its own.
+        rejected = {i: key for i, key in rejected.items() if i not in met and not self._holds(rows.get(i))}
+        moved = {} if self._fresh else self._gone(rejected)  # since an old snapshot was made
+        left = self._former.leave({i: key for i, key in rejected.items() if i not in moved}, rows)
+        self.figures.removed += len(left)
+        return {i: row for i, row in rows.items() if i not in left}
+
+    def _holds(self, row: LedgerRow | None) -> bool:
+        return row is not None and row.tenant == self.target.tenant and row.content_hash is not None
 
     def _reject(self, rejections: Sequence[Rejection], rows: dict[str, LedgerRow]) -> None:
         if not rejections:
@@ -402,7 +439,7 @@ class PartitionSync:
         if self._unreachable is not None:
             raise BatchFailed(self._unreachable, fail_changes(self.target, batch, self._unreachable, self.started_at))
         figures = apply_changes(self.target, batch, self.started_at, self._suspects)
-        figures.removed += self._remove_moved(batch)
+        figures.removed += self._former.replaced(batch)
         return figures
 
     def _plan(self, batch: list[Change]) -> None:
@@ -424,7 +461,9 @@ class PartitionSync:
             return
         done, _ = wait(self._running, timeout=_WATCH_S if block else 0, return_when=FIRST_COMPLETED)
         for future in done:
-            self._pending.difference_update(_ids(self._running.pop(future)))
+            changes = self._running.pop(future)
+            self._pending.difference_update(_ids(changes))
+            self._failed += [c for c in changes if c.failure is not None and not self._holds(c.row)]
             try:
                 with contained(f"{self.target}: writing a batch", BatchFailed):
                     self.figures.add(future.result())
@@ -519,37 +558,6 @@ class PartitionSync:
             remove(t, t.tenant, gone)
         if self.depth != "embed":
             self.figures.removed += len(gone)
-
-    def _remove_moved(self, batch: Sequence[Change]) -> int:
-        """A record that changed between a tenant and global has a new document id: its old document goes
-        as soon as the new one is there, or others would go on seeing it until their own full run."""
-        t = self.target
-        new = [c.document for c in batch if c.row is None or c.row.content_hash is None]
-        if not new or not self._has_other_scope():
-            return 0
-        rows = self._elsewhere(new)
-        for tenant in sorted({row.tenant for row in rows.values()}):
-            leave_mark(t, tenant)
-            theirs = [identity for identity, row in rows.items() if row.tenant == tenant]
-            remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in theirs])
-        return len(rows)
-
-    def _elsewhere(self, documents: Sequence[Document]) -> dict[str, LedgerRow]:
-        """Rows of the same records in the other scope, where their documents have other ids."""
-        t = self.target
-        ids = [self._in_other_scope(document) for document in documents]
-        return t.ledger.rows(t.entity, t.collection, ids, self.started_at)
-
-    def _in_other_scope(self, document: Document) -> str:
-        other = GLOBAL if self.target.tenant != GLOBAL else ""
-        return document_id(other, self.target.config.type or self.target.entity, document.db_id)
-
-    def _has_other_scope(self) -> bool:
-        if self._others is None:
-            tenants = self.target.ledger.tenants(self.target.entity, self.target.collection)
-            is_global = self.target.tenant == GLOBAL
-            self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
-        return self._others
 
     def remove_unseen(self, absence: Absence | None, *, waits: bool, allow: bool, tenant_gone: bool) -> None:
         """After a complete export: remove what it did not have, unless that is suspiciously much. `absence`: the
