@@ -20,7 +20,7 @@ from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster_tests.world import World, config_of, file_of
 
 
-@pytest.fixture(params=[0o000, 0o022, 0o077])
+@pytest.fixture(params=[0o000, 0o077])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param

@@ -138,6 +138,7 @@ def test_on_sqlite(tmp_path: Path, inbox: Inbox) -> None:
         tell_the_story(world, dagster, inbox)
 
 
+@pytest.mark.many
 @pytest.mark.timeout(600)
 def test_on_postgresql(tmp_path: Path, inbox: Inbox, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on PostgreSQL (source, ledger and Dagster's own storage), with the store on a server."""

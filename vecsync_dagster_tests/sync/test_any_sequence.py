@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -32,6 +33,7 @@ from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.sync.fates import Crash, Fate, Fated, Kind
 from vecsync_dagster_tests.world import ENTITY, World, assert_vectors, config_of
 
+MANY = (pytest.mark.many, pytest.mark.timeout(3600))
 TENANTS = (GLOBAL, "acme", "brick")
 SETTINGS = SyncConfig.model_validate({"page": 2, "batch": 1, "delete_batch": 1, "parallel": 2})
 
@@ -325,16 +327,19 @@ def assert_any_sequence_ends_well(parts: Parts, *, sequences: int) -> None:
     )
 
 
-def test_many_sequences() -> None:
+@pytest.mark.parametrize("sequences", [10, pytest.param(500, marks=MANY)])
+def test_sequences(sequences: int) -> None:
     """After any of them one full run leaves store == source == ledger."""
-    assert_any_sequence_ends_well(in_memory, sequences=14)
+    assert_any_sequence_ends_well(in_memory, sequences=sequences)
 
 
-def test_some_sequences_on_sqlite_and_the_embedded_store() -> None:
+@pytest.mark.parametrize("sequences", [4, pytest.param(100, marks=MANY)])
+def test_sequences_on_sqlite_and_the_embedded_store(sequences: int) -> None:
     """The same with the real embedded engine."""
-    assert_any_sequence_ends_well(on_sqlite, sequences=5)
+    assert_any_sequence_ends_well(on_sqlite, sequences=sequences)
 
 
-def test_some_sequences_on_postgres_and_the_http_store(postgres_url: str) -> None:
+@pytest.mark.parametrize("sequences", [2, pytest.param(50, marks=MANY)])
+def test_sequences_on_postgres_and_the_http_store(sequences: int, postgres_url: str) -> None:
     """The same with a server for each part."""
-    assert_any_sequence_ends_well(lambda: on_postgres(postgres_url), sequences=5)
+    assert_any_sequence_ends_well(lambda: on_postgres(postgres_url), sequences=sequences)

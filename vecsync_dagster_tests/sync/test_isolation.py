@@ -73,7 +73,8 @@ def test_the_providers_failure_is_that_of_the_text_alone(four: Four) -> None:
     four.sync()
     four.world.update(1, name="renamed", price="9")
     four.provider.fail("hang", times=MANY)
-    results = four.sync()
+    with four.world.impatient("provider"):
+        results = four.sync()
     four.provider.recover()
     assert {name: result.outcome for name, result in results.items()} == {
         "tools": "failed",

@@ -20,7 +20,6 @@ from vecsync_dagster_tests.sync.dying_processes import STAGES, Stage
 from vecsync_dagster_tests.sync.test_exactness import seed
 from vecsync_dagster_tests.world import ENTITY, World, file_of
 
-KILLS_OF_EACH = 8
 BATCH = 5
 PARALLEL = 2
 
@@ -110,9 +109,10 @@ def lost_by_round(rounds: list[list[str]]) -> Counter[int]:
 
 
 @pytest.mark.timeout(600)  # a hundred processes one after another, on a machine that may be busy
-def test_fifty_kills_in_a_row(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than 50 kills over all stages: one clean run leaves store == source == ledger, and no kill made more than
-    the batches in flight be paid for again."""
+@pytest.mark.parametrize("of_each", [2, pytest.param(8, marks=pytest.mark.many)])
+def test_kills_in_a_row(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_each: int) -> None:
+    """So many kills at each stage: one clean run leaves store == source == ledger, and no kill made more than the
+    batches in flight be paid for again."""
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
     chance, ids = random.Random(20260301), count(10_000)
     killed: Counter[Stage] = Counter()
@@ -121,7 +121,7 @@ def test_fifty_kills_in_a_row(world: World, tmp_path: Path, monkeypatch: pytest.
         paid(world, server)
         seed(world, {GLOBAL: 20, "acme": 30})
         with nursery(file_of(world.config, tmp_path)) as born:
-            for number, stage in enumerate(STAGES * KILLS_OF_EACH):
+            for number, stage in enumerate(STAGES * of_each):
                 if stage == "payload":
                     settle(world)
                 change(world, chance, ids, moves=stage != "payload")  # what moves is written whole, and doubted
@@ -129,7 +129,7 @@ def test_fifty_kills_in_a_row(world: World, tmp_path: Path, monkeypatch: pytest.
                 killed[stage] += born.killed(stage, *moment(chance, stage), mode)
                 rounds.append(server.answered[seen:])
                 seen += len(rounds[-1])
-        assert killed == dict.fromkeys(STAGES, KILLS_OF_EACH)
+        assert killed == dict.fromkeys(STAGES, of_each)
 
         results = world.sync(mode="full", allow_removals=True)
         assert not [(r.tenant, r.error, r.figures.failed) for r in results if r.error or r.figures.failed]
