@@ -7,6 +7,7 @@ database and no store: those are opened by the run that uses them.
 from __future__ import annotations
 
 import dagster as dg
+from stamina.instrumentation import set_on_retry_hooks
 
 from vecsync_dagster.assets.factory import (
     build_all_job,
@@ -29,6 +30,7 @@ from vecsync_dagster.automation import (
 from vecsync_dagster.checks.partitions import build_check_assets, build_partition_checks
 from vecsync_dagster.checks.standing import build_standing_checks, build_standing_jobs
 from vecsync_dagster.config import Config, find_config, load_config
+from vecsync_dagster.pauses import log_pause
 
 __all__ = ["build_definitions", "defs"]
 
@@ -81,4 +83,5 @@ def build_definitions(
 @dg.definitions
 def defs() -> dg.Definitions:
     """The entry point of workspace.yaml and of `dagster dev -m vecsync_dagster.definitions`."""
+    set_on_retry_hooks([log_pause])
     return build_definitions(load_config(find_config()))

@@ -11,6 +11,7 @@ from vecsync_dagster.alerts.problems import (
     sync_failed,
     tenants_lost,
 )
+from vecsync_dagster.alerts.settled import settled
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "observe_results",
     "observing",
     "send_test",
+    "settled",
     "sync_failed",
     "tenants_lost",
 ]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vecsync_dagster.ledger.alerts import KnownAlert
+from vecsync_dagster.words import shown
 
 __all__ = ["Message", "run_link", "run_message", "test_message"]
 
@@ -96,8 +97,13 @@ def _what(known: KnownAlert) -> str:
 
 def _where(known: KnownAlert) -> str:
     alert = known.alert
-    parts = [alert.entity, alert.partition, f"check {alert.check}" if alert.check else None]
+    parts = [alert.entity, _partition(alert.partition or ""), f"check {alert.check}" if alert.check else None]
     return ", ".join(_plain(part) for part in parts if part)
+
+
+def _partition(key: str) -> str:
+    collection, bar, tenant = key.partition("|")
+    return f"{collection}|{shown(tenant)}" if bar else key
 
 
 def _listed(lines: Sequence[str]) -> list[str]:

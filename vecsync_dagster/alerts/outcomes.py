@@ -8,10 +8,12 @@ from datetime import datetime
 from functools import partial
 
 from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, kind_of_check, sync_failed
+from vecsync_dagster.alerts.settled import settled
 from vecsync_dagster.config.alerts import Severity
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
-from vecsync_dagster.ledger.alerts import Alert, AlertBook, KnownAlert
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.alerts import Alert, KnownAlert
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult
 
@@ -50,9 +52,10 @@ class Observed:
         return over
 
 
-def observing(config: Config) -> Observed:
-    """Nothing yet; but for what left the configuration every problem is over: nothing syncs or checks it any more."""
-    return Observed(over=[partial(_has_left, config)])
+def observing(config: Config, ledger: SqlLedger) -> Observed:
+    """Nothing yet; but what the ledger says is over, is over. So is every problem of what left the configuration:
+    nothing syncs or checks it any more."""
+    return Observed(over=[partial(_has_left, config), settled(config, ledger)])
 
 
 def _has_left(config: Config, known: KnownAlert) -> bool:
@@ -65,19 +68,19 @@ def _has_left(config: Config, known: KnownAlert) -> bool:
 
 def observe_results(
     config: Config,
-    book: AlertBook,
+    book: SqlLedger,
     results: Sequence[PartitionResult],
     unsynced: Sequence[Unsynced] = (),
     *,
     run_id: str = "",
 ) -> Observed:
-    observed = observing(config)
+    observed = observing(config, book)
     observed.raised += [one.alert(run_id) for one in unsynced]
     for result in results:
         _result(observed, result, run_id)
     unreached = {one.entity for one in unsynced if one.tenant is None}
     for result in results:
-        if result.outcome == "success" and result.entity not in unreached:
+        if result.synced and result.entity not in unreached:
             observed.well.update(sync_failed(result.entity, place, "").key for place in (None, result.tenant))
     if results:
         _cost(observed, config, results, run_id)
@@ -92,7 +95,7 @@ def _result(observed: Observed, result: PartitionResult, run_id: str) -> None:
         return  # another run is syncing it, and tells what it finds
     if result.error is not None:
         observed.raised.append(sync_failed(entity, partition, _reason(result.error), run_id=run_id))
-    elif result.outcome == "success":
+    elif result.synced:
         observed.well.add(sync_failed(entity, partition, "").key)
     for check in result.checks:
         if check.passed:

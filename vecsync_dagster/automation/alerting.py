@@ -1,7 +1,7 @@
 """Alerts in Dagster: two sensors that look at what ended runs found, and one that tells the channels.
 
-Looking and telling are apart: a channel that is down fails the ticks of the third one, which are tried again,
-and holds up nobody's looking. What both know is in the ledger.
+Looking and telling are apart: a channel that is down makes the third one try again, later and later, and holds up
+nobody's looking. What both know is in the ledger.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from vecsync_dagster.sync import Workspace
 __all__ = ["DELIVERY", "OBSERVERS", "alert_sensors"]
 
 SECONDS: Final = 15
+LONGEST: Final = 900
+"""Seconds between two attempts to reach a channel that does not answer."""
 OBSERVERS: Final = {
     "vecsync_alerts_on_success": dg.DagsterRunStatus.SUCCESS,
     "vecsync_alerts_on_failure": dg.DagsterRunStatus.FAILURE,
@@ -66,17 +68,30 @@ def _delivery(config: Config) -> dg.SensorDefinition:
         default_status=_status(config),
         description="Tells the channels what they have not been told yet",
     )
-    def delivery(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        with Workspace(config) as workspace:
-            delivered = Alerts(config.alerts, workspace.ledger).deliver()
-        if delivered.errors:
-            # The tick fails, so that people see it in the UI; what was not told is told by a later one.
-            reasons = "; ".join(f"{error.code}: {error}" for error in delivered.errors.values())
-            raise dg.Failure(f"alerts were not sent: {reasons}")
-        sent = ", ".join(f"{count} to {name}" for name, count in delivered.sent.items())
-        return dg.SkipReason(f"sent: {sent}" if sent else "nothing to tell")
+    def delivery(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _deliver(config, context.cursor, datetime.now(UTC))
 
     return delivery
+
+
+def _deliver(config: Config, cursor: str | None, now: datetime) -> dg.SensorResult:
+    """A channel that takes nothing fails no tick, which would log the same long trace over and over: the tick says
+    why, in one line, and the next attempts come later and later. The cursor: how many failed, and when the next one is
+    due."""
+    failures, due = (cursor or "0 0").split()
+    if now.timestamp() < float(due):
+        at = datetime.fromtimestamp(float(due), UTC)
+        return dg.SensorResult(skip_reason=f"alerts wait for the next attempt, at {at:%H:%M:%S}Z", cursor=cursor)
+    with Workspace(config) as workspace:
+        delivered = Alerts(config.alerts, workspace.ledger).deliver()
+    if not delivered.errors:
+        sent = ", ".join(f"{count} to {name}" for name, count in delivered.sent.items())
+        return dg.SensorResult(skip_reason=f"sent: {sent}" if sent else "nothing to tell", cursor="0 0")
+    times = int(failures) + 1
+    wait = min(SECONDS * 2**times, LONGEST)
+    reasons = "; ".join(f"{error.code}: {error}" for error in delivered.errors.values())
+    told = f"alerts were not sent: {reasons}; the next attempt is in {wait} s"
+    return dg.SensorResult(skip_reason=told, cursor=f"{times} {now.timestamp() + wait:.0f}")
 
 
 def _status(config: Config) -> dg.DefaultSensorStatus:

@@ -23,7 +23,7 @@ from vecsync_dagster.alerts import (
     observing,
     sync_failed,
 )
-from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
+from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger import SqlLedger
@@ -47,13 +47,13 @@ def entities_of(config: Config, run: dg.DagsterRun) -> list[str]:
 
 def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Observed:
     """Everything the run says, as problems and as what is over."""
-    observed = observing(config)
+    observed = observing(config, ledger)
     entities = entities_of(config, run)
     known = [one for one in configured(ledger.check_results(), config) if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
     tried = entities if run.is_success else _failures(observed, config, instance, run, entities)
     if tried is not None:
-        observed.over.append(_synced(instance, run, tried))
+        observed.over.append(_synced(run, tried))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
     observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
@@ -105,38 +105,23 @@ def _reasons(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str]:
     return {key: known.get(key, "see the run") for key in metadata["failed"].value}
 
 
-def _synced(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
-) -> Callable[[KnownAlert], bool]:
-    """Says which failed syncs are over with this run (those that it raised itself stay open anyhow)."""
-    partitions = _extent(instance, run)
-    stages = {key.path[-1] for key in run.asset_selection or ()}
-    whole = not stages or STAGES[-1] in stages
+def _synced(run: dg.DagsterRun, entities: Collection[str]) -> Callable[[KnownAlert], bool]:
+    """Says which failures of whole entities and jobs are over with this run, if it synced anything at all: a run of
+    checks, or of stages before the store, does not. Those of partitions are over when the ledger says so."""
+    synced = run.is_success and _syncs(run)
 
     def over(known: KnownAlert) -> bool:
         alert = known.alert
-        if alert.kind != "run_failure" or not whole:
-            return False
-        if alert.partition is None:
-            return run.is_success and (alert.entity in entities or alert.entity == run.job_name)
-        if alert.entity not in entities:
-            return alert.entity == run.job_name and run.is_success
-        return partitions is None or alert.partition in partitions
+        whole = alert.kind == "run_failure" and alert.partition is None
+        return synced and whole and (alert.entity in entities or alert.entity == run.job_name)
 
     return over
 
 
-def _extent(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Collection[str] | None:
-    """The partitions the run was for; None: all there are."""
-    if PARTITION_TAG in run.tags:
-        return {run.tags[PARTITION_TAG]}
-    if RANGE_TAG in run.tags:
-        done = _data(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION)
-        return {data.materialization.partition for data in done}
-    ops: Mapping[str, Any] = dict(run.run_config).get("ops") or {}  # type: ignore[assignment]
-    asked = [op.get("config", {}).get("partitions") for op in ops.values()]
-    named = [set(keys) for keys in asked if keys is not None]
-    return set.union(*named) if named else None
+def _syncs(run: dg.DagsterRun) -> bool:
+    """Whether the run was to bring the store up to date: it names the last stage, or neither assets nor checks."""
+    stages = {key.path[-1] for key in run.asset_selection or ()}
+    return STAGES[-1] in stages if stages else not run.asset_check_selection
 
 
 def _cost(observed: Observed, config: Config, run: dg.DagsterRun, entities: Collection[str]) -> None:

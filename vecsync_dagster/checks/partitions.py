@@ -15,7 +15,7 @@ from vecsync_dagster.checks.headlines import failing_last, grid_evaluation, head
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
-from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of
+from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of, is_tenant
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.verify import kept
 
@@ -92,6 +92,8 @@ def _verified(
     """`asked`: one partition alone, if it is not all of them. One that cannot be checked has its error in `problems`,
     and the others go on."""
     for selection in workspace.select([name]):
+        if not is_tenant(selection.tenant):
+            continue  # no partition, so there is nothing to verify: its failed run says so
         for collection in selection.collections:
             place = f"{collection}|{selection.tenant}"
             if asked not in (None, place):

@@ -13,6 +13,7 @@ from vecsync_dagster.sync import Figures, Selection, Workspace
 from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_whole
 from vecsync_dagster.sync.standing import check_everything
+from vecsync_dagster.words import shown
 
 __all__ = ["Comparison", "check_places", "check_repaired", "collections_of", "compare_all", "names_of", "repair_all"]
 
@@ -47,7 +48,7 @@ def repair_all(
 
 
 def _note(problems: dict[str, VecsyncError], collection: str, tenant: str, error: VecsyncError) -> None:
-    problems.setdefault(f"{collection} of {tenant}", error)
+    problems.setdefault(f"{collection} of {shown(tenant)}", error)
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def check_places(
         with _problem_of(entity, problems):
             known.update(workspace.tenants(entity))
         for tenant in sorted(known.intersection(tenants)):
-            with _problem_of(f"{collection} of {tenant}", problems):
+            with _problem_of(f"{collection} of {shown(tenant)}", problems):
                 workspace.verify(Selection(entity, tenant, (collection,)))
     for entity in dict.fromkeys(entity for entity, _, _ in places):
         with _problem_of(entity, problems):

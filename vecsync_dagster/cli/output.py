@@ -15,7 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from vecsync_dagster.errors import ConfigError, VecsyncError
+from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.pauses import pause_told
+from vecsync_dagster.words import number_of
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
@@ -113,15 +115,10 @@ def error(code: str, message: str) -> None:
 
 
 def tell_of_retry(details: RetryDetails) -> None:
-    """A pause has its reason. Errors that are not ours are told by their type: a client's text may hold anything."""
-    cause = details.caused_by
-    reason = f"{cause.code}: {cause}" if isinstance(cause, VecsyncError) else type(cause).__name__
-    warn(f"{reason}; trying again in {details.wait_for:.0f} s")
-
-
-def number_of(count: int, thing: str) -> str:
-    """`1 record`, `2,000 records`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    """A pause has its reason."""
+    told = pause_told(details)
+    if told is not None:
+        warn(told)
 
 
 def command_line(*arguments: str) -> str:

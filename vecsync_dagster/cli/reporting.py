@@ -54,7 +54,7 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
 
         try:
             with contained("alerts"):
-                observed = observing(workspace.config)
+                observed = observing(workspace.config, workspace.ledger)
                 observe_checks(observed, configured(workspace.ledger.check_results(), workspace.config), since)
                 delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
         except VecsyncError as error:

@@ -31,6 +31,7 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
+from vecsync_dagster.words import shown
 
 __all__ = [
     "Outcome",
@@ -202,7 +203,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
         return []
     for identity in dict.fromkeys(wanted.ids):
         if not any(identity in ids for ids in places.values()):
-            where = "" if wanted.tenant is None else f" of tenant {wanted.tenant}"
+            where = "" if wanted.tenant is None else f" of tenant {shown(wanted.tenant)}"
             unknown = NotFound(f"no record {identity!r}{where}, neither in the source nor in the ledger")
             problems.append(Problem(entity, wanted.tenant, unknown))
     return [
@@ -232,7 +233,7 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
             continue
         selections += workspace.select([entity], tenants, wanted.collection)
     if not selections and not problems and wanted.scope in ("tenant", "global"):
-        what = f"tenant {wanted.tenant}" if wanted.scope == "tenant" else "global records"
+        what = f"tenant {shown(wanted.tenant or '')}" if wanted.scope == "tenant" else "global records"
         where = wanted.entity or ", ".join(workspace.config.entities)
         raise NotFound(f"no {what} in {where}, neither in the source nor in the ledger", tenant=wanted.tenant)
     return selections
@@ -271,7 +272,7 @@ def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:
 def require_tenant(tenant: str | None, known: Iterable[str], where: str) -> None:
     """Raises NotFound where a tenant is asked for that is none of those that are `known`."""
     if tenant is not None and tenant != GLOBAL and tenant not in known:
-        raise NotFound(f"no tenant {tenant} in {where}", tenant=tenant)
+        raise NotFound(f"no tenant {shown(tenant)} in {where}", tenant=tenant)
 
 
 def _is_wanted(wanted: Wanted, tenant: str) -> bool:

@@ -10,6 +10,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
 from vecsync_dagster.cli.signals import stop_on_signals
+from vecsync_dagster.words import shown
 
 if TYPE_CHECKING:
     from vecsync_dagster.sync import PartitionResult, Workspace
@@ -66,7 +67,7 @@ def watch(
 def _tell(result: PartitionResult) -> None:
     figures = result.figures
     if result.error is not None:
-        output.warn(f"{result.collection} of {result.tenant}: {result.error.code}: {result.error}")
+        output.warn(f"{result.collection} of {shown(result.tenant)}: {result.error.code}: {result.error}")
         return
     written = f"{figures.upserted} written, {figures.payload_only} payloads, {figures.removed} removed"
-    output.stdout().print(f"{result.collection} of {result.tenant}: {written}", highlight=False)
+    output.stdout().print(f"{result.collection} of {shown(result.tenant)}: {written}", highlight=False)

@@ -595,6 +595,10 @@ class Ledger(Protocol):
         """Forget everything about it, in chunks: rows, runs, watermarks and its space. Calling it again goes on."""
         ...
 
+    def forget_partition(self, entity: str, collection: str, tenant: str) -> None:
+        """Forget everything about a partition without rows, its runs too."""
+        ...
+
     def forget_entity(self, entity: str) -> None:
         """Forget the runs and rejected records of an entity, and its alerts."""
         ...

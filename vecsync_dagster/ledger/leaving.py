@@ -70,6 +70,12 @@ class Leaving(Newest):
             of_collection = and_(collection_space.c.entity == entity, collection_space.c.collection == collection)
             connection.execute(delete(collection_space).where(of_collection))
 
+    def forget_partition(self, entity: str, collection: str, tenant: str) -> None:
+        with self.database.write() as connection:
+            for table in _STATE:
+                place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
+                connection.execute(delete(table).where(place))
+
     def forget_entity(self, entity: str) -> None:
         with self.database.write() as connection:
             for table in (invalid_record, sync_run, check_result, missing_tenant):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vecsync_dagster.config.models import Config, EntityConfig
-from vecsync_dagster.ledger.base import LISTING, LastRuns, Ledger, Partition, Run
+from vecsync_dagster.ledger.base import LISTING, LastRuns, Partition, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
@@ -63,9 +63,8 @@ def is_failing(last: LastRuns) -> bool:
     return not last.last.ok or (last.full is not None and not last.full.ok)
 
 
-def failing_tenants(ledger: Ledger, entity: str) -> set[str]:
+def failing_tenants(runs: Mapping[Partition, LastRuns]) -> set[str]:
     """Also those of which nothing is left but a run that failed: it stays the last one until they are synced again."""
-    runs = ledger.last_runs(entity)
     return {key.tenant for key, last in runs.items() if is_tenant(key.tenant) and is_failing(last)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -11,6 +12,7 @@ from vecsync_dagster.errors import InvalidTenant, VecsyncError
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.partition import Depth
 from vecsync_dagster.sync.verify import CheckOutcome
+from vecsync_dagster.words import number_of
 
 __all__ = ["STAGES", "Outcome", "PartitionResult", "Selection", "Stage", "SyncOptions", "check_tenant", "is_tenant"]
 
@@ -103,6 +105,12 @@ class PartitionResult:
     """Documents that the read did not have, and that stay, as the source has them when it is asked for them."""
 
     @property
+    def synced(self) -> bool:
+        """Whether the partition as a whole was synced: not some of its records, nor some stages before the store."""
+        whole = self.mode in ("full", "incremental") and "vectors" in self.stages
+        return whole and self.outcome == "success"
+
+    @property
     def emptied(self) -> bool:
         """Whether a complete export had no record of it, and nothing of it is left."""
         full = self.mode == "full" and self.outcome == "success" and {"export", "vectors"} <= set(self.stages)
@@ -121,11 +129,13 @@ def is_tenant(key: str) -> bool:
     return _TENANT.fullmatch(key) is not None and "..." not in key and "\ufffd" not in key
 
 
-def check_tenant(tenant: str) -> None:
-    """Raises InvalidTenant for a key that cannot be a partition."""
+def check_tenant(tenant: str, count: Callable[[str], int] | None = None) -> None:
+    """Raises InvalidTenant for a key that cannot be a partition; `count` tells how many records have it."""
     if not is_tenant(tenant):
+        rows = count(tenant) if count is not None else 0
+        has = f", that of {number_of(rows, 'record')}," if rows else ""
         raise InvalidTenant(
-            f"the tenant key {tenant!r} cannot be a partition: 1 to 128 characters, without | and control "
+            f"the tenant key {tenant!r}{has} cannot be a partition: 1 to 128 characters, without | and control "
             "characters, in UTF-8, without ... and without white space at its ends",
             tenant=tenant,
         )

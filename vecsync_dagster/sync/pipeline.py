@@ -89,7 +89,7 @@ def sync_tenant(
     What one collection's store or provider refuses is that collection's result; it is not raised. Raises
     InvalidTenant, PartitionBusy (another run has this entity and tenant), and ledger errors.
     """
-    check_tenant(tenant)
+    check_tenant(tenant, source.count)
     names = list(entity.collections if collections is None else collections)
     if not names:
         return []

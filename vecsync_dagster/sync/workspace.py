@@ -26,7 +26,7 @@ from vecsync_dagster.sync.absence import Absence, absences, is_ruled_out, look_a
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.forgetting import forget_if_gone
+from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
@@ -134,8 +134,10 @@ class Workspace:
     def _with_known(self, entity: str, own: Sequence[str]) -> list[str]:
         if not own and self.entity(entity).tenancy is not None:
             self._tell_of_the_filter(entity)
-        held = self.ledger.tenants(entity)
-        found = {*own, *held, *failing_tenants(self.ledger, entity)} - {GLOBAL}
+        held, runs = self.ledger.tenants(entity), self.ledger.last_runs(entity)
+        if not self.read_only:
+            forget_unusable(self.ledger, entity, own, runs)
+        found = {*own, *held, *failing_tenants(runs)} - {GLOBAL}
         if self.has_global(entity):
             return [GLOBAL, *sorted(found)]
         return sorted(found) + ([GLOBAL] if GLOBAL in held else [])
@@ -166,6 +168,8 @@ class Workspace:
         share = self.config.automation.tenants.max_lost_share
         config = self.entity(entity)
         held = [tenant for tenant in self.ledger.tenants(entity) if not is_ruled_out(config, tenant)]
+        if not self.read_only:
+            forget_unusable(self.ledger, entity, own, self.ledger.last_runs(entity))
         return call_the_roll(entity, own, held, known, share)
 
     def _lost(self, entity: str) -> TenantsLost | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 
 from vecsync_dagster.automation.alerting import DELIVERY, OBSERVERS
 from vecsync_dagster.definitions import build_definitions
@@ -45,6 +48,22 @@ class Daemon:
             self.deliver()
         return run
 
+    def check(self, asset: str) -> None:
+        """Execute all checks of an asset by hand, as the UI does."""
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        keys = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.asset_key.path == [ENTITY, asset]}
+        subset = job.get_subset(asset_selection=set(), asset_check_selection=keys)
+        asked: dict[str, Any] = dict.fromkeys(signature(self.instance.create_run).parameters)
+        asked |= {"job_name": job.name, "asset_graph": job.asset_layer.asset_graph}
+        asked |= {"asset_selection": frozenset(), "asset_check_selection": frozenset(keys)}
+        begun = self.instance.create_run(**asked)
+        execute_run(InMemoryJob(subset), begun, self.instance)
+        run = self.instance.get_run_by_id(begun.run_id)
+        assert run is not None
+        assert run.is_success
+        self.observe(run)
+        self.deliver()
+
     def observe(self, run: dg.DagsterRun) -> Any:
         [name] = [name for name, status in OBSERVERS.items() if status is run.status]
         kind = dg.DagsterEventType.RUN_SUCCESS if run.is_success else dg.DagsterEventType.RUN_FAILURE
@@ -55,8 +74,9 @@ class Daemon:
         context = dg.build_run_status_sensor_context(name, event, self.instance, run)
         return sensor(context)
 
-    def deliver(self) -> Any:
-        return self.definitions.resolve_sensor_def(DELIVERY)(dg.build_sensor_context(instance=self.instance))
+    def deliver(self, cursor: str | None = None) -> Any:
+        context = dg.build_sensor_context(instance=self.instance, cursor=cursor)
+        return self.definitions.resolve_sensor_def(DELIVERY)(context)
 
 
 @pytest.fixture
@@ -135,11 +155,28 @@ def test_a_failed_partition_is_told_by_its_name(daemon: Daemon, world: World, sl
     assert daemon.run().is_failure
     [text] = texts(slack)
     assert "works, works|a|b: sync failed: INVALID_TENANT" in text
-    world.delete(99)
     assert daemon.run(partition="works|global").is_success
     assert len(slack.posts) == 1  # another partition says nothing of this one
+    world.delete(99)
     assert daemon.run().is_success
     assert "resolved" in texts(slack)[1]
+    with world.workspace() as workspace:
+        assert "a|b" not in {place.tenant for place in workspace.ledger.last_runs()}
+
+
+def test_a_run_that_syncs_nothing_ends_no_failed_sync(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """Neither checks made by hand nor a run of other partitions says that a partition, or an entity, whose sync failed
+    is well again: only its own next sync does."""
+    assert daemon.run().is_success
+    world.delete(*range(11, 15))  # the only tenant: the source is taken for broken
+    assert daemon.run(partition="works|acme").is_failure
+    assert "works|acme: sync failed: SOURCE_ERROR" in texts(slack)[0]
+    daemon.check("health")
+    assert daemon.run(partition="works|global").is_success
+    assert not any("was: sync failed" in text for text in texts(slack))
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(11, 15))
+    assert daemon.run(partition="works|acme").is_success
+    assert "RESOLVED works, works|acme (was: sync failed" in texts(slack)[-1]
 
 
 def test_a_run_that_ended_in_another_way_is_told_without_its_text(
@@ -174,17 +211,21 @@ def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon, world: World
 
 
 def test_slack_is_down(daemon: Daemon, world: World, slack: Inbox) -> None:
-    """The delivery's tick fails, so that people see it, and a later one tells; observing goes on meanwhile."""
+    """The delivery's tick says so in one line, waits longer each time, and a later one tells; observing goes on."""
     daemon.run(deliver=False)
     lose_point(world)
     slack.fail(503, times=1000)
     daemon.run(deliver=False)
-    with pytest.raises(dg.Failure, match=r"alerts were not sent: ALERT_UNSENT: alerts\.slack: the server answered 503"):
-        daemon.deliver()
-    daemon.run(deliver=False)
+    failed = daemon.deliver()
+    assert failed.skip_reason.skip_message == (
+        "alerts were not sent: ALERT_UNSENT: alerts.slack: the server answered 503; the next attempt is in 30 s"
+    )
+    assert "alerts wait for the next attempt" in daemon.deliver(failed.cursor).skip_reason.skip_message
+    assert "the next attempt is in 60 s" in daemon.deliver("1 0").skip_reason.skip_message
     slack.recover()
-    assert "sent: 1 to slack" in daemon.deliver().skip_message
-    assert daemon.deliver().skip_message == "nothing to tell"
+    sent = daemon.deliver("2 0")
+    assert (sent.skip_reason.skip_message, sent.cursor) == ("sent: 1 to slack", "0 0")
+    assert daemon.deliver().skip_reason.skip_message == "nothing to tell"
     assert len(slack.posts) == 1
 
 

@@ -16,6 +16,7 @@ from vecsync_dagster.config import Config
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
+from vecsync_dagster.sync.standing import check_freshness
 from vecsync_dagster_tests.world import ENTITY, World, file_of
 
 NASTY = {
@@ -204,6 +205,22 @@ def test_a_tenant_that_cannot_be_a_partition_fails_alone(embedded_world: World) 
     assert error.code == "INVALID_TENANT"
     assert results["acme"].ok
     assert {payload["dbId"] for payload in embedded_world.stored().values()} == {"2"}
+
+
+@pytest.mark.parametrize("key", ["", " ", "a|b"])
+def test_a_key_that_can_be_no_partition_leaves_nothing_behind(embedded_world: World, key: str) -> None:
+    """Its failure says how many records have it; where the source has none of them any more, nothing is left of it, and
+    no check over all partitions misses it."""
+    embedded_world.insert([{"id": 1, "tenant_id": key}, {"id": 2, "tenant_id": "acme"}])
+    failed = next(result for result in embedded_world.sync() if result.tenant == key)
+    assert f"the tenant key {key!r}, that of 1 record, cannot be a partition" in str(failed.error)
+    with embedded_world.workspace() as workspace:
+        assert check_freshness(workspace, ENTITY).passed
+    embedded_world.delete(1)
+    embedded_world.sync()
+    with embedded_world.workspace() as workspace:
+        assert {place.tenant for place in workspace.ledger.last_runs()} == {"global", "acme"}
+        assert key not in workspace.tenants(ENTITY)
 
 
 def test_an_unwritable_state_folder_is_named(tmp_path: Path, embedded_world: World) -> None:

@@ -1,0 +1,15 @@
+"""Words for people that several rooms say: numbers with their noun, and keys that would look like nothing."""
+
+from __future__ import annotations
+
+__all__ = ["number_of", "shown"]
+
+
+def number_of(count: int, one: str, many: str | None = None) -> str:
+    """`1 row`, `1,200 rows`; `many` where the plural is no mere s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shown(tenant: str) -> str:
+    """The tenant's key, in quotes where it would look like nothing, or like another one."""
+    return tenant if tenant and tenant == tenant.strip() and tenant.isprintable() else repr(tenant)
