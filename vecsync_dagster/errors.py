@@ -16,6 +16,7 @@
     ├── Terminal                    the same call would fail again
     │   ├── ConfigError             CONFIG_ERROR
     │   │   └── NotFound            NOT_FOUND                no entity, collection, tenant or record of that name
+    │   ├── WrongUsage              WRONG_USAGE              options that do not go together, or one that is missing
     │   ├── SourceRejected          SOURCE_ERROR             wrong table, column, credentials ...
     │   ├── InvalidTenant           INVALID_TENANT
     │   ├── ValidationFailed        VALIDATION_ERROR         bad records where skip_invalid is false
@@ -71,6 +72,7 @@ __all__ = [
     "Transient",
     "ValidationFailed",
     "VecsyncError",
+    "WrongUsage",
 ]
 
 MAX_MESSAGE = 1000  # REQUIREMENTS T3: last_error is at most 1000 characters
@@ -121,6 +123,12 @@ class NotFound(ConfigError):
     """Somebody asked for an entity, a collection, a tenant or a record that is not there."""
 
     default_code = "NOT_FOUND"
+
+
+class WrongUsage(Terminal):
+    """A command, or one of its options, does not go with what is configured; nothing is wrong with that."""
+
+    default_code = "WRONG_USAGE"
 
 
 class SourceRejected(Terminal):

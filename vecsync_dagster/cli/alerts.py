@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.commands import Command, Group
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["alerts"]
 
-alerts = typer.Typer(no_args_is_help=True, help="Problems that are open, and the channels that tell of them.")
+alerts = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Problems that are open, and the channels that tell of them."
+)
 
 _COLUMNS = (
     Column("kind"),
     Column("entity"),
-    Column("partition", shrink=True),
+    Column("partition"),
     Column("check", optional=True),
     Column("since"),
     Column("seen"),
@@ -34,7 +37,7 @@ def _alerts() -> None:
     """Problems that are open, and the channels that tell of them."""
 
 
-@alerts.command(name="list")
+@alerts.command(name="list", cls=Command)
 def list_open(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the problems that are open, and which channel has not been told of them yet.
 
@@ -60,7 +63,7 @@ def list_open(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOpti
         output.note("no channel is configured: nobody is told, and problems are not kept (`alerts` in vecsync.yaml)")
 
 
-@alerts.command(name="test")
+@alerts.command(name="test", cls=Command)
 def send_test(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Send a test message to each channel, and say what became of it.
 

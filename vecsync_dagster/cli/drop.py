@@ -11,7 +11,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
-from vecsync_dagster.errors import ConfigError, VecsyncError
+from vecsync_dagster.errors import VecsyncError, WrongUsage
 
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import Config
@@ -44,15 +44,15 @@ def drop(
     from vecsync_dagster.sync.dropping import drop as drop_collection
     from vecsync_dagster.sync.dropping import leaving
 
+    if not force and any(collection in entity.collections for entity in settings.entities.values()):
+        raise WrongUsage(
+            f"collection {collection} is in the configuration; take it out first, or use --force",
+            collection=collection,
+        )
     with Workspace(settings, read_only=dry_run) as workspace:
         what = leaving(workspace, collection)
         if not as_json:
             _show(what)
-        if what.configured and not force and not dry_run:
-            raise ConfigError(
-                f"collection {collection} is in the configuration; take it out first, or use --force",
-                collection=collection,
-            )
         if not dry_run:
             if not yes:
                 typer.confirm(f"Remove collection {collection} for good?", abort=True, err=True)

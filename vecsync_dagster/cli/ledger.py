@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.commands import Command, Group
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.errors import VecsyncError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ledger"]
 
-ledger = typer.Typer(no_args_is_help=True, help="Mend the ledger: the record of what the store holds.")
+ledger = typer.Typer(cls=Group, no_args_is_help=True, help="Mend the ledger: the record of what the store holds.")
 
 
 @ledger.callback()
@@ -24,7 +25,7 @@ def _ledger() -> None:
     """Mend the ledger: the record of what the store holds."""
 
 
-@ledger.command()
+@ledger.command(cls=Command)
 def rebuild(
     ctx: typer.Context,
     config: ConfigOption = None,

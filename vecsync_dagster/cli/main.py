@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperOption
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.alerts import alerts
 from vecsync_dagster.cli.check import check
+from vecsync_dagster.cli.commands import Command, Group
 from vecsync_dagster.cli.demo import demo
 from vecsync_dagster.cli.drop import drop
 from vecsync_dagster.cli.export import export, tenants
@@ -35,32 +35,18 @@ from vecsync_dagster.cli.ui import ui
 from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.cli.writeback import writeback
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import ConfigError, NotFound, VecsyncError
+from vecsync_dagster.errors import ConfigError, InvalidTenant, NotFound, VecsyncError, WrongUsage
 from vecsync_dagster.private import restrict_umask
 
 __all__ = ["app", "main"]
 
 
-class _Command(TyperCommand):
-    """Flags are shown by their name alone: `--full`, not `--full <bool>`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for parameter in self.params:
-            if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
-                parameter.metavar = ""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            output.stop_writing()
-            raise typer.Exit from None
-        return result
+_USAGE = (NotFound, WrongUsage, InvalidTenant)
+"""What somebody typed is wrong: raised before anything is done. A partition's own errors are in its result."""
 
 
 app = typer.Typer(
+    cls=Group,
     name="vecsync",
     no_args_is_help=True,
     add_completion=False,
@@ -107,7 +93,7 @@ for _command in (
     ui,
     writeback,
 ):
-    app.command(cls=_Command)(_command)
+    app.command(cls=Command)(_command)
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")
 
@@ -125,4 +111,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
             app(arguments, prog_name="vecsync")
     except VecsyncError as error:
         output.error(error.code, output.in_config(error) if isinstance(error, ConfigError) else str(error))
-        sys.exit(WRONG_USAGE if isinstance(error, NotFound) else 1)
+        sys.exit(WRONG_USAGE if isinstance(error, _USAGE) else 1)

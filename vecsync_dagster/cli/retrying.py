@@ -13,7 +13,7 @@ from vecsync_dagster.cli.running import Outcome, Wanted, wanted_entities
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.errors import ConfigError, NotFound
+from vecsync_dagster.errors import NotFound, WrongUsage
 from vecsync_dagster.ledger.record_states import FailedRow, Failures
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Workspace, retry_rows
@@ -96,7 +96,7 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
 def _entities(workspace: Workspace, wanted: RetryWanted) -> Sequence[str]:
     names = wanted_entities(workspace, Wanted(entity=wanted.entity, collection=wanted.collection))
     if wanted.ids and len(names) > 1:
-        raise ConfigError(f"--id needs --entity: an id may be in several of {', '.join(names)}")
+        raise WrongUsage(f"--id needs --entity: an id may be in several of {', '.join(names)}")
     return names
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import ConfigError, WrongUsage
 from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, SCOPE, TENANT_ID, Hit
 from vecsync_dagster.sync import Workspace
 
@@ -38,10 +38,10 @@ class Answer:
 
 
 def only_collection(workspace: Workspace) -> str:
-    """The configuration's collection, if it has just one. Raises ConfigError that lists them otherwise."""
+    """The configuration's collection, if it has just one. Raises WrongUsage that lists them otherwise."""
     names = [name for entity in workspace.config.entities.values() for name in entity.collections]
     if len(names) != 1:
-        raise ConfigError(f"say which collection with --collection; there are: {', '.join(names)}")
+        raise WrongUsage(f"say which collection with --collection; there are: {', '.join(names)}")
     return names[0]
 
 

@@ -30,7 +30,7 @@ def sync(
             "tenant ID: that one. Or the name of an entity: all of it, or with --id single records.",
         ),
     ],
-    tenant_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The tenant, after `tenant`.")] = None,
+    tenant_id: Annotated[str | None, typer.Argument(metavar="ID", help="The tenant, after `tenant`.")] = None,
     config: ConfigOption = None,
     entity: EntityOption = None,
     collection: CollectionOption = None,
@@ -62,7 +62,8 @@ def sync(
     """Bring the vector store up to date with the database.
 
     Exit codes: 0 all is well; 1 a partition or a check failed (the others are done all the same);
-    130 interrupted (the batches in flight were finished; run it again and it goes on from there).
+    2 wrong usage, also a name or an id that nothing has; 130 interrupted (the batches in flight were finished; run it
+    again and it goes on from there).
 
     With --id a record is synced at once in all collections of its entity, also where its retries are used up; one
     that the database does not have any more is removed. Nothing else is touched.
@@ -76,7 +77,7 @@ def sync(
     if tenant is not None and not ids:
         raise typer.BadParameter("goes with --id; for a whole tenant write `tenant ID`", param_hint="--tenant")
     settings = read_config(ctx, config)
-    wanted = _wanted(settings, scope, tenant_id or tenant, entity, collection, ids or [])
+    wanted = _wanted(settings, scope, tenant if tenant_id is None else tenant_id, entity, collection, ids or [])
     from vecsync_dagster.cli.report import show_outcome
     from vecsync_dagster.cli.running import run_sync
     from vecsync_dagster.sync import SyncOptions

@@ -9,7 +9,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
-from vecsync_dagster.errors import ConfigError, SourceRejected
+from vecsync_dagster.errors import SourceRejected, WrongUsage
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -64,7 +64,7 @@ def install_triggers(
             source = settings.sources[source_name]
             if not isinstance(source, PostgresSource):
                 if entity is not None:
-                    raise ConfigError(f"{name}: its source {source_name} is no PostgreSQL, and has no NOTIFY")
+                    raise WrongUsage(f"{name}: its source {source_name} is no PostgreSQL, and has no NOTIFY")
                 output.note(f"{name}: its source {source_name} is no PostgreSQL: left out")
                 continue
             statements = _statements(workspace, name, remove=remove)

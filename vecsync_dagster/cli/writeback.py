@@ -9,7 +9,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import ConfigError, VecsyncError
+from vecsync_dagster.errors import ConfigError, VecsyncError, WrongUsage
 
 __all__ = ["writeback"]
 
@@ -38,6 +38,8 @@ def writeback(
     written: dict[str, int] = {}
     failed = False
     with Workspace(settings) as workspace:
+        if entity is not None and not workspace.entity(entity).writeback:
+            raise WrongUsage(f"{entity} has no `writeback: true`", entity=entity)
         names = [entity] if entity else [name for name, one in settings.entities.items() if one.writeback]
         for name in names:
             try:

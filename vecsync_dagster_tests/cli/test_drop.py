@@ -100,8 +100,9 @@ def test_a_collection_that_left_the_file_goes_with_all_it_had(used: Path) -> Non
 
 def test_what_is_in_the_file_is_not_dropped_by_mistake(used: Path) -> None:
     """A configured collection needs --force, and comes back with the next sync, from the cache."""
-    refused = drop(used, "--yes")
-    assert (refused.code, "use --force" in refused.err) == (1, True)
+    for option in ("--yes", "--dry-run"):
+        refused = drop(used, option)
+        assert (refused.code, refused.out, "use --force" in refused.err) == (2, "", True)
     assert drop(used, "--yes", "--force").code == 0
     ran = vecsync("sync", "all", "--entity", "works", "--no-record", "--json", "--config", used)
     assert ran.code == 0, ran.err

@@ -69,6 +69,28 @@ def test_a_flag_is_shown_by_its_name_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--limit", "500", "Invalid value for '--limit': at most 100"),
+        ("--limit", "0", "Invalid value for '--limit': at least 1"),
+        ("--limit", "x", "Invalid value for '--limit': not a whole number"),
+        ("--state", "wat", "Invalid value for '--state': 'wat' is not one of"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(option: str, value: str, told: str) -> None:
+    """No word of the library that reads the options."""
+    ran = vecsync("status", option, value)
+    assert (ran.code, told in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize("command", [(), ("sync",), ("alerts",), ("alerts", "list"), ("ledger", "rebuild")])
+def test_help_shows_flags_by_their_name_alone(command: tuple[str, ...]) -> None:
+    """Neither `--help <bool>` nor brackets within brackets."""
+    ran = vecsync(*command, "--help")
+    assert (ran.code, "<bool>" in ran.out, "[[" in ran.out) == (0, False, False)
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["status", "--entity", "materials", "--id", "404"],

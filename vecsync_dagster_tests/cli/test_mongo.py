@@ -47,7 +47,7 @@ def test_the_sample_configuration_syncs(documents: Collection[dict[str, Any]], t
     ran = vecsync("writeback", "--config", tools)
     assert (ran.code, ran.out) == (0, "no entity has `writeback: true`; nothing to do\n")
     ran = vecsync("writeback", "--entity", "tools", "--config", tools)
-    assert (ran.code, ran.err.startswith("error: CONFIG_ERROR: entities.tools.writeback")) == (1, True)
+    assert (ran.code, ran.err) == (2, "error: WRONG_USAGE: tools has no `writeback: true`\n")
 
 
 def test_a_filter_that_lets_nothing_through_is_a_warning(documents: Collection[dict[str, Any]], tools: Path) -> None:

@@ -136,8 +136,10 @@ def test_a_search_in_a_collection_never_synced_says_so(fresh: Path) -> None:
 def test_a_search_without_a_collection_lists_them(asked: Path) -> None:
     """Where there are several collections one has to be named."""
     ran = vecsync("search", "paint", "--tenant", HOUSES, "--config", asked)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "there are: materials, works" in ran.err
+    assert vecsync("search", "paint", "--tenant", "", "--collection", "works", "--config", asked).code == 2
+    assert vecsync("retry", "--id", "nope", "--config", asked).code == 2
 
 
 def test_a_deleted_row_is_not_found_any_more(config: Path, synced: Path) -> None:

@@ -165,11 +165,11 @@ def test_a_dry_run_prints_the_sql(world: World, postgres_database: str) -> None:
 
 
 def test_sqlite_has_no_triggers_of_ours(fresh: Path) -> None:
-    """A source that cannot tell is left out, and is an error where it was named."""
+    """A source that cannot tell is left out, and is wrong usage where it was named."""
     ran = vecsync("install-triggers", "--config", fresh)
     assert (ran.code, ran.out) == (0, "")
     assert "materials: its source estimating is no PostgreSQL" in ran.err
-    assert vecsync("install-triggers", "--entity", "works", "--config", fresh).code == 1
+    assert vecsync("install-triggers", "--entity", "works", "--config", fresh).code == 2
 
 
 def test_a_user_who_may_not_is_told(world: World, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,73 @@
+"""Commands as all of ours are: how their options look in `--help`, and what a wrong value is answered with."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from vecsync_dagster.cli import output
+
+__all__ = ["Command", "Group"]
+
+_WORDS: Final = (
+    (re.compile(r"^Value error, "), ""),
+    (re.compile(r"^Input should be less than or equal to (\S+)"), r"at most \1"),
+    (re.compile(r"^Input should be greater than or equal to (\S+)"), r"at least \1"),
+    (re.compile(r"^Input should be a valid integer.*"), "not a whole number"),
+    (re.compile(r"^Input should be a valid number.*"), "not a number"),
+)
+"""What the library that reads the options says, and how people say it."""
+
+
+class Command(TyperCommand):
+    """Flags are shown by their name alone: `--full`, not `--full <bool>`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _show_flags_bare(self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _bare(super().get_help_option(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            for pattern, words in _WORDS:
+                error.message = pattern.sub(words, error.message)
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            output.stop_writing()
+            raise typer.Exit from None
+        return result
+
+
+class Group(TyperGroup):
+    """The same of commands that have commands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _show_flags_bare(self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _bare(super().get_help_option(ctx))
+
+
+def _show_flags_bare(parameters: list[Any]) -> None:
+    for parameter in parameters:
+        _bare(parameter)
+
+
+def _bare(parameter: Any) -> Any:
+    if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
+        parameter.metavar = ""
+    return parameter
