@@ -22,6 +22,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.listing import asking
+from vecsync_dagster.words import number_of
 
 __all__ = ["REMOVAL_TAG", "tenants_sensor"]
 
@@ -115,9 +116,9 @@ class _Tick:
         reasons = [str(self._roll.lost)] if self._roll.lost is not None else []
         if self._roll.invalid:
             keys = ", ".join(map(repr, self._roll.invalid[:5]))
-            reasons.append(f"{len(self._roll.invalid)} tenant keys cannot be partitions: {keys}")
+            reasons.append(f"{number_of(len(self._roll.invalid), 'tenant key')} cannot be a partition: {keys}")
         now = self._workspace.ledger.now()
         reasons += [absence.text(now) for absence in self._missing.values() if not absence.confirmed(now)]
         if new or leaving:
-            reasons.append(f"{len(new)} partitions added, {len(leaving)} taken away")
+            reasons.append(f"{number_of(len(new), 'partition')} added, {len(leaving)} taken away")
         return "; ".join(reasons) or "no tenant came or went"

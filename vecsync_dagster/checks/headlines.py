@@ -14,6 +14,7 @@ from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
 from vecsync_dagster.sync.health import configured
+from vecsync_dagster.words import number_of
 
 __all__ = ["failing_last", "grid_evaluation", "headline", "headlines", "to_tell"]
 
@@ -71,7 +72,7 @@ def headline(check: str, results: Sequence[CheckResult]) -> CheckOutcome:
     bad = sorted((one for one in results if not one.passed), key=lambda one: (one.warning, one.collection, one.tenant))
     facts = {"partitions": len(results), "failed": len(bad)}
     if not bad:
-        message = f"{len(results)} partitions, all passed" if results else "no partition was checked"
+        message = f"{number_of(len(results), 'partition')}, all passed" if results else "no partition was checked"
         return CheckOutcome(check, True, message, facts)
     named = "; ".join(f"{one.collection}|{one.tenant}: {one.message}" for one in bad[:_NAMED])
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""

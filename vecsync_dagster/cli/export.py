@@ -95,5 +95,5 @@ def tenants(
         rows = [{"tenant": t, "records": {name: found.get(t, 0) for name, found in counts.items()}} for t in listed]
         output.print_json({"count": len(rows), "tenants": rows})
         return
-    columns = (Column("tenant", shrink=True), *(Column(name, number=True) for name in names))
+    columns = (Column("tenant"), *(Column(name, number=True) for name in names))
     print_table(output.stdout(), columns, [(t, *(counts[name].get(t, 0) for name in names)) for t in listed])

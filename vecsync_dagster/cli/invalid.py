@@ -15,6 +15,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.formats import csv_cell
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.words import shown
 
 if TYPE_CHECKING:
     from vecsync_dagster.ledger.base import InvalidRecord, LastRuns, Partition
@@ -93,8 +94,10 @@ def _show(found: Sequence[InvalidRecord], *, more: bool) -> None:
     if not found:
         out.print("no record is rejected")
         return
-    columns = [Column("collection"), Column("tenant", shrink=True), Column("id"), Column("field"), Column("why")]
-    rows = [(one.collection, one.tenant, one.id or "", one.field or "", one.error or one.code or "") for one in found]
+    columns = [Column("collection"), Column("tenant"), Column("id"), Column("field"), Column("why")]
+    rows = [
+        (one.collection, shown(one.tenant), one.id or "", one.field or "", one.error or one.code or "") for one in found
+    ]
     print_table(out, columns, rows)
     if more:
         out.print(f"only the first {len(found):,}; --limit shows more")

@@ -43,8 +43,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """One tenant of one collection. `last_sync`: end of the last run that succeeded. `outcome`, `error` and
-    `rejected` are the last run's. Retries: failed documents that will be tried again, and when the first is due."""
+    """One tenant of one collection. `last_sync`: end of the last run that succeeded. `outcome` and `error` are the last
+    run's. `rejected`: records that are rejected now, as the check `validation` counts them. Retries: failed documents
+    that will be tried again, and when the first is due."""
 
     entity: str
     collection: str
@@ -147,11 +148,14 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     if tenant is not None:
         last |= ledger.last_runs(entity, "")
     failed: dict[Key, list[CheckResult]] = {}
+    rejected: dict[Key, int] = {}
     for check in configured(ledger.check_results(entity, tenant), workspace.config):
+        if check.check == "validation":
+            rejected[check.entity, check.collection, check.tenant] = int(check.facts.get("invalid", 0))
         if not check.passed:
             failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
     partitions = [
-        _partition(workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()))
+        _partition(workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()), rejected.get(key))
         for key in sorted({*totals, *(key for key in last if key.collection)}, key=_order)
     ]
     names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
@@ -189,6 +193,7 @@ def _partition(
     totals: PartitionTotals | None,
     runs: LastRuns | None,
     failed: Sequence[CheckResult],
+    rejected: int | None,
 ) -> PartitionState:
     last, succeeded = (runs.last, runs.success) if runs else (None, None)
     full = runs.full if runs else None
@@ -206,7 +211,8 @@ def _partition(
         last_written=totals.last_synced_at if totals else None,
         outcome=shown.outcome if shown else None,
         error=shown.error if shown else None,
-        rejected=int(last.figures.get("invalid", 0)) if last else 0,
+        # Of the last run where no run said how many are rejected now.
+        rejected=int(last.figures.get("invalid", 0)) if rejected is None and last else rejected or 0,
         waiting_retries=waiting,
         next_retry=next_retry,
         failed_checks=tuple(failed),

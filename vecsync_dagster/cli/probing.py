@@ -18,6 +18,7 @@ from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.options import is_tenant
+from vecsync_dagster.words import number_of
 
 __all__ = ["Probe", "probe_all"]
 
@@ -78,7 +79,11 @@ def _state_folder(workspace: Workspace) -> Iterator[Probe]:
 def _ledger(workspace: Workspace) -> Iterator[Probe]:
     try:
         with contained("ledger"):
-            yield Probe("ledger", "OK", workspace.ledger.check())
+            file = workspace.config.state_folder / "ledger.sqlite"
+            if workspace.config.ledger.url is None and not file.exists():
+                yield Probe("ledger", "OK", f"{file} will be made by the first sync")
+            else:
+                yield Probe("ledger", "OK", workspace.ledger.check())
     except VecsyncError as error:
         yield _failed("ledger", error)
 
@@ -139,10 +144,9 @@ def _ids(workspace: Workspace, entity: str, source: FindsRepeated) -> Iterator[P
     better = ", ".join(found.primary or dict.fromkeys([*tenant, *config.key]))
     instead = f"; name all that tell the records apart, as in id: [{better}]" if better != key else ""
     if found.count:
-        many = f"{found.count} or more" if found.count >= REPEATED_LIMIT else str(found.count)
-        yield Probe(
-            part, "FAIL", f"{key}: {many} ids belong to more than one record, such as {found.example!r}{instead}"
-        )
+        many = f"{found.count} or more ids belong" if found.count >= REPEATED_LIMIT else f"{found.count} ids belong"
+        many = "1 id belongs" if found.count == 1 else many
+        yield Probe(part, "FAIL", f"{key}: {many} to more than one record, such as {found.example!r}{instead}")
     elif found.primary:
         yield Probe(
             part,
@@ -221,26 +225,32 @@ def _alerts(workspace: Workspace) -> Iterator[Probe]:
 
 
 def _documents(workspace: Workspace, entity: str) -> Iterator[Probe]:
-    """What the checks `statuses` and `collections` say of each partition, over all tenants, as the ledger has it."""
+    """What the checks `statuses`, `validation` and `collections` say of each partition, over all tenants, as the
+    ledger has it."""
     names = tuple(workspace.config.entities[entity].collections)
     part = f"documents of {entity}"
+    ledger = workspace.ledger
     try:
-        counts = workspace.ledger.count_records(entity, names)
+        counts = ledger.count_records(entity, names)
         if not counts:
             return
-        failed = workspace.ledger.failed_rows(entity, names, limit=_COUNTED)
-        lacking = {c: workspace.ledger.absent(entity, c, [n for n in names if n != c], None, 0)[0] for c in names}
+        failed = ledger.failed_rows(entity, names, limit=_COUNTED)
+        lacking = {c: ledger.absent(entity, c, [n for n in names if n != c], None, 0)[0] for c in names}
+        checked = [one for one in ledger.check_results(entity) if one.check == "validation" and one.collection in names]
     except VecsyncError as error:
         yield _failed(part, error)
         return
     permanent = sum(row.next_attempt_at is None for row in failed)
     if permanent:
         yield Probe(part, "FAIL", f"statuses: {permanent} used up their retries; see `vecsync retry --reset`")
-    elif counts.get("failed"):
-        what = f"{len(failed)} will be tried again" if failed else f"{counts['failed']} rejected"
-        yield Probe(part, "WARN", f"statuses: {what}; see `vecsync status --entity {entity} --state failed`")
+    elif failed:
+        told = f"{len(failed)} will be tried again; see `vecsync status --entity {entity} --state failed`"
+        yield Probe(part, "WARN", f"statuses: {told}")
     else:
-        yield Probe(part, "OK", f"statuses: none of {sum(counts.values())} failed")
+        yield Probe(part, "OK", "statuses: none failed")
+    rejected = sum(int(one.facts.get("invalid", 0)) for one in checked)
+    told = f"{number_of(rejected, 'record')} rejected, see `vecsync invalid`" if rejected else "no record is rejected"
+    yield Probe(part, "WARN" if rejected else "OK", f"validation: {told}")
     absent = [f"{count} not in {name}" for name, count in lacking.items() if count]
     if len(names) > 1:
         yield Probe(part, "WARN" if absent else "OK", f"collections: {', '.join(absent) or 'each record is in all'}")

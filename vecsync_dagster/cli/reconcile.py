@@ -82,7 +82,7 @@ def _show(comparisons: list[Comparison]) -> None:
     if rows:
         columns = (
             Column("collection"),
-            Column("tenant", shrink=True),
+            Column("tenant"),
             Column("difference"),
             Column("points", number=True),
         )

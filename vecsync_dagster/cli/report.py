@@ -13,10 +13,11 @@ from vecsync_dagster.cli.tables import Column, print_table
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import CheckOutcome, Figures, PartitionResult
 from vecsync_dagster.sync.metrics import total_figures
+from vecsync_dagster.words import shown
 
 __all__ = ["relative", "show_outcome"]
 
-_PARTITION = (Column("tenant", shrink=True), Column("collection"))
+_PARTITION = (Column("tenant"), Column("collection"))
 _COUNTS = (
     Column("fetched", number=True),
     Column("new", number=True),
@@ -74,13 +75,14 @@ def relative(path: Path) -> str:
 
 def _show_table(outcome: Outcome, *, dry_run: bool, labels: Mapping[str, str]) -> None:
     rows = [
-        (r.entity, labels.get(r.tenant, r.tenant), r.collection, *_counts(r.figures), *_work(r.figures, dry_run))
+        (r.entity, labels.get(r.tenant, shown(r.tenant)), r.collection, *_counts(r.figures), *_work(r.figures, dry_run))
         for r in outcome.results
     ]
     total = total_figures(outcome.results, outcome.seconds)
     parts = output.number_of(len(rows), "partition")
     repeats = all(result.entity == result.collection for result in outcome.results)
-    footer = ("total", *((parts, "") if not repeats else ("total", parts)), *_counts(total), *_work(total, dry_run))
+    where = ("", "total", parts) if repeats else ("total", parts, "")
+    footer = (*where, *_counts(total), *_work(total, dry_run))
     partition = (Column("entity", repeats=repeats), *_PARTITION)
     columns = (*partition, *_COUNTS, *(_PLANNED if dry_run else _DONE))
     print_table(output.stdout(), columns, rows, total=footer)
@@ -127,7 +129,7 @@ def _show_counts_that_differ(outcome: Outcome) -> None:
     for result in outcome.results:
         for check in result.checks:
             if check.name in ("counts", "identity", "isolation") and check.warning and not check.passed:
-                output.warn(f"{result.collection} of {result.tenant}: {check.message}")
+                output.warn(f"{result.collection} of {shown(result.tenant)}: {check.message}")
 
 
 def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:
@@ -145,10 +147,11 @@ def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:
 def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
     lines = []
     for problem in outcome.problems:
-        where = " of ".join(name for name in (problem.entity, problem.tenant) if name is not None)
+        tenant = None if problem.tenant is None else shown(problem.tenant)
+        where = " of ".join(name for name in (problem.entity, tenant) if name is not None)
         lines.append(f"{where or 'after the sync'}: {problem.error.code}: {problem.error}")
     for result in outcome.results:
-        where = f"{result.collection} of {result.tenant}"
+        where = f"{result.collection} of {shown(result.tenant)}"
         if result.error is not None:
             lines.append(f"{where}: {result.error.code}: {result.error}")
         lines += [

@@ -89,7 +89,7 @@ def _show_table(partitions: list[dict[str, Any]]) -> None:
     for partition in partitions:
         counts = sums.setdefault((partition["collection"], partition["tenant"]), Counter())
         counts.update({name: partition[name] for name in _FIGURES})
-    columns = (Column("collection"), Column("tenant", shrink=True), *(Column(name, number=True) for name in _FIGURES))
+    columns = (Column("collection"), Column("tenant"), *(Column(name, number=True) for name in _FIGURES))
     rows: list[tuple[str | int, ...]] = [
         (*place, *(counts[name] for name in _FIGURES)) for place, counts in sums.items()
     ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search", "show_hits"]
 
-_COLUMNS = (Column("score", number=True), Column("whose", shrink=True), Column("document"), Column("name"))
+_COLUMNS = (Column("score", number=True), Column("whose"), Column("document"), Column("name"))
 
 
 def search(

@@ -10,6 +10,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.words import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,9 +155,9 @@ def _show(seen: Overview) -> None:
         Column("invalid", number=True, optional=True),
         Column("retries", optional=True),
     )
-    tenant_columns = (Column("collection"), Column("tenant", shrink=True), *counts, *last)
+    tenant_columns = (Column("collection"), Column("tenant"), *counts, *last)
     tenants = [
-        (p.collection, p.tenant, *p.counts.cells(), p.last_sync, p.outcome, p.checks, p.rejected, p.retries)
+        (p.collection, shown(p.tenant), *p.counts.cells(), p.last_sync, p.outcome, p.checks, p.rejected, p.retries)
         for p in seen.partitions
     ]
     print_table(out, tenant_columns, tenants, title="Tenants")
@@ -167,7 +168,7 @@ def _show(seen: Overview) -> None:
         output.stderr().print(f"{one.entity}: {one.text}", style="yellow", soft_wrap=True)
     for partition in seen.partitions:
         if partition.error is not None and not partition.left_over:
-            where = f"{partition.collection} of {partition.tenant}"
+            where = f"{partition.collection} of {shown(partition.tenant)}"
             output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
     _show_failed_checks(seen, output.stderr())
     for leftover in seen.leftovers:
@@ -178,7 +179,7 @@ def _show(seen: Overview) -> None:
 def _show_failed_checks(seen: Overview, console: Console) -> None:
     for partition in seen.partitions:
         for check in partition.failed_checks:
-            _show_check(console, check, f"{partition.collection} of {partition.tenant}")
+            _show_check(console, check, f"{partition.collection} of {shown(partition.tenant)}")
     for check in seen.failed_checks:
         _show_check(console, check, f"all of {check.entity}")
 

@@ -1,4 +1,4 @@
-"""Tables that stay readable at 100 columns: empty columns left out, long tenant ids shortened in the middle."""
+"""Tables that stay readable at 100 columns: empty columns left out. Nothing is cut: somebody may have to type it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,18 @@ from vecsync_dagster.cli.output import with_config
 __all__ = ["Column", "print_table", "shorten"]
 
 Cell = str | int | float | datetime | None
-_SHORTEST = 11
 _LONGEST_WORD = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """`rare`: left out where every value is empty or zero. `optional`: the same, but only if the table is too
-    wide otherwise. `repeats`: its values stand in another column too, so that it goes then as well. `shrink`: shortened
-    if it is too wide even then."""
+    wide otherwise. `repeats`: its values stand in another column too, so that it goes then as well."""
 
     header: str
     number: bool = False
     optional: bool = False
     rare: bool = False
-    shrink: bool = False
     repeats: bool = False
 
 
@@ -55,7 +52,6 @@ def print_table(
         room = console.width - gap * (len(chosen) - 1)
         widths = _widths(chosen, texts, last)
         if not whole:
-            texts = _shrunk(chosen, texts, sum(widths) - room)
             widths = _widths(chosen, texts, last, room)
         if sum(widths) <= room:
             console.print(_table(chosen, texts, last, title, widths, gap))
@@ -135,16 +131,6 @@ def _table(
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _shrunk(columns: Sequence[Column], rows: list[list[str]], excess: int) -> list[list[str]]:
-    for i, column in enumerate(columns):
-        if column.shrink and rows and excess > 0:
-            longest = max(len(row[i]) for row in rows)
-            width = max(_SHORTEST, longest - excess)
-            rows = [[shorten(text, width) if j == i else text for j, text in enumerate(row)] for row in rows]
-            excess -= longest - width
-    return rows
 
 
 def _text(value: Cell) -> str:

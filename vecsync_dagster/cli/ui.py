@@ -49,7 +49,7 @@ def ui(
     settings = load_config(file)
     _require_free(host, port)
     home = prepare_instance(settings)
-    output.note(f"Dagster's UI: http://{host}:{port} (it takes a few seconds to start; Ctrl-C ends it)")
+    output.note(f"Dagster's UI: http://{host}:{port} (it may take a minute to start; Ctrl-C ends it)")
     code = _run(_command(host, port), _environment(file, home))
     sys.stderr.flush()
     os._exit(code)  # taking down all that Dagster has imported takes longer than the rest

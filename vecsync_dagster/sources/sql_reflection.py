@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnClause, Connection, Inspector, TableClause, column, inspect, table
 from sqlalchemy.exc import SAWarning
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import NullType, TypeEngine
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected
@@ -92,12 +92,16 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         ),
         kinds=kinds,
         declared=declared,
-        declared_id=", ".join(repr(types[one]).partition("(")[0].lower() for one in entity.key),
+        declared_id=", ".join(_declared(types[one]) for one in entity.key),
         width=len(types),
         key=entity.key,
         primary=primary,
         unique=unique,
     )
+
+
+def _declared(kind: TypeEngine[Any]) -> str:
+    return "without a type" if isinstance(kind, NullType) else repr(kind).partition("(")[0].lower()
 
 
 def _unique(inspector: Inspector, name: str, schema: str | None) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

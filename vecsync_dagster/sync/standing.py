@@ -15,9 +15,10 @@ from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
-from vecsync_dagster.sync.options import PartitionResult
+from vecsync_dagster.sync.options import PartitionResult, is_tenant
 from vecsync_dagster.sync.verify import MEND, CheckOutcome, difference_outcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
+from vecsync_dagster.words import number_of
 
 __all__ = ["FRESHNESS", "RECONCILIATION", "check_again", "check_everything", "check_freshness"]
 
@@ -48,7 +49,7 @@ def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome
     for name in RECONCILIATION:
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
-        message = f"{wrong} differences: {told}; {MEND}" if wrong else "none found"
+        message = f"{number_of(wrong, 'difference')}: {told}; {MEND}" if wrong else "none found"
         facts = {"points": points, "differences": wrong, **({"in_partitions": owned} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
@@ -138,7 +139,9 @@ def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:
     limits = workspace.config.checks.freshness
     now = datetime.now(UTC)
     seen = {key: one.at for key, one in workspace.ledger.seen(entity).items()}
-    wanted = [(c, tenant) for tenant in workspace.tenants(entity) for c in workspace.entity(entity).collections]
+    # A key that can be no partition is never synced: its failed run says so.
+    tenants = filter(is_tenant, workspace.tenants(entity))
+    wanted = [(c, tenant) for tenant in tenants for c in workspace.entity(entity).collections]
     never = [_named(key) for key in wanted if key not in seen]
     old = {_named(key): now - seen[key] for key in wanted if key in seen and now - seen[key] > limits.max_age}
     unseen = {
@@ -146,23 +149,24 @@ def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:
         for one in workspace.ledger.totals(now - limits.unseen)
         if one.entity == entity and one.unseen_since
     }
+    lost = sum(unseen.values())
     reasons = [
-        *([f"{len(never)} partitions were never synced: {_some(never)}"] if never else []),
-        *([f"{len(old)} were not synced for {_days(limits.max_age)}: {_some(list(old))}"] if old else []),
-        *(
-            [f"{sum(unseen.values())} documents were not seen for {_days(limits.unseen)}: {_some(list(unseen))}"]
-            if unseen
-            else []
-        ),
+        f"{number_of(count, thing)} {what}: {_some(list(names))}"
+        for count, thing, what, names in (
+            (len(never), "partition", "never synced", never),
+            (len(old), "partition", f"not synced for {_days(limits.max_age)}", old),
+            (lost, "document", f"not seen for {_days(limits.unseen)}", unseen),
+        )
+        if count
     ]
     facts = {
         "partitions": len(wanted),
         "never_synced": len(never),
         "too_old": len(old),
         "oldest_hours": round(max(((now - at).total_seconds() for at in seen.values()), default=0) / 3600),
-        "documents_unseen": sum(unseen.values()),
+        "documents_unseen": lost,
     }
-    message = "; ".join(reasons) or f"{len(wanted)} partitions, all in time"
+    message = "; ".join(reasons) or f"{number_of(len(wanted), 'partition')}, all in time"
     return _kept(workspace, entity, CheckOutcome(FRESHNESS, not reasons, message, facts, warning=True))
 
 

@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
+from vecsync_dagster.words import number_of
 
 __all__ = [
     "CHECKS",
@@ -205,7 +206,7 @@ def _collections(target: Target) -> CheckOutcome:
     return CheckOutcome(
         "collections",
         passed=not count,
-        message=f"{count} records are in other collections of {t.entity} alone" if count else "none is missing here",
+        message=f"{number_of(count, 'record')} in other collections alone" if count else "none is missing here",
         facts={"missing": count},
         warning=True,
         rows=[{"document": identity, "error": code or ""} for identity, code in first],
@@ -232,10 +233,11 @@ def _counts(
     stored = target.store.count(target.collection, target.tenant)
     reasons = []
     if held != stored:
-        reasons.append(f"the store has {stored} points, the ledger says {held}")
+        reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {MEND}")
     if source_rows + waiting != rows + unidentified:
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
-        reasons.append(f"the source has {source_rows} rows, the ledger accounts for {rows + unidentified}{later}")
+        has = f"the source has {number_of(source_rows, 'row')}"
+        reasons.append(f"{has}, the ledger accounts for {rows + unidentified}{later}")
     never = rows - held
     explained = f"; {never + unidentified} of the source's rows are rejected or failed" if never + unidentified else ""
     if waiting:
@@ -243,7 +245,7 @@ def _counts(
     return CheckOutcome(
         "counts",
         passed=not reasons,
-        message="; ".join(reasons) if reasons else f"{stored} documents in ledger and store{explained}",
+        message="; ".join(reasons) if reasons else f"{number_of(stored, 'document')} in ledger and store{explained}",
         facts={
             "source": source_rows,
             "ledger": held,

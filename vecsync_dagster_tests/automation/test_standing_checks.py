@@ -85,7 +85,7 @@ def test_freshness_names_what_is_late(settled: Automated) -> None:
     assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.WARN)
     facts = {name: told.metadata[name].value for name in ("partitions", "never_synced", "too_old", "oldest_hours")}
     assert facts == {"partitions": 5, "never_synced": 1, "too_old": 1, "oldest_hours": 72}
-    assert "1 partitions were never synced: works|delta; 1 were not synced for 2 days: works|acme" in str(
+    assert "1 partition never synced: works|delta; 1 partition not synced for 2 days: works|acme" in str(
         told.description
     )
 

@@ -216,7 +216,7 @@ def test_keys_that_cannot_be_partitions_are_named(settled: Automated) -> None:
     result = settled.tick("tenants")
     assert (result.run_requests, result.dynamic_partitions_requests) == ([], [])
     assert result.skip_reason is not None
-    assert "1 tenant keys cannot be partitions: 'a|b'" in str(result.skip_reason.skip_message)
+    assert "1 tenant key cannot be a partition: 'a|b'" in str(result.skip_reason.skip_message)
     assert settled.asked("changes") == []
 
 

@@ -315,6 +315,7 @@ def test_check_shows_statuses_and_collections(four: Four, config: Path) -> None:
     probes = run(config, "check", "--json").json["checks"]
     assert [(p["state"], p["message"]) for p in probes if p["part"] == "documents of works"] == [
         ("WARN", "statuses: 1 will be tried again; see `vecsync status --entity works --state failed`"),
+        ("OK", "validation: no record is rejected"),
         ("OK", "collections: each record is in all"),
     ]
     four.insert(5)
@@ -327,5 +328,6 @@ def test_check_shows_statuses_and_collections(four: Four, config: Path) -> None:
     assert ran.code == 1
     assert [(p["state"], p["message"]) for p in ran.json["checks"] if p["part"] == "documents of works"] == [
         ("FAIL", "statuses: 2 used up their retries; see `vecsync retry --reset`"),
+        ("OK", "validation: no record is rejected"),
         ("WARN", "collections: 1 not in functionality, 1 not in usecases, 1 not in interface"),
     ]
