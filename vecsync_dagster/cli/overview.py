@@ -121,6 +121,8 @@ class Overview:
     failed_checks: Sequence[CheckResult] = ()
     """Over all partitions of an entity."""
     missing: Sequence[MissingTenant] = ()
+    cut: Sequence[CheckResult] = ()
+    """`truncation` of the partitions with texts of which the model got a part only, but not too many to pass."""
 
     @property
     def healthy(self) -> bool:
@@ -149,7 +151,10 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         last |= ledger.last_runs(entity, "")
     failed: dict[Key, list[CheckResult]] = {}
     rejected: dict[Key, int] = {}
+    cut: list[CheckResult] = []
     for check in configured(ledger.check_results(entity, tenant), workspace.config):
+        if check.check == "truncation" and check.passed and check.facts.get("truncated"):
+            cut.append(check)
         if check.check == "validation":
             rejected[check.entity, check.collection, check.tenant] = int(check.facts.get("invalid", 0))
         if not check.passed:
@@ -169,7 +174,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
     missing = [one for one in missing if tenant in (None, one.tenant)]
     return Overview(
-        days, spaces, _scopes(partitions), partitions, leftovers(workspace, entity), unreachable, overall, missing
+        days, spaces, _scopes(partitions), partitions, leftovers(workspace, entity), unreachable, overall, missing, cut
     )
 
 

@@ -170,6 +170,8 @@ def _show(seen: Overview) -> None:
         if partition.error is not None and not partition.left_over:
             where = f"{partition.collection} of {shown(partition.tenant)}"
             output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
+    for cut in seen.cut:
+        output.stderr().print(f"{cut.collection} of {shown(cut.tenant)}: {cut.message}", style="dim", soft_wrap=True)
     _show_failed_checks(seen, output.stderr())
     for leftover in seen.leftovers:
         output.warn(str(leftover))

@@ -477,6 +477,10 @@ class Ledger(Protocol):
         """Documents of the partition whose text is longer than the model takes, as far as it is known."""
         ...
 
+    def truncated_ids(self, entity: str, collection: str, tenant: str, limit: int) -> list[str]:
+        """The ids of their records, the first ones."""
+        ...
+
     def points(
         self, entity: str, collection: str, tenant: str | None = None, chunk: int = 1000
     ) -> Iterator[list[LedgerPoint]]:

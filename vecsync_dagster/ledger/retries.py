@@ -113,11 +113,20 @@ class Retries(LedgerPart):
         return Tally(rows, rows - never_held, Failures(*failures), stale)
 
     def truncated(self, entity: str, collection: str, tenant: str) -> int:
-        # Written out: only then do both databases see that the index of these alone will do.
-        cut = literal_column("truncated") == literal_column("1")
-        place = and_(_T.collection == collection, _T.tenant_id == tenant, _T.entity.concat("") == entity)
+        place = _cut(entity, collection, tenant)
         with self.database.read() as connection:
-            return int(connection.scalar(select(func.count()).select_from(index_state).where(cut, place)) or 0)
+            return int(connection.scalar(select(func.count()).select_from(index_state).where(place)) or 0)
+
+    def truncated_ids(self, entity: str, collection: str, tenant: str, limit: int) -> list[str]:
+        query = select(_T.db_id).where(_cut(entity, collection, tenant)).order_by(_T.db_id).limit(limit)
+        with self.database.read() as connection:
+            return list(connection.scalars(query))
+
+
+def _cut(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
+    # Written out: only then do both databases see that the index of these alone will do.
+    cut = literal_column("truncated") == literal_column("1")
+    return and_(cut, _T.collection == collection, _T.tenant_id == tenant, _T.entity.concat("") == entity)
 
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:

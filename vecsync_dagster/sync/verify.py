@@ -188,12 +188,16 @@ def statuses(target: Target, failures: Failures) -> CheckOutcome:
 
 def _truncation(target: Target, held: int) -> CheckOutcome:
     """What the model does not get of a text no search can find."""
-    cut = target.ledger.truncated(target.entity, target.collection, target.tenant)
+    place = (target.entity, target.collection, target.tenant)
+    cut = target.ledger.truncated(*place)
     limit = f"the {target.embedder.provider.max_tokens:,} tokens that {target.space.model} takes"
+    ids = target.ledger.truncated_ids(*place, LISTED) if cut else []
+    more = f" and {cut - len(ids):,} more" if cut > len(ids) else ""
+    told = f"{cut:,} of {number_of(held, 'text')} cut to {limit}: {', '.join(ids)}{more}"
     return CheckOutcome(
         "truncation",
         passed=cut <= target.max_truncated_share * held,
-        message=f"{cut:,} of {held:,} texts are cut to {limit}" if cut else f"no text is longer than {limit}",
+        message=told if cut else f"no text is longer than {limit}",
         facts={"truncated": cut, "held": held},
         warning=True,
     )

@@ -91,7 +91,8 @@ def test_texts_that_are_cut_are_told(world: World) -> None:
     for _ in range(2):
         [check] = [check for check in one(world.sync(mode="full"), "acme").checks if check.name == "truncation"]
         assert (check.passed, check.warning, check.facts) == (False, True, {"truncated": 1, "held": 3})
-        assert "1 of 3 texts are cut to the 8,192 tokens" in check.message
+        assert "1 of 3 texts cut to the 8,192 tokens" in check.message
+        assert check.message.endswith(": 901"), "the records are named"
     world.update(901, name="word")
     [check] = [check for check in one(world.sync(), "acme").checks if check.name == "truncation"]
     assert check.passed
