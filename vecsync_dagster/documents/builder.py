@@ -92,12 +92,22 @@ def document_id(tenant: str, kind: str, db_id: str) -> str:
 class DocumentBuilder:
     """Documents of one entity for one tenant."""
 
-    def __init__(self, entity_name: str, entity: EntityConfig, tenant: str, collections: Sequence[str]) -> None:
+    def __init__(
+        self,
+        entity_name: str,
+        entity: EntityConfig,
+        tenant: str,
+        collections: Sequence[str],
+        limits: Mapping[str, int | None] | None = None,
+    ) -> None:
+        """`limits`: by collection, where texts are cut otherwise than its model does by itself. Records are looked at
+        again where that changes."""
         kind = entity.type or entity_name
         self._cleaner = Cleaner(entity_name, entity, owned=tenant != GLOBAL)
         self._key = entity.key
         self._prefix = document_id(tenant, kind, "")
-        self._settings = {name: entity.fingerprint(name).encode() for name in collections}
+        cut = {name: f" max_tokens {limit}" for name, limit in (limits or {}).items() if limit}
+        self._settings = {name: (entity.fingerprint(name) + cut.get(name, "")).encode() for name in collections}
         self._metadata = _metadata(entity_name, kind, tenant)
         self._collections = {
             name: _Collection(entity.collections[name], ", ".join(entity.key), self._metadata) for name in collections

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecsync_dagster.errors import EmbeddingUnavailable
 from vecsync_dagster.space import Space
 
-__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "Prepared", "sound_part"]
+__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "Limited", "Prepared", "sound_part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,14 @@ class EmbeddingProvider(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """What a provider offers besides if the limit for one text can be set."""
+
+    own_limit: int | None
+    """`max_tokens` where the configuration sets it to another value than it has by itself."""
 
 
 @runtime_checkable

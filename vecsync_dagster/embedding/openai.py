@@ -71,6 +71,8 @@ class OpenAIProvider:
         tag = prefix_tag(config.query_prefix, config.document_prefix) if prefixed else ""
         self.space = Space("openai", config.model + tag, dimensions, config.distance)
         self.max_tokens = config.max_tokens
+        is_default = config.max_tokens == OpenAIConfig.model_fields["max_tokens"].default
+        self.own_limit: int | None = None if is_default else config.max_tokens
         list_price = known.price if known and config.base_url is None else 0.0
         configured = config.price_per_million_tokens
         self.price_per_million_tokens: float = list_price if configured is None else configured

@@ -68,9 +68,13 @@ class LedgerRow:
     seen: bool
     """Whether this run made the row, or failed with it (last_seen_at is the run's own start)."""
     last_attempt_at: datetime | None = None
-    knows_text: bool = True
-    """Whether it says which vector of the cache is the document's: rows of earlier versions do not."""
+    text_hash: str | None = ""
+    """Of the prepared text that the document's vector is of; None where nobody noted it, as in earlier versions."""
     key: Key = _NO_KEY
+
+    @property
+    def knows_text(self) -> bool:
+        return self.text_hash is not None
 
 
 class RunStart(NamedTuple):

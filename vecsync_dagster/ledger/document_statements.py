@@ -128,7 +128,7 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         _T.field_hashes,
         seen,
         _T.last_attempt_at,
-        _T.text_hash.is_not(None),
+        _T.text_hash,
         _T.db_id,
         _T.db_key,
     ).where(_IN_COLLECTION, _among(dialect))

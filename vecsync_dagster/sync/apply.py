@@ -34,6 +34,7 @@ __all__ = [
     "backoff",
     "embed_changes",
     "fail_changes",
+    "find_recut",
     "keep_failed",
     "keep_texts",
     "mark_held",
@@ -131,6 +132,23 @@ def keep_texts(target: Target, changes: Sequence[Change]) -> None:
         uses = zip(unknown, t.embedder.uses([document.text for document in unknown]), strict=True)
         texts = {document.document_id: (use.text_hash, use.truncated) for document, use in uses if use is not None}
         t.ledger.keep_texts(t.entity, t.collection, t.tenant, t.space, texts)
+
+
+def find_recut(target: Target, changes: Sequence[Change]) -> None:
+    """Documents whose vectors are of another text than the model gets now, as its limit was another one, are changed.
+    Only those are looked at that the ledger did not recognise: a record's hash knows the limit."""
+    kept = [
+        change
+        for change in changes
+        if change.kind in (Kind.UNCHANGED, Kind.PAYLOAD_ONLY)
+        and change.row is not None
+        and change.row.text_hash
+        and change.row.content_hash == change.document.content_hash
+    ]
+    uses = target.embedder.uses([change.document.text for change in kept]) if kept else []
+    for change, use in zip(kept, uses, strict=True):
+        if use is not None and change.row is not None and change.row.text_hash != use.text_hash:
+            change.kind = Kind.CHANGED
 
 
 def mark_rejected(

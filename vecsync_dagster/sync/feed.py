@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from vecsync_dagster.documents import DocumentBatch, DocumentBuilder
 from vecsync_dagster.documents.columns import Records
+from vecsync_dagster.embedding.base import Limited
 from vecsync_dagster.ledger.base import Recognised
 from vecsync_dagster.sources.base import Page
 from vecsync_dagster.sync.job import Job
@@ -43,7 +44,9 @@ class Feed:
     def __init__(self, job: Job, parts: Mapping[str, PartitionSync]) -> None:
         self._job = job
         self._parts = parts
-        self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts))
+        providers = {name: part.target.embedder.provider for name, part in parts.items()}
+        limits = {name: one.own_limit for name, one in providers.items() if isinstance(one, Limited)}
+        self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts), limits)
         self._waiting: deque[_Waiting] = deque()
         self._late: dict[str, DocumentBatch] = {name: DocumentBatch([], []) for name in parts}
         self._undecided: set[str] = set()

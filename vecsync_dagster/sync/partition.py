@@ -22,6 +22,7 @@ from vecsync_dagster.sync.apply import (
     apply_changes,
     embed_changes,
     fail_changes,
+    find_recut,
     keep_failed,
     keep_texts,
     mark_held,
@@ -257,6 +258,7 @@ class PartitionSync:
             retry_permanent=self._retry_permanent,
             doubted=self._writing.doubted,
         )
+        find_recut(t, changes)
         self._look_at_points(changes)
         self._meet(change.row for change in changes if change.row is not None)
         unchanged: list[Change] = []

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from vecsync_dagster.config import Config
 from vecsync_dagster.ledger.tables import embedding_cache, index_state
+from vecsync_dagster_tests.four import Four
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -96,3 +98,24 @@ def test_texts_that_are_cut_are_told(world: World) -> None:
     world.update(901, name="word")
     [check] = [check for check in one(world.sync(), "acme").checks if check.name == "truncation"]
     assert check.passed
+
+
+def test_another_limit_embeds_again_what_is_cut_otherwise(four: Four) -> None:
+    """Raised, lowered and by default: a full run embeds the texts whose cut differs, and no other one; the next run
+    nothing."""
+    four.insert(1, code="one two three four five six seven eight")
+    four.insert(2, code="one two three")
+
+    def sync(limit: int | None) -> tuple[int, int]:
+        data = four.world.config.model_dump(mode="json", exclude_unset=True)
+        provider = data["embedding"]["chain"][0]
+        provider.pop("max_tokens", None)
+        provider |= {"max_tokens": limit} if limit else {}
+        four.world.config = Config.model_validate(data).with_folder(four.world.config.folder)
+        results = [four.sync("functionality", mode="full")["functionality"] for _ in range(2)]
+        [check] = [check for check in results[1].checks if check.name == "truncation"]
+        assert results[1].figures.upserted == 0
+        return results[0].figures.upserted, int(check.facts["truncated"])
+
+    assert [sync(limit) for limit in (4, 6, None, 2, None)] == [(2, 1), (1, 1), (1, 0), (2, 2), (2, 0)]
+    four.world.assert_exact("functionality")
