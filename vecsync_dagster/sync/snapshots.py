@@ -103,12 +103,14 @@ class Snapshots:
                     entity=entity,
                     tenant=tenant,
                 )
-            yield from _in_order(file.iter_batches(batch_size=page), file.schema_arrow, told)
+            batches = _sound(file.iter_batches(batch_size=page), self.path(entity, tenant))
+            yield from _in_order(batches, file.schema_arrow, told)
 
     def frame(self, entity: str, tenant: str) -> pd.DataFrame:
         """The snapshot's records as a DataFrame. Raises SourceRejected where there is none."""
         with self._open(entity, tenant) as file:
-            frame: pd.DataFrame = file.read().to_pandas()
+            batches = list(_sound(file.iter_batches(), self.path(entity, tenant)))
+            frame: pd.DataFrame = pa.Table.from_batches(batches, file.schema_arrow).to_pandas()
             return frame
 
     def drop(self, entity: str, tenant: str | None = None) -> None:
@@ -130,9 +132,10 @@ class Snapshots:
                 f"no snapshot of {entity} for tenant {tenant}: run its export first", entity=entity, tenant=tenant
             )
         try:
-            file = pq.ParquetFile(path)
+            # Files of earlier versions have no checksums, and are read as they are.
+            file = pq.ParquetFile(path, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
-            raise SourceRejected(f"the snapshot {path} is damaged: run its export again", path=str(path)) from error
+            raise _damaged(path) from error
         with file:
             yield file
 
@@ -216,6 +219,20 @@ def _remains(path: Path) -> list[Path]:
     return [*left, *(path.with_suffix(suffix) for suffix in _OF_EARLIER_VERSIONS)]
 
 
+def _sound(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:
+    """The same; a page that is not what was written is the snapshot's error."""
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> SourceRejected:
+    return SourceRejected(f"the snapshot {path} is damaged: run its export again", path=str(path))
+
+
 def _in_order(batches: Iterable[pa.RecordBatch], schema: pa.Schema, told: Snapshot) -> Iterator[Page]:
     places = groupby(told.tombstones, itemgetter(0))
     dead = deque((place, tuple(key for _, key in some)) for place, some in places)
@@ -235,7 +252,7 @@ def _in_order(batches: Iterable[pa.RecordBatch], schema: pa.Schema, told: Snapsh
 
 def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     private_file(path)
-    return pq.ParquetWriter(path, schema)
+    return pq.ParquetWriter(path, schema, write_page_checksum=True)
 
 
 def _common(old: pa.Schema, new: pa.Schema) -> pa.Schema:

@@ -288,6 +288,15 @@ class TestFailures:
         with pytest.raises(SourceRejected, match=r"t1\.parquet is damaged: run its export again"):
             snapshots.describe("works", "t1")
 
+    def test_a_flipped_bit_is_no_other_value(self, snapshots: Snapshots, tmp_path: Path) -> None:
+        """A file whose end is sound, with a value that is not what was written, is damaged as well."""
+        write(snapshots, [page([1, 2], pa.array(["unmistakable", "another"]))])
+        path = tmp_path / "snapshots" / "works" / "t1.parquet"
+        path.write_bytes(path.read_bytes().replace(b"unmistakable", b"unmistakablf"))
+        for read in (snapshots.frame, lambda e, t: list(snapshots.pages(e, t, 10))):
+            with pytest.raises(SourceRejected, match=r"t1\.parquet is damaged: run its export again"):
+                read("works", "t1")
+
     def test_no_snapshot(self, snapshots: Snapshots) -> None:
         """Without an export there is nothing to read, and the error says what to run."""
         for read in (snapshots.describe, snapshots.frame, lambda e, t: list(snapshots.pages(e, t, 10))):
