@@ -13,9 +13,10 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import StoreRateLimited, StoreTimeout, StoreUnavailable, ValidationFailed, VecsyncError
-from vecsync_dagster.identity import Key, differ, native_of
+from vecsync_dagster.identity import Key, differ, key_parts, key_text, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import Absence, is_suspicious
 from vecsync_dagster.sync.apply import (
     BatchFailed,
@@ -592,8 +593,9 @@ class PartitionSync:
         return is_suspicious(self.target.settings.removal_guard, gone, known)
 
     def _remove_replaced(self) -> int:
-        """Of records that this run has met under another document id (their `type` is another one now) the former
-        documents go: nothing that anybody could miss goes with them, so no guard counts them."""
+        """Of records that this run has met under another document id (their `type` is another one now, or the tenant's
+        column belongs to their key) the former documents go: nothing that anybody could miss goes with them, so no
+        guard counts them."""
         t = self.target
         if self.depth != "apply" or not self._fresh:
             return 0
@@ -601,7 +603,7 @@ class PartitionSync:
         done = 0
         for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
             rows = t.ledger.rows(t.entity, t.collection, [identity for identity, _ in some], self.started_at)
-            now = {i: new for i, row in rows.items() if (new := self._document_id(row.key)) != i}
+            now = {i: new for i, row in rows.items() if (new := self._document_id(self._widened(row.key))) != i}
             there = t.ledger.rows(t.entity, t.collection, list(now.values()), self.started_at) if now else {}
             replaced = {i for i, new in now.items() if new in there and self._replaces(there[new], rows[i])}
             remove(t, t.tenant, [row for row in some if row[0] in replaced])
@@ -609,9 +611,21 @@ class PartitionSync:
         self.figures.removed += done
         return done
 
+    def _widened(self, key: Key) -> Key:
+        """What a key of one column is called where the tenant's column is a part of the key now."""
+        columns, tenancy = self.target.config.key, self.target.config.tenancy
+        if len(columns) != 2 or tenancy is None or tenancy.column not in columns:
+            return key
+        mine = None if self.target.tenant == GLOBAL else self.target.tenant
+        place = columns.index(tenancy.column)
+        parts = key_parts(key, 2)
+        if parts is not None and parts[place] == mine:
+            return key
+        return Key(key_text([mine, key] if place == 0 else [key, mine]))
+
     def _replaces(self, new: LedgerRow, old: LedgerRow) -> bool:
         held = new.content_hash is not None and new.tenant == self.target.tenant
-        return held and self._met_before(new) and not differ(new.key, old.key)
+        return held and self._met_before(new) and (str(new.key) != str(old.key) or not differ(new.key, old.key))
 
     def _absent(self, ids: Sequence[str]) -> set[str]:
         """Those that are gone for sure: the source is asked by their keys. A record may have come back since its turn

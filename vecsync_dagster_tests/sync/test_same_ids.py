@@ -143,6 +143,20 @@ def test_what_is_synced_by_the_id_alone_stays_so(embedded_world: World) -> None:
     world.assert_exact()
 
 
+def test_a_key_that_gets_the_tenants_column_doubles_nothing(embedded_world: World) -> None:
+    """Where `id` becomes `[tenant_id, id]` a full run replaces all documents, whatever the removal guard says."""
+    world = embedded_world
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 5))
+    world.insert({"id": n, "is_global": True} for n in range(11, 15))
+    world.sync(mode="full")
+    entity = world.config.entities[ENTITY].model_copy(update={"id": ("tenant_id", "id")})
+    guard = world.config.sync.removal_guard.model_copy(update={"min_documents": 1, "share": 0.1})
+    sync = world.config.sync.model_copy(update={"removal_guard": guard})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: entity}, "sync": sync})
+    assert [(result.ok, result.figures.removed) for result in world.sync(mode="full")] == [(True, 4)] * 2
+    world.assert_exact()
+
+
 def test_check_finds_ids_that_are_not_unique(shared: World) -> None:
     """`vecsync check` says how many ids are not unique, gives one, and names a key that would be."""
     world = shared
