@@ -95,8 +95,6 @@ def _result(observed: Observed, result: PartitionResult, run_id: str) -> None:
         return  # another run is syncing it, and tells what it finds
     if result.error is not None:
         observed.raised.append(sync_failed(entity, partition, _reason(result.error), run_id=run_id))
-    elif result.synced:
-        observed.well.add(sync_failed(entity, partition, "").key)
     for check in result.checks:
         if check.passed:
             observed.well.add(Alert(kind_of_check(check.name), entity, "", partition, check.name).key)

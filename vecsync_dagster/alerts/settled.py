@@ -15,7 +15,8 @@ __all__ = ["settled"]
 
 def settled(config: Config, ledger: SqlLedger) -> Callable[[KnownAlert], bool]:
     """Says of an open problem of a partition that it is over, whichever run looked at it: its last sync succeeded,
-    and ended after the problem was seen; or what it was said of is there no more."""
+    and ended after the problem was seen, and so did its last full one, which does more; or what it was said of is there
+    no more."""
     runs = ledger.last_runs()
     checks = {(one.entity, one.collection, one.tenant, one.check) for one in ledger.check_results()}
 
@@ -31,8 +32,9 @@ def settled(config: Config, ledger: SqlLedger) -> Callable[[KnownAlert], bool]:
         if place not in runs:
             # A run that died before it recorded anything left no trace of a tenant that may be there all the same.
             return not is_tenant(place.tenant)
-        last = runs[place].last
-        return last.outcome == "success" and last.ended_at > known.raised_at
+        last, full = runs[place].last, runs[place].full
+        undone = full is not None and full.outcome != "success"
+        return last.outcome == "success" and not undone and last.ended_at > known.raised_at
 
     return over
 

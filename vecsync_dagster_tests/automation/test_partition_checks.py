@@ -95,7 +95,8 @@ def test_what_left_the_configuration_makes_nothing_red(settled: Automated) -> No
 
 
 def test_a_full_run_that_failed_is_not_made_good_by_an_incremental_one(settled: Automated) -> None:
-    """Until the next full run what only that does is still to be done: `status` shows the failure."""
+    """Until the next full run what only that does is still to be done: `status` shows the failure, and its alert stays
+    open."""
     run = Run("r1", ENTITY, ENTITY, "acme", "full", "failed", NOW, NOW, {}, "STORE_ERROR: no")
     later = NOW + timedelta(seconds=1)
     well = replace(
@@ -105,8 +106,13 @@ def test_a_full_run_that_failed_is_not_made_good_by_an_incremental_one(settled: 
         for one in (run, well):
             workspace.ledger.record_run(one)
         seen = overview(workspace, entity=None, tenant=None, days=7)
+        alert = KnownAlert(Alert("run_failure", ENTITY, "bad", f"{ENTITY}|acme"), 1, NOW, NOW, None)
+        over = [observing(settled.world.config, workspace.ledger).is_over(alert)]
+        workspace.ledger.record_run(replace(well, run_id="r3", mode="full"))
+        over.append(observing(settled.world.config, workspace.ledger).is_over(alert))
     [acme] = [one for one in seen.partitions if one.tenant == "acme"]
     assert (acme.outcome, acme.error, seen.healthy) == ("failed", "STORE_ERROR: no", False)
+    assert over == [False, True]
 
 
 def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated) -> None:
@@ -137,4 +143,6 @@ def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated
 def test_alerts_of_what_left_the_configuration_are_over(world: World, alert: Alert, over: bool) -> None:
     """Nothing would ever close them otherwise."""
     known = KnownAlert(alert, 1, NOW - timedelta(days=1), NOW, None)
-    assert observing(world.config).is_over(known) is over
+    with world.workspace() as workspace:
+        workspace.ledger.record_checks([CheckResult(ENTITY, "validation", False, "bad", NOW, ENTITY, "acme")])
+        assert observing(world.config, workspace.ledger).is_over(known) is over
