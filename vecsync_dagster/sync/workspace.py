@@ -156,7 +156,7 @@ class Workspace:
         """`tenants`, for a run over all of them: without those that vanished where the source is taken for broken, of
         which nothing is to be removed; and why."""
         own = self.source(entity).tenants()
-        lost = self._roll(entity, own).lost if self.entity(entity).tenancy is not None else None
+        lost = _doubted(self._roll(entity, own)) if self.entity(entity).tenancy is not None else None
         missing = () if lost is None else lost.missing
         return [tenant for tenant in self._with_known(entity, own) if tenant not in missing], lost
 
@@ -177,7 +177,7 @@ class Workspace:
         now = time.monotonic()
         if now < self._believed_until.get(entity, 0):
             return None
-        lost = self.call_the_roll(entity).lost
+        lost = _doubted(self.call_the_roll(entity))
         if lost is None:
             self._believed_until[entity] = now + _BELIEVED_S
         return lost
@@ -417,3 +417,9 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _doubted(roll: RollCall) -> TenantsLost | None:
+    """Why a run does not believe the source. One tenant alone that is gone says nothing of it: its looks decide, and
+    the time."""
+    return roll.lost if roll.lost is not None and roll.lost.known > 1 else None

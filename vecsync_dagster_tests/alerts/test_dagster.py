@@ -168,7 +168,9 @@ def test_a_run_that_syncs_nothing_ends_no_failed_sync(daemon: Daemon, world: Wor
     """Neither checks made by hand nor a run of other partitions says that a partition, or an entity, whose sync failed
     is well again: only its own next sync does."""
     assert daemon.run().is_success
-    world.delete(*range(11, 15))  # the only tenant: the source is taken for broken
+    world.insert([{"id": 21, "tenant_id": "brick"}])
+    assert daemon.run().is_success
+    world.delete(*range(11, 15), 21)  # all tenants: the source is taken for broken
     assert daemon.run(partition="works|acme").is_failure
     assert "works|acme: sync failed: SOURCE_ERROR" in texts(slack)[0]
     daemon.check("health")

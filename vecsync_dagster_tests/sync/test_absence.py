@@ -119,6 +119,20 @@ def test_a_tenant_of_a_source_that_lacks_most_is_not_removed_by_name(world: Worl
     world.assert_exact()
 
 
+@pytest.mark.parametrize("tenants", [(), ("acme",)])
+def test_the_only_tenant_ends_empty_too(embedded_world: World, tenants: tuple[str, ...]) -> None:
+    """It says nothing of the source that all one of its tenants is gone."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    world.sync()
+    world.delete(1, 2, 3)
+    world.sync(*tenants, mode="full")
+    assert len(world.stored()) == 3
+    world.wait()
+    world.sync(*tenants, mode="full")
+    world.assert_exact()
+
+
 @pytest.mark.parametrize("tenant", [GLOBAL, "acme"])
 def test_above_the_guard_it_is_by_hand(world: World, tenant: str) -> None:
     """Where all of many documents is gone, no number of looks removes it; --allow-removals does, in one."""
