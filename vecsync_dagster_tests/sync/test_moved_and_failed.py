@@ -64,7 +64,12 @@ def invalid(world: World) -> dict[str | None, str]:
 
 @pytest.mark.parametrize(
     ("services", "kind"),
-    [("local", INCREMENTAL), ("remote", INCREMENTAL), ("local", {"mode": "full"}), ("local", {"ids": tuple(sorted(MOVED))})],
+    [
+        ("local", INCREMENTAL),
+        ("remote", INCREMENTAL),
+        ("local", {"mode": "full"}),
+        ("local", {"ids": tuple(sorted(MOVED))}),
+    ],
     indirect=["services"],
     ids=str,
 )
