@@ -70,7 +70,7 @@ def test_the_table_counts_what_was_repaired(config: Path, synced: Path) -> None:
     ran = vecsync("sync", "global", "--full", "--no-record", "--config", config)
     assert ran.code == 0, ran.err
     header = ran.out.splitlines()[0].split()
-    total = next(line.split() for line in ran.out.splitlines() if line.startswith("total"))
+    total = next(line.split() for line in ran.out.splitlines() if line.strip().startswith("total"))
     assert total[header.index("repaired") - len(header)] == "1"
 
 
