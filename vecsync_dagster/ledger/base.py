@@ -70,6 +70,8 @@ class LedgerRow:
     last_attempt_at: datetime | None = None
     text_hash: str | None = ""
     """Of the prepared text that the document's vector is of; None where nobody noted it, as in earlier versions."""
+    truncated: int | None = None
+    """Whether that text was cut."""
     key: Key = _NO_KEY
 
     @property

@@ -129,6 +129,7 @@ def rows(dialect: str) -> Select[*tuple[Any, ...]]:
         seen,
         _T.last_attempt_at,
         _T.text_hash,
+        _T.truncated,
         _T.db_id,
         _T.db_key,
     ).where(_IN_COLLECTION, _among(dialect))

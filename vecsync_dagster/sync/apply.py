@@ -135,8 +135,9 @@ def keep_texts(target: Target, changes: Sequence[Change]) -> None:
 
 
 def find_recut(target: Target, changes: Sequence[Change]) -> None:
-    """Documents whose vectors are of another text than the model gets now, as its limit was another one, are changed.
-    Only those are looked at that the ledger did not recognise: a record's hash knows the limit."""
+    """Documents whose vectors are of another text than the model gets now, as its limit was another one, are changed:
+    their text is cut, or was. Only those are looked at that the ledger did not recognise: a record's hash knows the
+    limit."""
     kept = [
         change
         for change in changes
@@ -147,7 +148,9 @@ def find_recut(target: Target, changes: Sequence[Change]) -> None:
     ]
     uses = target.embedder.uses([change.document.text for change in kept]) if kept else []
     for change, use in zip(kept, uses, strict=True):
-        if use is not None and change.row is not None and change.row.text_hash != use.text_hash:
+        if use is None or change.row is None or not (use.truncated or change.row.truncated):
+            continue  # another letter case, or order, is no change
+        if change.row.text_hash != use.text_hash:
             change.kind = Kind.CHANGED
 
 
