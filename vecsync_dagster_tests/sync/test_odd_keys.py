@@ -168,7 +168,7 @@ def test_check_finds_two_keys_of_one_text(notes: Notes) -> None:
     notes.documents.insert_many([{"_id": key, "name": "n"} for key in (7, "7", "8", KEYS["date"], KEYS["document"])])
     with Workspace(notes.config) as workspace:
         [told] = [probe for probe in probe_all(workspace) if probe.part == "ids of notes"]
-    assert (told.state, "1 ids" in told.message, "'7'" in told.message) == ("FAIL", True, True)
+    assert (told.state, "1 id belongs" in told.message, "'7'" in told.message) == ("FAIL", True, True)
 
 
 @pytest.mark.parametrize("tenant", [["acme", "brick"], {"id": "acme"}])
