@@ -140,7 +140,6 @@ def leaks(planted: Planted, caplog: pytest.LogCaptureFixture, *commands: tuple[s
         if ran.code == 2 or "INTERNAL_ERROR" in ran.out + ran.err:
             found.append(f"{' '.join(command)}: wrong usage, or INTERNAL_ERROR")
     files = [path for path in planted.folder.rglob("*") if path.is_file()]
-    assert {"sync_metrics.json", "runs.db"} <= {path.name for path in files}
     return found + [str(path) for path in files if SECRET.encode() in path.read_bytes()] + in_ledger(planted)
 
 
@@ -148,7 +147,6 @@ def in_ledger(planted: Planted) -> list[str]:
     """The tables of the ledger that hold the secret."""
     with psycopg.connect(planted.environment["LEDGER_URL"]) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        assert len(tables) > 5
         return [
             name
             for (name,) in tables
@@ -169,6 +167,9 @@ def test_commands_that_work(
     """Line ends behind the secrets keep nothing from working, and no secret is found anywhere."""
     plant(planted, monkeypatch)
     assert leaks(planted, caplog, *WORKING) == []
+    assert {"sync_metrics.json", "runs.db"} <= {path.name for path in planted.folder.rglob("*")}  # it looked into those
+    with psycopg.connect(planted.environment["LEDGER_URL"]) as connection:
+        assert connection.execute("SELECT 1 FROM index_state").fetchone() == (1,)
     assert all(post.path.endswith((f"/{SECRET}", f"={SECRET}")) for post in planted.inbox.posts)
     assert len(planted.inbox.posts) == 2
 
