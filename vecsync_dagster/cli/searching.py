@@ -58,7 +58,7 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
             collection=collection,
         )
     embedder = workspace.embedders.of(entity, collection, pin=False)
-    vector = embedder.provider.embed_query(text)
+    vector = embedder.embed_query(text)
     hits = workspace.store_of(entity, collection).search(collection, vector, tenant, limit)
     fields = workspace.entity(entity).collections[collection].text_fields
     return Answer(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecsync_dagster.errors import EmbeddingUnavailable
 from vecsync_dagster.space import Space
 
-__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "Limited", "Prepared", "sound_part"]
+__all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "HasOrigin", "Limited", "Prepared", "sound_part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,16 @@ class Limited(Protocol):
 
     own_limit: int | None
     """`max_tokens` where the configuration sets it to another value than it has by itself."""
+
+
+@runtime_checkable
+class HasOrigin(Protocol):
+    """What a provider offers besides if its space does not say for sure which model it is."""
+
+    @property
+    def origin(self) -> str:
+        """Where the vectors come from: the same text as long as that is the same. It names no secret."""
+        ...
 
 
 @runtime_checkable

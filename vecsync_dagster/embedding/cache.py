@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -105,9 +105,15 @@ class _Call:
 class Embedder:
     """Embeds texts in the space of one provider, through a cache. May be used by several threads at once."""
 
-    def __init__(self, provider: EmbeddingProvider, cache: VectorCache) -> None:
+    def __init__(
+        self, provider: EmbeddingProvider, cache: VectorCache, prove: Callable[[], Embedded | None] | None = None
+    ) -> None:
+        """`prove` is called once, before anything is embedded: it raises where the provider's vectors are not those of
+        its space, and returns what finding out took."""
         self.provider = provider
         self.cache = cache
+        self._prove = prove
+        self._proving = threading.Lock()
         self._lock = threading.Lock()
         self._in_flight: dict[str, threading.Event] = {}
 
@@ -142,6 +148,11 @@ class Embedder:
             truncated=sum(use.truncated for use in uses if use is not None),
             uses=uses,
         )
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The vector of a search text; raises what the provider raises, and SpaceMismatch."""
+        self._be_proven(Paid())
+        return self.provider.embed_query(text)
 
     def plan(self, texts: Sequence[str]) -> Plan:
         """What `embed` would pay for; the provider's model is not called."""
@@ -196,6 +207,8 @@ class Embedder:
         """Embed and keep; a group that is refused or not answered, or raises what nobody foresaw, is halved until the
         texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice."""
         call.paid.misses += len(texts)
+        if texts:
+            self._be_proven(call.paid)
         groups = [list(texts)] if texts else []
         unanswered: set[str] = set()
         in_a_row = 0
@@ -224,6 +237,14 @@ class Embedder:
                 continue
             middle = len(left) // 2
             groups += [half for half in (left[middle:], left[:middle]) if half]
+
+    def _be_proven(self, paid: Paid) -> None:
+        with self._proving:
+            took = None if self._prove is None else self._prove()
+            self._prove = None
+        if took is not None:
+            paid.tokens += took.tokens
+            paid.api_calls += took.api_calls
 
     def _may_be_one_texts(self, error: Exception, call: _Call) -> bool:
         """What nobody foresaw may be; so may no answer, where the provider answers another, harmless text."""

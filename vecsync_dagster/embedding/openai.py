@@ -6,6 +6,7 @@ The provider: its space, limits and prices, and which texts share a request. Wha
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, as_completed
@@ -26,7 +27,7 @@ from vecsync_dagster.errors import (
     EmbeddingUnavailable,
     VecsyncError,
 )
-from vecsync_dagster.http_url import split_http_url
+from vecsync_dagster.http_url import DEFAULT_PORTS, split_http_url
 from vecsync_dagster.space import Space
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ class OpenAIProvider:
         except (ConfigError, EmbeddingMisconfigured) as error:
             return str(error)
         return None
+
+    @property
+    def origin(self) -> str:
+        """Of the server's path a digest: a gateway may have a key in it."""
+        parts = split_http_url(self._base_url(), key="base_url", example=_BASE_URL)
+        path = hashlib.sha256(parts.path.rstrip("/").encode()).hexdigest()[:8]
+        return f"{parts.hostname}:{parts.port or DEFAULT_PORTS[parts.scheme]} {path}"
 
     def prepare(self, text: str) -> Prepared:
         return self._prepare(self._config.document_prefix, text)

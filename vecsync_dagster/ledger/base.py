@@ -622,6 +622,16 @@ class Ledger(Protocol):
         """Committed before the vectors are written anywhere: a text is paid for once."""
         ...
 
+    def forget_vectors(self, space: Space) -> int:
+        """All cached vectors of a space. Returns how many."""
+        ...
+
+    def origin_of(self, space: Space) -> str | None:
+        """Where the vectors of the space came from when one was last made; None where that is not known."""
+        ...
+
+    def keep_origin(self, space: Space, origin: str) -> None: ...
+
     def check(self) -> str:
         """Try the connection and the schema's version. Raises LedgerUnavailable / LedgerRejected."""
         ...

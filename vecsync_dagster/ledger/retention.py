@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, s
 
 from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.tables import embedding_cache, index_state, invalid_record, sync_run
+from vecsync_dagster.space import Space
 
 __all__ = ["Retention", "forget_unneeded"]
 
@@ -50,6 +51,10 @@ class Retention(LedgerPart):
     def forget_unused_vectors(self, before: datetime) -> int:
         """Cached vectors that were last asked for before then, and that are of no document's text. Returns how many."""
         return self._forget(embedding_cache, and_(embedding_cache.c.last_used_at < before, _UNNEEDED))
+
+    def forget_vectors(self, space: Space) -> int:
+        """All cached vectors of a space. Returns how many."""
+        return self._forget(embedding_cache, _V.space == str(space))
 
     def _forget(self, table: Table, old: ColumnElement[bool]) -> int:
         key = list(table.primary_key.columns)

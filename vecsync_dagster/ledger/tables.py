@@ -56,6 +56,7 @@ __all__ = [
     "metadata",
     "partition_seen",
     "source_state",
+    "space_origin",
     "sync_run",
     "unfinished_run",
     "watermark",
@@ -195,6 +196,13 @@ embedding_cache = Table(
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment, nullable=False),
     Index("ix_embedding_cache_used", "last_used_at"),
+)
+
+space_origin = Table(
+    "space_origin",
+    metadata,
+    Column("space", _Key, primary_key=True),
+    Column("origin", Text, nullable=False),
 )
 
 watermark = Table(

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from vecsync_dagster.errors import LedgerRejected
 from vecsync_dagster.ledger.part import CHUNK, Insert, LedgerPart, chunks, insert_into
-from vecsync_dagster.ledger.tables import Moment, collection_space, embedding_cache
+from vecsync_dagster.ledger.tables import Moment, collection_space, embedding_cache, space_origin
 from vecsync_dagster.space import Space
 
 __all__ = ["Vectors"]
@@ -60,6 +60,15 @@ class Vectors(LedgerPart):
         with self.database.write(durable=True) as connection:
             connection.execute(_pin(self.database.dialect), values)
             return Space.parse(connection.execute(query).scalar_one())
+
+    def origin_of(self, space: Space) -> str | None:
+        query = select(space_origin.c.origin).where(space_origin.c.space == str(space))
+        with self.database.read() as connection:
+            return connection.scalar(query)
+
+    def keep_origin(self, space: Space, origin: str) -> None:
+        with self.database.write() as connection:
+            connection.execute(_keep_origin(self.database.dialect), {"space": str(space), "origin": origin})
 
     def vectors(self, space: Space, text_hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Read-only float32 arrays of shape (dimensions,)."""
@@ -118,6 +127,13 @@ def _vector(data: bytes) -> NDArray[np.float32]:
 @cache
 def _pin(dialect: str) -> Insert:
     return insert_into(collection_space, dialect).on_conflict_do_nothing(index_elements=[collection_space.c.collection])
+
+
+@cache
+def _keep_origin(dialect: str) -> Insert:
+    insert = insert_into(space_origin, dialect)
+    values = {"origin": insert.excluded["origin"]}
+    return insert.on_conflict_do_update(index_elements=[space_origin.c.space], set_=values)
 
 
 @cache

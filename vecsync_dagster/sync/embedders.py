@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from vecsync_dagster.embedding import Embedder, EmbeddingProvider, choose, space_of
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.space import Space
+from vecsync_dagster.sync.origins import prove_origin
 
 __all__ = ["Embedders"]
 
@@ -15,9 +17,17 @@ class Embedders:
     """One embedder for each provider of a chain, shared by all collections, tenants and threads of a process,
     so that a model is loaded once and a text in flight is paid for once."""
 
-    def __init__(self, chain: Sequence[EmbeddingProvider], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        chain: Sequence[EmbeddingProvider],
+        ledger: Ledger,
+        written: Callable[[Space], Iterable[str]] | None = None,
+    ) -> None:
+        """`written` gives texts whose vectors are in the store: a provider that comes from elsewhere than before must
+        make the same ones. Without it that is not asked."""
         self._chain = tuple(chain)
         self._ledger = ledger
+        self._written = written
         self._made: dict[int, Embedder] = {}
 
     def of(self, entity: str, collection: str, *, pin: bool, planning: bool = False) -> Embedder:
@@ -31,7 +41,8 @@ class Embedders:
         if pinned is None and pin:
             pinned = self._ledger.pin_space(entity, collection, provider.space)
             provider = choose(self._chain, pinned, collection)
-        return self._made.setdefault(id(provider), Embedder(provider, self._ledger))
+        prove = None if self._written is None else partial(prove_origin, provider, self._ledger, self._written)
+        return self._made.setdefault(id(provider), Embedder(provider, self._ledger, prove))
 
     def space_of(self, physical: str, collection: str) -> Space:
         """The chain's space of a physical collection, by its name alone. Raises SpaceMismatch."""

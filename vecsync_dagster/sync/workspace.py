@@ -30,6 +30,7 @@ from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
+from vecsync_dagster.sync.origins import written_texts
 from vecsync_dagster.sync.owners import has_narrow_keys
 from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
@@ -75,7 +76,7 @@ class Workspace:
 
     @cached_property
     def embedders(self) -> Embedders:
-        return Embedders(build_chain(self.config.embedding), self.ledger)
+        return Embedders(build_chain(self.config.embedding), self.ledger, partial(written_texts, self))
 
     @cached_property
     def snapshots(self) -> Snapshots:

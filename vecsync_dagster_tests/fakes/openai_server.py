@@ -119,6 +119,7 @@ class OpenAIServer:
     this marker makes every request with it end in this fault; of "nan" and "wrong_size" its own vector alone is bad.
 
     `always_float`: answers lists of floats although base64 was asked for, as some servers do.
+    `salt`: with another one it is another model.
     `meet`: a barrier that each request waits at, to prove that requests are under way at the same time.
     """
 
@@ -129,8 +130,10 @@ class OpenAIServer:
         *,
         always_float: bool = False,
         partial: Partial = Partial(),
+        salt: str = "",
     ) -> None:
         self.partial = partial
+        self.salt = salt
         self.dimensions = dimensions
         self.rejects = rejects
         self.spoils: tuple[str, Fault] | None = None
@@ -232,7 +235,7 @@ class OpenAIServer:
         as_float = self.always_float or body.get("encoding_format") != "base64"
         dimensions = body.get("dimensions") or self.dimensions
         marker = self.spoils[0] if self.spoils else ""
-        answer = _answer(fault, texts, dimensions, as_float, marker)
+        answer = _answer(fault, [self.salt + text for text in texts], dimensions, as_float, marker)
         answer["model"] = self.partial.model or body["model"]
         for key in self.partial.leaves_out:
             for part in (answer, answer.get("usage", {}), *answer["data"]):

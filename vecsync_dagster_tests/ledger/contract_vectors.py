@@ -36,6 +36,17 @@ class VectorsContract:
         ledger.keep_vectors(SPACE, {"h1": VECTOR})
         assert ledger.vectors(OTHER_SPACE, ["h1"]) == {}
 
+    def test_where_vectors_come_from_is_known_by_space(self, ledger: SqlLedger) -> None:
+        """The last origin of a space is kept; its vectors can be forgotten apart from those of others."""
+        assert ledger.origin_of(SPACE) is None
+        for origin in ("here", "there"):
+            ledger.keep_origin(SPACE, origin)
+        assert (ledger.origin_of(SPACE), ledger.origin_of(OTHER_SPACE)) == ("there", None)
+        ledger.keep_vectors(SPACE, {"h1": VECTOR})
+        ledger.keep_vectors(OTHER_SPACE, {"h1": VECTOR})
+        assert ledger.forget_vectors(SPACE) == 1
+        assert (ledger.vectors(SPACE, ["h1"]), len(ledger.vectors(OTHER_SPACE, ["h1"]))) == ({}, 1)
+
     def test_keeping_twice_changes_nothing(self, ledger: SqlLedger) -> None:
         """The first vector of a text stays: what points were written with is what the cache says."""
         ledger.keep_vectors(SPACE, {"h1": VECTOR})
