@@ -75,6 +75,8 @@ def parse_number(value: Any) -> int | float | str:
     (Czech and Russian usage: "1,234" is 1.234); a separator that occurs several times groups thousands, and
     groups have three digits ("1.2.3" is no number). Whole numbers come back as int, so that 5 and 5.0 are one value.
     """
+    if value.__class__ is float and math.isfinite(value):  # most of them
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, str):
         value = _written_number(value)
         if isinstance(value, str):
@@ -87,7 +89,7 @@ def parse_number(value: Any) -> int | float | str:
         raise BadValue("is not a finite number")
     if isinstance(value, Decimal):
         return exact(value)
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return parse_number(float(value))
 
 
 def _written_number(value: str) -> int | float | str:

@@ -127,8 +127,8 @@ class Embedder:
         """
         prepared = [self._prepared(text) for text in texts]
         unusable = sum(isinstance(one, InternalError) for one in prepared)
-        uses = list(map(_use, prepared))
-        wanted = {_hash(one): one.text for one in prepared if isinstance(one, Prepared)}
+        hashed = [(one, "" if isinstance(one, InternalError) else _hash(one)) for one in prepared]
+        wanted = {key: one.text for one, key in hashed if isinstance(one, Prepared)}
         call = _Call(self.provider.space, Paid() if paid is None else paid)
         call.paid.misses += unusable
         while pending := [key for key in wanted if key not in call.outcomes]:
@@ -139,14 +139,14 @@ class Embedder:
             for other in others:
                 other.wait()
         return EmbeddedTexts(
-            outcomes=[one if isinstance(one, InternalError) else call.outcomes[_hash(one)] for one in prepared],
+            outcomes=[one if isinstance(one, InternalError) else call.outcomes[key] for one, key in hashed],
             cache_hits=len(texts) - call.paid.misses,
             cache_misses=call.paid.misses,
             embedded=call.paid.embedded,
             tokens=call.paid.tokens,
             api_calls=call.paid.api_calls,
-            truncated=sum(use.truncated for use in uses if use is not None),
-            uses=uses,
+            truncated=sum(one.truncated for one in prepared if isinstance(one, Prepared)),
+            uses=[TextUse(key, one.truncated) if isinstance(one, Prepared) else None for one, key in hashed],
         )
 
     def embed_query(self, text: str) -> NDArray[np.float32]:

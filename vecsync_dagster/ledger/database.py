@@ -32,6 +32,9 @@ _SYNCHRONOUS: Final = "vecsync_synchronous"
 
 LOCK_TIMEOUT_S: Final = 60.0
 
+_PAGES_IN_WAL: Final = 4_000
+"""Of 4 KiB each. Rows lie in no order in some indexes: the longer pages are gathered, the fewer are written twice."""
+
 
 def _json(value: Any) -> str:
     """Text as it is, not as escapes: what is no Unicode is refused by the driver, as it is in any other parameter."""
@@ -160,6 +163,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
 def _connect(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # the driver begins nothing on its own: `_begin` does
+    connection.execute(f"PRAGMA wal_autocheckpoint={_PAGES_IN_WAL}")
 
 
 def _begin(connection: Connection) -> None:

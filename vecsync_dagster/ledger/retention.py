@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, literal_column, select, tuple_
 
 from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.tables import embedding_cache, index_state, invalid_record, sync_run
@@ -20,10 +20,19 @@ _CHUNK: Final = 1_000
 _V: Final = embedding_cache.c
 _D: Final = index_state.c
 
+
+def _beginning(text_hash: ColumnElement[Any]) -> ColumnElement[str]:
+    return func.substr(text_hash, literal_column("1"), literal_column("8"))
+
+
 _UNNEEDED: Final = and_(
-    ~exists().where(_D.text_hash == _V.text_hash, _D.space == _V.space),
+    ~exists().where(
+        _beginning(_D.text_hash) == _beginning(_V.text_hash),  # what the index has
+        _D.text_hash == _V.text_hash,
+        _D.space == _V.space,
+    ),
     # Rows of earlier versions do not say which text theirs is.
-    ~exists().where(_D.text_hash.is_(None), _D.space == _V.space, _D.content_hash.is_not(None)),
+    ~exists().where(_beginning(_D.text_hash).is_(None), _D.space == _V.space, _D.content_hash.is_not(None)),
 )
 """Vectors that no document is known to need: a point that is lost can be written again without paying for it."""
 

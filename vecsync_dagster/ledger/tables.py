@@ -158,7 +158,7 @@ index_state = Table(
         sqlite_where=text("status = 'failed'"),
         postgresql_where=text("status = 'failed'"),
     ),
-    Index("ix_index_state_text", "text_hash"),
+    Index("ix_index_state_text", text("substr(text_hash, 1, 8)")),
     Index(
         "ix_index_state_truncated",
         "collection",

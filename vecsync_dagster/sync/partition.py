@@ -319,8 +319,9 @@ class PartitionSync:
         ]
         new = [d for d in documents if (row := rows.get(d.document_id)) is None or row.content_hash is None]
         others = self._former.elsewhere(d.db_id for d in new)
-        there = ((d, others.get(self._former.in_other_scope(d.db_id))) for d in new)
-        claims += [Claim(document, row.tenant, row.key) for document, row in there if row is not None]
+        if others:
+            there = ((d, others.get(self._former.in_other_scope(d.db_id))) for d in new)
+            claims += [Claim(document, row.tenant, row.key) for document, row in there if row is not None]
         if not claims:
             return documents, []
         refused = {id(claim.document): refusal(t, claim) for claim in contested(t, self._source, claims)}
