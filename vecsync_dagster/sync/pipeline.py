@@ -27,12 +27,12 @@ from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, 
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL, VectorStore
 from vecsync_dagster.sync.absence import Absence, absence_of, is_ruled_out
-from vecsync_dagster.sync.compare import FOREIGN
 from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.gate import refused
 from vecsync_dagster.sync.job import Job
+from vecsync_dagster.sync.lost_ledger import tell_of_lost_ledger
 from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
@@ -44,7 +44,6 @@ from vecsync_dagster.sync.streams import Stream, stream_of
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
-    kept,
     last_full_run,
     rejected_now,
     removal_guard,
@@ -232,6 +231,7 @@ def _open(
     try:
         with contained(f"{name} of {job.tenant}: opening store and provider"):
             writing = job.options.depth != "plan"
+            is_new = job.ledger.space_of(name) is None
             embedder = job.embedders.of(job.name, name, pin=writing, planning=job.options.dry_run)
             unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     except VecsyncError as error:
@@ -266,30 +266,10 @@ def _open(
     )
     if job.options.depth == "apply" and unreachable is None and part.is_first:
         try:
-            _tell_of_lost_ledger(job, target)
+            tell_of_lost_ledger(job, target, is_new=is_new)
         except VecsyncError as error:
             return job.result(name, Figures(), error=error)
     return part
-
-
-def _tell_of_lost_ledger(job: Job, target: Target) -> None:
-    """A ledger that knows nothing beside a store that is full would have all of it embedded once more. Or the points
-    are somebody else's: until a comparison finds no such point, no run removes any. Where a run of ours, or a rebuild,
-    did not finish, they are ours."""
-    with contained(f"{target}: counting"):
-        stored = target.store.count(target.collection, target.tenant)
-    if stored and not job.ledger.unfinished(target.entity, target.collection, target.tenant):
-        _log.warning(
-            "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
-            "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
-            target,
-            stored,
-        )
-        found = CheckOutcome(
-            "identity", passed=False, message=f"{stored} points that the ledger does not know", facts={FOREIGN: stored}
-        )
-        place = (target.entity, target.collection, target.tenant)
-        job.ledger.record_checks([kept(found, *place, datetime.now(UTC), job.run_id)])
 
 
 def _unreachable(job: Job, name: str, space: Space) -> Transient | None:

@@ -6,7 +6,7 @@ What the comparison finds of a partition is that partition's result too, so that
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -86,10 +86,11 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
 def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> None:
     """After a run: the checks over all partitions that failed are made again where they may be over, else what was
     repaired would stay red until they are due. The comparison, which is dear, only after a run that compared, and when
-    no partition is left that failed it.
+    no partition is left that failed it; and after a full run over all tenants where a store has points of others.
 
     Raises the errors of source, store and ledger."""
     compared: dict[str, bool] = {}
+    results = list(results)
     for result in results:
         if result.outcome == "success":
             made = any(check.name in _COMPARED for check in result.checks)
@@ -99,10 +100,36 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
         if FRESHNESS in failed:
             check_freshness(workspace, entity)
         differed = [one for name, one in failed.items() if name in RECONCILIATION and _were_ours(one)]
+        again = False
         if did_compare and differed:
-            known = configured(workspace.ledger.check_results(entity), workspace.config)
-            for _ in () if _is_failing(known) else check_everything(workspace, entity):
-                pass
+            again = not _is_failing(configured(workspace.ledger.check_results(entity), workspace.config))
+        elif did_compare:
+            strays = _strays(workspace, entity, [one for one in results if one.entity == entity])
+            known = any(failed[name].facts.get("differences") for name in RECONCILIATION if name in failed)
+            again = strays is not None and (strays > 0) != known
+        for _ in check_everything(workspace, entity) if again else ():
+            pass
+
+
+def _strays(workspace: Workspace, entity: str, results: Sequence[PartitionResult]) -> int | None:
+    """After a full run over all tenants that the ledger knows: how many points are in none of their partitions. Their
+    tenants are known to nobody, and no run visits them. None where it was another run."""
+    found = 0
+    for collection in workspace.entity(entity).collections:
+        whole = (one for one in results if one.collection == collection and one.mode == "full")
+        stored = {one.tenant: _stored(one) for one in whole if "vectors" in one.stages}
+        if not stored or not stored.keys() >= {*workspace.ledger.tenants(entity, collection)}:
+            return None
+        store = workspace.store_of(entity, collection)
+        counted = (store.count(collection, t) if n is None else n for t, n in stored.items() if is_tenant(t))
+        found += max(store.count(collection) - sum(counted), 0)
+    return found
+
+
+def _stored(result: PartitionResult) -> int | None:
+    """What the run itself counted in the store."""
+    counted = next((one.facts.get("store") for one in result.checks if one.name == "counts"), None)
+    return None if counted is None else int(counted)
 
 
 def _were_ours(result: CheckResult) -> bool:

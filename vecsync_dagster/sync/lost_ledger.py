@@ -1,0 +1,56 @@
+"""A store that is full beside a ledger that knows nothing of it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from vecsync_dagster.containment import contained
+from vecsync_dagster.sync.compare import FOREIGN
+from vecsync_dagster.sync.job import Job
+from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
+from vecsync_dagster.words import number_of
+
+__all__ = ["tell_of_lost_ledger"]
+
+_log = logging.getLogger(__name__)
+
+
+def tell_of_lost_ledger(job: Job, target: Target, *, is_new: bool) -> None:
+    """A ledger that knows nothing beside a store that is full would have all of it embedded once more. Or the points
+    are somebody else's: until a comparison finds no such point, no run removes any. Where a run of ours, or a rebuild,
+    did not finish, they are ours. `is_new`: the ledger did not even know the collection."""
+    if is_new:
+        _tell_of_all(job, target)
+    with contained(f"{target}: counting"):
+        stored = target.store.count(target.collection, target.tenant)
+    if stored and not job.ledger.unfinished(target.entity, target.collection, target.tenant):
+        _log.warning(
+            "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
+            "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
+            target,
+            stored,
+        )
+        found = CheckOutcome(
+            "identity", passed=False, message=f"{stored} points that the ledger does not know", facts={FOREIGN: stored}
+        )
+        place = (target.entity, target.collection, target.tenant)
+        job.ledger.record_checks([kept(found, *place, datetime.now(UTC), job.run_id)])
+
+
+def _tell_of_all(job: Job, target: Target) -> None:
+    """Tenants that left the source meanwhile are known to nobody: no run would ever visit what they left behind. The
+    check stays failed until the comparison of all is made again."""
+    with contained(f"{target.collection}: counting"):
+        stored = target.store.count(target.collection)
+    if not stored:
+        return
+    message = (
+        f"the store held {number_of(stored, 'point')} of {target.collection} when the ledger did not know the "
+        "collection; those of tenants that left the source stay: after a full sync of all tenants "
+        "`vecsync reconcile` names them, and `--repair` removes them"
+    )
+    found = CheckOutcome("reconciliation", passed=False, message=message, facts={"differences": stored})
+    found = graded(found, job.checks)
+    job.ledger.record_checks([kept(found, target.entity, "", "", datetime.now(UTC), job.run_id)])
