@@ -14,13 +14,16 @@ from decimal import Decimal
 
 from vecsync_dagster.numbers import all_digits
 
-__all__ = ["KEY_NATIVE", "KEY_TEXT", "Key", "differ", "key_parts", "key_text", "native_of", "number_text"]
+__all__ = ["KEY_NATIVE", "KEY_TEXT", "OF_MANY", "Key", "differ", "key_parts", "key_text", "native_of", "number_text"]
 
 KEY_TEXT = "vecsync:key"
 """The column of a source's records that holds the text of the key, where that is not the text of one field."""
 
 KEY_NATIVE = "vecsync:native"
 """The column that holds the key in the source's own notation (`Key.native`), where the text does not tell the type."""
+
+OF_MANY = "is a list or an object, not one tenant"
+"""Ends the reason why a record of many tenants, which is nobody's, is rejected."""
 
 _NULL = "~"
 _DIGITS = 4000

@@ -44,8 +44,9 @@ def invalid(
 ) -> None:
     """List the records that are rejected now, and why: ids, fields and reasons, no values.
 
-    A record that is valid again or gone is not listed. Records without a usable id of their own are as the last full
-    run found them. Reads the ledger alone; the values are in invalid_records.jsonl in the state folder.
+    A record that is valid again or gone is not listed. Records without a usable id of their own are those that the
+    last full run met, and runs since. Reads the ledger alone; the values are in invalid_records.jsonl in the state
+    folder.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.running import require_tenant

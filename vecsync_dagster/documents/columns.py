@@ -19,7 +19,7 @@ from vecsync_dagster.documents.record_bytes import record_bytes
 from vecsync_dagster.documents.render import is_empty
 from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
 from vecsync_dagster.errors import ConfigError
-from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, key_text
+from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, OF_MANY, key_text
 from vecsync_dagster.numbers import exact_fraction, exact_whole
 from vecsync_dagster.unreadable import pylist, reason_in
 
@@ -175,7 +175,7 @@ class Cleaner:
 
         of_many = records.of_many()
         for row in of_many:
-            problems[row] = Problem(self._tenant or "", f"{self._tenant} is a list or an object, not one tenant")
+            problems[row] = Problem(self._tenant or "", f"{self._tenant} {OF_MANY}")
         ids = records.ids(self._key, refused(", ".join(self._key), "the id"))
         values = {
             name: records.values(name)

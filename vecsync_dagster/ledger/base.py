@@ -588,6 +588,11 @@ class Ledger(Protocol):
         """The records of these partitions that are rejected now."""
         ...
 
+    def unidentified_since(self, place: Partition, full: Run | None) -> int:
+        """How many records without a usable id of their own runs have rejected since the last full one succeeded, which
+        that one did not; None: since ever."""
+        ...
+
     def forget_rejected(self, entity: str, tenant: str | None = None, collection: str | None = None) -> None:
         """Forget what was ever rejected there; None: of all tenants, in all collections."""
         ...

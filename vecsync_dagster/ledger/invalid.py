@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import and_, delete, func, literal, or_, select
+from sqlalchemy import ColumnElement, Subquery, and_, case, delete, func, literal, or_, select
 
 from vecsync_dagster.errors import ValidationFailed
-from vecsync_dagster.ledger.base import REPEATED, InvalidRecord, LastRuns, Partition
+from vecsync_dagster.identity import OF_MANY
+from vecsync_dagster.ledger.base import REPEATED, InvalidRecord, LastRuns, Partition, Run
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
 from vecsync_dagster.ledger.tables import index_state, invalid_record
@@ -32,10 +33,8 @@ class Invalid(LedgerPart):
     def invalid(self, last: Mapping[Partition, LastRuns | None], limit: int = 1000) -> list[InvalidRecord]:
         found: list[InvalidRecord] = []
         for place, runs in last.items():
-            run = None if runs is None else runs.full_success
             found += self._identified(place, limit - len(found))
-            if run is not None and run.figures.get("unidentified"):
-                found += self._unidentified(place, run.run_id, limit - len(found))
+            found += self._unidentified(place, None if runs is None else runs.full_success, limit - len(found))
             if len(found) >= limit:
                 break
         return found
@@ -71,28 +70,52 @@ class Invalid(LedgerPart):
                 found.update({identity: field for identity, field in rows if identity is not None})
         return found
 
-    def _unidentified(self, place: Partition, run_id: str, limit: int) -> list[InvalidRecord]:
-        """Those without a usable id of their own have no row: they are as the last full run found them. One whose id
-        another tenant's record has has no row in this partition either."""
-        known = select(literal(1)).where(
-            _T.collection == place.collection,
-            _T.entity == place.entity,
-            _T.tenant_id == place.tenant,
-            _T.db_id == _I.db_id,
-        )
-        twice = and_(_I.error == REPEATED, known.exists())
-        query = (
-            select(_I.db_id, _I.code, _I.field, _I.error, _I.rejected_at)
-            .where(_I.run_id == run_id, _I.entity == place.entity, _I.tenant_id == place.tenant)
-            .where(_I.collection == place.collection, or_(_I.db_id.is_(None), twice, _I.code == "ID_NOT_UNIQUE"))
-            .order_by(_I.id)
-            .limit(limit)
-        )
+    def unidentified_since(self, place: Partition, full: Run | None) -> int:
+        later = select(_I.id).where(_met_since(place, full)).limit(1)
+        met = _unidentified(place, full)
+        in_full = literal(0) if full is None else func.max(case((met.c.run_id == full.run_id, 1), else_=0))
+        fresh = select(met.c.nth).group_by(met.c.db_id, met.c.code, met.c.nth).having(in_full == 0).subquery()
         with self.database.read() as connection:
-            return [InvalidRecord(*place, *row, "unidentified") for row in connection.execute(query)]
+            if connection.execute(later).first() is None:
+                return 0
+            return int(connection.scalar(select(func.count()).select_from(fresh)) or 0)
+
+    def _unidentified(self, place: Partition, full: Run | None, limit: int) -> list[InvalidRecord]:
+        """Those without a usable id of their own have no row: they are as the last full run found them, and those that
+        runs have met since. One whose id another tenant's record has has no row in this partition either."""
+        met = _unidentified(place, full)
+        once = select(func.min(met.c.id)).group_by(met.c.db_id, met.c.code, met.c.nth)
+        query = select(_I.db_id, _I.code, _I.field, _I.error, _I.rejected_at).where(_I.id.in_(once))
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(_I.id).limit(limit))
+            return [InvalidRecord(*place, *row, "unidentified") for row in rows]
 
     def forget_rejected(self, entity: str, tenant: str | None = None, collection: str | None = None) -> None:
         wanted = {_I.entity: entity, _I.tenant_id: tenant, _I.collection: collection}
         place = [column == value for column, value in wanted.items() if value is not None]
         with self.database.write() as connection:
             connection.execute(delete(invalid_record).where(*place))
+
+
+def _met_since(place: Partition, full: Run | None) -> ColumnElement[bool]:
+    of_place = and_(_I.entity == place.entity, _I.tenant_id == place.tenant, _I.collection == place.collection)
+    return of_place if full is None else and_(of_place, _I.rejected_at > full.started_at)
+
+
+def _unidentified(place: Partition, full: Run | None) -> Subquery:
+    """What the last full run, and each one since, has rejected without a usable id of its own. Runs meet the same ones
+    again: what two of them have `nth` under one id (or none) for one reason is one record."""
+    known = select(literal(1)).where(
+        _T.collection == place.collection,
+        _T.entity == place.entity,
+        _T.tenant_id == place.tenant,
+        _T.db_id == _I.db_id,
+    )
+    twice = and_(_I.error == REPEATED, known.exists())
+    own = or_(_I.db_id.is_(None), twice, _I.code == "ID_NOT_UNIQUE", _I.error.endswith(OF_MANY))
+    met = _met_since(place, full)
+    if full is not None:
+        in_full = and_(_I.run_id == full.run_id, _I.collection == place.collection)
+        met = or_(met, and_(in_full, _I.entity == place.entity, _I.tenant_id == place.tenant))
+    nth = func.row_number().over(partition_by=(_I.run_id, _I.db_id, _I.code), order_by=_I.id).label("nth")
+    return select(_I.id, _I.run_id, _I.db_id, _I.code, nth).where(met, own).subquery()

@@ -501,6 +501,10 @@ class PartitionSync:
         same = [i for i in known if i in absent]
         if same:
             self._remove_known(same)
+        if self.depth == "apply" and self._unreachable is None:
+            # A record that moved here, and is gone, is its former owner's no more.
+            moved = {i: key for i, key in gone.items() if i not in self._pending and i not in same}
+            self.figures.removed += len(self._former.leave(moved, rows))
 
     def _is_same(self, row: LedgerRow, key: str) -> bool:
         return row.tenant == self.target.tenant and not differ(row.key, key)

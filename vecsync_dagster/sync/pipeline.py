@@ -48,6 +48,7 @@ from vecsync_dagster.sync.verify import (
     rejected_now,
     removal_guard,
     statuses,
+    unidentified_now,
     validation_outcome,
     verify,
 )
@@ -492,8 +493,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     t = part.target
     unidentified = part.figures.unidentified
     if not full:
-        # Only a full run meets every record: what the ledger cannot keep is as it was then.
-        unidentified = last_full_run(job.ledger, job.name, t.collection, job.tenant).unidentified
+        unidentified = unidentified_now(job.ledger, job.name, t.collection, job.tenant)
         tally = t.ledger.tally(t.entity, t.collection, t.tenant)
         checks.append(rejected_now(tally, unidentified))
         if job.options.partial:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig
-from vecsync_dagster.ledger.base import Ledger, Tally
+from vecsync_dagster.ledger.base import Ledger, Partition, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition
@@ -30,6 +30,7 @@ __all__ = [
     "rejected_now",
     "removal_guard",
     "statuses",
+    "unidentified_now",
     "validation_outcome",
     "verify",
 ]
@@ -103,6 +104,14 @@ def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> 
     known = {f.name for f in fields(Figures)}
     last = ledger.runs(entity, tenant, 1, collection=collection, mode="full", outcome="success")
     return Figures(**{name: value for run in last for name, value in run.figures.items() if name in known})
+
+
+def unidentified_now(ledger: Ledger, entity: str, collection: str, tenant: str) -> int:
+    """Rejected records without a usable id of their own: those of the last full run, which met every record, and those
+    that runs have met since."""
+    full = next(iter(ledger.runs(entity, tenant, 1, collection=collection, mode="full", outcome="success")), None)
+    found = 0 if full is None else int(full.figures.get("unidentified", 0))
+    return found + ledger.unidentified_since(Partition(entity, collection, tenant), full)
 
 
 def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutcome:

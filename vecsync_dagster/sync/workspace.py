@@ -40,7 +40,15 @@ from vecsync_dagster.sync.rollcall import RollCall, TenantsLost, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import CheckOutcome, graded, kept, last_full_run, validation_outcome, verify
+from vecsync_dagster.sync.verify import (
+    CheckOutcome,
+    graded,
+    kept,
+    last_full_run,
+    rejected_now,
+    unidentified_now,
+    verify,
+)
 from vecsync_dagster.sync.writeback import WriteBack
 
 __all__ = ["Selection", "Workspace"]
@@ -327,8 +335,8 @@ class Workspace:
                 self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
 
     def verify(self, selection: Selection) -> list[tuple[str, list[CheckOutcome]]]:
-        """The checks of each collection of a selection, made now, point by point, and kept. Validation and the removal
-        guard speak of the last full run: only that one met every record.
+        """The checks of each collection of a selection, made now, point by point, and kept. The removal guard
+        speaks of the last full run: only that one met every record.
 
         Raises PartitionBusy where a run is syncing the tenant: what that has written and not recorded yet would look
         like a difference."""
@@ -340,15 +348,11 @@ class Workspace:
         rows = self.source(name).count(tenant)
         for collection in selection.collections:
             last = last_full_run(self.ledger, name, collection, tenant)
-            outcomes = verify(
-                self.target(name, collection, tenant),
-                last,
-                source_rows=rows,
-                unidentified=last.unidentified,
-                full=True,
-                identity=True,
-            )
-            checks = [graded(one, self.config.checks) for one in (validation_outcome(last), *outcomes)]
+            unidentified = unidentified_now(self.ledger, name, collection, tenant)
+            target = self.target(name, collection, tenant)
+            validation = rejected_now(self.ledger.tally(name, collection, tenant), unidentified)
+            outcomes = verify(target, last, source_rows=rows, unidentified=unidentified, full=True, identity=True)
+            checks = [graded(one, self.config.checks) for one in (validation, *outcomes)]
             now = datetime.now(UTC)
             self.ledger.record_checks([kept(one, name, collection, tenant, now) for one in checks])
             yield collection, checks

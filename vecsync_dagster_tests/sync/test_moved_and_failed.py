@@ -90,6 +90,26 @@ def test_what_moved_is_its_former_owners_no_more(moved: World, services: Service
         world.assert_exact()
 
 
+@pytest.mark.parametrize("services", ["local", "remote"], indirect=True)
+def test_what_moved_and_was_deleted_leaves_its_former_owner(services: Services) -> None:
+    """The incremental run that sees the deletion removes the document from the partition that has it, unless its owner
+    has a live record of this id."""
+    world = services.world
+    world.insert({"id": n, **whose} for n, whose in enumerate(OWNERS.values(), 11))
+    for n, (first, _) in enumerate(MOVES, 1):
+        world.insert([{"id": n, **OWNERS[first]}])
+    world.sync(mode="full")
+    for n, (_, then) in enumerate(MOVES, 1):
+        world.update(n, **OWNERS[then], deleted_at=world.now)
+    with world.kept_open():
+        plan = world.sync("brick", GLOBAL, **INCREMENTAL, dry_run=True)
+        assert sum(result.figures.removed for result in plan) == 0
+        results = world.sync("brick", GLOBAL, **INCREMENTAL)
+        assert sum(result.figures.removed for result in results) == len(MOVES)
+        world.assert_exact()
+        assert sum(result.figures.removed for result in world.sync(mode="full")) == 0
+
+
 @pytest.mark.parametrize("services", ["local"], indirect=True)
 def test_in_an_outage_too(moved: World, services: Services) -> None:
     """Where the provider is away, what moved leaves its former owner all the same, and the retries bring it back."""
@@ -149,7 +169,8 @@ def test_a_live_record_of_the_same_id_keeps_its_point(services: Services, other:
 
 
 def test_in_mongodb_too(tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same of a document of MongoDB that moved and is rejected, and of one whose other type's namesake moved."""
+    """The same of documents of MongoDB that moved and are rejected or deleted, and of one whose other type's namesake
+    moved."""
     monkeypatch.setenv("DB", mongo_url)
     source = {"type": "mongo", "url": {"env": "DB"}, "database": mongo_database, "change_stream": "never"}
     config = config_of(tmp_path, source=source, store={"type": "qdrant", "path": "qdrant"})
@@ -163,12 +184,14 @@ def test_in_mongodb_too(tmp_path: Path, mongo_url: str, mongo_database: str, mon
         works.insert_many([{"_id": n, **base, "tenant_id": "acme"} for n in (1, "2", 3)])
         works.insert_one({"_id": 4, **base, "tenant_id": "brick"})
         [acme, brick] = workspace.select([ENTITY], ["acme", "brick"])
+        works.insert_one({"_id": 5, **base, "tenant_id": "acme"})
         for selection in (acme, brick):
             [result] = workspace.sync(selection, SyncOptions(mode="full"))
         moved = {"tenant_id": "brick", "unit": None, "updated_at": datetime.now(UTC)}
         works.update_one({"_id": 1}, {"$set": moved})
         works.insert_one({"_id": 2, **base, **moved})
+        works.update_one({"_id": 5}, {"$set": {**moved, "deleted_at": datetime.now(UTC)}})
         [result] = workspace.sync(brick, SyncOptions(mode="incremental"))
         store = workspace.store_of(ENTITY, ENTITY)
-        assert (result.figures.invalid, result.figures.removed) == (2, 1)
+        assert (result.figures.invalid, result.figures.removed) == (2, 2)
         assert {p.payload["dbId"] for page in store.scan(ENTITY) for p in page} == {"2", "3", "4"}

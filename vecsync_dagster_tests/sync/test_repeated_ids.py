@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from vecsync_dagster.sync import Workspace
+from vecsync_dagster.ledger.base import Partition
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import Selection, Workspace
 from vecsync_dagster_tests.small import NAME, Small, mongo_rows, sqlite_source
 
 Do = Callable[[str, dict[str, Any]], None]
@@ -83,3 +85,33 @@ def test_the_first_one_is_what_a_repair_writes(two: tuple[Small, Do]) -> None:
         store.delete_foreign(NAME, [point.point_id for page in store.scan(NAME) for point in page])
         workspace.repair(NAME, NAME, workspace.differences(NAME, NAME))
     assert names(small) == ["first", "lamp"]
+
+
+def test_one_that_an_incremental_run_meets_is_known_everywhere_at_once(two: tuple[Small, Do]) -> None:
+    """What the run rejects, `vecsync invalid`, the check `validation` and a check by hand say the same, and go on
+    saying it, once each."""
+    small, do = two
+    small.sync()
+
+    def rejected() -> set[int]:
+        """As the ledger lists them, and as the last check said; then as one says that is made now."""
+        place = Partition(NAME, NAME, GLOBAL)
+        with Workspace(small.config) as workspace:
+            ledger = workspace.ledger
+            [kept] = [one for one in ledger.check_results(NAME) if one.check == "validation"]
+            listed = ledger.invalid({place: ledger.last_runs()[place]})
+            [(_, checks)] = workspace.verify(Selection(NAME, GLOBAL, (NAME,)))
+            [now] = [one for one in checks if one.name == "validation"]
+        return {len(listed), int(kept.facts["invalid"]), int(now.facts["invalid"])}
+
+    assert rejected() == {1}
+    do("lamp", {"sku": "A", "at": FEBRUARY})
+    do("second", {"at": FEBRUARY})
+    assert small.sync(mode="incremental").figures.invalid == 2
+    assert rejected() == {2}
+    do("first", {"at": MARCH})
+    small.sync(mode="incremental")
+    assert rejected() == {2}
+    do("lamp", {"sku": "C", "at": APRIL})
+    small.sync()
+    assert rejected() == {1}
