@@ -12,10 +12,19 @@ from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sync import Figures, Selection, Workspace
 from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_whole
-from vecsync_dagster.sync.standing import check_everything
+from vecsync_dagster.sync.standing import COMPARED, check_everything
 from vecsync_dagster.words import shown
 
-__all__ = ["Comparison", "check_places", "check_repaired", "collections_of", "compare_all", "names_of", "repair_all"]
+__all__ = [
+    "Comparison",
+    "check_found",
+    "check_places",
+    "check_repaired",
+    "collections_of",
+    "compare_all",
+    "names_of",
+    "repair_all",
+]
 
 _SHOWN = 20
 
@@ -71,6 +80,23 @@ def check_repaired(
     cannot be checked has its error in `problems`, and the others go on."""
     places = [(one.entity, one.collection, {tenant for tenant, _ in one.counts}) for one in found if one.total]
     check_places(workspace, places, problems)
+
+
+def check_found(
+    workspace: Workspace, found: Sequence[Comparison], problems: dict[str, VecsyncError] | None = None
+) -> bool:
+    """Keep what was found as the last results of the checks, where there are differences or were some before; returns
+    whether. An entity that cannot be checked has its error in `problems`."""
+    differing = {one.entity for one in found if one.total}
+    made = False
+    for entity in dict.fromkeys(one.entity for one in found):
+        failed = (one.check for one in workspace.ledger.check_results(entity) if not one.passed)
+        if entity in differing or not COMPARED.isdisjoint(failed):
+            with _problem_of(entity, problems):
+                made = True
+                for _ in check_everything(workspace, entity):
+                    pass
+    return made
 
 
 def check_places(

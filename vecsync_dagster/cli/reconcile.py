@@ -30,10 +30,11 @@ def reconcile(
 
     missing: a point is not there. orphan: the ledger knows nothing of it. stale_hash: its payload is not what
     was written. wrong_tenant: it lies under another tenant. Mending takes records from the source, and vectors
-    from the cache where they are there. Exit code 1 if differences remain.
+    from the cache where they are there. What is found are the checks' last results: `status`, Dagster's UI and the
+    alerts show it. Exit code 1 if differences remain.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.cli.comparing import check_repaired, compare_all, repair_all
+    from vecsync_dagster.cli.comparing import check_found, check_repaired, compare_all, repair_all
     from vecsync_dagster.cli.reporting import report_checks
     from vecsync_dagster.sync import Workspace
 
@@ -45,6 +46,7 @@ def reconcile(
         remaining = compare_all(workspace, entity, collection, problems) if mended else found
         if mended:
             check_repaired(workspace, found, problems)
+        if mended or check_found(workspace, found, problems):
             workspace.close()  # what follows needs no store: others may have it
             report_checks(workspace, began)
     if as_json:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import Difference
@@ -20,7 +21,7 @@ from vecsync_dagster.sync.verify import MEND, CheckOutcome, difference_outcome, 
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
-__all__ = ["FRESHNESS", "RECONCILIATION", "check_again", "check_everything", "check_freshness"]
+__all__ = ["COMPARED", "FRESHNESS", "RECONCILIATION", "check_again", "check_everything", "check_freshness"]
 
 RECONCILIATION: Mapping[str, str] = {
     "reconciliation": "Every point of every tenant is as the ledger says, and there is no other",
@@ -30,6 +31,8 @@ FRESHNESS = "freshness"
 _LISTED = 20
 _WRONG_TENANT = "wrong_tenant"
 _COMPARED = ("identity", "isolation")
+COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
+"""The checks that a comparison of everything makes."""
 
 
 def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome]:

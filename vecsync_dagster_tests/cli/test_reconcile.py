@@ -49,6 +49,26 @@ def test_differences_are_counted_and_named(config: Path, synced: Path) -> None:
     assert "  and 6 more; --json names up to 2,000" in shown
 
 
+def test_what_it_finds_are_the_checks_last_results(config: Path, synced: Path) -> None:
+    """`status` is not well after it, with or without a run in between, until a comparison finds nothing."""
+    taken = damage(synced)
+    assert vecsync("reconcile", "--collection", "works", "--config", config).code == 0
+    assert vecsync("status", "--strict", "--config", config).code == 0
+    assert vecsync("reconcile", "--config", config).code == 1
+    ran = vecsync("status", "--json", "--strict", "--config", config)
+    assert ran.code == 1
+    failed = {one["check"]: one["message"] for one in ran.json["failed_checks"]}
+    assert failed.keys() == {"reconciliation"}
+    assert f"25 missing of materials|{HOUSES}" in failed["reconciliation"]
+    [part] = [p for p in ran.json["partitions"] if (p["collection"], p["tenant"]) == ("materials", HOUSES)]
+    assert [one["check"] for one in part["failed_checks"] if not one["warning"]] == ["identity"]
+    with Workspace(config_of(synced)) as workspace:
+        workspace.repair("materials", "materials", workspace.differences("materials", "materials"))
+        assert len(workspace.store("main").retrieve("materials", taken)) == len(taken)
+    assert vecsync("reconcile", "--config", config).code == 0
+    assert vecsync("status", "--strict", "--config", config).code == 0
+
+
 def test_a_full_sync_names_what_differs(config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where runs only report, the next full sync ends with exit code 1, counts what differs and names
     the first 20; --json names all."""
