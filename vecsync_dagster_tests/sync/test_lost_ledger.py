@@ -16,7 +16,8 @@ from vecsync_dagster_tests.world import ENTITY, World
 def reconciliation(world: World) -> tuple[CheckResult | None, bool]:
     """Its last result, and whether `status` says that all is well."""
     with world.workspace() as workspace:
-        [found] = [one for one in workspace.ledger.check_results(ENTITY, "") if one.check == "reconciliation"] or [None]
+        results = workspace.ledger.check_results(ENTITY, "")
+        found = next((one for one in results if one.check == "reconciliation"), None)
         return found, overview(workspace, entity=None, tenant=None, days=7).healthy
 
 
