@@ -39,6 +39,7 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
 from vecsync_dagster.sync.standing import check_again
+from vecsync_dagster.words import number_of
 
 __all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "build_source_assets", "pool_of"]
 
@@ -291,13 +292,10 @@ class _Run:
             self._context.log.warning("after the sync: %s: %s", error.code, error)
             failure = failure or dg.Failure(f"after the sync: {error.code}: {error}", allow_retries=False)
         quiet = sum(1 for result in results if result.outcome == "success" and not result.figures.touched)
-        tags = {
-            "vecsync/partitions": str(len(results)),
-            "vecsync/unchanged": str(quiet),
-            PRICE_TAG: f"{sum(result.figures.price_usd for result in results):.6f}",
-        }
-        self._context.instance.add_run_tags(self._context.run.run_id, tags)
-        self._context.log.info("%d partitions, %d of them unchanged", len(results), quiet)
+        paid = sum(result.figures.price_usd for result in results)
+        if paid or self._workspace.config.alerts.cost_usd_per_run is not None:
+            self._context.instance.add_run_tags(self._context.run.run_id, {PRICE_TAG: f"{paid:.6f}"})
+        self._context.log.info("%s, %d unchanged", number_of(len(results), "partition"), quiet)
         failed = [
             f"{check.name} of {result.collection}|{result.tenant}"
             for result in results

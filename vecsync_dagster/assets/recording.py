@@ -131,7 +131,7 @@ def _job(events: Iterator[Event], failure: dg.Failure | None) -> dg.JobDefinitio
         if failure is not None:
             raise failure
 
-    @dg.job(name="vecsync_cli", tags={"vecsync/source": "cli"})
+    @dg.job(name="vecsync_cli")
     def vecsync_cli() -> None:
         sync()
 

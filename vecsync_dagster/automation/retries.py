@@ -32,9 +32,7 @@ def build_retry_sensor(settings: Config, job: dg.JobDefinition) -> dg.SensorDefi
         if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason("the last retry has not ended yet")
         with Workspace(settings, read_only=True) as workspace:
-            due = sum(len(due_rows(workspace, entity)) for entity in settings.entities)
-        if not due:
-            return dg.SkipReason("no failed document is due")
-        return dg.RunRequest(tags={"vecsync/due": str(due)})
+            due = any(due_rows(workspace, entity) for entity in settings.entities)
+        return dg.RunRequest() if due else dg.SkipReason("no failed document is due")
 
     return vecsync_retry

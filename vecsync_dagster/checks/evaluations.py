@@ -60,6 +60,7 @@ def evaluation(entity: str, collection: str, tenant: str, check: CheckOutcome) -
 
 def check_metadata(check: CheckOutcome) -> dict[str, dg.MetadataValue]:
     """Counts and, for differences, the first ids."""
+    # Once more what the description says: the log of a run shows the metadata alone.
     metadata: dict[str, dg.MetadataValue] = {"result": dg.MetadataValue.text(check.message)}
     for name, fact in check.facts.items():
         metadata[name] = dg.MetadataValue.int(fact) if isinstance(fact, int) else dg.MetadataValue.text(fact)
@@ -75,6 +76,7 @@ def severity(check: CheckOutcome) -> dg.AssetCheckSeverity:
 
 
 def _differences(differences: Sequence[Difference]) -> dg.MetadataValue:
+    """A column that is empty throughout is left out."""
     rows = [
         {
             "kind": d.kind,
@@ -85,9 +87,11 @@ def _differences(differences: Sequence[Difference]) -> dg.MetadataValue:
         }
         for d in differences
     ]
-    return _table(_COLUMNS, rows)
+    return _table([column for column in _COLUMNS if any(row[column] for row in rows)], rows)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dg.MetadataValue:
     schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns])
-    return dg.MetadataValue.table(records=[dg.TableRecord(dict(row)) for row in rows], schema=schema)
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({name: row.get(name, "") for name in columns}) for row in rows], schema=schema
+    )

@@ -93,13 +93,15 @@ def _news(
     overall |= {check: headline(check, theirs) for check, theirs in by_check.items()}
     health, grid = health_key(entity), grid_key(entity)
     names = {*CHECKS, *overall}
-    shown = _shown(instance, [dg.AssetCheckKey(asset, check) for asset in (health, grid) for check in sorted(names)])
+    keys = [dg.AssetCheckKey(asset, check) for asset in (health, grid) for check in sorted(names)]
+    shown, awaited = _shown(instance, keys)
     for check in sorted(names - overall.keys()):
         if shown.get(dg.AssetCheckKey(health, check), ("passed", ""))[0] != "passed":
             overall[check] = headline(check, [])  # all that had a result is gone
     yield from _grid_news(instance, results, entity)
     for check, outcome in overall.items():
-        if shown.get(dg.AssetCheckKey(health, check)) != (_severity(outcome), outcome.message):
+        headed = dg.AssetCheckKey(health, check)
+        if headed not in awaited and shown.get(headed) != (_severity(outcome), outcome.message):
             yield _evaluation(health, outcome)
         # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
         last = shown.get(dg.AssetCheckKey(grid, check))
@@ -130,14 +132,18 @@ def _grid_news(
 
 def _shown(
     instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
-) -> Mapping[dg.AssetCheckKey, tuple[str, str]]:
-    """Severity and message of the evaluation that Dagster has as the last one of each check."""
+) -> tuple[Mapping[dg.AssetCheckKey, tuple[str, str]], frozenset[dg.AssetCheckKey]]:
+    """Severity and message of the evaluation that Dagster has as the last one of each check; and the checks that a run
+    under way is to make. Those are left to it: whatever is stored after its start would hide what it finds."""
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys) if keys else {}
-    return {
-        key: (_severity_of(record.evaluation), record.evaluation.description or "")
-        for key, record in found.items()
-        if record.evaluation is not None
-    }
+    shown: dict[dg.AssetCheckKey, tuple[str, str]] = {}
+    awaited = set()
+    for key, record in found.items():
+        if isinstance(record.evaluation, dg.AssetCheckEvaluation):
+            shown[key] = _severity_of(record.evaluation), record.evaluation.description or ""
+        elif (run := instance.get_run_by_id(record.run_id)) is not None and not run.is_finished:
+            awaited.add(key)
+    return shown, frozenset(awaited)
 
 
 def _by_severity(evaluations: Iterable[E]) -> list[E]:

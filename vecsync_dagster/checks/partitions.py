@@ -30,14 +30,16 @@ def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             grid_key(name),
             deps=[dg.AssetKey([name, "vectors"])],
-            description="The last result of each check, for each tenant and collection",
+            description="Open *Checks*, choose one, then *Partitions*: its last result for each tenant and collection. "
+            "Nothing is materialized here",
             group_name=name,
             partitions_def=partitions_of(name, settings.entities[name]),
         ),
         dg.AssetSpec(
             health_key(name),
             deps=[grid_key(name)],
-            description="The state of the whole: each check's worst result over all tenants and collections",
+            description="Open *Checks*: each one's worst result over all tenants and collections. "
+            "Nothing is materialized here",
             group_name=name,
         ),
     ]
@@ -48,7 +50,7 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
     entity = settings.entities[name]
     of_partitions = check_specs(name, entity, partitions_of(name, entity))
     overall = [
-        dg.AssetCheckSpec(check, asset=health_key(name), description=f"{text}: the worst of all partitions")
+        dg.AssetCheckSpec(check, asset=health_key(name), description=f"{text}. The worst result of all partitions")
         for check, (_, text) in checks_of(entity).items()
     ]
 

@@ -45,7 +45,7 @@ THEIRS = (
 CHECKS: Mapping[str, tuple[str, str]] = {
     "validation": ("documents", "Every record became a document; the rejected ones are counted"),
     "counts": ("vectors", "Source, ledger and store hold the same number of documents"),
-    "identity": ("vectors", "No missing point, no orphan, no stale hash: compared id by id"),
+    "identity": ("vectors", "No missing point, no orphan and no stale hash; compared id by id"),
     "isolation": ("vectors", "No point lies under a wrong tenant"),
     "removal_guard": ("vectors", "No unusually large removal was blocked"),
     "statuses": ("vectors", "No document failed, and none has used up its retries"),

@@ -126,9 +126,10 @@ def test_an_unchanged_partition_gets_no_event(world: World, instance: dg.Dagster
     assert run(world, instance).success
     again = run(world, instance)
     assert [event for event in again.all_events if event.is_step_materialization] == []
+    assert "3 partitions, 3 unchanged" in [entry.user_message for entry in instance.all_logs(again.run_id)]
     stored = instance.get_run_by_id(again.run_id)
     assert stored is not None
-    assert (stored.tags["vecsync/partitions"], stored.tags["vecsync/unchanged"]) == ("3", "3")
+    assert not [tag for tag in stored.tags if tag.startswith("vecsync/")]  # a free run: nothing to filter by
     named = run(world, instance, partition_key="works|acme")
     assert len([event for event in named.all_events if event.is_step_materialization]) == len(STAGES)
 

@@ -93,7 +93,6 @@ def test_what_failed_is_retried_by_the_run_that_the_sensor_asks_for(four: Four, 
     }
     request = tick(four, instance)
     assert isinstance(request, dg.RunRequest)
-    assert request.tags["vecsync/due"] == "3"
     first = run(four, instance)
     assert first.success
     assert materialized(first) == [("vectors", "functionality|global")]

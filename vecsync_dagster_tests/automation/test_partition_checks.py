@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.events import DagsterEvent, DagsterEventType
 
 from vecsync_dagster.alerts import Alert, KnownAlert, observing
 from vecsync_dagster.checks import headlines
@@ -92,6 +94,28 @@ def test_what_left_the_configuration_makes_nothing_red(settled: Automated) -> No
     assert [one.left_over for one in seen.partitions if one.outcome == "failed"] == [True]
     assert told
     assert all(one.passed for one in told)
+
+
+def test_what_a_queued_run_is_to_check_is_left_to_it(settled: Automated) -> None:
+    """A sync that ends while "Execute all" waits reports all the rest, and once that run is over also what it never
+    made."""
+    health = dg.AssetKey([ENTITY, "health"])
+    run = dg.DagsterRun(job_name="execute_all", status=dg.DagsterRunStatus.STARTED)
+    settled.instance.add_run(run)
+    planned = DagsterEvent(
+        DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+        run.job_name,
+        event_specific_data=AssetCheckEvaluationPlanned(asset_key=health, check_name="identity"),
+    )
+    settled.instance.report_dagster_event(planned, run.run_id)
+    with settled.world.workspace() as workspace:
+        broken = [CheckResult(ENTITY, check, False, "no", NOW, ENTITY, "acme") for check in ("identity", "counts")]
+        workspace.ledger.record_checks(broken)
+        before = [one.check_name for one in headlines(settled.instance, workspace, ENTITY) if one.asset_key == health]
+        settled.instance.report_run_canceled(run)
+        after = [one.check_name for one in headlines(settled.instance, workspace, ENTITY) if one.asset_key == health]
+    assert ("counts" in before, "identity" in before) == (True, False)
+    assert "identity" in after
 
 
 def test_a_full_run_that_failed_is_not_made_good_by_an_incremental_one(settled: Automated) -> None:
