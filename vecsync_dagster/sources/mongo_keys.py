@@ -116,12 +116,18 @@ def written(value: Any) -> str:
 
 
 def among(names: Sequence[str], keys: Iterable[str], where: Where = _at_path) -> Query:
-    """Documents by their keys: by the key itself where it is known, else by every value that has its text. `where`
-    makes the condition of a field."""
-    keys = list(keys)
-    own = [native for key in keys if (native := native_of(key)) is not None]
-    texts = [key for key in keys if native_of(key) is None]
-    values = [json_util.loads(native, json_options=_OPTIONS) for native in own]
+    """Documents by their keys: by the key itself where it is known and made of so many fields, else by every value that
+    has its text. `where` makes the condition of a field."""
+    values: list[Any] = []
+    texts: list[str] = []
+    for key in keys:
+        native = native_of(key)
+        value = None if native is None else json_util.loads(native, json_options=_OPTIONS)
+        fields = len(value) if isinstance(value, list) else 1
+        if native is None or fields != len(names):  # it was made of other fields before
+            texts.append(key)
+        else:
+            values.append(value)
     if len(names) == 1:
         return where(names[0], {"$in": [*values, *candidates(texts)]})
     exact = [_each(where, zip(names, ({"$eq": part} for part in parts), strict=True)) for parts in values]

@@ -38,6 +38,7 @@ from vecsync_dagster.sync.owners import Claim, contested, firsts, live, refusal
 from vecsync_dagster.sync.reconcile import mend_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.verify import LISTED
 from vecsync_dagster.sync.writing import Writing
 
 __all__ = ["Depth", "PartitionSync"]
@@ -55,7 +56,8 @@ class PartitionSync:
 
     `error` is the first error of the whole partition; after it nothing more is taken. `spared`: rows that what was
     read does not have, and that stay, as the source has them when it is asked for them. `unmet`: ids that a tombstone
-    called gone, and that a live record has which this run has not met.
+    called gone, and that a live record has which this run has not met. `lacking`: the first documents that the removal
+    guard kept.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class PartitionSync:
         )
         self.spared = 0
         self.unmet: list[str] = []
+        self.lacking: list[str] = []
         self._seen = BitMap64()
         self._run_id = run_id
         self._retry_permanent = retry_permanent
@@ -549,6 +552,7 @@ class PartitionSync:
             )
         if gone and not allow and self._is_suspicious(self._known - source_rows(), self._known):
             self.figures.removals_blocked += len(gone)
+            self.lacking = sorted(gone)[:LISTED]
         elif gone:
             self._remove_known(sorted(gone))
 
@@ -579,6 +583,8 @@ class PartitionSync:
             gone, known = gone - replaced, known - replaced
         if guarded and self._is_suspicious(gone, known):
             self.figures.removals_blocked += gone
+            first = next(t.ledger.unseen(*bounds, self.started_at, self._seen), [])
+            self.lacking = [identity for identity, _ in first[:LISTED]]
             return
         if waits and not allow:
             self.figures.removals_waiting += gone

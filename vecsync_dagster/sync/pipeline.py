@@ -497,12 +497,21 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         tally = t.ledger.tally(t.entity, t.collection, t.tenant)
         checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
-            stopped = [removal_guard(t, part.figures)] if part.figures.removals_blocked else []
+            stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
             return [*checks, statuses(t, tally.failures), *stopped]
     identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.spared if full else job.source_rows()
-    look = partial(verify, t, part.figures, source_rows=rows, unidentified=unidentified, full=full, identity=identity)
+    look = partial(
+        verify,
+        t,
+        part.figures,
+        source_rows=rows,
+        unidentified=unidentified,
+        full=full,
+        identity=identity,
+        lacking=part.lacking,
+    )
     # A run of some stages alone has an older read: it is not for repairing.
     if not identity or job.settings.repair == "report" or not stream.fresh or job.options.stages != STAGES:
         return checks + look()

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 LISTED = 20
+_NAMED = 3
 MEND = "mend with `vecsync reconcile --repair`"
 THEIRS = (
     "foreign points were written by another entity or another project and no sync removes them: "
@@ -144,13 +145,21 @@ def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
 
 
 def verify(
-    target: Target, figures: Figures, *, source_rows: int, unidentified: int, full: bool, identity: bool
+    target: Target,
+    figures: Figures,
+    *,
+    source_rows: int,
+    unidentified: int,
+    full: bool,
+    identity: bool,
+    lacking: Sequence[str] = (),
 ) -> list[CheckOutcome]:
     """The checks on `vectors`.
 
     `source_rows`: live rows of the tenant by the source's own count. `unidentified`: rejected records that
-    the ledger cannot keep, because they have no id of their own. After an incremental run (`full` False) a
-    source of another size is a warning: rows that were deleted or moved away are seen by the next full run.
+    the ledger cannot keep, because they have no id of their own. `lacking`: the first documents that the removal guard
+    kept. After an incremental run (`full` False) a source of another size is a warning: rows that were deleted or moved
+    away are seen by the next full run.
     """
     tally = target.ledger.tally(target.entity, target.collection, target.tenant)
     # Where the source still has nothing, what waits for a second look explains the difference.
@@ -158,7 +167,7 @@ def verify(
     counts = _counts(target, tally, source_rows, unidentified, waiting, full=full)
     outcomes = [
         counts,
-        removal_guard(target, figures),
+        removal_guard(target, figures, lacking),
         statuses(target, tally.failures),
         _truncation(target, tally.held),
     ]
@@ -270,12 +279,14 @@ def _counts(
     )
 
 
-def removal_guard(target: Target, figures: Figures) -> CheckOutcome:
+def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ()) -> CheckOutcome:
+    """`lacking`: the first documents that were kept."""
     blocked = figures.removals_blocked
     guard = target.settings.removal_guard
     message = (
         f"the export lacks {blocked} documents that the ledger knows, more than {guard.share:.0%} of the partition: "
         f"nothing was removed. If that is right, run again with --allow-removals"
+        + (f"; the first are {', '.join(lacking[:_NAMED])}" if lacking else "")
     )
     waiting = figures.removals_waiting
     if waiting:
@@ -289,6 +300,7 @@ def removal_guard(target: Target, figures: Figures) -> CheckOutcome:
         message=message if blocked or waiting else f"{figures.removed} removed",
         facts={"blocked": blocked, "removed": figures.removed, **({"waiting": waiting} if waiting else {})},
         warning=not blocked and waiting > 0,
+        rows=[{"document": identity} for identity in lacking],
     )
 
 
