@@ -14,9 +14,19 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from vecsync_dagster.config.values import CollectionName, Duration, Model, Name, Text
 from vecsync_dagster.stores.base import RESERVED_KEYS
 
-__all__ = ["DEFAULT_STORE", "CollectionConfig", "EntityConfig", "FieldType", "Tenancy"]
+__all__ = ["DEFAULT_STORE", "CollectionConfig", "EntityConfig", "FieldType", "NameTable", "Tenancy"]
 
 DEFAULT_STORE: Final = "main"
+
+_NAMES: Final = {"tenancy": {"name"}}
+_DECIDE_NOTHING: Final[dict[str, Any]] = {
+    "collections": True,
+    "overlap": True,
+    "checksum": True,
+    "writeback": True,
+    **_NAMES,
+}
+_READ: Final = {"source", "table", "id", "tenancy", "updated_at", "deleted_at", "filter"}
 
 FieldType = Literal["number", "integer", "boolean", "string", "datetime"]
 
@@ -48,11 +58,30 @@ _Value = Annotated[str, StringConstraints(strip_whitespace=False), BeforeValidat
 Allowed = Annotated[tuple[_Value | None, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
+class NameTable(Model):
+    """Another table of the same source (in MongoDB a collection) that has the tenants' names: `column` the name, `id`
+    the tenant's id."""
+
+    table: Text
+    id: Text = "id"
+    column: Text = "name"
+
+
+def _name(value: Any) -> Any:
+    """Validated here where it is a table, so that a mistake is said of the table alone."""
+    return NameTable.model_validate(value) if isinstance(value, dict) else value
+
+
 class Tenancy(Model):
-    """Whose a row is: `column` holds the tenant's id, `global_flag` says that everybody may see it."""
+    """Whose a row is: `column` holds the tenant's id, `global_flag` says that everybody may see it.
+
+    `name`: what people call the tenant, shown beside its id: another column, or a table of names
+    (`{table: firms, id: id, column: name}`). It decides nothing of what is synced.
+    """
 
     column: Text
     global_flag: Text | None = None
+    name: Annotated[Text | NameTable | None, BeforeValidator(_name)] = None
 
 
 class CollectionConfig(Model):
@@ -149,7 +178,7 @@ class EntityConfig(Model):
     def fingerprint(self, collection: str) -> str:
         """A hash of every setting that decides what the documents of a collection are: where it changes, rows
         that did not change need another look."""
-        own = self.model_dump_json(exclude={"collections", "overlap", "checksum", "writeback"})
+        own = self.model_dump_json(exclude=_DECIDE_NOTHING)
         text = f"{own}\n{self.collections[collection].model_dump_json(exclude={'store'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -161,7 +190,7 @@ class EntityConfig(Model):
 
     def read_fingerprint(self) -> str:
         """A hash of every setting that decides which rows are a tenant's records."""
-        own = self.model_dump_json(include={"source", "table", "id", "tenancy", "updated_at", "deleted_at", "filter"})
+        own = self.model_dump_json(include=_READ, exclude=_NAMES)
         return hashlib.sha256(own.encode()).hexdigest()[:16]
 
 

@@ -7,21 +7,22 @@ and how it is told, is the business of the room `alerts`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, case, delete, func, not_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, not_, select, update
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
-from vecsync_dagster.ledger.tables import alert, alert_delivery, index_state
+from vecsync_dagster.ledger.tables import alert, alert_delivery, index_state, tenant_name
 
 __all__ = ["Alert", "AlertBook", "KnownAlert"]
 
 _A: Final = alert.c
 _D: Final = alert_delivery.c
+_N: Final = tenant_name.c
 _T: Final = index_state.c
 
 KEPT: Final = timedelta(days=30)
@@ -55,13 +56,15 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class KnownAlert:
-    """A problem as the ledger has it. `episode` counts how often it began; `closed_at` None: it is still there."""
+    """A problem as the ledger has it. `episode` counts how often it began; `closed_at` None: it is still there.
+    `tenant_name`: what people call the tenant of the partition."""
 
     alert: Alert
     episode: int
     opened_at: datetime
     raised_at: datetime
     closed_at: datetime | None
+    tenant_name: str = ""
 
     @property
     def key(self) -> str:
@@ -93,7 +96,7 @@ class AlertBook(LedgerPart):
         """Open problems, those that began last first."""
         query = select(alert).where(_A.closed_at.is_(None)).order_by(_A.opened_at.desc(), _A.key)
         with self.database.read() as connection:
-            return [_known(row) for row in connection.execute(query)]
+            return _with_names(connection, [_known(row) for row in connection.execute(query)])
 
     def untold(self, channel: str, cool_down: timedelta) -> list[KnownAlert]:
         """What a channel has yet to be told: a problem that began, one that was seen again after the cool-down,
@@ -107,7 +110,8 @@ class AlertBook(LedgerPart):
         )
         now = self._now()
         with self.database.read() as connection:
-            return [_known(row) for row in connection.execute(query).all() if _is_untold(row, cool_down, now)]
+            rows = [row for row in connection.execute(query).all() if _is_untold(row, cool_down, now)]
+            return _with_names(connection, list(map(_known, rows)))
 
     def told(self, channel: str, alerts: Iterable[KnownAlert]) -> None:
         """The channel took a message about these."""
@@ -184,6 +188,15 @@ def _known(row: Row[*tuple[Any, ...]]) -> KnownAlert:
         run_id=row.run_id,
     )
     return KnownAlert(found, row.episode, row.opened_at, row.raised_at, row.closed_at)
+
+
+def _with_names(connection: Connection, alerts: Sequence[KnownAlert]) -> list[KnownAlert]:
+    places = [(one.alert.entity, (one.alert.partition or "").partition("|")[2]) for one in alerts]
+    names: dict[tuple[str, str], str] = {}
+    for some in chunks(sorted({tenant for _, tenant in places if tenant})):
+        query = select(_N.entity, _N.tenant_id, _N.name).where(_N.tenant_id.in_(some))
+        names |= {(entity, tenant): name for entity, tenant, name in connection.execute(query)}
+    return [replace(one, tenant_name=names.get(place, "")) for one, place in zip(alerts, places, strict=True)]
 
 
 @cache

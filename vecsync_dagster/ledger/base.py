@@ -5,7 +5,7 @@ The ledger learns of a write only after the store confirmed it. Times are UTC da
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -529,6 +529,23 @@ class Ledger(Protocol):
         """Every tenant whose last look found no row."""
         ...
 
+    # -- names of tenants --------------------------------------------------------------------------
+    def names(self, entity: str | None = None) -> dict[tuple[str, str], str]:
+        """(entity, tenant) -> what people call it, of all whose name was asked for; empty where it has none."""
+        ...
+
+    def name_of(self, entity: str, tenant: str) -> str:
+        """Empty where none is known."""
+        ...
+
+    def set_names(self, entity: str, names: Mapping[str, str]) -> None:
+        """Names by tenant; those of others stay."""
+        ...
+
+    def forget_names(self, entity: str, tenants: Iterable[str] | None = None) -> None:
+        """None: of all tenants."""
+        ...
+
     # -- unfinished runs ---------------------------------------------------------------------------
     def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
         """The run is about to change the partition in the store. Committed before the store is told anything: what
@@ -615,7 +632,7 @@ class Ledger(Protocol):
         ...
 
     def forget_entity(self, entity: str) -> None:
-        """Forget the runs and rejected records of an entity, and its alerts."""
+        """Forget the runs and rejected records of an entity, its alerts and its tenants' names."""
         ...
 
     # -- embedding cache ---------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from vecsync_dagster.ledger.tables import (
     partition_seen,
     source_state,
     sync_run,
+    tenant_name,
     unfinished_run,
     watermark,
 )
@@ -78,7 +79,7 @@ class Leaving(Newest):
 
     def forget_entity(self, entity: str) -> None:
         with self.database.write() as connection:
-            for table in (invalid_record, sync_run, check_result, missing_tenant):
+            for table in (invalid_record, sync_run, check_result, missing_tenant, tenant_name):
                 connection.execute(delete(table).where(table.c.entity == entity))
             keys = select(alert.c.key).where(alert.c.entity == entity)
             connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))

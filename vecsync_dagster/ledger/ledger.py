@@ -15,6 +15,7 @@ from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.invalid import Invalid
 from vecsync_dagster.ledger.leaving import Leaving
 from vecsync_dagster.ledger.missing import MissingTenants
+from vecsync_dagster.ledger.names import TenantNames
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
 from vecsync_dagster.ledger.records import Records
@@ -36,6 +37,7 @@ class SqlLedger(
     Retries,
     States,
     MissingTenants,
+    TenantNames,
     Vectors,
     Runs,
     Leaving,

@@ -10,6 +10,7 @@ not skip what only that one has read. `sync_run` is keyed by the partition too: 
 many; the row with an empty collection and tenant says that an entity's source could not be asked for its tenants.
 `check_result` has the last result of each check of each partition. `alert` has a row for each problem that was
 seen, `alert_delivery` what each channel was told of it.
+`tenant_name` has a row for each tenant whose name was asked for.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
@@ -234,6 +235,14 @@ missing_tenant = Table(
     Column("tenant_id", _Key, primary_key=True),
     Column("since", Moment, nullable=False),  # the first look that did not find a row of the tenant
     Column("looks", Integer, nullable=False),
+)
+
+tenant_name = Table(
+    "tenant_name",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("name", Text, nullable=False),  # '' where the source has none
 )
 
 source_state = Table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ __all__ = [
     "Fingerprinting",
     "Knowing",
     "Losable",
+    "Naming",
     "Page",
     "Read",
     "Repeated",
@@ -154,6 +155,16 @@ class Filtered(Protocol):
     def kept_out(self, tenant: str | None) -> bool:
         """Whether there are records of the tenant (None: of anybody) that the filter alone keeps out. Cheap: looks for
         one. False where the entity has no filter."""
+        ...
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A source that knows what people call the tenants (`tenancy.name`)."""
+
+    def names(self, tenants: Iterable[str]) -> dict[str, str]:
+        """Of those of the tenants that have one, by one query: a line of at most 60 characters. Where rows of one
+        tenant differ, the one that sorts last. Raises Source* errors, also where the column or table is missing."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, groupby, islice
@@ -22,11 +22,13 @@ from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
 from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
 from vecsync_dagster.sources.mongo_keys import field_of, is_own, is_unique, with_keys, written
+from vecsync_dagster.sources.mongo_names import names_of_documents, names_of_table
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
 from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
 from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
+from vecsync_dagster.sources.names import greatest
 from vecsync_dagster.sources.sql_types import ahead_of_clock
 
 __all__ = ["MongoDbSource"]
@@ -82,6 +84,18 @@ class MongoDbSource:
 
     def tenants(self) -> list[str]:
         return sorted({tenant for tenant, _ in self._owners("listing the tenants") if tenant is not None})
+
+    def names(self, tenants: Iterable[str]) -> dict[str, str]:
+        tenancy = self._entity.tenancy
+        if tenancy is None or tenancy.name is None:
+            return {}
+        with self._reading("reading the names of tenants") as collection:
+            if isinstance(tenancy.name, str):
+                found = names_of_documents(collection, self._queries, tenancy.column, tenancy.name)
+            else:
+                key = f"entities.{self._entity_name}.tenancy.name.table"
+                found = names_of_table(self._connection.collection(tenancy.name.table, key), tenancy.name)
+            return greatest(found, frozenset(tenants))
 
     def count(self, tenant: str) -> int:
         return self._counted(self._queries.tenant(tenant))

@@ -13,6 +13,7 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_dotted import Named
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
 from vecsync_dagster.sources.mongo_values import Fields, is_one_of, meanings, owned, owner_text, value_at
+from vecsync_dagster.sources.names import READ
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
 
 __all__ = ["GLOBAL", "Queries", "Query", "moment"]
@@ -105,6 +106,12 @@ class Queries:
         """How many live records that are not everybody's have each value in the tenant's field."""
         by = {"$group": {"_id": self.named.value(column), "count": {"$sum": 1}}}
         return [*self.named.stages, {"$match": both(self.unflagged(), self.live())}, by]
+
+    def names(self, column: str, name: str) -> list[Query]:
+        """For each value in the tenant's field the name that sorts last."""
+        text = {"$convert": {"input": self.named.value(name), "to": "string", "onError": None, "onNull": None}}
+        by = {"_id": self.named.value(column), "name": {"$max": {"$substrCP": [text, 0, READ]}}}
+        return [*self.named.stages, {"$match": both(self.unflagged(), self.live())}, {"$group": by}]
 
     def among(self, keys: Iterable[str]) -> Query:
         """Records by their keys, or by the text of these."""

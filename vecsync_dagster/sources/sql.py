@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import compress, islice
@@ -17,8 +17,10 @@ from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_TEXT, Key
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
+from vecsync_dagster.sources.names import greatest
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import certain, key_texts
+from vecsync_dagster.sources.sql_names import names_statement
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
@@ -27,6 +29,7 @@ from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, ahead_of_cloc
 __all__ = ["SqlSource"]
 
 IDS_PER_STATEMENT = 500
+NAMES_AT_ONCE = 1000
 _CLOCK_S = 60.0
 KEYS_PER_STATEMENT = 100  # of several columns: SQLite takes no more than 1,000 conditions
 
@@ -66,6 +69,16 @@ class SqlSource:
             return []
         with self._transaction("listing the tenants") as (connection, _):
             return sorted(map(str, connection.execute(statement).scalars()))
+
+    def names(self, tenants: Iterable[str]) -> dict[str, str]:
+        tenancy = self._entity.tenancy
+        if tenancy is None or tenancy.name is None:
+            return {}
+        queries, key = self._queries, f"entities.{self._entity_name}.tenancy.name"
+        with self._transaction("reading the names of tenants") as (connection, _):
+            statement = names_statement(connection, queries, tenancy, tenancy.name, key)
+            with connection.execute(statement, execution_options={"yield_per": NAMES_AT_ONCE}) as rows:
+                return greatest(((str(tenant), str(name)) for tenant, name in rows), frozenset(tenants))
 
     def count(self, tenant: str) -> int:
         statement = self._queries.count(tenant)

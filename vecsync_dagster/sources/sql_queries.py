@@ -27,6 +27,7 @@ from sqlalchemy import (
     true,
 )
 
+from vecsync_dagster.config.entities import Tenancy
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
@@ -82,8 +83,12 @@ class Queries:
         if self.entity.tenancy is None:
             return None
         key = self.reflected[self.entity.tenancy.column]
-        theirs = (key.is_not(None), self.dialect.askable(key), not_(self._flagged()), self._live())
-        return select(self.dialect.text(key)).distinct().where(*theirs)
+        return select(self.dialect.text(key)).distinct().where(*self.of_tenants(self.entity.tenancy))
+
+    def of_tenants(self, tenancy: Tenancy) -> tuple[ColumnElement[bool], ...]:
+        """Live rows that are one tenant's."""
+        key = self.reflected[tenancy.column]
+        return key.is_not(None), self.dialect.askable(key), not_(self._flagged()), self._live()
 
     def count(self, tenant: str) -> Select[int]:
         return self._counted(self._tenant(tenant), self._live())

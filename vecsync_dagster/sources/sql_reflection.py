@@ -18,7 +18,7 @@ from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import has_own_text
 from vecsync_dagster.sources.sql_types import Column, Kind
 
-__all__ = ["Reflected", "reflect"]
+__all__ = ["Reflected", "locate", "reflect", "require_columns"]
 
 _LISTED = 25
 
@@ -60,14 +60,13 @@ class Reflected:
 def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, entity_name: str) -> Reflected:
     """Look the entity's table up. Raises SourceRejected where the table or a column of it is missing."""
     inspector = inspect(connection)
-    name, schema = _located(inspector, entity, entity_name)
+    name, schema = locate(inspector, entity.table, f"entities.{entity_name}.table")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAWarning)  # "did not recognize type": such a column is read as text
         types: dict[str, TypeEngine[Any]] = {c["name"]: c["type"] for c in inspector.get_columns(name, schema)}
     used = _used(entity)
     for key, wanted in used:
-        if wanted not in types:
-            raise _missing_column(entity, f"entities.{entity_name}.{key}", wanted, list(types))
+        require_columns(entity.table, list(types), {f"entities.{entity_name}.{key}": wanted})
     names = tuple(dict.fromkeys(wanted for _, wanted in used))
     declared = dialect.declared(connection, name, schema)
     kinds = {wanted: dialect.kind(types[wanted], declared.get(wanted, "")) for wanted in names}
@@ -157,23 +156,24 @@ def _fields(entity: EntityConfig) -> Iterator[tuple[str, str]]:
         yield from ((f"collections.{collection}.payload", name) for name in config.payload)
 
 
-def _located(inspector: Inspector, entity: EntityConfig, entity_name: str) -> tuple[str, str | None]:
-    """Name and schema of the table; a name with a dot is tried as it stands first."""
-    schema, _, name = entity.table.partition(".")
-    candidates: list[tuple[str, str | None]] = [(entity.table, None), *([(name, schema)] if name else [])]
-    for wanted, place in candidates:
-        if (place is None or place in inspector.get_schema_names()) and inspector.has_table(wanted, place):
-            return wanted, place
+def locate(inspector: Inspector, wanted: str, key: str) -> tuple[str, str | None]:
+    """Name and schema of a table; a name with a dot is tried as it stands first. Raises SourceRejected that names the
+    setting, `key`."""
+    schema, _, name = wanted.partition(".")
+    candidates: list[tuple[str, str | None]] = [(wanted, None), *([(name, schema)] if name else [])]
+    for one, place in candidates:
+        if (place is None or place in inspector.get_schema_names()) and inspector.has_table(one, place):
+            return one, place
     within = schema if name and schema in inspector.get_schema_names() else None
     there = _relations(inspector, within)
     if not there and within is None:
         # All of them may be in schemas that are not searched.
         there = [f"{place}.{one}" for place in _own_schemas(inspector) for one in _relations(inspector, place)]
     raise SourceRejected(
-        f"entities.{entity_name}.table: there is no table or view {entity.table!r}"
+        f"{key}: there is no table or view {wanted!r}"
         f"{_instead(candidates[-1][0], there)}; there are{f' in schema {within}' if within else ''}: {_listed(there)}",
-        entity=entity_name,
-        table=entity.table,
+        key=key,
+        table=wanted,
     )
 
 
@@ -185,13 +185,16 @@ def _own_schemas(inspector: Inspector) -> list[str]:
     return sorted(name for name in inspector.get_schema_names() if not name.startswith(("pg_", "information_schema")))
 
 
-def _missing_column(entity: EntityConfig, key: str, wanted: str, there: Sequence[str]) -> SourceRejected:
-    return SourceRejected(
-        f"{key}: table {entity.table} has no column {wanted!r}{_instead(wanted, there)}; it has: {_listed(there)}",
-        table=entity.table,
-        column=wanted,
-        key=entity.key,
-    )
+def require_columns(table: str, there: Sequence[str], wanted: Mapping[str, str]) -> None:
+    """`wanted`: setting -> column. Raises SourceRejected that names the first setting whose column is not there."""
+    for key, name in wanted.items():
+        if name not in there:
+            raise SourceRejected(
+                f"{key}: table {table} has no column {name!r}{_instead(name, there)}; it has: {_listed(there)}",
+                table=table,
+                column=name,
+                key=key,
+            )
 
 
 def _instead(wanted: str, there: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
+from vecsync_dagster.sync.naming import keep_names
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.origins import written_texts
@@ -132,13 +133,21 @@ class Workspace:
 
     # -- tenants and partitions --------------------------------------------------------------------
 
-    def tenants(self, entity: str) -> list[str]:
+    def tenants(self, entity: str, *, renew_names: bool = False) -> list[str]:
         """`global`, the source's tenants, and those that only the ledger still knows (fault 4), in order; last of all
         a `global` that the configuration has no more: what became a tenant's was taken over by then.
 
-        Keys are as the source has them; one that cannot be a partition fails when it is synced.
+        Keys are as the source has them; one that cannot be a partition fails when it is synced. `renew_names`: ask
+        again what people call them; that of a new tenant is asked for in any case.
         """
-        return self._with_known(entity, self.source(entity).tenants())
+        return self._with_known(entity, self._listed(entity, renew_names=renew_names))
+
+    def _listed(self, entity: str, *, renew_names: bool = False) -> list[str]:
+        source = self.source(entity)
+        own = source.tenants()
+        if not self.read_only:
+            keep_names(self.ledger, entity, self.entity(entity), source, own, renew=renew_names)
+        return own
 
     def _with_known(self, entity: str, own: Sequence[str]) -> list[str]:
         if not own and self.entity(entity).tenancy is not None:
@@ -164,14 +173,14 @@ class Workspace:
     def believable_tenants(self, entity: str) -> tuple[list[str], TenantsLost | None]:
         """`tenants`, for a run over all of them: without those that vanished where the source is taken for broken, of
         which nothing is to be removed; and why."""
-        own = self.source(entity).tenants()
+        own = self._listed(entity, renew_names=True)
         lost = _doubted(self._roll(entity, own)) if self.entity(entity).tenancy is not None else None
         missing = () if lost is None else lost.missing
         return [tenant for tenant in self._with_known(entity, own) if tenant not in missing], lost
 
     def call_the_roll(self, entity: str, known: Iterable[str] = ()) -> RollCall:
         """The source's tenants beside those of the ledger, and of `known` others; without `global`."""
-        return self._roll(entity, self.source(entity).tenants(), known)
+        return self._roll(entity, self._listed(entity), known)
 
     def _roll(self, entity: str, own: Sequence[str], known: Iterable[str] = ()) -> RollCall:
         share = self.config.automation.tenants.max_lost_share

@@ -44,6 +44,14 @@ class AlertsContract:
         assert known.alert == replace(BROKEN, message="3 missing", run_id="r2")
         assert (known.episode, known.opened_at, known.raised_at) == (1, NOON, NOON + MINUTE)
 
+    def test_a_problem_has_its_tenants_name(self, ledger: SqlLedger) -> None:
+        """What people call the tenant of the partition now, of that entity; nothing where there is no tenant."""
+        ledger.set_names(ENTITY, {"tenant-a": "Acme"})
+        see(ledger, BROKEN, replace(BROKEN, entity="works"), replace(BROKEN, partition=None, check=None))
+        for known in (*ledger.alerts(), *untold(ledger)):
+            mine = known.alert.partition is not None and known.alert.entity == ENTITY
+            assert known.tenant_name == ("Acme" if mine else "")
+
     def test_a_problem_that_is_over_is_not_open(self, ledger: SqlLedger) -> None:
         """It closes with the run that found it well; coming back, it begins anew."""
         see(ledger, BROKEN, replace(BROKEN, check="counts"))
