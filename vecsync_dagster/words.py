@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["number_of", "shown"]
+__all__ = ["named", "number_of", "shown"]
 
 
 def number_of(count: int, one: str, many: str | None = None) -> str:
@@ -13,3 +13,8 @@ def number_of(count: int, one: str, many: str | None = None) -> str:
 def shown(tenant: str) -> str:
     """The tenant's key, in quotes where it would look like nothing, or like another one."""
     return tenant if tenant and tenant == tenant.strip() and tenant.isprintable() else repr(tenant)
+
+
+def named(tenant: str, name: str = "") -> str:
+    """`Hoffmann Bau (0b5f…)`: what people call the tenant, where they do, and its key in full."""
+    return f"{name} ({shown(tenant)})" if name else shown(tenant)

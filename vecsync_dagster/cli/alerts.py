@@ -25,6 +25,7 @@ _COLUMNS = (
     Column("kind"),
     Column("entity"),
     Column("partition"),
+    Column("tenant name", rare=True),
     Column("check", optional=True),
     Column("since"),
     Column("seen"),
@@ -99,6 +100,7 @@ def _show(known: list[KnownAlert], waiting: dict[str, list[str]]) -> None:
             one.alert.kind,
             one.alert.entity,
             one.alert.partition,
+            one.tenant_name,
             one.alert.check,
             one.opened_at,
             one.raised_at,
@@ -106,9 +108,11 @@ def _show(known: list[KnownAlert], waiting: dict[str, list[str]]) -> None:
         )
         for one in known
     ]
+    from vecsync_dagster.alerts.message import place_of
+
     print_table(output.stdout(), _COLUMNS, rows)
     for one in known:
-        place = " of ".join(part for part in (one.alert.check, one.alert.partition or one.alert.entity) if part)
+        place = " of ".join(part for part in (one.alert.check, place_of(one) or one.alert.entity) if part)
         output.stdout().print(f"{place}: {one.alert.message}", soft_wrap=True)
 
 
@@ -119,6 +123,7 @@ def _as_dict(one: KnownAlert, waiting: list[str]) -> dict[str, object]:
         "kind": alert.kind,
         "entity": alert.entity,
         "partition": alert.partition,
+        "tenant_name": one.tenant_name,
         "check": alert.check,
         "severity": alert.severity,
         "message": alert.message,

@@ -14,8 +14,9 @@ from rich.text import Text
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.formats import csv_cell
 from vecsync_dagster.cli.recordpages import RecordPage, Totals
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 from vecsync_dagster.ledger.record_states import SEVERITY, CollectionState, RecordState, Status
+from vecsync_dagster.words import named
 
 __all__ = ["badges", "show_page", "write_csv"]
 
@@ -54,7 +55,7 @@ def _show_totals(page: RecordPage) -> None:
 def _show_record(page: RecordPage, record: RecordState) -> None:
     out = output.stdout()
     out.print(
-        Text(f"{record.db_id} of {record.tenant}: ")
+        Text(f"{record.db_id} of {named(record.tenant, page.name_of(record.tenant))}: ")
         .append(record.overall, _COLOURS[record.overall])
         .append("  ")
         .append(badges(page, record)),
@@ -94,7 +95,8 @@ def _list(page: RecordPage) -> Table:
     for record in page.records:
         state = Text(record.overall, _COLOURS[record.overall])
         reasons = _reasons(page, record, longest=_LONGEST)
-        table.add_row(Text(record.db_id), Text(record.tenant), state, badges(page, record), reasons)
+        tenant = Text(Tenant(record.tenant, page.name_of(record.tenant)).lines)
+        table.add_row(Text(record.db_id), tenant, state, badges(page, record), reasons)
     return table
 
 

@@ -29,7 +29,7 @@ def demo(
     from vecsync_dagster.cli.report import relative, show_outcome
     from vecsync_dagster.cli.running import Wanted, run_sync
     from vecsync_dagster.config.loading import load_config
-    from vecsync_dagster.demo import TENANTS, write_demo
+    from vecsync_dagster.demo import write_demo
     from vecsync_dagster.sync import SyncOptions
 
     file = write_demo(folder)
@@ -37,7 +37,7 @@ def demo(
     output.stdout().print(f"Example data and configuration: {relative(file.parent)}\n", soft_wrap=True)
     with stop_on_signals() as stop:
         outcome = run_sync(config, Wanted(), SyncOptions(), stop=stop, record=not no_record)
-    show_outcome(config, outcome, labels={tenant: label for label, tenant in TENANTS.items()})
+    show_outcome(config, outcome)
     if outcome.ok:
         _check_everything(config, record=not no_record)
         _show_searches(config)
@@ -64,17 +64,16 @@ def _check_everything(config: Config, *, record: bool) -> None:
 def _show_searches(config: Config) -> None:
     from vecsync_dagster.cli.search import show_hits
     from vecsync_dagster.cli.searching import find
-    from vecsync_dagster.demo import SEARCHES, TENANTS
+    from vecsync_dagster.demo import SEARCHES
     from vecsync_dagster.sync import Workspace
 
-    labels = {tenant: label for label, tenant in TENANTS.items()}
     out = output.stdout()
     with Workspace(config, read_only=True) as workspace:
         for search in SEARCHES:
             found = find(workspace, search.text, tenant=search.tenant, collection=search.collection, limit=4)
-            out.print(f"\n{labels[search.tenant]} asks: {search.text}", style="bold", soft_wrap=True)
+            out.print(f"\n{found.tenant_name or search.tenant} asks: {search.text}", style="bold", soft_wrap=True)
             out.print(search.why, style="dim", soft_wrap=True)
-            show_hits(found, labels=labels)
+            show_hits(found)
 
 
 def _show_next(file: str) -> None:

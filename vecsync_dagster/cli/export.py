@@ -10,7 +10,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 __all__ = ["export", "tenants"]
 
@@ -33,7 +33,7 @@ def export(
     scope: Annotated[
         Scope | None, typer.Option(help="Only records for everybody, or only those of tenants.", show_default="both")
     ] = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only this tenant.")] = None,
     collection: CollectionOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents in all.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many documents first.")] = 0,
@@ -55,6 +55,7 @@ def export(
         raise typer.BadParameter("parquet is not written to a terminal: give --output FILE", param_hint="--format")
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.exporting import Export, write_export
+    from vecsync_dagster.cli.tenants import tenant_called
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
@@ -63,7 +64,7 @@ def export(
             entity=entity,
             collection=collection,
             scope=None if scope is None else scope.value,
-            tenant=tenant,
+            tenant=tenant_called(workspace, tenant, entity),
             limit=limit,
             offset=offset,
         )
@@ -88,12 +89,23 @@ def tenants(
     with Workspace(settings, read_only=True) as workspace:
         names = [entity] if entity is not None else list(settings.entities)
         counts = {name: {t: workspace.source(name).count(t) for t in workspace.tenants(name)} for name in names}
+        called = {tenant: called for (_, tenant), called in workspace.ledger.names(entity).items() if called}
     keys = list(dict.fromkeys(key for found in counts.values() for key in found))
     listed = sorted(key for key in keys if key != "global")
     listed = ["global", *listed] if "global" in keys else listed
     if as_json:
-        rows = [{"tenant": t, "records": {name: found.get(t, 0) for name, found in counts.items()}} for t in listed]
+        rows = [
+            {
+                "tenant": t,
+                "tenant_name": called.get(t, ""),
+                "records": {name: found.get(t, 0) for name, found in counts.items()},
+            }
+            for t in listed
+        ]
         output.print_json({"count": len(rows), "tenants": rows})
         return
     columns = (Column("tenant"), *(Column(name, number=True) for name in names))
-    print_table(output.stdout(), columns, [(t, *(counts[name].get(t, 0) for name in names)) for t in listed])
+    cells: list[tuple[Tenant | int, ...]] = [
+        (Tenant(t, called.get(t, "")), *(counts[name].get(t, 0) for name in names)) for t in listed
+    ]
+    print_table(output.stdout(), columns, cells)

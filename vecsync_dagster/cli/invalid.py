@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +14,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.formats import csv_cell
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
-from vecsync_dagster.cli.tables import Column, print_table
-from vecsync_dagster.words import shown
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 if TYPE_CHECKING:
     from vecsync_dagster.ledger.base import InvalidRecord, LastRuns, Partition
@@ -36,7 +35,7 @@ def invalid(
     ctx: typer.Context,
     config: ConfigOption = None,
     entity: EntityOption = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant, or `global`.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only this tenant, or `global`.")] = None,
     collection: CollectionOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 100,
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print them.")] = Format.TABLE,
@@ -50,20 +49,24 @@ def invalid(
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.running import require_tenant
+    from vecsync_dagster.cli.tenants import tenant_called
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
+        tenant = tenant_called(workspace, tenant, entity)
         partitions = _partitions(workspace, entity, tenant, collection)
         require_tenant(tenant, {one.tenant for one in partitions}, "the ledger: it was never synced, or is gone")
         # One more than asked for tells whether there are more.
         found = workspace.ledger.invalid(partitions, limit + 1)
+        names = workspace.ledger.names(entity)
     more, found = len(found) > limit, found[:limit]
     if as_json or format_ is Format.JSON:
-        output.print_json({"command": "invalid", "records": [asdict(one) for one in found], "more": more})
+        records = [{**asdict(one), "tenant_name": names.get((one.entity, one.tenant), "")} for one in found]
+        output.print_json({"command": "invalid", "records": records, "more": more})
     elif format_ is Format.CSV:
         _write_csv(found)
     else:
-        _show(found, more=more)
+        _show(found, names, more=more)
 
 
 def _partitions(
@@ -90,14 +93,16 @@ def _write_csv(found: Sequence[InvalidRecord]) -> None:
     writer.writerows({name: csv_cell(value) for name, value in asdict(one).items()} for one in found)
 
 
-def _show(found: Sequence[InvalidRecord], *, more: bool) -> None:
+def _show(found: Sequence[InvalidRecord], names: Mapping[tuple[str, str], str], *, more: bool) -> None:
     out = output.stdout()
     if not found:
         out.print("no record is rejected")
         return
     columns = [Column("collection"), Column("tenant"), Column("id"), Column("field"), Column("why")]
+    tenants = [Tenant(one.tenant, names.get((one.entity, one.tenant), "")) for one in found]
     rows = [
-        (one.collection, shown(one.tenant), one.id or "", one.field or "", one.error or one.code or "") for one in found
+        (one.collection, tenant, one.id or "", one.field or "", one.error or one.code or "")
+        for one, tenant in zip(found, tenants, strict=True)
     ]
     print_table(out, columns, rows)
     if more:

@@ -39,7 +39,7 @@ __all__ = [
     "with_config",
 ]
 
-PIPE_WIDTH = 140  # columns of a table that no terminal shows
+PIPE_WIDTH = 160  # columns of a table that no terminal shows
 
 
 _COMMAND = re.compile(r"`vecsync ([^`]+)`")

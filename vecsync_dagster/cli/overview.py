@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import Leftover, leftovers
 from vecsync_dagster.sync.health import configured, is_configured
+from vecsync_dagster.words import named
 
 __all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
 
@@ -61,6 +62,12 @@ class PartitionState:
     failed_checks: tuple[CheckResult, ...] = ()
     left_over: bool = False
     """Whether its collection left the configuration: then nothing syncs it any more."""
+    tenant_name: str = ""
+    """What people call the tenant."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.collection} of {named(self.tenant, self.tenant_name)}"
 
     @property
     def checks(self) -> str:
@@ -106,6 +113,7 @@ class MissingTenant:
     removed_after: datetime
     looks: int
     text: str
+    tenant_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +167,14 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
             rejected[check.entity, check.collection, check.tenant] = int(check.facts.get("invalid", 0))
         if not check.passed:
             failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
+    called = ledger.names(entity)
     partitions = [
-        _partition(workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()), rejected.get(key))
+        replace(
+            _partition(
+                workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()), rejected.get(key)
+            ),
+            tenant_name=called.get((key[0], key[2]), ""),
+        )
         for key in sorted({*totals, *(key for key in last if key.collection)}, key=_order)
     ]
     names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
@@ -172,7 +186,11 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     }
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
-    missing = [one for one in missing if tenant in (None, one.tenant)]
+    missing = [
+        replace(one, tenant_name=called.get((one.entity, one.tenant), ""))
+        for one in missing
+        if tenant in (None, one.tenant)
+    ]
     return Overview(
         days, spaces, _scopes(partitions), partitions, leftovers(workspace, entity), unreachable, overall, missing, cut
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import ConfigError, SourceUnavailable, StoreLocked, VecsyncError
-from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, Source
+from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, Naming, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
@@ -132,6 +132,22 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
     wrong = [key for key in tenants if not is_tenant(key)]
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
+    tenancy = workspace.entity(entity).tenancy
+    if tenancy is not None and tenancy.name is not None and isinstance(source, Naming):
+        yield _names(f"names of {entity}", source, tenants)
+
+
+def _names(part: str, source: Naming, tenants: Sequence[str]) -> Probe:
+    """Missing ones are a warning: nothing but what people see depends on them."""
+    try:
+        with contained(part):
+            found = source.names(tenants)
+    except VecsyncError as error:
+        return _failed(part, error)
+    example = f", such as {found[min(found)]!r}" if found else ""
+    have = "has" if len(found) == 1 else "have"
+    message = f"{len(found)} of {number_of(len(tenants), 'tenant')} {have} a name{example}"
+    return Probe(part, "OK" if len(found) == len(tenants) else "WARN", message)
 
 
 def _ids(workspace: Workspace, entity: str, source: FindsRepeated) -> Iterator[Probe]:

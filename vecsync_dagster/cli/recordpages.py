@@ -49,6 +49,11 @@ class RecordPage:
     matching: int
     page: int
     limit: int
+    names: Mapping[tuple[str, str], str]
+    """What people call the tenants."""
+
+    def name_of(self, tenant: str) -> str:
+        return self.names.get((self.entity, tenant), "")
 
     @property
     def pages(self) -> int:
@@ -65,6 +70,7 @@ class RecordPage:
                     "id": record.db_id,
                     "document_id": record.document_id,
                     "tenant": record.tenant,
+                    "tenant_name": self.name_of(record.tenant),
                     "overall": record.overall,
                     "collections": {name: asdict(state) for name, state in record.collections.items()},
                 }
@@ -120,7 +126,7 @@ def record_page(
     each = {name: Totals(ledger.count_records(entity, names, tenant=tenant, collection=name)) for name in names}
     counts = (overall if collection is None else each[collection]).counts
     matching = len(records) if ids is not None else counts.get(status, 0) if status else sum(counts.values())
-    return RecordPage(entity, letters_of(names), overall, each, records, matching, page, limit)
+    return RecordPage(entity, letters_of(names), overall, each, records, matching, page, limit, ledger.names(entity))
 
 
 def letters_of(collections: Sequence[str]) -> dict[str, str]:

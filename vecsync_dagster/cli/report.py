@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.comparing import names_of
 from vecsync_dagster.cli.running import Outcome
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import CheckOutcome, Figures, PartitionResult
 from vecsync_dagster.sync.metrics import total_figures
-from vecsync_dagster.words import shown
 
 __all__ = ["relative", "show_outcome"]
 
@@ -45,12 +44,10 @@ _PLANNED = (
 )
 
 
-def show_outcome(
-    config: Config, outcome: Outcome, *, dry_run: bool = False, labels: Mapping[str, str] | None = None
-) -> None:
-    """Print the table to stdout, and what is wrong to stderr. `labels` are shown in place of tenants."""
+def show_outcome(config: Config, outcome: Outcome, *, dry_run: bool = False) -> None:
+    """Print the table to stdout, and what is wrong to stderr."""
     if outcome.results:
-        _show_table(outcome, dry_run=dry_run, labels=labels or {})
+        _show_table(outcome, dry_run=dry_run)
     if dry_run:
         problems = len(outcome.problems) + sum(result.error is not None for result in outcome.results)
         missing = f" Not in the plan: {output.number_of(problems, 'failure')}, see below." if problems else ""
@@ -73,10 +70,11 @@ def relative(path: Path) -> str:
     return min(str(path), os.path.relpath(path), key=len)
 
 
-def _show_table(outcome: Outcome, *, dry_run: bool, labels: Mapping[str, str]) -> None:
+def _show_table(outcome: Outcome, *, dry_run: bool) -> None:
+    tenants = [Tenant(r.tenant, outcome.names.get((r.entity, r.tenant), "")) for r in outcome.results]
     rows = [
-        (r.entity, labels.get(r.tenant, shown(r.tenant)), r.collection, *_counts(r.figures), *_work(r.figures, dry_run))
-        for r in outcome.results
+        (r.entity, tenant, r.collection, *_counts(r.figures), *_work(r.figures, dry_run))
+        for r, tenant in zip(outcome.results, tenants, strict=True)
     ]
     total = total_figures(outcome.results, outcome.seconds)
     parts = output.number_of(len(rows), "partition")
@@ -129,7 +127,8 @@ def _show_counts_that_differ(outcome: Outcome) -> None:
     for result in outcome.results:
         for check in result.checks:
             if check.name in ("counts", "identity", "isolation") and check.warning and not check.passed:
-                output.warn(f"{result.collection} of {shown(result.tenant)}: {check.message}")
+                where = f"{result.collection} of {outcome.named(result.entity, result.tenant)}"
+                output.warn(f"{where}: {check.message}")
 
 
 def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:
@@ -147,11 +146,11 @@ def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:
 def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
     lines = []
     for problem in outcome.problems:
-        tenant = None if problem.tenant is None else shown(problem.tenant)
+        tenant = None if problem.tenant is None else outcome.named(problem.entity or "", problem.tenant)
         where = " of ".join(name for name in (problem.entity, tenant) if name is not None)
         lines.append(f"{where or 'after the sync'}: {problem.error.code}: {problem.error}")
     for result in outcome.results:
-        where = f"{result.collection} of {shown(result.tenant)}"
+        where = f"{result.collection} of {outcome.named(result.entity, result.tenant)}"
         if result.error is not None:
             lines.append(f"{where}: {result.error.code}: {result.error}")
         lines += [

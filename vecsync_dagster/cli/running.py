@@ -5,7 +5,7 @@ Imports the whole engine: commands import this module when they run, not when th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +15,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
+from vecsync_dagster.cli.tenants import tenant_called
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
@@ -24,6 +25,7 @@ from vecsync_dagster.errors import (
     OutputUnwritable,
     SourceRejected,
     VecsyncError,
+    WrongUsage,
 )
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
@@ -31,7 +33,7 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
-from vecsync_dagster.words import shown
+from vecsync_dagster.words import named, shown
 
 __all__ = [
     "Outcome",
@@ -91,6 +93,11 @@ class Outcome:
     """Of all partitions, after the run; see `sync.health`."""
     reached: Sequence[str] = ()
     """Entities whose source answers again."""
+    names: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """What people call the tenants, by entity and tenant."""
+
+    def named(self, entity: str, tenant: str) -> str:
+        return named(tenant, self.names.get((entity, tenant), ""))
 
     @property
     def seconds(self) -> float:
@@ -108,7 +115,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.interrupted:
             return INTERRUPTED
-        if self.problems and all(isinstance(problem.error, NotFound) for problem in self.problems):
+        if self.problems and all(isinstance(problem.error, NotFound | WrongUsage) for problem in self.problems):
             return WRONG_USAGE if all(result.ok for result in self.results) else 1
         return 0 if self.ok else 1
 
@@ -132,6 +139,7 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     outcome = Outcome(datetime.now(UTC), datetime.now(UTC))
     with Workspace(config, read_only=options.dry_run) as workspace:
         parts = _parts(workspace, wanted, options, outcome.problems)
+        outcome.names = workspace.ledger.names()
         for entity in dict.fromkeys(selection.entity for selection, _ in parts):
             try:
                 with contained(f"{entity}: counting rows without a tenant"):
@@ -188,6 +196,7 @@ def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progres
 
 def _parts(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
     if wanted.ids:
+        wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant, wanted.entity))
         return _records(workspace, wanted, options, problems)
     return [(selection, options) for selection in _select(workspace, wanted, options, problems)]
 
@@ -245,8 +254,12 @@ def _tenants(
     """The wanted ones. A full run over all leaves out those that a source lacks which is taken for broken: they are a
     problem, unless removals were allowed."""
     removes = options.mode_of(workspace.config.sync.mode) == "full" and not options.allow_removals
-    if wanted.scope in ("tenant", "global") or not removes:
-        return [tenant for tenant in workspace.tenants(entity) if _is_wanted(wanted, tenant)]
+    one = wanted.scope in ("tenant", "global")
+    if one or not removes:
+        tenants = workspace.tenants(entity, renew_names=not one)
+        # Known by now: those of new tenants were read with the tenants.
+        wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant, entity))
+        return [tenant for tenant in tenants if _is_wanted(wanted, tenant)]
     tenants, lost = workspace.believable_tenants(entity)
     if lost is not None:
         problems.append(Problem(entity, None, SourceRejected(str(lost), entity=entity, missing=len(lost.missing))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +10,10 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
 from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.words import named
 
 if TYPE_CHECKING:
-    from vecsync_dagster.cli.searching import Answer
+    from vecsync_dagster.cli.searching import Answer, Found
 
 __all__ = ["search", "show_hits"]
 
@@ -25,7 +25,9 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for, in any language the model knows.")],
     tenant: Annotated[
         str,
-        typer.Option(metavar="ID", help="Who asks: a tenant sees its own and the global records; `global` only those."),
+        typer.Option(
+            metavar="ID|NAME", help="Who asks: a tenant sees its own and the global records; `global` only those."
+        ),
     ],
     config: ConfigOption = None,
     collection: Annotated[
@@ -44,14 +46,18 @@ def search(
         raise typer.BadParameter("the text is empty", param_hint="TEXT")
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.searching import find, only_collection
+    from vecsync_dagster.cli.tenants import tenant_called
     from vecsync_dagster.sync import Workspace, check_tenant
 
-    check_tenant(tenant)
     with Workspace(settings, read_only=True) as workspace:
         place = collection or only_collection(workspace)
+        tenant = tenant_called(workspace, tenant, workspace.owner_of(place)) or tenant
+        check_tenant(tenant)
         answer = find(workspace, text, tenant=tenant, collection=place, limit=limit)
     if not answer.known:
-        output.note(f"{tenant} has no documents of its own in {place}: only global ones can be found")
+        output.note(
+            f"{named(tenant, answer.tenant_name)} has no documents of its own in {place}: only global ones can be found"
+        )
     if as_json:
         output.print_json(asdict(answer))
         return
@@ -61,11 +67,12 @@ def search(
         output.stdout().print("nothing found")
 
 
-def show_hits(answer: Answer, *, labels: Mapping[str, str] | None = None) -> None:
-    """Print the documents as a table. `labels` are shown in place of tenants."""
-    names = labels or {}
-    rows = [
-        (f"{hit.score:.3f}", names.get(hit.tenant, hit.tenant) if hit.tenant else hit.scope, hit.document_id, hit.name)
-        for hit in answer.hits
-    ]
+def show_hits(answer: Answer) -> None:
+    """Print the documents as a table."""
+    rows = [(f"{hit.score:.3f}", _whose(answer, hit), hit.document_id, hit.name) for hit in answer.hits]
     print_table(output.stdout(), _COLUMNS, rows)
+
+
+def _whose(answer: Answer, hit: Found) -> str:
+    """One tenant asks, so its name is enough."""
+    return answer.tenant_name or hit.tenant if hit.tenant else hit.scope

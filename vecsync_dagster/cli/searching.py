@@ -35,6 +35,8 @@ class Answer:
     semantic: bool
     known: bool
     hits: tuple[Found, ...]
+    tenant_name: str = ""
+    """What people call the tenant."""
 
 
 def only_collection(workspace: Workspace) -> str:
@@ -68,6 +70,7 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
         semantic=embedder.provider.semantic,
         known=tenant == GLOBAL or tenant in workspace.ledger.tenants(entity, collection),
         hits=tuple(_found(hit, fields) for hit in hits),
+        tenant_name=workspace.ledger.name_of(entity, tenant),
     )
 
 

@@ -9,8 +9,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
-from vecsync_dagster.cli.tables import Column, print_table
-from vecsync_dagster.words import shown
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +39,7 @@ def status(
     ctx: typer.Context,
     config: ConfigOption = None,
     entity: EntityOption = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant, or `global`.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only this tenant, or `global`.")] = None,
     collection: CollectionOption = None,
     state: Annotated[
         State | None, typer.Option(help="Only records in this state: in --collection, else the worst of all.")
@@ -76,10 +75,12 @@ def status(
     from vecsync_dagster.cli.overview import overview
     from vecsync_dagster.cli.recordpages import record_page
     from vecsync_dagster.cli.running import require_tenant
+    from vecsync_dagster.cli.tenants import tenant_called
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
         name = _entity(workspace, entity, collection, wanted=state is not None or identity is not None)
+        tenant = tenant_called(workspace, tenant, name)
         if name is None and format_ is Format.CSV:
             raise typer.BadParameter("csv is for records: give --entity", param_hint="--format")
         seen = overview(workspace, entity=name, tenant=tenant, days=days)
@@ -157,7 +158,16 @@ def _show(seen: Overview) -> None:
     )
     tenant_columns = (Column("collection"), Column("tenant"), *counts, *last)
     tenants = [
-        (p.collection, shown(p.tenant), *p.counts.cells(), p.last_sync, p.outcome, p.checks, p.rejected, p.retries)
+        (
+            p.collection,
+            Tenant(p.tenant, p.tenant_name),
+            *p.counts.cells(),
+            p.last_sync,
+            p.outcome,
+            p.checks,
+            p.rejected,
+            p.retries,
+        )
         for p in seen.partitions
     ]
     print_table(out, tenant_columns, tenants, title="Tenants")
@@ -165,13 +175,16 @@ def _show(seen: Overview) -> None:
     for collection, space in seen.spaces.items():
         out.print(f"{collection}: vectors of {space or 'no model yet'}", soft_wrap=True)
     for one in seen.missing:
-        output.stderr().print(f"{one.entity}: {one.text}", style="yellow", soft_wrap=True)
+        where = f"{one.entity}, {one.tenant_name}" if one.tenant_name else one.entity
+        output.stderr().print(f"{where}: {one.text}", style="yellow", soft_wrap=True)
     for partition in seen.partitions:
         if partition.error is not None and not partition.left_over:
-            where = f"{partition.collection} of {shown(partition.tenant)}"
-            output.stderr().print(f"last run failed: {where}: {partition.error}", style="red", soft_wrap=True)
+            told = f"last run failed: {partition.where}: {partition.error}"
+            output.stderr().print(told, style="red", soft_wrap=True)
+    places = {(p.entity, p.collection, p.tenant): p.where for p in seen.partitions}
     for cut in seen.cut:
-        output.stderr().print(f"{cut.collection} of {shown(cut.tenant)}: {cut.message}", style="dim", soft_wrap=True)
+        place = places.get((cut.entity, cut.collection, cut.tenant), cut.collection)
+        output.stderr().print(f"{place}: {cut.message}", style="dim", soft_wrap=True)
     _show_failed_checks(seen, output.stderr())
     for leftover in seen.leftovers:
         output.warn(str(leftover))
@@ -181,7 +194,7 @@ def _show(seen: Overview) -> None:
 def _show_failed_checks(seen: Overview, console: Console) -> None:
     for partition in seen.partitions:
         for check in partition.failed_checks:
-            _show_check(console, check, f"{partition.collection} of {shown(partition.tenant)}")
+            _show_check(console, check, partition.where)
     for check in seen.failed_checks:
         _show_check(console, check, f"all of {check.entity}")
 

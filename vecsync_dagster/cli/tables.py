@@ -1,7 +1,9 @@
-"""Tables that stay readable at 100 columns: empty columns left out. Nothing is cut: somebody may have to type it."""
+"""Tables that stay readable at 100 columns: empty columns left out. Nothing is cut that somebody may have to type: only
+the id of a tenant that has a name of its own, which does as well."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,11 +15,35 @@ from rich.console import Console
 from rich.table import Table
 
 from vecsync_dagster.cli.output import with_config
+from vecsync_dagster.words import named
 
-__all__ = ["Column", "print_table", "shorten"]
+__all__ = ["Column", "Tenant", "print_table", "shorten"]
 
-Cell = str | int | float | datetime | None
 _LONGEST_WORD = 24
+_SHORT_ID = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A cell: what people call the tenant, and its id."""
+
+    tenant: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return named(self.tenant, self.name)
+
+    @property
+    def lines(self) -> str:
+        """The id on a line of its own, to be copied."""
+        return f"{self.name}\n{named(self.tenant)}" if self.name else str(self)
+
+    @property
+    def short(self) -> str:
+        return named(shorten(self.tenant, _SHORT_ID), self.name) if self.name else str(self)
+
+
+Cell = str | int | float | datetime | Tenant | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +71,11 @@ def print_table(
     filled = {i for i in range(len(columns)) if any(row[i] for row in rows)}
     usual = [i for i, column in enumerate(columns) if i in filled or not column.rare]
     least = [i for i in usual if not columns[i].repeats and (i in filled or not columns[i].optional)]
-    for kept, gap, whole in ((usual, 2, True), (least, 2, True), (least, 2, False), (least, 1, False)):
+    fits = ((usual, 2, True, rows), (least, 2, True, rows))
+    short = _shortened(rows)
+    for kept, gap, whole, some in (*fits, (least, 2, True, short), (least, 2, False, short), (least, 1, False, short)):
         chosen = [columns[i] for i in kept]
-        texts = [[_text(row[i]) for i in kept] for row in rows]
+        texts = [[_text(row[i]) for i in kept] for row in some]
         last = None if total is None else [_text(total[i]) for i in kept]
         room = console.width - gap * (len(chosen) - 1)
         widths = _widths(chosen, texts, last)
@@ -56,7 +84,17 @@ def print_table(
         if sum(widths) <= room:
             console.print(_table(chosen, texts, last, title, widths, gap))
             return
+    texts = [[cell.lines if isinstance(cell := row[i], Tenant) else _text(cell) for i in least] for row in rows]
     _print_lists(console, chosen, texts, last, title)
+
+
+def _shortened(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+    """The rows with short ids of tenants, but of those that would look alike then."""
+    tenants = {cell for row in rows for cell in row if isinstance(cell, Tenant)}
+    used = Counter(one.short for one in tenants)
+    return [
+        [cell.short if isinstance(cell, Tenant) and used[cell.short] == 1 else cell for cell in row] for row in rows
+    ]
 
 
 def _print_lists(
@@ -83,7 +121,7 @@ def _widths(
     cells = [
         [column.header, *(row[i] for row in [*rows, *([last] if last else [])])] for i, column in enumerate(columns)
     ]
-    widths = [max(map(cell_len, texts)) for texts in cells]
+    widths = [max(cell_len(line) for text in texts for line in text.split("\n")) for texts in cells]
     if room is None:
         return widths
     words = [[word for text in texts for word in text.split()] for texts in cells]
@@ -143,5 +181,7 @@ def _text(value: Cell) -> str:
             return f"{value:,.2f}"
         case int():
             return f"{value:,}"
+        case Tenant():
+            return str(value)
         case _:
             return with_config(value)

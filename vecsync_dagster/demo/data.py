@@ -34,7 +34,7 @@ TENANTS: Final[dict[str, str]] = {
     "Morava Fasády": _FACADES,  # renovates facades; records in Czech
     "Harbour Fit-Out": _FIT_OUT,  # fits out offices; records in English
 }
-"""Each tenant's label and id."""
+"""Each tenant's name and id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ SEARCHES: Final[tuple[ExampleSearch, ...]] = (
 # No type for times but TEXT: all are ISO 8601 in UTC, so that their order as text is their order in time.
 # A price is NUMERIC, which keeps "1 234,50" as the text it is.
 _SCHEMA: Final = """
+CREATE TABLE firms (id TEXT PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE materials (
     id INTEGER PRIMARY KEY, sku TEXT, name TEXT, unit TEXT, price NUMERIC, supplier TEXT,
     category TEXT, category_full_path TEXT, tenant_id TEXT, is_global INTEGER NOT NULL,
@@ -137,6 +138,7 @@ def _write_config(path: Path) -> None:
 def _write_database(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(_SCHEMA)
+        connection.executemany("INSERT INTO firms (name, id) VALUES (?, ?)", TENANTS.items())
         for name, insert in _INSERTS.items():
             connection.executemany(insert, _rows(name))
 

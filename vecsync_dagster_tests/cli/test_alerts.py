@@ -66,11 +66,13 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(
     lose_point(config)
     assert [sync(config, "--full"), sync(config, "--full", "--no-record")] == [1, 1]
     [text] = texts(slack)
-    assert f"works|{MORAVA}, check counts: store and source differ: the store has" in text
+    assert f"works of Morava Fasády ({MORAVA}), check counts: store and source differ: the store has" in text
     assert "https://dagster.example.com/runs/" in text
     listed = vecsync("alerts", "list", "--config", config)
     assert listed.code == 0
-    assert all(check in listed.out for check in ("counts", "identity", "1 missing"))
+    assert all(check in listed.out for check in ("counts", "identity", "1 missing", "Morava Fasády"))
+    known = vecsync("alerts", "list", "--json", "--config", config).json["alerts"]
+    assert {(one["partition"], one["tenant_name"]) for one in known} == {(f"works|{MORAVA}", "Morava Fasády")}
     assert vecsync("reconcile", "--repair", "--entity", "works", "--config", config).code == 0
     assert sync(config, "--full", "--no-record") == 0
     assert sync(config, "--full", "--no-record") == 0

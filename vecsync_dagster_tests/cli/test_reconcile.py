@@ -76,7 +76,7 @@ def test_a_full_sync_names_what_differs(config: Path, synced: Path, monkeypatch:
     taken = damage(synced)
     ran = vecsync("sync", "all", "--full", "--no-record", "--config", config)
     assert ran.code == 1
-    assert f"materials of {HOUSES}: check identity: 25 missing, 1 orphan" in ran.err
+    assert f"materials of Северный дом ({HOUSES}): check identity: 25 missing, 1 orphan" in ran.err
     assert ran.err.count("  missing tenant-material-") + ran.err.count("  orphan tenant-material-") == 20
     assert "  and 6 more; --json names up to 2,000" in ran.err
     again = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config)
@@ -90,7 +90,7 @@ def test_a_full_sync_repairs_what_it_finds(config: Path, synced: Path) -> None:
     damage(synced)
     ran = vecsync("sync", "all", "--full", "--no-record", "--config", config)
     assert ran.code == 0, ran.err
-    assert f"materials of {HOUSES}: 25 missing, 1 orphan, repaired" in ran.err
+    assert f"materials of Северный дом ({HOUSES}): 25 missing, 1 orphan, repaired" in ran.err
     again = vecsync("sync", "all", "--full", "--no-record", "--config", config)
     assert (again.code, "repaired" in again.err) == (0, False)
     assert vecsync("reconcile", "--config", config).code == 0
@@ -156,10 +156,10 @@ def test_status_knows_of_failed_checks_until_they_are_repaired(
     assert vecsync("sync", "all", "--full", "--no-record", "--config", config).code == 1
     ran = vecsync("status", "--strict", "--config", config)
     assert ran.code == 1
-    assert f"materials of {HOUSES}: 25 missing, 1 orphan" in " ".join(ran.err.split())
+    assert f"materials of Северный дом ({HOUSES}): 25 missing, 1 orphan" in " ".join(ran.err.split())
     only = vecsync("status", "--failed-checks", "--config", config)
     assert only.code == 0
-    lost = [line.split(" (")[0] for line in only.out.splitlines() if f"materials of {HOUSES}" in line]
+    lost = [line.split(" (")[0] for line in only.out.splitlines() if f"materials of Северный дом ({HOUSES})" in line]
     assert [line for line in lost if line.endswith("failed")] == ["check counts failed", "check identity failed"]
     partitions = vecsync("status", "--json", "--config", config).json["partitions"]
     [found] = [one for one in partitions if (one["collection"], one["tenant"]) == ("materials", HOUSES)]

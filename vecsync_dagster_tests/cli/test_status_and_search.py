@@ -73,7 +73,7 @@ def test_status_names_the_last_failure(config: Path, synced: Path) -> None:
         assert vecsync("sync", "tenant", MORAVA, "--entity", "works", "--no-record", "--config", config).code == 1
     ran = vecsync("status", "--config", config)
     assert ran.code == 0
-    assert f"last run failed: works of {MORAVA}: QDRANT_LOCKED" in ran.err
+    assert f"last run failed: works of Morava Fasády ({MORAVA}): QDRANT_LOCKED" in ran.err
     assert "failed" in ran.out
 
 
