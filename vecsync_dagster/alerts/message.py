@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vecsync_dagster.ledger.alerts import KnownAlert
-from vecsync_dagster.words import shown
+from vecsync_dagster.words import named, shown
 
-__all__ = ["Message", "run_link", "run_message", "test_message"]
+__all__ = ["Message", "place_of", "run_link", "run_message", "test_message"]
 
 LISTED: Final = 20
 _WORDS: Final = {
@@ -97,12 +97,16 @@ def _what(known: KnownAlert) -> str:
 
 def _where(known: KnownAlert) -> str:
     alert = known.alert
-    parts = [alert.entity, _partition(alert.partition or ""), f"check {alert.check}" if alert.check else None]
+    parts = [alert.entity, place_of(known), f"check {alert.check}" if alert.check else None]
     return ", ".join(_plain(part) for part in parts if part)
 
 
-def _partition(key: str) -> str:
+def place_of(known: KnownAlert) -> str:
+    """The partition for people: its key, or where the tenant has a name, `materials of Hoffmann Bau (0b5f…)`."""
+    key = known.alert.partition or ""
     collection, bar, tenant = key.partition("|")
+    if known.tenant_name:
+        return f"{collection} of {named(tenant, known.tenant_name)}"
     return f"{collection}|{shown(tenant)}" if bar else key
 
 
@@ -120,6 +124,7 @@ def _data(known: KnownAlert) -> dict[str, Any]:
         "severity": alert.severity,
         "entity": alert.entity,
         "partition": alert.partition,
+        "tenant_name": known.tenant_name,
         "check": alert.check,
         "message": alert.message,
         "figures": dict(alert.figures),

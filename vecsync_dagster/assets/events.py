@@ -54,14 +54,15 @@ def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[st
     """Materializations of the stages that were run, in order, then the evaluations of their checks."""
     key = partition_key(result.collection, result.tenant)
     runs = workspace.ledger.runs(result.entity, result.tenant, _SHOWN_RUNS, collection=result.collection)
+    name = workspace.ledger.name_of(result.entity, result.tenant)
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
     for stage in STAGES:
         if stage in stages:
-            metadata = materialization_metadata(result, stage, runs, snapshot, rows_of(result, stage))
+            metadata = materialization_metadata(result, stage, runs, snapshot, rows_of(result, stage), name)
             yield dg.AssetMaterialization(asset_key(result.entity, stage), partition=key, metadata=metadata)
     for check in result.checks:
         if CHECKS[check.name][0] in stages:
-            yield evaluation(result.entity, result.collection, result.tenant, check)
+            yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
 def failure_of(

@@ -138,7 +138,8 @@ def build_source_assets(settings: Config) -> list[dg.AssetSpec]:
 
 def _of_rows(entity: EntityConfig) -> list[str]:
     """The columns that say whose a row is, when it changed and whether it counts."""
-    tenancy = [] if entity.tenancy is None else [entity.tenancy.column, entity.tenancy.global_flag]
+    of = entity.tenancy
+    tenancy = [] if of is None else [of.column, of.global_flag, of.name if isinstance(of.name, str) else None]
     return [name for name in (*tenancy, entity.updated_at, entity.deleted_at, *entity.filter) if name is not None]
 
 
@@ -259,8 +260,9 @@ class _Run:
                     yield from events_of(self._workspace, result, self._options.stages)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
+                    name = self._workspace.ledger.name_of(result.entity, result.tenant)
                     for check in result.checks:
-                        yield evaluation(result.entity, result.collection, result.tenant, check)
+                        yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
     def _settled(self, entity: str) -> frozenset[str]:
         return frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)

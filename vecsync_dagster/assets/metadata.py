@@ -18,14 +18,16 @@ _RUN_COLUMNS = ("fetched", "new", "changed", "payload_only", "removed", "invalid
 
 
 def materialization_metadata(
-    result: PartitionResult, stage: Stage, runs: Sequence[Run], snapshot: str, rows: int | None
+    result: PartitionResult, stage: Stage, runs: Sequence[Run], snapshot: str, rows: int | None, tenant_name: str = ""
 ) -> dict[str, dg.MetadataValue]:
     """What changed and what it cost first, then how it went before, then the rest; zeros are left out. `runs`: newest
-    first, this one included. `rows`: of the partition in this stage, None where nobody counted them."""
+    first, this one included. `rows`: of the partition in this stage, None where nobody counted them. `tenant_name`:
+    what people call the tenant."""
     figures = {name: value for name, value in result.figures.as_dict().items() if name != "unidentified"}
     # A partition cannot be unmaterialized: what it says last must be that it holds nothing.
     emptied = {"state": dg.MetadataValue.text("removed, 0 points")} if result.emptied else {}
     return {
+        **({"tenant_name": dg.MetadataValue.text(tenant_name)} if tenant_name else {}),
         **emptied,
         **({"note": dg.MetadataValue.text(result.note)} if result.note else {}),
         **({"dagster/row_count": dg.MetadataValue.int(rows)} if rows is not None else {}),

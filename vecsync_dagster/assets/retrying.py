@@ -57,7 +57,8 @@ def _events(workspace: Workspace, result: PartitionResult) -> Iterator[Event]:
         return
     for check in result.checks:
         if check.name == "statuses":
-            yield evaluation(result.entity, result.collection, result.tenant, check)
+            name = workspace.ledger.name_of(result.entity, result.tenant)
+            yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
 def _finish(context: dg.OpExecutionContext, results: Sequence[PartitionResult]) -> None:

@@ -44,13 +44,17 @@ def health_key(entity: str) -> dg.AssetKey:
     return dg.AssetKey([entity, "health"])
 
 
-def evaluation(entity: str, collection: str, tenant: str, check: CheckOutcome) -> dg.AssetCheckEvaluation:
-    """One check of one partition. Its metadata has counts and, for differences, ids: never document text."""
+def evaluation(
+    entity: str, collection: str, tenant: str, check: CheckOutcome, tenant_name: str = ""
+) -> dg.AssetCheckEvaluation:
+    """One check of one partition. Its metadata has counts and, for differences, ids, and what people call the tenant:
+    never document text."""
+    name = {"tenant_name": dg.MetadataValue.text(tenant_name)} if tenant_name else {}
     return dg.AssetCheckEvaluation(
         asset_key=grid_key(entity),
         check_name=check.name,
         passed=check.passed,
-        metadata=check_metadata(check),
+        metadata={**name, **check_metadata(check)},
         severity=severity(check),
         description=check.message,
         blocking=check.blocking,

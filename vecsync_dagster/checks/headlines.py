@@ -20,6 +20,8 @@ __all__ = ["failing_last", "grid_evaluation", "headline", "headlines", "to_tell"
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 E = TypeVar("E", bound=Event)
+Names = Mapping[tuple[str, str], str]
+"""What people call the tenants, by entity and tenant."""
 
 _NAMED = 20
 _ROUNDS = 3
@@ -42,12 +44,12 @@ def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -
 def to_tell(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> list[dg.AssetCheckEvaluation]:
     """The same as it is now."""
     results = configured(workspace.ledger.check_results(entity), workspace.config)
-    return list(failing_last(_news(instance, results, entity)))
+    return list(failing_last(_news(instance, results, entity, workspace.ledger.names(entity))))
 
 
-def grid_evaluation(result: CheckResult) -> dg.AssetCheckEvaluation:
+def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:
     """What the ledger has of one check of one partition."""
-    return evaluation(result.entity, result.collection, result.tenant, _outcome(result))
+    return evaluation(result.entity, result.collection, result.tenant, _outcome(result), tenant_name)
 
 
 def failing_last(events: Iterator[E]) -> Iterator[E]:
@@ -67,21 +69,27 @@ def failing_last(events: Iterator[E]) -> Iterator[E]:
     yield from _by_severity(held)
 
 
-def headline(check: str, results: Sequence[CheckResult]) -> CheckOutcome:
+def headline(check: str, results: Sequence[CheckResult], names: Names) -> CheckOutcome:
     """The worst of the results of one check, and the partitions that have it. `results`: one for each partition."""
     bad = sorted((one for one in results if not one.passed), key=lambda one: (one.warning, one.collection, one.tenant))
     facts = {"partitions": len(results), "failed": len(bad)}
     if not bad:
         message = f"{number_of(len(results), 'partition')}, all passed" if results else "no partition was checked"
         return CheckOutcome(check, True, message, facts)
-    named = "; ".join(f"{one.collection}|{one.tenant}: {one.message}" for one in bad[:_NAMED])
+    named = "; ".join(f"{_place(one, names)}: {one.message}" for one in bad[:_NAMED])
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     message = f"{len(bad)} of {len(results)} partitions: {named}{more}"
     return CheckOutcome(check, False, message, facts, warning=bad[0].warning)
 
 
+def _place(one: CheckResult, names: Names) -> str:
+    """The partition's key, as Dagster has it, and what people call the tenant."""
+    name = names.get((one.entity, one.tenant))
+    return f"{one.collection}|{one.tenant}{f' ({name})' if name else ''}"
+
+
 def _news(
-    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str
+    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names
 ) -> Iterator[dg.AssetCheckEvaluation]:
     by_check: dict[str, list[CheckResult]] = defaultdict(list)
     overall: dict[str, CheckOutcome] = {}
@@ -90,15 +98,15 @@ def _news(
             by_check[one.check].append(one)
         else:
             overall[one.check] = _outcome(one)
-    overall |= {check: headline(check, theirs) for check, theirs in by_check.items()}
+    overall |= {check: headline(check, theirs, names) for check, theirs in by_check.items()}
     health, grid = health_key(entity), grid_key(entity)
-    names = {*CHECKS, *overall}
-    keys = [dg.AssetCheckKey(asset, check) for asset in (health, grid) for check in sorted(names)]
+    checks = {*CHECKS, *overall}
+    keys = [dg.AssetCheckKey(asset, check) for asset in (health, grid) for check in sorted(checks)]
     shown, awaited = _shown(instance, keys)
-    for check in sorted(names - overall.keys()):
+    for check in sorted(checks - overall.keys()):
         if shown.get(dg.AssetCheckKey(health, check), ("passed", ""))[0] != "passed":
-            overall[check] = headline(check, [])  # all that had a result is gone
-    yield from _grid_news(instance, results, entity)
+            overall[check] = headline(check, [], names)  # all that had a result is gone
+    yield from _grid_news(instance, results, entity, names)
     for check, outcome in overall.items():
         headed = dg.AssetCheckKey(health, check)
         if headed not in awaited and shown.get(headed) != (_severity(outcome), outcome.message):
@@ -106,11 +114,12 @@ def _news(
         # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
         last = shown.get(dg.AssetCheckKey(grid, check))
         if last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
-            yield grid_evaluation(max(by_check[check], key=lambda one: _RANK[one.severity]))
+            worst = max(by_check[check], key=lambda one: _RANK[one.severity])
+            yield grid_evaluation(worst, names.get((entity, worst.tenant), ""))
 
 
 def _grid_news(
-    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str
+    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Partitions that failed in Dagster and not in the ledger, or the other way round: no run of its own reported them.
     What passes is reported where Dagster has it as failed; a partition that it never heard of needs no event."""
@@ -124,7 +133,7 @@ def _grid_news(
     known = {(one.check, f"{one.collection}|{one.tenant}"): one for one in results if one.collection}
     for place, one in known.items():
         if (place in failed) is one.passed:
-            yield grid_evaluation(one)
+            yield grid_evaluation(one, names.get((entity, one.tenant), ""))
     for check, partition in sorted(failed - known.keys(), key=str):
         collection, _, tenant = str(partition).partition("|")
         yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))

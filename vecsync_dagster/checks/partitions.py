@@ -71,7 +71,8 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
             results = configured(workspace.ledger.check_results(name), settings)
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):
-                    outcome = headline(key.name, [one for one in results if one.collection and one.check == key.name])
+                    theirs = [one for one in results if one.collection and one.check == key.name]
+                    outcome = headline(key.name, theirs, workspace.ledger.names(name))
                     yield dg.AssetCheckResult(
                         asset_key=key.asset_key,
                         check_name=key.name,
@@ -93,9 +94,11 @@ def _verified(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """`asked`: one partition alone, if it is not all of them. One that cannot be checked has its error in `problems`,
     and the others go on."""
+    names = workspace.ledger.names(name)
     for selection in workspace.select([name]):
         if not is_tenant(selection.tenant):
             continue  # no partition, so there is nothing to verify: its failed run says so
+        called = names.get((name, selection.tenant), "")
         for collection in selection.collections:
             place = f"{collection}|{selection.tenant}"
             if asked not in (None, place):
@@ -108,7 +111,7 @@ def _verified(
             except PartitionBusy:
                 # The run that is syncing it makes these checks: until then the last results hold.
                 last = workspace.ledger.check_results(name, selection.tenant)
-                yield from (grid_evaluation(one) for one in last if one.collection == collection)
+                yield from (grid_evaluation(one, called) for one in last if one.collection == collection)
             except VecsyncError as error:
                 problems[place] = error
                 message = f"could not be checked: {error.code}: {error}"
@@ -116,6 +119,6 @@ def _verified(
                 now = datetime.now(UTC)
                 # Kept, so that `status` and the alerts say the same.
                 workspace.ledger.record_checks([kept(one, name, collection, selection.tenant, now) for one in failed])
-                yield from (evaluation(name, collection, selection.tenant, one) for one in failed)
+                yield from (evaluation(name, collection, selection.tenant, one, called) for one in failed)
             else:
-                yield from (evaluation(name, collection, selection.tenant, one) for one in checks)
+                yield from (evaluation(name, collection, selection.tenant, one, called) for one in checks)
