@@ -1,7 +1,8 @@
 """Bringing a ledger's schema up to another version, or down.
 
 Alembic does the work; its environment lies in `migrations/` inside this package, so that nothing but the
-installed package is needed. `target` is a URL, or an engine that is open already (a database in memory).
+installed package is needed. An empty database gets the tables as they are now, without the history of how they came
+to be so. `target` is a URL, or an engine that is open already (a database in memory).
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, insert, text
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable
 from vecsync_dagster.ledger.database import LOCK_TIMEOUT_S, display_name, sqlite_file
 from vecsync_dagster.ledger.failures import ledger_errors
-from vecsync_dagster.ledger.version import opened, refuse_newer, version_of
+from vecsync_dagster.ledger.tables import metadata
+from vecsync_dagster.ledger.version import HEAD, VERSION_TABLE, opened, refuse_newer, version_of
 from vecsync_dagster.private import private_file, private_folder
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 __all__ = ["downgrade", "upgrade"]
 
@@ -32,33 +34,64 @@ _PG_LOCK: Final = 0x7665637379  # any number; the same in every process that mig
 _alembic = threading.Lock()
 
 
+# As Alembic makes it.
+_VERSIONS: Final = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
+
 def upgrade(target: Engine | str, revision: str = "head") -> None:
     """Bring the ledger to `revision`, all of it or nothing; does nothing where it is there already.
 
     Safe when several processes race. Raises Ledger* errors, OutputUnwritable.
     """
-    _run(target, lambda config: command.upgrade(config, revision))
+
+    def bring_up(connection: Connection) -> None:
+        if revision in ("head", HEAD) and version_of(connection) is None:
+            _create(connection)
+        else:
+            _migrate(connection, "upgrade", revision)
+
+    _alone(target, bring_up)
 
 
 def downgrade(target: Engine | str, revision: str) -> None:
     """Take the ledger back to `revision` (`base`: no tables at all); what newer tables held is gone."""
-    _run(target, lambda config: command.downgrade(config, revision))
+    _alone(target, lambda connection: _migrate(connection, "downgrade", revision))
 
 
-def _run(target: Engine | str, migrate: Callable[[Config], None]) -> None:
+def _alone(target: Engine | str, change: Callable[[Connection], None]) -> None:
     with opened(target) as engine, _file_lock(engine):
         name = display_name(engine.url)
-        with _alembic, ledger_errors(name), engine.connect() as connection:
+        with ledger_errors(name), engine.connect() as connection:
             _prepare(connection)
             with connection.begin():
                 _begin_alone(connection)
                 refuse_newer(version_of(connection), name)
-                config = _config()
-                config.attributes["connection"] = connection
-                try:
-                    migrate(config)
-                except CommandError as error:
-                    raise LedgerRejected(f"ledger {name}: no such version to migrate to", ledger=name) from error
+                change(connection)
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection, checkfirst=False)
+    _VERSIONS.create(connection, checkfirst=True)
+    connection.execute(insert(_VERSIONS).values(version_num=HEAD))
+
+
+def _migrate(connection: Connection, way: Literal["upgrade", "downgrade"], revision: str) -> None:
+    from alembic import command  # it takes longer to load than a new ledger to make
+    from alembic.util import CommandError
+
+    config = _config()
+    config.attributes["connection"] = connection
+    try:
+        with _alembic:
+            getattr(command, way)(config, revision)
+    except CommandError as error:
+        name = display_name(connection.engine.url)
+        raise LedgerRejected(f"ledger {name}: no such version to migrate to", ledger=name) from error
 
 
 def _prepare(connection: Connection) -> None:
@@ -103,6 +136,8 @@ def _file_lock(engine: Engine) -> Iterator[None]:
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     # The value is interpolated: a folder's name may hold a percent sign.
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))

@@ -54,15 +54,17 @@ class TestMigrations:
     @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index ix_index_state_text")
     @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
     def test_the_migrated_schema_is_that_of_the_tables(self, url: str) -> None:
-        """Alembic finds no difference, and the database describes both the same way."""
+        """Alembic finds no difference, and the database describes both the same way: a new ledger, which is made in one
+        step, and one that came through all versions."""
         database = Database(url)
+        migrate.upgrade(database.engine, "0001")
         migrate.upgrade(database.engine)
         with database.engine.connect() as connection:
             options = {"version_table": version.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
             assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         migrated = schema(database.engine)
         migrate.downgrade(database.engine, "base")
-        metadata.create_all(database.engine)
+        migrate.upgrade(database.engine)
         assert schema(database.engine) == migrated
         database.close()
 
@@ -156,6 +158,13 @@ class TestMigrations:
         with database.read() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "theirs"
         database.close()
+
+    def test_a_new_ledger_can_be_taken_down_and_up(self, url: str) -> None:
+        """It is what the migrations would have made, down to the table of its version."""
+        migrate.upgrade(url)
+        migrate.downgrade(url, "0006")
+        migrate.upgrade(url)
+        assert version.current(url) == version.HEAD
 
     def test_an_unknown_version_is_refused(self, url: str) -> None:
         """Migrating to a version that does not exist is an error that names the ledger, and changes nothing."""
