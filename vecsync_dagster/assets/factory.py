@@ -260,8 +260,8 @@ class _Run:
                     yield from events_of(self._workspace, result, self._options.stages)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
-                    name = self._workspace.ledger.name_of(result.entity, result.tenant)
                     for check in result.checks:
+                        name = self._workspace.ledger.name_of(result.entity, result.tenant)
                         yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
     def _settled(self, entity: str) -> frozenset[str]:

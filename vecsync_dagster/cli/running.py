@@ -6,6 +6,7 @@ Imports the whole engine: commands import this module when they run, not when th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -139,7 +140,8 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     outcome = Outcome(datetime.now(UTC), datetime.now(UTC))
     with Workspace(config, read_only=options.dry_run) as workspace:
         parts = _parts(workspace, wanted, options, outcome.problems)
-        outcome.names = workspace.ledger.names()
+        with suppress(LedgerRejected, LedgerUnavailable):  # the sync meets the same error, and tells it
+            outcome.names = workspace.ledger.names()
         for entity in dict.fromkeys(selection.entity for selection, _ in parts):
             try:
                 with contained(f"{entity}: counting rows without a tenant"):
@@ -196,7 +198,6 @@ def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progres
 
 def _parts(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
     if wanted.ids:
-        wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant, wanted.entity))
         return _records(workspace, wanted, options, problems)
     return [(selection, options) for selection in _select(workspace, wanted, options, problems)]
 
@@ -206,6 +207,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
     [entity] = wanted_entities(workspace, wanted)
     try:
         with asking(workspace, entity, refresh=False), contained(f"{entity}: looking for records"):
+            wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant, entity))
             places = locate(workspace, entity, wanted.ids, wanted.tenant)
     except VecsyncError as error:
         problems.append(Problem(entity, wanted.tenant, error))

@@ -10,6 +10,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Naming, Source
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.options import is_tenant
 
 __all__ = ["keep_names"]
@@ -28,7 +29,7 @@ def keep_names(
         if known:
             ledger.forget_names(name)
         return
-    listed = set(filter(is_tenant, at_source))
+    listed = set(filter(is_tenant, at_source)) - {GLOBAL}
     if not renew and listed <= known.keys():
         return
     try:

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from vecsync_dagster.assets.recording import open_instance
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import (
     HARBOUR,
     HOUSES,
@@ -114,6 +115,30 @@ def test_a_changed_name_is_seen_and_changes_nothing_else(config: Path, synced: P
     assert sync(config, "all") == 0
     assert shown(config) == {}
     assert tree(synced / "state" / "qdrant") == before
+
+
+def test_a_look_asks_for_names_of_new_tenants_alone(config: Path, synced: Path) -> None:
+    """What sensors do every minute reads names only where a tenant is new; what is about to sync all reads them again.
+    Nothing is called like everybody's records."""
+    other = "44444444-4444-4444-8444-444444444444"
+    change_rows(synced, "UPDATE firms SET name = 'Morava s.r.o.' WHERE id = ?", MORAVA)
+    change_rows(synced, "INSERT INTO firms VALUES (?, 'Fourth'), ('global', 'Everybody')", other)
+    with Workspace(config_of(synced)) as workspace:
+
+        def known() -> dict[str, str]:
+            return {tenant: name for (_, tenant), name in workspace.ledger.names("works").items()}
+
+        workspace.call_the_roll("works")
+        assert known() == NAMES
+        change_rows(synced, "UPDATE works SET tenant_id = ? WHERE id = 3091", other)
+        change_rows(synced, "UPDATE works SET tenant_id = 'global' WHERE id = 3092")
+        workspace.call_the_roll("works")
+        assert known() == {**NAMES, MORAVA: "Morava s.r.o.", other: "Fourth"}
+        change_rows(synced, "UPDATE firms SET name = 'Morava' WHERE id = ?", MORAVA)
+        workspace.call_the_roll("works")
+        assert known()[MORAVA] == "Morava s.r.o."
+        workspace.believable_tenants("works")
+        assert known()[MORAVA] == "Morava"
 
 
 def test_names_that_cannot_be_read_are_a_warning(config: Path, synced: Path) -> None:
