@@ -68,8 +68,12 @@ class NameTable(Model):
 
 
 def _name(value: Any) -> Any:
-    """Validated here where it is a table, so that a mistake is said of the table alone."""
-    return NameTable.model_validate(value) if isinstance(value, dict) else value
+    """Told apart here, so that a mistake is said of the one or the other alone."""
+    if isinstance(value, dict):
+        return NameTable.model_validate(value)
+    if value is None or isinstance(value, NameTable) or (isinstance(value, str) and value.strip()):
+        return value
+    raise ValueError("a column belongs here, or a table of names, like {table: firms, id: id, column: name}")
 
 
 class Tenancy(Model):

@@ -70,7 +70,18 @@ VALUES = [
     (entity("types: [price]"), "vecsync.yaml:7: entities.works.types: keys and values belong here"),
     (
         entity("tenancy: tenant_id"),
-        "vecsync.yaml:7: entities.works.tenancy: keys and values belong here: column, global_flag; it is 'tenant_id'",
+        "vecsync.yaml:7: entities.works.tenancy: keys and values belong here: column, global_flag, name; "
+        "it is 'tenant_id'",
+    ),
+    (
+        entity("tenancy: {column: tenant_id, name: [a, b]}"),
+        "vecsync.yaml:7: entities.works.tenancy.name: a column belongs here, or a table of names, like "
+        "{table: firms, id: id, column: name}",
+    ),
+    (
+        entity("tenancy: {column: tenant_id, name: {table: firms, colum: title}}"),
+        "vecsync.yaml:7: entities.works.tenancy.name.colum: unknown key; did you mean column? "
+        "valid here: column, id, table",
     ),
     (
         entity("types: {price: numer}"),
