@@ -33,7 +33,7 @@ def export(
     scope: Annotated[
         Scope | None, typer.Option(help="Only records for everybody, or only those of tenants.", show_default="both")
     ] = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant, by id or name.")] = None,
     collection: CollectionOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents in all.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many documents first.")] = 0,

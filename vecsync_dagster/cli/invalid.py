@@ -35,7 +35,9 @@ def invalid(
     ctx: typer.Context,
     config: ConfigOption = None,
     entity: EntityOption = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only this tenant, or `global`.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this tenant, by id or name, or `global`.")
+    ] = None,
     collection: CollectionOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 100,
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print them.")] = Format.TABLE,

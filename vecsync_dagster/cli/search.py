@@ -25,9 +25,7 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for, in any language the model knows.")],
     tenant: Annotated[
         str,
-        typer.Option(
-            metavar="ID|NAME", help="Who asks: a tenant sees its own and the global records; `global` only those."
-        ),
+        typer.Option(metavar="ID", help="Who asks: a tenant sees its own and the global records; `global` only those."),
     ],
     config: ConfigOption = None,
     collection: Annotated[

@@ -39,7 +39,9 @@ def status(
     ctx: typer.Context,
     config: ConfigOption = None,
     entity: EntityOption = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only this tenant, or `global`.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this tenant, by id or name, or `global`.")
+    ] = None,
     collection: CollectionOption = None,
     state: Annotated[
         State | None, typer.Option(help="Only records in this state: in --collection, else the worst of all.")

@@ -41,7 +41,7 @@ def sync(
         typer.Option("--id", metavar="ID", help="Only this record of the entity, now; may be given several times."),
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(metavar="ID|NAME", help="Whose record --id is; without it, it is looked for.")
+        str | None, typer.Option(metavar="ID", help="Whose record --id is; without it, it is looked for.")
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read every record, also where only the changed ones would do.")
