@@ -30,16 +30,14 @@ def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             grid_key(name),
             deps=[dg.AssetKey([name, "vectors"])],
-            description="Open *Checks*, choose one, then *Partitions*: its last result for each tenant and collection. "
-            "Nothing is materialized here",
+            description="Results by tenant and collection: Checks, a check, Partitions. Nothing is materialized here",
             group_name=name,
             partitions_def=partitions_of(name, settings.entities[name]),
         ),
         dg.AssetSpec(
             health_key(name),
             deps=[grid_key(name)],
-            description="Open *Checks*: each one's worst result over all tenants and collections. "
-            "Nothing is materialized here",
+            description="The worst result of each check over all partitions: see Checks. Nothing is materialized here",
             group_name=name,
         ),
     ]

@@ -47,6 +47,10 @@ class Pages:
     def __init__(self, web: Deployment) -> None:
         self._web = web
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._web.ports['web']}"
+
     def health(self) -> dict[str, Page]:
         """The checks of `health`, by name: the headlines, and those over all partitions."""
         return self._page("health")

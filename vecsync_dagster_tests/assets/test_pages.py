@@ -9,9 +9,12 @@ from itertools import permutations
 import pytest
 
 from vecsync_dagster.assets.recording import dagster_home
+from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster_tests.assets.pages import Page, Pages
-from vecsync_dagster_tests.assets.shown import ALL, Shown, shown_world
+from vecsync_dagster_tests.assets.shown import ALL, TENANTS, Shown, shown_world
 from vecsync_dagster_tests.automation.deployment import Deployment
+from vecsync_dagster_tests.chromium import PROGRAM, Window, chromium
+from vecsync_dagster_tests.world import ENTITY
 
 BROKEN = "works|brick"
 OF_PARTITIONS = ("counts", "identity", "isolation", "removal_guard", "statuses", "truncation", "validation")
@@ -131,6 +134,38 @@ def test_the_broken_tenant_is_red_until_it_is_repaired(
 ) -> None:
     """Whatever runs after it was found: headline, grid, `status` and alerts name it alone, and then nothing."""
     broken_and_repaired(seen, found, runs, repaired)
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_the_broken_tenant(seen: Seen) -> None:
+    """Headline and grid are red for it alone, and green again after its repair; nothing covers the pages, and nothing
+    goes wrong in them."""
+    green = {"works": "green", **dict.fromkeys((GLOBAL, *TENANTS), "green")}
+    seen.shown.lose_points("brick")
+    seen.shown.full("brick")
+    seen.shown.full("acme")
+    # The browser only while it looks: its event loop is in the way of ours.
+    with chromium(seen.pages.url) as window:
+        assert_shown(window, "cancel", {**green, "works": "red", "brick": "red"})
+    seen.shown.reconciled()
+    with chromium(seen.pages.url) as window:
+        assert_shown(window, "check_circle", green)
+
+
+BANNERS = "[class*=Alert_], [role=alert]:not(#__next-route-announcer__)"
+
+
+def assert_shown(window: Window, icon: str, dots: dict[str, str]) -> None:
+    """`icon`: of the check `identity`, `dots`: of its grid's collections and tenants."""
+    page = window.open_checks(ENTITY, "health")
+    assert window.icons()["identity"] == icon
+    assert page.get_by_role("dialog").count() == 0
+    assert page.get_by_text("newsletter").count() == 0
+    page = window.open_grid(ENTITY, "checks")
+    assert window.icons()["identity"] == icon
+    assert window.colours() == dots
+    assert page.locator(BANNERS).all_inner_texts() == []
+    assert window.problems == []
 
 
 @pytest.mark.many
