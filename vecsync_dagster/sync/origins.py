@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,9 +47,12 @@ def prove_origin(
     known = ledger.origin_of(space)
     took = None
     if known not in (None, origin):
-        found = _kept(provider, ledger, written(space))
+        texts = iter(written(space))
+        first = next(texts, None)
+        found = None if first is None else _kept(provider, ledger, chain([first], texts))
         if found is None:
-            _log.warning("%s: vectors come from %s now, and no kept one can be compared", space, _host(origin))
+            if first is not None:
+                _log.warning("%s: vectors come from %s now, and no kept one can be compared", space, _host(origin))
             ledger.forget_vectors(space)
         else:
             took = provider.embed_documents([found[0]])

@@ -499,7 +499,7 @@ class PartitionSync:
         if not self._pending.isdisjoint(absent):
             if not self._take_back({i: gone[i] for i in absent}):
                 return
-            rows = t.ledger.rows(t.entity, t.collection, list(absent), self.started_at)
+            rows |= t.ledger.rows(t.entity, t.collection, list(absent), self.started_at)
             known = [i for i, row in rows.items() if self._is_same(row, gone[i])]
         same = [i for i in known if i in absent]
         if same:

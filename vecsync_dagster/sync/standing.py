@@ -106,7 +106,7 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
         again = False
         if did_compare and differed:
             again = not _is_failing(configured(workspace.ledger.check_results(entity), workspace.config))
-        elif did_compare:
+        else:
             strays = _strays(workspace, entity, [one for one in results if one.entity == entity])
             known = any(failed[name].facts.get("differences") for name in RECONCILIATION if name in failed)
             again = strays is not None and (strays > 0) != known

@@ -114,7 +114,13 @@ class RunsContract:
             (None, "price", "unidentified"),
         ]
         assert ledger.invalid(dict(ledger.last_runs()), 1) == found[:1]
+        place, [full] = Partition(*A), ledger.runs(limit=1)
+        assert (ledger.unidentified_since(place, full), ledger.unidentified_since(place, None)) == (0, 1)
+        again = [replace(REJECTED, db_id=None, collection="materials")] * 2
+        for run in ("r2", "r3"):
+            ledger.reject(run, ENTITY, "tenant-a", again, NOON + MINUTE)
+        assert (ledger.unidentified_since(place, full), len(ledger.invalid(dict(ledger.last_runs())))) == (1, 4)
         ledger.forget_rejected(ENTITY, "tenant-b")
-        assert len(ledger.rejected()) == 4
+        assert len(ledger.rejected()) == 8
         ledger.forget_rejected(ENTITY, "tenant-a")
         assert ledger.rejected() == []
