@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
 from vecsync_dagster.cli.signals import stop_on_signals
-from vecsync_dagster.words import shown
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
 
 if TYPE_CHECKING:
     from vecsync_dagster.sync import PartitionResult, Workspace
@@ -49,12 +50,14 @@ def watch(
     def done(workspace: Workspace, found: Round) -> None:
         from vecsync_dagster.cli.running import Outcome, Problem, end_run
 
-        for result in found.results:
-            _tell(result)
         problems = [Problem(*one) for one in found.problems]
         interrupted = any(result.outcome == "interrupted" for result in found.results)
         outcome = Outcome(found.started_at, datetime.now(UTC), found.results, problems, interrupted)
         outcome.reached = found.reached
+        with suppress(LedgerRejected, LedgerUnavailable):  # the round's results say so
+            outcome.names = workspace.ledger.names()
+        for result in found.results:
+            _tell(result, outcome.named(result.entity, result.tenant))
         end_run(workspace, outcome, record=not no_record)
 
     with stop_on_signals() as stop:
@@ -64,10 +67,10 @@ def watch(
         Watch(settings, names, wakers, stop=stop, done=done).run()
 
 
-def _tell(result: PartitionResult) -> None:
+def _tell(result: PartitionResult, tenant: str) -> None:
     figures = result.figures
     if result.error is not None:
-        output.warn(f"{result.collection} of {shown(result.tenant)}: {result.error.code}: {result.error}")
+        output.warn(f"{result.collection} of {tenant}: {result.error.code}: {result.error}")
         return
     written = f"{figures.upserted} written, {figures.payload_only} payloads, {figures.removed} removed"
-    output.stdout().print(f"{result.collection} of {shown(result.tenant)}: {written}", highlight=False)
+    output.stdout().print(f"{result.collection} of {tenant}: {written}", highlight=False)
