@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -169,11 +169,14 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
             failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
     called = ledger.names(entity)
     partitions = [
-        replace(
-            _partition(
-                workspace, key, totals.get(key), last.get(Partition(*key)), failed.get(key, ()), rejected.get(key)
-            ),
-            tenant_name=called.get((key[0], key[2]), ""),
+        _partition(
+            workspace,
+            key,
+            totals.get(key),
+            last.get(Partition(*key)),
+            failed.get(key, ()),
+            rejected.get(key),
+            called.get((key[0], key[2]), ""),
         )
         for key in sorted({*totals, *(key for key in last if key.collection)}, key=_order)
     ]
@@ -186,20 +189,18 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     }
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
-    missing = [
-        replace(one, tenant_name=called.get((one.entity, one.tenant), ""))
-        for one in missing
-        if tenant in (None, one.tenant)
-    ]
+    missing = [one for one in missing if tenant in (None, one.tenant)]
     return Overview(
         days, spaces, _scopes(partitions), partitions, leftovers(workspace, entity), unreachable, overall, missing, cut
     )
 
 
 def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:
-    now = workspace.ledger.now()
+    now, names = workspace.ledger.now(), workspace.ledger.names(entity)
     return [
-        MissingTenant(entity, one.tenant, one.since, one.until, one.looks, one.text(now))
+        MissingTenant(
+            entity, one.tenant, one.since, one.until, one.looks, one.text(now), names.get((entity, one.tenant), "")
+        )
         for one in workspace.absences(entity).values()
     ]
 
@@ -217,6 +218,7 @@ def _partition(
     runs: LastRuns | None,
     failed: Sequence[CheckResult],
     rejected: int | None,
+    tenant_name: str,
 ) -> PartitionState:
     last, succeeded = (runs.last, runs.success) if runs else (None, None)
     full = runs.full if runs else None
@@ -240,6 +242,7 @@ def _partition(
         next_retry=next_retry,
         failed_checks=tuple(failed),
         left_over=not is_configured(workspace.config, key[0], key[1]),
+        tenant_name=tenant_name,
     )
 
 
