@@ -72,5 +72,6 @@ def show_hits(answer: Answer) -> None:
 
 
 def _whose(answer: Answer, hit: Found) -> str:
-    """One tenant asks, so its name is enough."""
-    return answer.tenant_name or hit.tenant if hit.tenant else hit.scope
+    """The name is enough for the one who asks."""
+    own = answer.tenant_name if hit.tenant == answer.tenant else ""
+    return own or hit.tenant or hit.scope

@@ -92,9 +92,13 @@ def _shortened(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
     """The rows with short ids of tenants, but of those that would look alike then."""
     tenants = {cell for row in rows for cell in row if isinstance(cell, Tenant)}
     used = Counter(one.short for one in tenants)
-    return [
-        [cell.short if isinstance(cell, Tenant) and used[cell.short] == 1 else cell for cell in row] for row in rows
-    ]
+
+    def of(cell: Cell) -> Cell:
+        if not isinstance(cell, Tenant):
+            return cell
+        return cell.short if used[cell.short] == 1 else cell.lines
+
+    return [[of(cell) for cell in row] for row in rows]
 
 
 def _print_lists(

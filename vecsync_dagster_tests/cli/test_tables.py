@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 COLUMNS = (
     Column("collection"),
@@ -52,3 +52,20 @@ def test_a_narrow_terminal_shows_each_row_as_a_list() -> None:
     assert max(map(len, lines)) <= 40
     assert lines[:2] == ["collection    materials", f"tenant        {TENANT[:26]}"]
     assert [line for line in lines if line.startswith("failed checks")] == ["failed checks counts, identity"]
+
+
+def test_ids_that_would_look_alike_are_whole() -> None:
+    """Where a table is narrow a tenant's name does and its id is short; not where two would read the same."""
+    one, two, three = (f"1111aaaa-{letter}-1111" for letter in "xyz")
+    rows = [
+        (Tenant(one, "Acme"), "text " * 8),
+        (Tenant(two, "Acme"), ""),
+        (Tenant(three, "Brick"), ""),
+        (Tenant(""), ""),
+    ]
+    file = io.StringIO()
+    print_table(Console(file=file, width=44), [Column("tenant"), Column("what")], rows)
+    told = file.getvalue()
+    assert (one in told, two in told, three in told) == (True, True, False)
+    assert "Brick (1111…1111)" in told
+    assert "''" in told
