@@ -48,6 +48,7 @@ from vecsync_dagster.sync.verify import (
     rejected_now,
     removal_guard,
     statuses,
+    still_stopped,
     unidentified_now,
     validation_outcome,
     verify,
@@ -495,7 +496,8 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     if not full:
         unidentified = unidentified_now(job.ledger, job.name, t.collection, job.tenant)
         tally = t.ledger.tally(t.entity, t.collection, t.tenant)
-        checks.append(rejected_now(tally, unidentified))
+        if not job.options.partial or still_stopped(t.ledger, t.entity, t.collection, t.tenant) is None:
+            checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
             stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
             return [*checks, statuses(t, tally.failures), *stopped]

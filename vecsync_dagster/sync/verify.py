@@ -30,12 +30,15 @@ __all__ = [
     "rejected_now",
     "removal_guard",
     "statuses",
+    "still_stopped",
     "unidentified_now",
     "validation_outcome",
     "verify",
 ]
 
 LISTED = 20
+_WRITTEN = "written"
+"""A fact of `validation` alone where the rejected records stopped the run: that it wrote nothing."""
 _NAMED = 3
 MEND = "mend with `vecsync reconcile --repair`"
 THEIRS = (
@@ -121,7 +124,7 @@ def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutc
         "validation",
         passed=rejected == 0,
         message=_rejected(rejected, figures.fetched) if rejected else "all records are valid",
-        facts={"fetched": figures.fetched, "invalid": rejected},
+        facts={"fetched": figures.fetched, "invalid": rejected, **({_WRITTEN: 0} if blocking else {})},
         warning=not blocking,
         blocking=blocking,
     )
@@ -142,6 +145,15 @@ def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
         facts={"invalid": rejected},
         warning=True,
     )
+
+
+def still_stopped(ledger: Ledger, entity: str, collection: str, tenant: str) -> CheckOutcome | None:
+    """`validation` as a run left it that its rejected records stopped: whoever does not read all that this run read
+    cannot say that it is over."""
+    for one in ledger.check_results(entity, tenant):
+        if (one.check, one.collection) == ("validation", collection) and _WRITTEN in one.facts:
+            return CheckOutcome(one.check, one.passed, one.message, one.facts, warning=one.warning)
+    return None
 
 
 def verify(

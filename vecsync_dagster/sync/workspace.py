@@ -47,6 +47,7 @@ from vecsync_dagster.sync.verify import (
     kept,
     last_full_run,
     rejected_now,
+    still_stopped,
     unidentified_now,
     verify,
 )
@@ -359,7 +360,9 @@ class Workspace:
             last = last_full_run(self.ledger, name, collection, tenant)
             unidentified = unidentified_now(self.ledger, name, collection, tenant)
             target = self.target(name, collection, tenant)
-            validation = rejected_now(self.ledger.tally(name, collection, tenant), unidentified)
+            validation = still_stopped(self.ledger, name, collection, tenant) or rejected_now(
+                self.ledger.tally(name, collection, tenant), unidentified
+            )
             outcomes = verify(target, last, source_rows=rows, unidentified=unidentified, full=True, identity=True)
             checks = [graded(one, self.config.checks) for one in (validation, *outcomes)]
             now = datetime.now(UTC)

@@ -68,6 +68,24 @@ def test_when_it_is_mended_all_is_synced(world: World) -> None:
     world.assert_exact()
 
 
+def test_a_stopped_run_is_not_made_good_by_less(world: World) -> None:
+    """Neither checks made on demand nor a record synced by its id say less than the run that read them all."""
+    filled(world)
+    world.update(*range(2, 12), name=None)
+    [stopped] = of(world.sync(), "acme").checks
+    assert of(world.sync("acme", ids=("1",)), "acme").ok
+    with world.workspace() as workspace:
+        [selection] = workspace.select([ENTITY], ["acme"])
+        [(_, checks)] = workspace.verify(selection)
+        left = {one.check: one for one in workspace.ledger.check_results(ENTITY, "acme")}["validation"]
+    made = {one.name: one for one in checks}["validation"]
+    assert (made.warning, made.message) == (left.warning, left.message) == (False, stopped.message)
+    world.update(*range(2, 12), name="right again")
+    assert of(world.sync(), "acme").ok
+    with world.workspace() as workspace:
+        assert all(one.passed for one in workspace.ledger.check_results(ENTITY, "acme"))
+
+
 def test_a_few_invalid_records_stop_nothing(world: World) -> None:
     """Below the share, and below the number that counts at all, records are skipped as ever."""
     filled(world)
