@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from vecsync_dagster_tests.servers.mongo import mongo_server, new_mongo_database
 from vecsync_dagster_tests.servers.postgres import new_database, postgres_server
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 (the system's own; pytest makes a folder of its own in it)
+_NEEDED = 4 << 30
+
+# Databases wait for the disk at each commit; in memory nothing else is different. Before anything asks for a folder.
+if "TMPDIR" not in os.environ and _MEMORY.is_mount() and shutil.disk_usage(_MEMORY).free >= _NEEDED:
+    os.environ["TMPDIR"] = str(_MEMORY)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: tests wait for servers, daemons and time-outs as much as they work."""
+    return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is marked `in_turn`, `-m many` runs all combinations of its parameters; else each value of the
+    longer one is run with one value of the shorter one, in turn."""
+    tests: dict[str, list[pytest.Function]] = defaultdict(list)
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("in_turn"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for variants in tests.values():
+        # Of parameters that go together one counts.
+        columns = {_places([repr(v.callspec.params[name]) for v in variants]) for name in variants[0].callspec.params}
+        several = [column for column in columns if max(column) > 0]
+        shortest = min((max(column) + 1 for column in several), default=1)
+        for number, variant in enumerate(variants):
+            if sum(column[number] for column in several) % shortest:
+                variant.add_marker(pytest.mark.many)
+
+
+def _places(values: list[str]) -> tuple[int, ...]:
+    """The place of each value among the different ones."""
+    different = list(dict.fromkeys(values))
+    return tuple(map(different.index, values))
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,7 @@ AHEAD: dict[str, Change] = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("change", [*CHANGES.values(), *AHEAD.values()], ids=[*CHANGES, *AHEAD])
 @pytest.mark.parametrize("kind", ["as it is", "date"])
 def test_a_row_dated_in_the_future_hides_no_change(database: SqlBackend, change: Change, kind: str) -> None:

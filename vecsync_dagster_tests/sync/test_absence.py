@@ -133,6 +133,7 @@ def test_the_only_tenant_ends_empty_too(embedded_world: World, tenants: tuple[st
     world.assert_exact()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("tenant", [GLOBAL, "acme"])
 def test_above_the_guard_it_is_by_hand(world: World, tenant: str) -> None:
     """Where all of many documents is gone, no number of looks removes it; --allow-removals does, in one."""

@@ -54,6 +54,7 @@ PLACES: dict[str, Callable[[Workspace], tuple[Any, str]]] = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("place", PLACES)
 def test_what_nobody_foresaw_is_one_partitions_failure(
     embedded_world: World, place: str, caplog: pytest.LogCaptureFixture

@@ -146,6 +146,7 @@ def sync(workspace: Workspace, tenant: str) -> list[PartitionResult]:
     return workspace.sync(selection, SyncOptions(mode="full"))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_one_full_run_makes_right_what_two_runs_crossed(world: World, case: Case) -> None:
     """Afterwards store == source == ledger, each vector is its own text's, and nothing is left to do."""

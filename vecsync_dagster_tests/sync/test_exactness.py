@@ -41,6 +41,7 @@ def sync_twice(world: World) -> list[PartitionResult]:
     return world.sync(mode="full")
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("mode", ["full", "incremental"])
 def test_a_year_of_tenants(world: World, mode: str) -> None:
     """After every step of a year the store equals the source, point by point."""

@@ -11,6 +11,7 @@ from vecsync_dagster_tests.four import FOUR, MANY, Four
 from vecsync_dagster_tests.world import ENTITY
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("mode", ["full", "incremental"])
 @pytest.mark.parametrize(
     ("fault", "code"), [("down", "QDRANT_UNAVAILABLE"), ("hangs", "QDRANT_TIMEOUT"), ("refuses", "QDRANT_REJECTED")]

@@ -51,6 +51,7 @@ OUTAGES: dict[str, Fault | int] = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_after_many_attempts_the_next_run_syncs_all(four: Four, outage: str, run: str) -> None:

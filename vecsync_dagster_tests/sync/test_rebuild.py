@@ -43,6 +43,7 @@ def test_a_full_store_beside_an_empty_ledger_is_told(world: World, caplog: pytes
     assert "ledger rebuild" in caplog.text
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("chunk", [7, 10_000])
 def test_the_next_run_embeds_and_changes_nothing(world: World, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows of all tenants come back, in one chunk or many, with the space; then everything is unchanged."""

@@ -25,6 +25,7 @@ def owners(world: World) -> dict[str, Any]:
     return {payload["dbId"]: payload["tenantId"] or GLOBAL for payload in world.stored().values()}
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("before", "after"), [(None, COLUMN), (FLAG, COLUMN), (FLAG, None)])
 def test_what_cannot_be_any_more_goes(world: World, before: Tenancy | None, after: Tenancy | None) -> None:
     """One sync after the change every record is its new owner's, and what is nobody's or deleted since is gone."""

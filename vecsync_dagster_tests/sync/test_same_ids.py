@@ -41,6 +41,7 @@ def refused(result: PartitionResult) -> int:
     return result.figures.invalid
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("other", ["brick", GLOBAL])
 def test_a_live_record_keeps_its_point(shared: World, kind: dict[str, Any], other: str) -> None:

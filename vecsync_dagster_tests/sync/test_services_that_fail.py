@@ -43,6 +43,7 @@ CASES = [
 ]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
 def test_the_provider_fails(services: Services, case: Case) -> None:
     """The run fails with the provider's code, its rows too; the payloads were written all the same, and what was
@@ -61,6 +62,7 @@ def test_the_provider_fails(services: Services, case: Case) -> None:
     services.assert_right_after_one_clean_run()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("fault", ["server_error", "cut", "nan"])
 def test_the_provider_fails_once(services: Services, fault: Fault) -> None:
     """What passes at the second attempt is no failure at all."""
@@ -107,6 +109,7 @@ def sync_with(services: Services, moment: tuple[str, str, int], event: Callable[
         workspace.sync(selection, SyncOptions(mode="full"))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: "-".join(map(str, moment)))
 def test_the_ledger_goes_away(services: Services, moment: tuple[str, str, int]) -> None:
     """The run fails with LEDGER_UNAVAILABLE. Nothing is lost and one batch at most is paid for again."""

@@ -91,6 +91,7 @@ def kept(world: World) -> tuple[Cursor | None, bytes]:
 
 
 # -- fault 11: an export that breaks -------------------------------------------------------------------
+@pytest.mark.in_turn
 @pytest.mark.parametrize("pages", [0, 2])
 @pytest.mark.parametrize("mode", ["full", "incremental"])
 def test_fault_11_an_export_that_breaks_removes_nothing(paged: World, mode: str, pages: int) -> None:

@@ -27,6 +27,7 @@ PLACES = {**WRITES, **READS}
 STATUSES = {429: "QDRANT_RATE_LIMIT", 500: "QDRANT_UNAVAILABLE", 503: "QDRANT_UNAVAILABLE"}
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("place", "status"), [*((place, 500) for place in PLACES), ("upsert", 429), ("delete", 503)])
 def test_the_store_answers_with_an_error(remote: Services, http_store: QdrantRest, place: str, status: int) -> None:
     """The run fails with the store's code, wherever the answer came; nothing was lost."""
@@ -40,6 +41,7 @@ def test_the_store_answers_with_an_error(remote: Services, http_store: QdrantRes
     remote.assert_right_after_one_clean_run()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("place", [*WRITES, "scan"])
 def test_fault_08_a_store_that_hangs_is_the_stores_time_out(
     remote: Services, http_store: QdrantRest, place: str
@@ -59,6 +61,7 @@ def test_fault_08_a_store_that_hangs_is_the_stores_time_out(
     remote.assert_right_after_one_clean_run()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("place", WRITES)
 @pytest.mark.parametrize("times", [1, MANY])
 def test_the_store_cuts_the_connection_after_it_wrote(

@@ -50,6 +50,7 @@ def test_the_second_run_on_a_partition_is_refused(impatient: World, tmp_path: Pa
     world.assert_exact()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("tenants", [([], []), (["acme"], ["brick"])], ids=["the same tenants", "one tenant each"])
 def test_two_processes_that_race(impatient: World, tmp_path: Path, tenants: tuple[list[str], list[str]]) -> None:
     """Two processes sync the same tenants, or two between which records move, again and again while the source

@@ -94,6 +94,7 @@ CASES = [
 ]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_one_full_run_mends_what_was_left_half_done(world: World, case: Case) -> None:
     """After one full run of all tenants store == source == ledger, and nothing known is embedded."""
