@@ -34,11 +34,9 @@ def identity_of(result: PartitionResult) -> tuple[dict[str, int | str], bool]:
     return dict(check.facts), check.passed or check.warning
 
 
-@pytest.mark.parametrize("entity", ["others", ENTITY])
-def test_another_project_s_points_stay(embedded_world: World, entity: str) -> None:
-    """A project with a ledger of its own, whatever its entity is called, reports them in every run, and removes them
-    by hand alone."""
-    world = embedded_world
+def another_project(world: World, entity: str) -> list[tuple[Any, Any]]:
+    """The world, once synced, becomes that of a project with other rows, a ledger of its own and the same collection;
+    returns the owners of all points that should be there from now on."""
     named(world, ENTITY)
     seed(world, {"acme": 3})
     world.sync()
@@ -46,7 +44,15 @@ def test_another_project_s_points_stay(embedded_world: World, entity: str) -> No
     world.delete(1, 2, 3)
     world.insert({"id": n, "tenant_id": "acme"} for n in (11, 12))
     named(world, entity, state=Path("elsewhere"))
-    both = sorted([*theirs, (entity, "11"), (entity, "12")])
+    return sorted([*theirs, (entity, "11"), (entity, "12")])
+
+
+@pytest.mark.parametrize("entity", ["others", ENTITY])
+def test_another_project_s_points_stay(embedded_world: World, entity: str) -> None:
+    """A project with a ledger of its own, whatever its entity is called, reports them in every run, and removes them
+    by hand alone."""
+    world = embedded_world
+    both = another_project(world, entity)
     world.sync("acme", entity=entity, limit=1)
     for mode in ("full", "full", "incremental", "full"):
         result = one(world.sync(entity=entity, mode=mode, allow_removals=True), "acme")
@@ -64,12 +70,7 @@ def test_another_project_s_points_stay_after_a_run_that_failed(
 ) -> None:
     """Also where its first run left the partition half done, and the next one puts that right."""
     world = embedded_world
-    seed(world, {"acme": 3})
-    world.sync()
-    theirs = owners(world)
-    world.delete(1, 2, 3)
-    world.insert({"id": n, "tenant_id": "acme"} for n in (11, 12))
-    named(world, ENTITY, state=Path("elsewhere"))
+    both = another_project(world, ENTITY)
 
     def down(*_: object) -> None:
         raise StoreUnavailable("the disk is away", service="QDRANT")
@@ -79,7 +80,7 @@ def test_another_project_s_points_stay_after_a_run_that_failed(
         assert one(world.sync(mode="full"), "acme").outcome == "failed"
     for _ in range(2):
         world.sync(mode="full", allow_removals=True)
-        assert owners(world) == sorted([*theirs, (ENTITY, "11"), (ENTITY, "12")])
+        assert owners(world) == both
 
 
 def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: World) -> None:
