@@ -1,4 +1,4 @@
-"""Ledger against store for the command line: which collections are meant, comparing and mending them."""
+"""Ledger against store for the command line: which collections are meant, comparing and repairing them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def compare_all(
 def repair_all(
     workspace: Workspace, found: Iterable[Comparison], problems: dict[str, VecsyncError] | None = None
 ) -> dict[str, Figures]:
-    """Mend the collections that have differences, in one more pass over each; what was done, by collection. A tenant
-    that cannot be mended has its error in `problems`, as `collection of tenant`, and the others go on."""
+    """Repair the collections that have differences, in one more pass over each; what was done, by collection. A tenant
+    that cannot be repaired has its error in `problems`, as `collection of tenant`, and the others go on."""
     done = {}
     for one in found:
         if one.total:

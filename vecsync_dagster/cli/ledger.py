@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ledger"]
 
-ledger = typer.Typer(cls=Group, no_args_is_help=True, help="Mend the ledger: the record of what the store holds.")
+ledger = typer.Typer(cls=Group, no_args_is_help=True, help="Repair the ledger: the record of what the store holds.")
 
 
 @ledger.callback()
 def _ledger() -> None:
-    """Mend the ledger: the record of what the store holds."""
+    """Repair the ledger: the record of what the store holds."""
 
 
 @ledger.command(cls=Command)

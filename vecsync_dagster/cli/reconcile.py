@@ -23,13 +23,13 @@ def reconcile(
     config: ConfigOption = None,
     entity: EntityOption = None,
     collection: CollectionOption = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs, then compare once more.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what differs, then compare again.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the store with the ledger, point by point, in both directions.
 
     missing: a point is not there. orphan: the ledger knows nothing of it. stale_hash: its payload is not what
-    was written. wrong_tenant: it lies under another tenant. Mending takes records from the source, and vectors
+    was written. wrong_tenant: it lies under another tenant. A repair takes records from the source, and vectors
     from the cache where they are there. What is found are the checks' last results: `status`, Dagster's UI and the
     alerts show it. Exit code 1 if differences remain.
     """
@@ -42,11 +42,11 @@ def reconcile(
     problems: dict[str, VecsyncError] = {}
     with Workspace(settings, read_only=not repair) as workspace:
         found = compare_all(workspace, entity, collection, problems)
-        mended = repair_all(workspace, found, problems) if repair else {}
-        remaining = compare_all(workspace, entity, collection, problems) if mended else found
-        if mended:
+        repaired = repair_all(workspace, found, problems) if repair else {}
+        remaining = compare_all(workspace, entity, collection, problems) if repaired else found
+        if repaired:
             check_repaired(workspace, found, problems)
-        if mended or check_found(workspace, found, problems):
+        if repaired or check_found(workspace, found, problems):
             workspace.close()  # what follows needs no store: others may have it
             report_checks(workspace, began)
     if as_json:
@@ -54,18 +54,18 @@ def reconcile(
             {
                 "command": "reconcile",
                 "found": [one.as_dict() for one in found],
-                "mended": {name: figures.as_dict() for name, figures in mended.items()},
+                "repaired": {name: figures.as_dict() for name, figures in repaired.items()},
                 "remaining": [one.as_dict() for one in remaining],
                 "errors": {name: {"code": error.code, "message": str(error)} for name, error in problems.items()},
             }
         )
     else:
         _show(found)
-        for name, figures in mended.items():
+        for name, figures in repaired.items():
             written = figures.upserted + figures.payload_only
-            output.stdout().print(f"{name}: mended: {written} written again, {figures.removed} removed")
-        if mended:
-            output.stdout().print("\nAfter mending:")
+            output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed")
+        if repaired:
+            output.stdout().print("\nAfter the repair:")
             _show(remaining)
     for name, error in problems.items():
         output.error(error.code, f"{name}: {error}")

@@ -44,7 +44,7 @@ def retry(
     failed; a record that the database does not have any more is removed. What failed in an outage is tried at once, and
     no outage uses up a retry. A document that was itself refused more often than sync.retry.max_retries is permanent:
     it waits for --reset, or until it changes. A record that was rejected is not
-    tried: it waits until it is mended in the database. Exit code 1 if any failed again.
+    tried: it waits until it is fixed in the database. Exit code 1 if any failed again.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.retrying import RetryWanted, run_retry

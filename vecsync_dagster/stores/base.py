@@ -121,7 +121,7 @@ class VectorStore(Protocol):
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         """Delete points by id alone, whatever partition they lie in: orphans, and points under a wrong tenant. Only
-        repairs call it: `reconcile --repair`, and runs that mend what they or an unfinished run before them left.
+        repairs call it: `reconcile --repair`, and runs that repair what they or an unfinished run before them left.
 
         Ids are as `scan` gave them; numbers in text are numeric ids.
         """

@@ -19,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 @dataclass(frozen=True, slots=True)
 class Due:
     """A partition that differs from what was seen. `state` names the difference; `full`: changed rows alone would not
-    mend it."""
+    repair it."""
 
     collection: str
     tenant: str

@@ -35,7 +35,7 @@ from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former
 from vecsync_dagster.sync.owners import Claim, contested, firsts, live, refusal
-from vecsync_dagster.sync.reconcile import mend_unfinished
+from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import LISTED
@@ -672,15 +672,15 @@ class PartitionSync:
 
     # -- ending ------------------------------------------------------------------------------------
 
-    def mend(self, source: Source, *, allow_removals: bool) -> None:
+    def repair(self, source: Source, *, allow_removals: bool) -> None:
         """After a complete export that was not suspicious: put right what runs that did not finish left between
         store and ledger."""
         if self._writing.doubted and self.depth == "apply" and not self.holds_back:
-            mended, all_of_it = mend_unfinished(self.target, source, allow_removals=allow_removals)
-            mended.payload_only = 0  # those are documents of the source, which are counted already
-            self.figures.add(mended)
+            repaired, all_of_it = repair_unfinished(self.target, source, allow_removals=allow_removals)
+            repaired.payload_only = 0  # those are documents of the source, which are counted already
+            self.figures.add(repaired)
             if all_of_it:
-                self._writing.mended()
+                self._writing.repaired()
 
     def settle(self) -> None:
         """The run has ended well and the ledger knows all that it wrote."""

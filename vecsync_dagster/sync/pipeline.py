@@ -381,7 +381,7 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         if absence is not None and part.figures.removals_waiting:
             _note_waiting(job, part, absence)
         if stream.fresh:
-            part.mend(job.source, allow_removals=job.options.allow_removals)
+            part.repair(job.source, allow_removals=job.options.allow_removals)
         all_seen = not part.holds_back
     if ended and job.options.finds_absent and not job.interrupted and part.error is None and not _emptied(job):
         part.remove_absent(job.source_rows, allow=job.options.allow_removals)

@@ -1,4 +1,4 @@
-"""Mending what differs between ledger and store: on demand, and where a run did not finish."""
+"""Repairing what differs between ledger and store: on demand, and where a run did not finish."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from vecsync_dagster.sync.compare import (
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["mend_unfinished", "repair", "repair_unpaid", "too_many_orphans"]
+__all__ = ["repair", "repair_unfinished", "repair_unpaid", "too_many_orphans"]
 
 
-def mend_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, bool]:
-    """Mend what a run that did not finish left in this partition, whose right to sync the caller holds.
+def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, bool]:
+    """Repair what a run that did not finish left in this partition, whose right to sync the caller holds.
 
     It may have told the store what the ledger never heard of; where the source has changed back since, nothing
     else would look there. Foreign points stay: they are no run's; so do orphans that are too many (the ledger may have
@@ -61,7 +61,7 @@ def too_many_orphans(target: Target, orphans: int, *, allow: bool) -> str:
 
 
 def repair_unpaid(target: Target, source: Source, differences: Iterable[Difference]) -> Figures:
-    """Mend what a run found in this partition, whose right to sync the caller holds, without a call of the provider.
+    """Repair what a run found in this partition, whose right to sync the caller holds, without a call of the provider.
 
     Left as it is: what needs a vector that the cache does not have (`cache_misses` counts those), a document that the
     source does not have, and what is another tenant's too, which is being synced.
@@ -73,7 +73,7 @@ def repair_unpaid(target: Target, source: Source, differences: Iterable[Differen
 def _mend_beside(
     target: Target, source: Source, differences: Iterable[Difference], *, unpaid: bool = False
 ) -> tuple[Figures, bool]:
-    """Mend beside a run that holds the target's tenant; False where another tenant is being synced."""
+    """Repair beside a run that holds the target's tenant; False where another tenant is being synced."""
     figures, all_of_it = Figures(), True
     for tenant, some in _by_tenant(differences):
         other = replace(target, tenant=tenant)
@@ -91,14 +91,14 @@ def repair(
     differences: Iterable[Difference],
     failed: Callable[[str, VecsyncError], None] | None = None,
 ) -> Figures:
-    """Mend every difference: orphans are deleted; the others are written again from the source's record, with
+    """Repair every difference: orphans are deleted; the others are written again from the source's record, with
     vectors from the cache. A record that the source no longer has is removed.
 
-    Each tenant is held while it is mended, also the one under which a point lies by mistake, and what a run has put
+    Each tenant is held while it is repaired, also the one under which a point lies by mistake, and what a run has put
     right meanwhile is left alone: what it has written but not yet told the ledger looks like an orphan, or like a
     point of another tenant's. `target_of` gives the target of a tenant. `failed` is told the tenant and error where one
-    cannot be mended, as a run is under way (PartitionBusy) or a service fails, and the others go on; without it the
-    first such error is raised. What was mended stays. Raises LedgerUnavailable.
+    cannot be repaired, as a run is under way (PartitionBusy) or a service fails, and the others go on; without it the
+    first such error is raised. What was repaired stays. Raises LedgerUnavailable.
     """
     figures = Figures()
     for tenant, some in _by_tenant(differences):
@@ -130,7 +130,7 @@ def _tenant(difference: Difference) -> str:
 def _held(target: Target, differences: Sequence[Difference], already: str | None = None) -> Iterator[None]:
     """The right to sync all the tenants that these differences are about, but the one that the caller holds already.
 
-    Should the mending not come to its end, the next full run looks again.
+    Should the repairing not come to its end, the next full run looks again.
     """
     tenants = {target.tenant, *(d.stored_tenant for d in differences if d.stored_tenant is not None)}
     partition, run_id = (target.entity, target.collection, target.tenant), uuid.uuid4().hex

@@ -16,7 +16,7 @@ from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition,
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import THEIRS, CheckOutcome, differences_told, mending
+from vecsync_dagster.sync.verify import THEIRS, CheckOutcome, differences_told, remedies
 
 __all__ = ["repair_found"]
 
@@ -96,4 +96,4 @@ def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int)
         reasons.append(THEIRS)
     if before.name == "identity" and unpaid:
         reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
-    return replace(after, message="; ".join([*reasons, *mending(after.facts)]))
+    return replace(after, message="; ".join([*reasons, *remedies(after.facts)]))

@@ -17,7 +17,7 @@ from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import PartitionResult, is_tenant
-from vecsync_dagster.sync.verify import MEND, CheckOutcome, difference_outcome, graded, kept
+from vecsync_dagster.sync.verify import REMEDY, CheckOutcome, difference_outcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
@@ -52,7 +52,7 @@ def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome
     for name in RECONCILIATION:
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
-        message = f"{number_of(wrong, 'difference')}: {told}; {MEND}" if wrong else "none found"
+        message = f"{number_of(wrong, 'difference')}: {told}; {REMEDY}" if wrong else "none found"
         facts = {"points": points, "differences": wrong, **({"in_partitions": owned} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":

@@ -26,8 +26,8 @@ __all__ = [
     "graded",
     "kept",
     "last_full_run",
-    "mending",
     "rejected_now",
+    "remedies",
     "removal_guard",
     "statuses",
     "still_stopped",
@@ -40,7 +40,7 @@ LISTED = 20
 _WRITTEN = "written"
 """A fact of `validation` alone where the rejected records stopped the run: that it wrote nothing."""
 _NAMED = 3
-MEND = "mend with `vecsync reconcile --repair`"
+REMEDY = "repair with `vecsync reconcile --repair`"
 THEIRS = (
     "foreign points were written by another entity or another project and no sync removes them: "
     "if somebody else uses the collection, give it another name"
@@ -267,7 +267,7 @@ def _counts(
     stored = target.store.count(target.collection, target.tenant)
     reasons = []
     if held != stored:
-        reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {MEND}")
+        reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {REMEDY}")
     if source_rows + waiting != rows + unidentified:
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
         has = f"the source has {number_of(source_rows, 'row')}"
@@ -316,9 +316,9 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
     )
 
 
-def mending(counted: Mapping[str, int | str]) -> list[str]:
+def remedies(counted: Mapping[str, int | str]) -> list[str]:
     """What to do about them. What is foreign alone is not to be removed without a thought."""
-    return [MEND] if set(counted) - {FOREIGN} else []
+    return [REMEDY] if set(counted) - {FOREIGN} else []
 
 
 def differences_told(counted: Mapping[str, int | str]) -> str:
@@ -327,6 +327,6 @@ def differences_told(counted: Mapping[str, int | str]) -> str:
 
 def difference_outcome(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
     """`identity` or `isolation`, from how many differences there are of each kind and the first of them."""
-    told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), *mending(counted)]
+    told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), *remedies(counted)]
     message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

@@ -394,7 +394,7 @@ class Workspace:
         differences: Iterable[Difference],
         failed: Callable[[str, VecsyncError], None] | None = None,
     ) -> Figures:
-        """Mend differences of one collection; see `reconcile.repair`."""
+        """Repair differences of one collection; see `reconcile.repair`."""
         return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences, failed)
 
     def rebuild(self, entity: str, collection: str, *, force: bool = False) -> Rebuilt:

@@ -35,7 +35,7 @@ class Writing:
             self._ledger.begin_writing(*self._partition, self._run_id)
             self._over.append(self._run_id)
 
-    def mended(self) -> None:
+    def repaired(self) -> None:
         """What the marks that were there stood for is put right."""
         self._over.extend(self._left)
 

@@ -234,7 +234,7 @@ def test_one_wrong_recipient_does_not_cost_the_others_their_mail(
 
 
 def test_nobody_listens() -> None:
-    """A mail server that is not there is an error that later may mend."""
+    """A mail server that is not there is an error that later may repair."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     config = {"host": "127.0.0.1", "port": port, "tls": "none", "from": "a@b.example", "to": ["c@d.example"]}

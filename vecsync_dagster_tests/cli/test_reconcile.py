@@ -1,4 +1,4 @@
-"""`vecsync reconcile`: what somebody did to the store behind our back is found, and mended."""
+"""`vecsync reconcile`: what somebody did to the store behind our back is found, and repaired."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_differences_are_mended(config: Path, synced: Path) -> None:
     damage(synced)
     ran = vecsync("reconcile", "--repair", "--config", config)
     assert ran.code == 0, ran.err
-    assert "materials: mended: 25 written again, 1 removed" in ran.out
+    assert "materials: repaired: 25 written again, 1 removed" in ran.out
     assert vecsync("reconcile", "--config", config).code == 0
     again = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config)
     assert again.code == 0, again.err
@@ -109,7 +109,7 @@ def test_differences_are_mended(config: Path, synced: Path) -> None:
 
 
 def test_one_tenant_that_cannot_be_mended(config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it raises, the other tenants are mended; it is named at the end, and the exit code is 1."""
+    """Whatever it raises, the other tenants are repaired; it is named at the end, and the exit code is 1."""
     with Workspace(config_of(synced)) as workspace:
         store = workspace.store("main")
         for tenant in (HOUSES, MORAVA):
@@ -127,9 +127,9 @@ def test_one_tenant_that_cannot_be_mended(config: Path, synced: Path, monkeypatc
     ran = vecsync("reconcile", "--repair", "--config", config)
     assert ran.code == 1
     assert f"materials of {HOUSES}: repairing tenant {HOUSES}: unexpected RuntimeError" in ran.err
-    assert "materials: mended: 5 written again" in ran.out
+    assert "materials: repaired: 5 written again" in ran.out
     monkeypatch.undo()
-    assert "materials: mended: 5 written again" in vecsync("reconcile", "--repair", "--config", config).out
+    assert "materials: repaired: 5 written again" in vecsync("reconcile", "--repair", "--config", config).out
 
 
 def test_one_collection_alone(config: Path, synced: Path) -> None:

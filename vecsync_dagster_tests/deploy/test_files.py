@@ -110,7 +110,7 @@ def test_dagster_loads_its_settings_with_a_real_postgresql(
 
 
 def test_the_two_settings_of_dagster_differ_in_the_launcher_alone() -> None:
-    """What is mended in one is mended in the other."""
+    """What is repaired in one is repaired in the other."""
     plain, celery = data("dagster.yaml"), data("dagster-celery.yaml")
     assert celery.pop("run_launcher")["class"] == "CeleryRunLauncher"
     assert plain == celery

@@ -19,7 +19,7 @@ def see(ledger: SqlLedger, *raised: Alert, at: datetime = NOON) -> None:
     ledger.observe(raised, lambda _: False, run_id="r1", at=at)
 
 
-def mend(ledger: SqlLedger, at: datetime, run_id: str = "r2") -> None:
+def repair(ledger: SqlLedger, at: datetime, run_id: str = "r2") -> None:
     ledger.observe([], lambda known: known.key == BROKEN.key, run_id=run_id, at=at)
 
 
@@ -55,7 +55,7 @@ class AlertsContract:
     def test_a_problem_that_is_over_is_not_open(self, ledger: SqlLedger) -> None:
         """It closes with the run that found it well; coming back, it begins anew."""
         see(ledger, BROKEN, replace(BROKEN, check="counts"))
-        mend(ledger, NOON + MINUTE)
+        repair(ledger, NOON + MINUTE)
         assert [known.alert.check for known in ledger.alerts()] == ["counts"]
         see(ledger, BROKEN, at=NOON + 2 * MINUTE)
         again = {known.alert.check: known for known in ledger.alerts()}["identity"]
@@ -70,11 +70,11 @@ class AlertsContract:
     def test_late_news_changes_nothing(self, ledger: SqlLedger) -> None:
         """A run that is looked at after a later one neither opens nor closes what that one found."""
         see(ledger, BROKEN)
-        mend(ledger, NOON + 2 * MINUTE)
+        repair(ledger, NOON + 2 * MINUTE)
         see(ledger, BROKEN, at=NOON + MINUTE)
         assert ledger.alerts() == []
         see(ledger, BROKEN, at=NOON + 4 * MINUTE)
-        mend(ledger, NOON + 3 * MINUTE)
+        repair(ledger, NOON + 3 * MINUTE)
         assert len(ledger.alerts()) == 1
 
     def test_a_channel_is_told_once_in_the_cool_down(self, ledger: SqlLedger, clock: Clock) -> None:
@@ -93,10 +93,10 @@ class AlertsContract:
         """The end is news at once, and once; so is a new beginning."""
         see(ledger, BROKEN)
         tell(ledger)
-        mend(ledger, NOON + MINUTE)
+        repair(ledger, NOON + MINUTE)
         [known] = tell(ledger)
         assert (known.closed_at, known.alert.run_id) == (NOON + MINUTE, "r2")
-        mend(ledger, NOON + 2 * MINUTE)
+        repair(ledger, NOON + 2 * MINUTE)
         assert untold(ledger) == []
         clock.now = NOON + 3 * MINUTE
         see(ledger, BROKEN, at=NOON + 3 * MINUTE)
@@ -112,7 +112,7 @@ class AlertsContract:
     def test_a_problem_that_was_never_told_is_told_with_its_end(self, ledger: SqlLedger, clock: Clock) -> None:
         """A channel that was down all the while hears of it once, but not of old stories."""
         see(ledger, BROKEN)
-        mend(ledger, NOON + MINUTE)
+        repair(ledger, NOON + MINUTE)
         [known] = untold(ledger)
         assert known.closed_at == NOON + MINUTE
         clock.now = NOON + 2 * DAY
@@ -122,7 +122,7 @@ class AlertsContract:
         """The table does not grow for ever; open problems stay."""
         see(ledger, BROKEN, replace(BROKEN, check="counts"))
         tell(ledger)
-        mend(ledger, NOON + MINUTE)
+        repair(ledger, NOON + MINUTE)
         clock.now = NOON + 31 * DAY
         see(ledger, at=clock.now)
         assert untold(ledger) == []

@@ -89,7 +89,7 @@ def test_wrong_values_are_rejected_and_counted(embedded_world: World) -> None:
 
 
 def test_a_record_that_turns_bad_keeps_its_last_good_version(embedded_world: World) -> None:
-    """It is stale, not lost; once mended it is synced again."""
+    """It is stale, not lost; once repaired it is synced again."""
     embedded_world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 4))
     embedded_world.sync("acme")
     embedded_world.update(2, price="на складе")

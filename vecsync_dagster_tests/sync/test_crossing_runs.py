@@ -182,7 +182,7 @@ def test_a_move_leaves_a_mark_that_the_next_full_run_takes_away(world: World) ->
 
 
 def test_what_is_another_tenants_too_waits_until_that_one_is_free(world: World) -> None:
-    """A run that mends does not touch a point whose row lies with a tenant that is being synced: it ends well, and
+    """A run that repairs does not touch a point whose row lies with a tenant that is being synced: it ends well, and
     leaves the mark for the next."""
     seed(world, {"acme": 3, "brick": 3})
     world.sync()

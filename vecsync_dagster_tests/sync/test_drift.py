@@ -1,4 +1,4 @@
-"""Somebody works on the store behind our back: where runs only report, the next one names what, and a repair mends it
+"""Somebody works on the store behind our back: where runs only report, the next one names what, and a repair repairs it
 unpaid."""
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def named(results: list[PartitionResult], check: str) -> dict[str, set[str]]:
 
 def test_one_per_cent_lost_one_altered_and_twenty_foreign(world: World) -> None:
     """The next run's identity check fails and names every one in the partitions it looks at; what lies under tenants
-    that nobody knows is named by `reconcile`, which looks at the whole collection. A repair mends it all and embeds
+    that nobody knows is named by `reconcile`, which looks at the whole collection. A repair repairs it all and embeds
     nothing."""
     world.only_report()
     seed(world, TENANTS)
@@ -133,7 +133,7 @@ def test_one_per_cent_lost_one_altered_and_twenty_foreign(world: World) -> None:
 
 
 def test_a_repair_over_a_broken_source_removes_nothing(embedded_world: World) -> None:
-    """Where it lacks more than a full run would remove, that tenant's repair says so; what is there is mended."""
+    """Where it lacks more than a full run would remove, that tenant's repair says so; what is there is repaired."""
     world = embedded_world
     seed(world, {"acme": 80})
     world.sync()

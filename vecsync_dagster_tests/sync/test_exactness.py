@@ -238,7 +238,7 @@ def test_the_removal_guard_stops_a_suspicious_removal(world: World) -> None:
 
 
 def test_drift_is_found_and_mended_without_paying_again(world: World) -> None:
-    """Lost points, altered payloads, foreign and misplaced points are named, then mended from the cache."""
+    """Lost points, altered payloads, foreign and misplaced points are named, then repaired from the cache."""
     world.only_report()
     seed(world, {GLOBAL: 40, "acme": 40})
     world.sync()

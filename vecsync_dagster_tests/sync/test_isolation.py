@@ -89,7 +89,7 @@ def test_the_providers_failure_is_that_of_the_text_alone(four: Four) -> None:
 
 
 def test_one_text_of_a_hundred_is_refused(four: Four) -> None:
-    """99 are synced and one is failed with the provider's code; mended in the source it is synced with no retries."""
+    """99 are synced and one is failed with the provider's code; repaired in the source it is synced with no retries."""
     four.insert(*range(1, 101))
     four.world.update(50, name="FORBIDDEN 50")
     results = four.sync()

@@ -39,7 +39,7 @@ def test_permanent_failures_are_errors(four: Four) -> None:
 
 
 def test_rejected_records_are_told_apart(four: Four) -> None:
-    """A record that never was valid is nothing that a retry could mend: `validation` warns of it, and it alone."""
+    """A record that never was valid is nothing that a retry could repair: `validation` warns of it, and it alone."""
     four.insert(1)
     four.world.update(1, name="")
     result = four.sync()["tools"]

@@ -234,7 +234,7 @@ def test_foreign_points_are_named_and_not_removed_by_a_run_that_mends(world: Wor
 
 
 def test_a_run_that_finished_leaves_no_trace(world: World) -> None:
-    """Success and interruption leave nothing to mend; a failed run does, until a full one has succeeded."""
+    """Success and interruption leave nothing to repair; a failed run does, until a full one has succeeded."""
     seed(world, {"acme": 4})
     partition = (ENTITY, ENTITY, "acme")
     world.sync()
