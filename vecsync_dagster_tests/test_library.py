@@ -1,4 +1,4 @@
-"""vecsync as a library: README's example runs, and any object that satisfies a protocol will do."""
+"""vecsync as a library: the example of docs/library.md runs, and any object that satisfies a protocol will do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vecsync_dagster.embedding.hashing import HashProvider as Hash
 from vecsync_dagster.sources import Page, Read
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = Path(__file__).parent.parent / "docs" / "library.md"
 
 
 class ListSource:
@@ -76,9 +76,9 @@ def test_any_object_that_satisfies_the_protocols_will_do(tmp_path: Path) -> None
     ledger.close()
 
 
-def test_the_readmes_example_runs(tmp_path: Path) -> None:
-    """The code that README shows runs as it stands and syncs a table."""
-    [code] = re.findall(r"<!-- example: library -->\n```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+def test_the_documented_example_runs(tmp_path: Path) -> None:
+    """The code that docs/library.md shows runs unchanged and syncs a table."""
+    [code] = re.findall(r"<!-- example: library -->\n```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
     with sqlite3.connect(tmp_path / "notes.db") as connection:
         connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, title TEXT, body TEXT)")
         connection.execute("INSERT INTO notes VALUES (1, 'Насос', 'Не включается'), (2, 'Pump', 'Does not start')")

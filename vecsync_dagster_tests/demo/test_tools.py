@@ -1,4 +1,4 @@
-"""The sample of tools: its configuration, its documents, and README's shorter version."""
+"""The sample of tools: its configuration, its documents, and the shorter version of docs/mongodb.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from vecsync_dagster.config import Config
 from vecsync_dagster_tests.tools import FOUR, sample, tools_config
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "mongodb.md").read_text(encoding="utf-8")
 
 
 def test_every_text_field_has_values_in_the_sample(tmp_path: Path) -> None:
@@ -25,9 +25,9 @@ def test_every_text_field_has_values_in_the_sample(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+", identity) for identity in ids)
 
 
-def test_the_readmes_example_is_the_samples(tmp_path: Path) -> None:
-    """README's four collections are valid, and make the same texts."""
-    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "type: mongo" in block]
+def test_the_documented_example_is_the_samples(tmp_path: Path) -> None:
+    """The four collections of docs/mongodb.md are valid, and make the same texts."""
+    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL) if "type: mongo" in block]
     entity = Config.model_validate(yaml.safe_load(text)).entities["tools"]
     wanted = tools_config(tmp_path, "d").entities["tools"]
     assert {name: one.text for name, one in entity.collections.items()} == {

@@ -27,7 +27,7 @@ DOCS = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 COMPOSE = ("docker-compose.yaml", "docker-compose.celery.yaml")
 YAML = sorted(path.name for path in DEPLOY.glob("*.yaml"))
 GIVEN = {"VECSYNC_CONFIG", "VECSYNC_STATE", "DAGSTER_HOME", "PYTHONPATH", "PYTHONUNBUFFERED"}
-"""Variables of README's table, and Python's own."""
+"""Variables of the table in README.md, and Python's own."""
 
 
 def text(name: str) -> str:
