@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import dagster as dg
@@ -25,6 +26,7 @@ Names = Mapping[tuple[str, str], str]
 
 _NAMED = 20
 _ROUNDS = 3
+_LONGEST_RUN = timedelta(days=1)
 _RANK = {"passed": 0, "warning": 1, "error": 2}
 
 
@@ -150,9 +152,17 @@ def _shown(
     for key, record in found.items():
         if isinstance(record.evaluation, dg.AssetCheckEvaluation):
             shown[key] = _severity_of(record.evaluation), record.evaluation.description or ""
-        elif (run := instance.get_run_by_id(record.run_id)) is not None and not run.is_finished:
+        elif _is_under_way(instance, record.run_id):
             awaited.add(key)
     return shown, frozenset(awaited)
+
+
+def _is_under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Where nothing monitors runs, one whose process died is under way for ever: not to be waited for."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None or record.dagster_run.is_finished:
+        return False
+    return datetime.now(UTC) - record.create_timestamp < _LONGEST_RUN
 
 
 def _by_severity(evaluations: Iterable[E]) -> list[E]:

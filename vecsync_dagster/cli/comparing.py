@@ -11,7 +11,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sync import Figures, Selection, Workspace
 from vecsync_dagster.sync.compare import NAMED, Difference
-from vecsync_dagster.sync.drift import Comparison, compare_whole
+from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.standing import COMPARED, check_everything
 from vecsync_dagster.words import shown
 
@@ -37,7 +37,7 @@ def compare_all(
     found = []
     for owner, name in collections_of(workspace, entity, collection):
         with _problem_of(name, problems):
-            found.append(compare_whole(workspace, owner, name))
+            found.append(compare_settled(workspace, owner, name))
     return found
 
 
@@ -94,7 +94,7 @@ def check_found(
         if entity in differing or not COMPARED.isdisjoint(failed):
             with _problem_of(entity, problems):
                 made = True
-                for _ in check_everything(workspace, entity):
+                for _ in check_everything(workspace, entity, found):
                     pass
     return made
 

@@ -623,6 +623,10 @@ class Ledger(Protocol):
         """Rows of all its partitions."""
         ...
 
+    def holds_any(self, collection: str) -> bool:
+        """Whether any document of the collection was ever confirmed, whoever's it is."""
+        ...
+
     def forget_collection(self, entity: str, collection: str) -> None:
         """Forget everything about it, in chunks: rows, runs, watermarks and its space. Calling it again goes on."""
         ...

@@ -32,9 +32,13 @@ class Invalid(LedgerPart):
 
     def invalid(self, last: Mapping[Partition, LastRuns | None], limit: int = 1000) -> list[InvalidRecord]:
         found: list[InvalidRecord] = []
+        noted = select(_I.entity, _I.collection, _I.tenant_id).where(_I.collection.is_not(None)).distinct()
+        with self.database.read() as connection:
+            with_some = {Partition(*row) for row in connection.execute(noted)}
         for place, runs in last.items():
             found += self._identified(place, limit - len(found))
-            found += self._unidentified(place, None if runs is None else runs.full_success, limit - len(found))
+            if place in with_some:
+                found += self._unidentified(place, None if runs is None else runs.full_success, limit - len(found))
             if len(found) >= limit:
                 break
         return found

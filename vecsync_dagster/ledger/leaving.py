@@ -52,6 +52,11 @@ class Leaving(Newest):
         with self.database.read() as connection:
             return int(connection.scalar(query.where(_T.entity == entity, _T.collection == collection)) or 0)
 
+    def holds_any(self, collection: str) -> bool:
+        held = select(_T.number).where(_T.collection == collection, _T.content_hash.is_not(None)).limit(1)
+        with self.database.read() as connection:
+            return connection.execute(held).first() is not None
+
     def forget_collection(self, entity: str, collection: str) -> None:
         some = select(_T.number).where(_T.collection == collection, _T.entity == entity).limit(_CHUNK)
         forget = delete(index_state).where(_T.number.in_(some.scalar_subquery()))

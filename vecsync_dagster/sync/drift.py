@@ -10,7 +10,7 @@ from typing import Any
 from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["Comparison", "compare_settled", "compare_whole"]
+__all__ = ["Comparison", "compare_settled"]
 
 _SECOND_LOOK = 10_000
 
@@ -53,8 +53,8 @@ class Comparison:
         }
 
 
-def compare_whole(workspace: Workspace, entity: str, collection: str) -> Comparison:
-    """One look at all tenants of a collection. Raises a service's errors."""
+def _compare_once(workspace: Workspace, entity: str, collection: str) -> Comparison:
+    """One look at all tenants of a collection."""
     comparison = _begun(workspace, entity, collection)
     if comparison.synced:
         comparison.count(workspace.differences(entity, collection))
@@ -62,9 +62,10 @@ def compare_whole(workspace: Workspace, entity: str, collection: str) -> Compari
 
 
 def compare_settled(workspace: Workspace, entity: str, collection: str) -> Comparison:
-    """The same beside runs that are under way: what they have written and not yet recorded looks like a difference,
-    so that only what a second look finds again is one. More than ten thousand are no run in between."""
-    first = compare_whole(workspace, entity, collection)
+    """All tenants of a collection, next to runs that are under way: what they have written and not yet recorded looks
+    like a difference, so that only what a second look finds again is one. More than ten thousand are no run in
+    between. Raises a service's errors."""
+    first = _compare_once(workspace, entity, collection)
     if not 0 < first.total <= _SECOND_LOOK:
         return first
     before = {(d.kind, d.point_id) for d in workspace.differences(entity, collection)}

@@ -60,7 +60,7 @@ def _refusal(job: Job, name: str, figures: Figures, first: Rejection) -> Partiti
         entity=job.name,
         rejected=figures.invalid,
     )
-    return job.result(name, figures, error=error, checks=[validation_outcome(figures, blocking=True)])
+    return job.result(name, figures, error=error, checks=[validation_outcome(figures, stopped=job.mode)])
 
 
 def _keep(job: Job, names: Sequence[str], stream: Stream) -> None:

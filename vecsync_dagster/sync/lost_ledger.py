@@ -12,17 +12,15 @@ from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
 from vecsync_dagster.words import number_of
 
-__all__ = ["tell_of_lost_ledger"]
+__all__ = ["tell_of_all", "tell_of_lost_ledger"]
 
 _log = logging.getLogger(__name__)
 
 
-def tell_of_lost_ledger(job: Job, target: Target, *, is_new: bool) -> None:
+def tell_of_lost_ledger(job: Job, target: Target) -> None:
     """A ledger that knows nothing beside a store that is full would have all of it embedded once more. Or the points
     are somebody else's: until a comparison finds no such point, no run removes any. Where a run of ours, or a rebuild,
-    did not finish, they are ours. `is_new`: the ledger did not even know the collection."""
-    if is_new:
-        _tell_of_all(job, target)
+    did not finish, they are ours."""
     with contained(f"{target}: counting"):
         stored = target.store.count(target.collection, target.tenant)
     if stored and not job.ledger.unfinished(target.entity, target.collection, target.tenant):
@@ -36,12 +34,12 @@ def tell_of_lost_ledger(job: Job, target: Target, *, is_new: bool) -> None:
             "identity", passed=False, message=f"{stored} points that the ledger does not know", facts={FOREIGN: stored}
         )
         place = (target.entity, target.collection, target.tenant)
-        job.ledger.record_checks([kept(found, *place, datetime.now(UTC), job.run_id)])
+        job.ledger.record_checks([kept(graded(found, job.checks), *place, datetime.now(UTC), job.run_id)])
 
 
-def _tell_of_all(job: Job, target: Target) -> None:
-    """Tenants that left the source meanwhile are known to nobody: no run would ever visit what they left behind. The
-    check stays failed until the comparison of all is made again."""
+def tell_of_all(job: Job, target: Target) -> None:
+    """The ledger has no document of the collection. Tenants that left the source meanwhile are unknown to it, and no
+    run would ever visit what they left behind. The check stays failed until everything is compared again."""
     with contained(f"{target.collection}: counting"):
         stored = target.store.count(target.collection)
     if not stored:

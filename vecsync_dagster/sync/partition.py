@@ -501,9 +501,9 @@ class PartitionSync:
                 return
             rows |= t.ledger.rows(t.entity, t.collection, list(absent), self.started_at)
             known = [i for i, row in rows.items() if self._is_same(row, gone[i])]
-        same = [i for i in known if i in absent]
+        same = dict.fromkeys(i for i in known if i in absent)
         if same:
-            self._remove_known(same)
+            self._remove_known(list(same))
         if self.depth == "apply" and self._unreachable is None:
             # A record that moved here, and is gone, is its former owner's no more.
             moved = {i: key for i, key in gone.items() if i not in self._pending and i not in same}

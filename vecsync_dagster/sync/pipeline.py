@@ -32,7 +32,7 @@ from vecsync_dagster.sync.feed import Feed
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.gate import refused
 from vecsync_dagster.sync.job import Job
-from vecsync_dagster.sync.lost_ledger import tell_of_lost_ledger
+from vecsync_dagster.sync.lost_ledger import tell_of_all, tell_of_lost_ledger
 from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
@@ -233,7 +233,6 @@ def _open(
     try:
         with contained(f"{name} of {job.tenant}: opening store and provider"):
             writing = job.options.depth != "plan"
-            is_new = job.ledger.space_of(name) is None
             embedder = job.embedders.of(job.name, name, pin=writing, planning=job.options.dry_run)
             unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     except VecsyncError as error:
@@ -266,9 +265,12 @@ def _open(
         source=job.source,
         note=partial(job.note, name),
     )
-    if job.options.depth == "apply" and unreachable is None and part.is_first:
+    if job.options.depth == "apply" and unreachable is None:
         try:
-            tell_of_lost_ledger(job, target, is_new=is_new)
+            if part.is_first:
+                tell_of_lost_ledger(job, target)
+            if not job.ledger.holds_any(name):
+                tell_of_all(job, target)
         except VecsyncError as error:
             return job.result(name, Figures(), error=error)
     return part
@@ -496,7 +498,8 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     if not full:
         unidentified = unidentified_now(job.ledger, job.name, t.collection, job.tenant)
         tally = t.ledger.tally(t.entity, t.collection, t.tenant)
-        if not job.options.partial or still_stopped(t.ledger, t.entity, t.collection, t.tenant) is None:
+        whole = not job.options.partial
+        if still_stopped(t.ledger, t.entity, t.collection, t.tenant, incremental=whole) is None:
             checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
             stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []

@@ -35,14 +35,16 @@ COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
 """The checks that a comparison of everything makes."""
 
 
-def check_everything(workspace: Workspace, entity: str) -> Iterator[CheckOutcome]:
-    """`RECONCILIATION`, by one pass over each collection of the entity. What it finds of a partition is kept as that
-    partition's result as well, also where one that failed before differs no more."""
+def check_everything(workspace: Workspace, entity: str, known: Iterable[Comparison] = ()) -> Iterator[CheckOutcome]:
+    """`RECONCILIATION`, by one pass over each collection of the entity that is not compared already (`known`). What it
+    finds of a partition is kept as that partition's result as well, also where one that failed before differs no
+    more."""
+    made = {one.collection: one for one in known if one.entity == entity}
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
     points = owned = 0
     for collection in workspace.entity(entity).collections:
-        compared = compare_settled(workspace, entity, collection)
+        compared = made.get(collection) or compare_settled(workspace, entity, collection)
         points += compared.points
         owned += _keep_partitions(workspace, compared)
         for (tenant, kind), number in sorted(compared.counts.items()):

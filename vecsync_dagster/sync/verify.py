@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 LISTED = 20
-_WRITTEN = "written"
-"""A fact of `validation` alone where the rejected records stopped the run: that it wrote nothing."""
+_STOPPED = "stopped"
+"""A fact of `validation` alone where the rejected records stopped the run, which wrote nothing: its mode."""
 _NAMED = 3
 REMEDY = "repair with `vecsync reconcile --repair`"
 THEIRS = (
@@ -118,15 +118,16 @@ def unidentified_now(ledger: Ledger, entity: str, collection: str, tenant: str) 
     return found + ledger.unidentified_since(Partition(entity, collection, tenant), full)
 
 
-def validation_outcome(figures: Figures, *, blocking: bool = False) -> CheckOutcome:
+def validation_outcome(figures: Figures, *, stopped: str | None = None) -> CheckOutcome:
+    """`stopped`: the mode of the run that wrote nothing because of them."""
     rejected = figures.invalid
     return CheckOutcome(
         "validation",
         passed=rejected == 0,
         message=_rejected(rejected, figures.fetched) if rejected else "all records are valid",
-        facts={"fetched": figures.fetched, "invalid": rejected, **({_WRITTEN: 0} if blocking else {})},
-        warning=not blocking,
-        blocking=blocking,
+        facts={"fetched": figures.fetched, "invalid": rejected, **({_STOPPED: stopped} if stopped else {})},
+        warning=stopped is None,
+        blocking=stopped is not None,
     )
 
 
@@ -147,11 +148,15 @@ def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
     )
 
 
-def still_stopped(ledger: Ledger, entity: str, collection: str, tenant: str) -> CheckOutcome | None:
+def still_stopped(
+    ledger: Ledger, entity: str, collection: str, tenant: str, *, incremental: bool = False
+) -> CheckOutcome | None:
     """`validation` as a run left it that its rejected records stopped: whoever does not read all that this run read
-    cannot say that it is over."""
+    cannot say that it is over. `incremental`: asked by an incremental run, which reads again what another one read."""
     for one in ledger.check_results(entity, tenant):
-        if (one.check, one.collection) == ("validation", collection) and _WRITTEN in one.facts:
+        if (one.check, one.collection) == ("validation", collection) and _STOPPED in one.facts:
+            if incremental and one.facts[_STOPPED] == "incremental":
+                return None
             return CheckOutcome(one.check, one.passed, one.message, one.facts, warning=one.warning)
     return None
 
@@ -170,8 +175,8 @@ def verify(
 
     `source_rows`: live rows of the tenant by the source's own count. `unidentified`: rejected records that
     the ledger cannot keep, because they have no id of their own. `lacking`: the first documents that the removal guard
-    kept. After an incremental run (`full` False) a source of another size is a warning: rows that were deleted or moved
-    away are seen by the next full run.
+    kept. Other than after a full run (`full`) a source of another size is a warning: rows that were deleted or moved
+    away are seen by the next full run; and some of the `unidentified` may be valid or gone by now.
     """
     tally = target.ledger.tally(target.entity, target.collection, target.tenant)
     # Where the source still has nothing, what waits for a second look explains the difference.
@@ -268,11 +273,13 @@ def _counts(
     reasons = []
     if held != stored:
         reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {REMEDY}")
-    if source_rows + waiting != rows + unidentified:
+    most = rows + unidentified
+    if not (most if full else rows) <= source_rows + waiting <= most:
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
         has = f"the source has {number_of(source_rows, 'row')}"
-        reasons.append(f"{has}, the ledger accounts for {rows + unidentified}{later}")
+        reasons.append(f"{has}, the ledger accounts for {most}{later}")
     never = rows - held
+    unidentified = min(unidentified, max(source_rows + waiting - rows, 0))
     explained = f"; {never + unidentified} of the source's rows are rejected or failed" if never + unidentified else ""
     if waiting:
         explained = f"; the source has none, and {waiting} removals wait for a second look"

@@ -34,6 +34,14 @@ OTHER_COLLECTION = ("materials", "usecases", "tenant-a")
 
 
 class DocumentsContract:
+    def test_whether_a_collection_holds_any_document(self, ledger: SqlLedger) -> None:
+        """One that was confirmed, whoever's it is; one that failed is none."""
+        ledger.fail(*A, SPACE, [failed("d1")], NOON)
+        assert not ledger.holds_any(A[1])
+        confirm(ledger, B, ["d2"])
+        assert ledger.holds_any(B[1])
+        assert not ledger.holds_any("another")
+
     def test_a_confirmed_document_has_all_its_facts(self, ledger: SqlLedger) -> None:
         """A confirmed write is a synced row with the hashes, places and times of that write."""
         confirm(ledger, A, ["d1"], LATER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -84,6 +85,32 @@ def test_a_stopped_run_is_not_made_good_by_less(world: World) -> None:
     assert of(world.sync(), "acme").ok
     with world.workspace() as workspace:
         assert all(one.passed for one in workspace.ledger.check_results(ENTITY, "acme"))
+
+
+def test_an_incremental_run_makes_no_stopped_full_one_good(embedded_world: World) -> None:
+    """It did not read the records that stopped the full run; a full one that reads them does."""
+    world = embedded_world
+    works = world.config.entities[ENTITY].model_copy(update={"overlap": timedelta(0)})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: works}})
+    filled(world)
+    spoil = "UPDATE works SET name = {} WHERE id BETWEEN 2 AND 12"
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(spoil.format("NULL"))
+    stopped = of(world.sync(mode="full"), "acme")
+    assert stopped.outcome == "failed"
+    world.update(1, name="changed")
+    assert of(world.sync(), "acme").figures.invalid == 0
+
+    def validation() -> tuple[bool, str]:
+        with world.workspace() as workspace:
+            results = workspace.ledger.check_results(ENTITY, "acme")
+            return next((one.passed, one.message) for one in results if one.check == "validation")
+
+    assert validation() == (False, stopped.checks[0].message)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(spoil.format("'right again'"))
+    assert of(world.sync(mode="full"), "acme").ok
+    assert validation()[0]
 
 
 def test_a_few_invalid_records_stop_nothing(world: World) -> None:

@@ -54,6 +54,27 @@ def test_a_tenant_that_left_while_the_ledger_was_lost_is_named(embedded_world: W
     assert (found is not None and found.passed, healthy) == (True, True)
 
 
+def test_a_first_run_that_does_not_reach_the_store_hides_nothing(embedded_world: World) -> None:
+    """Until the ledger has a document of the collection, every run asks what the store holds; the severity is the
+    configuration's."""
+    world = embedded_world
+    seed(world, {"acme": 2, "brick": 3})
+    world.sync(mode="full")
+    (world.config.state_folder / "ledger.sqlite").unlink()
+    world.delete(*(row["id"] for row in world.rows() if row["tenant_id"] == "brick"))
+    checks = world.config.checks.model_copy(update={"severity": {"identity": "warn", "reconciliation": "warn"}})
+    world.config = world.config.model_copy(update={"checks": checks})
+    world.sync(mode="full", stages=("export", "documents", "embeddings"))
+    assert reconciliation(world)[0] is None
+    world.sync("acme", mode="full", limit=1)
+    found, _ = reconciliation(world)
+    assert found is not None
+    assert (found.passed, found.warning) == (False, True)
+    with world.workspace() as workspace:
+        results = {one.check: one for one in workspace.ledger.check_results(ENTITY, "acme")}
+    assert (results["identity"].passed, results["identity"].warning) == (False, True)
+
+
 def test_a_ledger_that_was_lost_alone_makes_nothing_red(embedded_world: World) -> None:
     """Where all tenants are still there, the first full run over all takes their documents in."""
     world = embedded_world

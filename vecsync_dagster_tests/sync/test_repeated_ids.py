@@ -87,6 +87,22 @@ def test_the_first_one_is_what_a_repair_writes(two: tuple[Small, Do]) -> None:
     assert names(small) == ["first", "lamp"]
 
 
+def test_one_that_was_put_right_makes_nothing_fail(two: tuple[Small, Do]) -> None:
+    """A record that had no id when an incremental run met it, and has one now: that it is one less than was rejected
+    is no difference between source and ledger."""
+    small, do = two
+    do("second", {"sku": "C"})
+    small.sync()
+    do("lamp", {"sku": None, "at": FEBRUARY})
+    small.sync(mode="incremental")
+    do("lamp", {"sku": "B", "at": MARCH})
+    assert small.sync(mode="incremental").outcome == "success"
+    with Workspace(small.config) as workspace:
+        [(_, checks)] = workspace.verify(Selection(NAME, GLOBAL, (NAME,)))
+    [counts] = [one for one in checks if one.name == "counts"]
+    assert counts.passed, counts.message
+
+
 def test_one_that_an_incremental_run_meets_is_known_everywhere_at_once(two: tuple[Small, Do]) -> None:
     """What the run rejects, `vecsync invalid`, the check `validation` and a check by hand say the same, and go on
     saying it, once each."""
