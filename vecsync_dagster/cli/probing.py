@@ -216,14 +216,16 @@ def _stores(workspace: Workspace) -> Iterator[Probe]:
 
 
 def _spaces(workspace: Workspace) -> Iterator[Probe]:
-    """Collections whose model the chain does not have any more could be neither synced nor searched."""
+    """Collections whose model the chain does not have any more, or another one of its name, could be neither synced
+    nor searched."""
     for name, entity in workspace.config.entities.items():
         for collection in entity.collections:
             try:
                 with contained(f"collection {collection}"):
                     if workspace.ledger.space_of(collection) is not None:
-                        space = workspace.embedders.of(name, collection, pin=False).provider.space
-                        yield Probe(f"collection {collection}", "OK", f"vectors of {space}")
+                        embedder = workspace.embedders.of(name, collection, pin=False)
+                        embedder.confirm()
+                        yield Probe(f"collection {collection}", "OK", f"vectors of {embedder.provider.space}")
             except VecsyncError as error:
                 yield _failed(f"collection {collection}", error)
 

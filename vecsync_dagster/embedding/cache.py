@@ -22,6 +22,7 @@ from vecsync_dagster.errors import (
     EmbeddingTimeout,
     EmbeddingUnavailable,
     InternalError,
+    SpaceMismatch,
     VecsyncError,
 )
 from vecsync_dagster.space import Space
@@ -106,14 +107,17 @@ class Embedder:
     """Embeds texts in the space of one provider, through a cache. May be used by several threads at once."""
 
     def __init__(
-        self, provider: EmbeddingProvider, cache: VectorCache, prove: Callable[[], Embedded | None] | None = None
+        self, provider: EmbeddingProvider, cache: VectorCache, prove: Callable[[bool], Embedded | None] | None = None
     ) -> None:
-        """`prove` is called once, before anything is embedded: it raises where the provider's vectors are not those of
-        its space, and returns what finding out took."""
+        """`prove` is called once before the first query (False), and once before the first text whose vector is kept
+        (True): it raises SpaceMismatch where the provider's vectors are not those of its space, which then holds for
+        good, and returns what finding out took. With False it keeps nothing."""
         self.provider = provider
         self.cache = cache
         self._prove = prove
         self._proving = threading.Lock()
+        self._confirmed = False
+        self._refused: SpaceMismatch | None = None
         self._lock = threading.Lock()
         self._in_flight: dict[str, threading.Event] = {}
 
@@ -151,8 +155,12 @@ class Embedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """The vector of a search text; raises what the provider raises, and SpaceMismatch."""
-        self._be_proven(Paid())
+        self.confirm()
         return self.provider.embed_query(text)
+
+    def confirm(self) -> None:
+        """Raises SpaceMismatch where the provider's vectors are not, or may not be, those of its space. Keeps none."""
+        self._be_proven(Paid(), keep=False)
 
     def plan(self, texts: Sequence[str]) -> Plan:
         """What `embed` would pay for; the provider's model is not called."""
@@ -208,7 +216,7 @@ class Embedder:
         texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice."""
         call.paid.misses += len(texts)
         if texts:
-            self._be_proven(call.paid)
+            self._be_proven(call.paid, keep=True)
         groups = [list(texts)] if texts else []
         unanswered: set[str] = set()
         in_a_row = 0
@@ -238,10 +246,20 @@ class Embedder:
             middle = len(left) // 2
             groups += [half for half in (left[middle:], left[:middle]) if half]
 
-    def _be_proven(self, paid: Paid) -> None:
+    def _be_proven(self, paid: Paid, *, keep: bool) -> None:
         with self._proving:
-            took = None if self._prove is None else self._prove()
-            self._prove = None
+            if self._refused is not None:
+                raise SpaceMismatch(str(self._refused), **self._refused.fields)
+            if self._prove is None or (self._confirmed and not keep):
+                return
+            try:
+                took = self._prove(keep)
+            except SpaceMismatch as error:
+                self._refused = error
+                raise
+            self._confirmed = True
+            if keep:
+                self._prove = None
         if took is not None:
             paid.tokens += took.tokens
             paid.api_calls += took.api_calls

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
-from vecsync_dagster.embedding import Embedder, EmbeddingProvider, choose, space_of
+from vecsync_dagster.embedding import Embedded, Embedder, EmbeddingProvider, choose, space_of
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.space import Space
 from vecsync_dagster.sync.origins import prove_origin
@@ -21,10 +20,10 @@ class Embedders:
         self,
         chain: Sequence[EmbeddingProvider],
         ledger: Ledger,
-        written: Callable[[Space], Iterable[str]] | None = None,
+        written: Callable[[Space], Iterable[Sequence[str]]] | None = None,
     ) -> None:
-        """`written` gives texts whose vectors are in the store: a provider that comes from elsewhere than before must
-        make the same ones. Without it that is not asked."""
+        """`written` gives texts whose vectors may be kept: a provider that comes from elsewhere than before must make
+        the same ones. Without it that is not asked."""
         self._chain = tuple(chain)
         self._ledger = ledger
         self._written = written
@@ -41,8 +40,13 @@ class Embedders:
         if pinned is None and pin:
             pinned = self._ledger.pin_space(entity, collection, provider.space)
             provider = choose(self._chain, pinned, collection)
-        prove = None if self._written is None else partial(prove_origin, provider, self._ledger, self._written)
-        return self._made.setdefault(id(provider), Embedder(provider, self._ledger, prove))
+        return self._made.setdefault(id(provider), Embedder(provider, self._ledger, self._proof(provider)))
+
+    def _proof(self, provider: EmbeddingProvider) -> Callable[[bool], Embedded | None] | None:
+        written = self._written
+        if written is None:
+            return None
+        return lambda keep: prove_origin(provider, self._ledger, written, keep=keep)
 
     def space_of(self, physical: str, collection: str) -> Space:
         """The chain's space of a physical collection, by its name alone. Raises SpaceMismatch."""

@@ -4,9 +4,7 @@ another one. Nothing is asked of it as long as it comes from where it came from 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from vecsync_dagster.documents import DocumentBuilder
 from vecsync_dagster.embedding import Embedded, EmbeddingProvider
 from vecsync_dagster.embedding.base import HasOrigin
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, SpaceMismatch, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, SourceUnavailable, SpaceMismatch, VecsyncError
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Read
 from vecsync_dagster.space import Space
@@ -25,53 +23,65 @@ if TYPE_CHECKING:
 
 __all__ = ["prove_origin", "written_texts"]
 
-_log = logging.getLogger(__name__)
 _SAME = 0.99
 """Cosine from which on two vectors of one text are one model's: arithmetic differs from machine to machine."""
 
-_TENANTS, _RECORDS = 20, 100
-_AT_ONCE = 50
+_AT_ONCE = 200
 
 
 def prove_origin(
-    provider: EmbeddingProvider, ledger: Ledger, written: Callable[[Space], Iterable[str]]
+    provider: EmbeddingProvider, ledger: Ledger, written: Callable[[Space], Iterable[Sequence[str]]], *, keep: bool
 ) -> Embedded | None:
     """Where the provider comes from elsewhere than before, one text whose vector is kept is embedded once more. Returns
-    what that took. `written`: such texts, of a space. Where there is none, no vector of the space is kept either.
+    what that took. `written`: texts that may be such, of a space, some at once. With `keep` vectors are going to be
+    written: the ledger learns where they come from, and where no document has any of that space it forgets its own.
 
-    Raises SpaceMismatch where it is another model, and the errors of provider and sources.
+    Raises SpaceMismatch where it is another model, or where documents have vectors and none can be compared; and the
+    errors of provider and sources.
     """
     if not isinstance(provider, HasOrigin):
         return None
     space, origin = provider.space, provider.origin
     known = ledger.origin_of(space)
+    if known == origin:
+        return None
     took = None
-    if known not in (None, origin):
-        texts = iter(written(space))
-        first = next(texts, None)
-        found = None if first is None else _kept(provider, ledger, chain([first], texts))
-        if found is None:
-            if first is not None:
-                _log.warning("%s: vectors come from %s now, and no kept one can be compared", space, _host(origin))
-            ledger.forget_vectors(space)
-        else:
+    if known is not None:
+        found = _kept(provider, ledger, written(space))
+        if found is not None:
             took = provider.embed_documents([found[0]])
             if _cosine(found[1], took.vectors[0]) < _SAME:
-                raise _mismatch(space, str(known), origin)
-    if known != origin:
+                raise _mismatch(space, known, origin, "makes other ones")
+        elif _has_documents(ledger, space):
+            why = "cannot be compared with it: no configured source has a text any more that was embedded there"
+            raise _mismatch(space, known, origin, why)
+        elif keep:
+            ledger.forget_vectors(space)
+    if keep:
         ledger.keep_origin(space, origin)
     return took
 
 
-def _kept(provider: EmbeddingProvider, ledger: Ledger, texts: Iterable[str]) -> tuple[str, NDArray[np.float32]] | None:
+def _kept(
+    provider: EmbeddingProvider, ledger: Ledger, written: Iterable[Sequence[str]]
+) -> tuple[str, NDArray[np.float32]] | None:
     """One of these texts, prepared, and its vector."""
-    left = iter(texts)
-    while some := list(islice(left, _AT_ONCE)):
-        texts_now = [provider.prepare(text).text for text in some]
+    for texts in written:
+        texts_now = [provider.prepare(text).text for text in texts]
         prepared = {hashlib.sha256(text.encode()).hexdigest(): text for text in texts_now}
         for text_hash, vector in ledger.vectors(provider.space, list(prepared)).items():
             return prepared[text_hash], vector
     return None
+
+
+def _has_documents(ledger: Ledger, space: Space) -> bool:
+    """Also in collections that left the configuration."""
+    return any(
+        next(ledger.points(entity, collection, tenant, chunk=1), None)
+        for entity, collection in ledger.collections()
+        if ledger.space_of(collection) == space
+        for tenant in ledger.tenants(entity, collection)
+    )
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -79,13 +89,13 @@ def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.dot(one, other)) / lengths if lengths else float(np.array_equal(one, other))
 
 
-def _mismatch(space: Space, known: str, origin: str) -> SpaceMismatch:
+def _mismatch(space: Space, known: str, origin: str, why: str) -> SpaceMismatch:
     before, now = _host(known), _host(origin)
     where = f"at {now}" if now != before else f"at another path of {now}"
     return SpaceMismatch(
-        f"the kept vectors of {space} came from {before}, and the model of that name {where} makes other ones: vectors "
+        f"the kept vectors of {space} came from {before}, and the model of that name {where} {why}. Vectors "
         "of two models are never mixed. Set the former `base_url` again; or, to change the model, give it another "
-        "`model` name and its collections new names, or `vecsync drop` the collections first",
+        "`model` name and its collections new names, or drop them first (`vecsync drop COLLECTION --force`)",
         space=str(space),
         before=before,
         now=now,
@@ -96,32 +106,32 @@ def _host(origin: str) -> str:
     return origin.partition(" ")[0]
 
 
-def written_texts(workspace: Workspace, space: Space) -> Iterator[str]:
-    """Texts of records that are as they were when their vectors of the space were written, some of each collection.
-    Raises what kept a source from answering, once nobody wanted any of the others'."""
+def written_texts(workspace: Workspace, space: Space) -> Iterator[list[str]]:
+    """The texts of records that have documents in the space, as the sources have them now, some at once; nothing stays
+    open in between. Raises what kept a source from answering, once nobody wanted any of the others'."""
     failed: VecsyncError | None = None
     for entity, config in workspace.config.entities.items():
-        for collection in config.collections:
-            if workspace.ledger.space_of(collection) != space:
-                continue
-            for tenant in workspace.ledger.tenants(entity, collection)[:_TENANTS]:
-                try:
-                    yield from _texts(workspace, entity, collection, tenant)
-                except (LedgerUnavailable, LedgerRejected):
-                    raise
-                except VecsyncError as error:
-                    failed = error
+        collections = [name for name in config.collections if workspace.ledger.space_of(name) == space]
+        places = [(name, tenant) for name in collections for tenant in workspace.ledger.tenants(entity, name)]
+        for collection, tenant in places:
+            try:
+                yield from _texts(workspace, entity, collection, tenant)
+            except (LedgerUnavailable, LedgerRejected):
+                raise
+            except VecsyncError as error:
+                failed = error
+                if isinstance(error, SourceUnavailable):
+                    break
     if failed is not None:
-        raise failed
+        why = f"the `base_url` of {space} is another one, and to compare its vectors texts are read again"
+        raise type(failed)(f"{why}: {failed}", **failed.fields) from failed
 
 
-def _texts(workspace: Workspace, entity: str, collection: str, tenant: str) -> Iterator[str]:
-    points = next(workspace.ledger.points(entity, collection, tenant, chunk=_RECORDS), [])
-    held = {point.document_id: point.content_hash for point in points}
-    if not held:
-        return
+def _texts(workspace: Workspace, entity: str, collection: str, tenant: str) -> Iterator[list[str]]:
     builder = DocumentBuilder(entity, workspace.entity(entity), tenant, [collection])
-    for page in workspace.source(entity).read(Read(tenant, ids=[point.db_id for point in points]), _RECORDS):
-        for document in builder.build(page.records)[collection].documents:
-            if held.get(document.document_id) == document.content_hash:
-                yield document.text
+    for points in workspace.ledger.points(entity, collection, tenant, chunk=_AT_ONCE):
+        wanted = Read(tenant, ids=[point.db_id for point in points])
+        pages = list(workspace.source(entity).read(wanted, _AT_ONCE))  # to its end: that closes the transaction
+        texts = [text.text for page in pages for text in builder.build(page.records)[collection].documents]
+        if texts:
+            yield texts

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from vecsync_dagster.cli.searching import find
-from vecsync_dagster.errors import SpaceMismatch
+from vecsync_dagster.cli.probing import probe_all
+from vecsync_dagster.cli.searching import Answer, find
+from vecsync_dagster.errors import SourceRejected, SpaceMismatch
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.sync.test_kills import paid_world
 from vecsync_dagster_tests.sync.test_spaces import codes, with_chain
@@ -36,6 +42,19 @@ def at(world: World, server: OpenAIServer) -> World:
     return with_chain(world, provider | {"base_url": server.base_url})
 
 
+def search(world: World) -> Answer:
+    """As `vecsync search` does."""
+    with Workspace(world.config, read_only=True) as workspace:
+        return find(workspace, "семь", tenant="acme", collection="works", limit=3)
+
+
+def kept(world: World) -> list[Any]:
+    """All that the ledger keeps of the space."""
+    with sqlite3.connect(world.config.state_folder / "ledger.sqlite") as ledger:
+        tables = ("embedding_cache", "space_origin")
+        return [ledger.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
+
+
 @pytest.mark.parametrize("mode", ["full", "incremental"])
 def test_another_model_behind_the_same_name_writes_nothing(world: World, mode: str) -> None:
     """Two models' vectors meet neither in a collection nor in the cache, and no search compares them."""
@@ -47,8 +66,8 @@ def test_another_model_behind_the_same_name_writes_nothing(world: World, mode: s
         assert codes(results) == {"SPACE_MISMATCH"}
         assert all("base_url" in str(result.error) for result in results if result.error is not None)
         assert moved.stored() == before
-        with moved.workspace() as workspace, pytest.raises(SpaceMismatch):
-            find(workspace, "семь", tenant="acme", collection="works", limit=3)
+        with pytest.raises(SpaceMismatch):
+            search(moved)
     assert codes(world.sync(mode=mode)) == set()
     world.assert_exact()
 
@@ -77,3 +96,73 @@ def test_a_dropped_collection_may_begin_with_another_model(world: World) -> None
         moved.insert({"id": n, "tenant_id": "acme"} for n in range(1, 6))
         assert codes(moved.sync(mode="full")) == set()
         assert len(other.asked) == 5
+
+
+@pytest.mark.parametrize("changed", ["each text", "all but the last"])
+def test_a_text_to_compare_is_looked_for_everywhere(world: World, changed: str) -> None:
+    """Vectors of two models never meet, in whichever tenant the only text is that has a kept one, and if none is."""
+    with world.kept_open():
+        world.insert({"id": 100 + n, "tenant_id": f"t{n:02}"} for n in range(21))
+        world.insert({"id": 1000 + n, "tenant_id": "t20"} for n in range(205))
+        world.sync()
+    ids = [row["id"] for row in world.rows()]
+    world.update(*(ids if changed == "each text" else ids[:-1]), name="другая")
+    before = kept(world)
+    with OpenAIServer(dimensions=16, salt="other") as other, at(world, other).kept_open() as workspace:
+        selections = workspace.select(["works"], ["acme", "t00", "t20"])
+        results = [result for selection in selections for result in workspace.sync(selection)]
+        assert [result.error and result.error.code for result in results] == ["SPACE_MISMATCH"] * 3
+        assert len(other.asked) == (0 if changed == "each text" else 1)
+    assert kept(world) == before
+
+
+def test_a_search_keeps_nothing(world: World) -> None:
+    """Whatever a search finds out about another address, the next sync finds the ledger as it was."""
+    with OpenAIServer(dimensions=16) as second:
+        moved, before = at(world, second), kept(world)
+        assert len(search(moved).hits) == 3
+        world.update(*range(1, 6), name="другая")
+        with pytest.raises(SpaceMismatch, match="no configured source"):
+            search(moved)
+        with world.engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE works RENAME TO away"))
+        with pytest.raises(SourceRejected, match="`base_url`"):
+            search(moved)
+        assert kept(world) == before
+
+
+def test_a_search_of_an_empty_collection_keeps_nothing(world: World) -> None:
+    """Where no document has a vector a search has none to compare, and still writes nothing."""
+    world.delete(*range(1, 6))
+    world.sync("acme", mode="full", allow_removals=True)
+    before = kept(world)
+    with OpenAIServer(dimensions=16, salt="other") as other:
+        assert search(at(world, other)).hits == ()
+    assert kept(world) == before
+
+
+def test_no_transaction_of_the_source_is_open_while_texts_are_compared(world: World, tmp_path: Path) -> None:
+    """The provider may take its time: the source has been let go of before it is asked."""
+
+    class Watching(OpenAIServer):
+        def handle(self, body: dict[str, Any], key: str | None) -> Any:
+            with closing(sqlite3.connect(tmp_path / "source.db", timeout=0)) as source:
+                source.execute("BEGIN EXCLUSIVE")
+            return super().handle(body, key)
+
+    world.insert({"id": 100 + n, "tenant_id": "acme"} for n in range(210))
+    world.sync()
+    with Watching(dimensions=16) as second:
+        search(at(world, second))
+        assert len(second.answered) == 2
+
+
+@pytest.mark.parametrize(("salt", "state"), [("", "OK"), ("other", "FAIL")], ids=["the same", "another"])
+def test_a_check_compares_as_a_sync_would(world: World, salt: str, state: str) -> None:
+    """`vecsync check` says of a collection whether its model is still the one that made its vectors."""
+    before = kept(world)
+    with OpenAIServer(dimensions=16, salt=salt) as second:
+        with Workspace(at(world, second).config, read_only=True) as workspace:
+            [told] = [probe for probe in probe_all(workspace) if probe.part == "collection works"]
+        assert (told.state, "base_url" in told.message) == (state, state == "FAIL")
+    assert kept(world) == before
