@@ -180,7 +180,8 @@ def test_a_real_server(postgres_database: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_table_that_may_not_be_read(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A role without the right to read a table learns which, and nothing of what is in it."""
+    """A role without the right to read a table learns which, and nothing of what is in it; of a table of
+    names too."""
     role = f"r{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres_database, autocommit=True) as admin:
         columns = "id int PRIMARY KEY, tenant_id text, is_global bool, updated_at timestamptz, deleted_at timestamptz"
@@ -189,14 +190,19 @@ def test_a_table_that_may_not_be_read(postgres_database: str, monkeypatch: pytes
         try:
             monkeypatch.setenv("TESTED_URL", postgres_database.replace("postgres@", f"{role}@"))
             config = PostgresSource(type="postgres", url=EnvRef(env="TESTED_URL"))
-            source = build_source(config, entity_config(), name="db", entity_name="materials", path_of=Path)
+            tenancy = {"column": "tenant_id", "global_flag": "is_global", "name": {"table": "firms"}}
+            entity = entity_config(tenancy=tenancy)
+            source = build_source(config, entity, name="db", entity_name="materials", path_of=Path)
             with pytest.raises(
                 SourceRejected, match=r"table materials: permission denied \(InsufficientPrivilege, 42501"
             ):
                 source.tenants()
+            admin.execute(f"CREATE TABLE firms (id text, name text); GRANT SELECT ON materials TO {role}".encode())
+            with pytest.raises(SourceRejected, match=r"names of tenants, table firms: permission denied"):
+                source.names(["a"])
             source.close()
         finally:
-            admin.execute(f"DROP ROLE {role}".encode())
+            admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,7 +315,8 @@ class _Run:
         if keys is not None:
             self._require_partitions(entity, keys)
             return selections(entity, keys)
-        tenants, lost = self._workspace.believable_tenants(entity)
+        full = self._options.mode_of(self._workspace.config.sync.mode) == "full"
+        tenants, lost = self._workspace.believable_tenants(entity, renew="all" if full else "cheap")
         if lost is not None:
             self._context.log.error(str(lost))
         found = list(self._workspace.select([entity], tenants))

@@ -33,7 +33,9 @@ def export(
     scope: Annotated[
         Scope | None, typer.Option(help="Only records for everybody, or only those of tenants.", show_default="both")
     ] = None,
-    tenant: Annotated[str | None, typer.Option(metavar="ID", help="Only this tenant, by id or name.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this tenant, by id, never by name, or `global`.")
+    ] = None,
     collection: CollectionOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents in all.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many documents first.")] = 0,
@@ -55,7 +57,6 @@ def export(
         raise typer.BadParameter("parquet is not written to a terminal: give --output FILE", param_hint="--format")
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.exporting import Export, write_export
-    from vecsync_dagster.cli.tenants import tenant_called
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
@@ -64,7 +65,7 @@ def export(
             entity=entity,
             collection=collection,
             scope=None if scope is None else scope.value,
-            tenant=tenant_called(workspace, tenant, entity),
+            tenant=tenant,
             limit=limit,
             offset=offset,
         )

@@ -14,7 +14,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.formats import ExportFormat, writer_of
-from vecsync_dagster.cli.running import Wanted, require_tenant, wanted_entities
+from vecsync_dagster.cli.running import Wanted, wanted_entities
+from vecsync_dagster.cli.tenants import require_tenant
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import Document, DocumentBatch, DocumentBuilder
 from vecsync_dagster.errors import OutputUnwritable
@@ -54,7 +55,7 @@ class Export:
         self._bounds = (offset, None if limit is None else offset + limit)
         wanted = wanted_entities(workspace, Wanted(entity=entity, collection=collection))
         known = (one for name in wanted for one in workspace.source(name).tenants())
-        require_tenant(tenant, known, f"the source of {', '.join(wanted)}")
+        require_tenant(workspace, tenant, known, f"the source of {', '.join(wanted)}")
         self._collections = {
             name: [c for c in workspace.entity(name).collections if collection in (None, c)] for name in wanted
         }

@@ -36,7 +36,10 @@ def invalid(
     config: ConfigOption = None,
     entity: EntityOption = None,
     tenant: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only this tenant, by id or name, or `global`.")
+        str | None,
+        typer.Option(
+            metavar="ID|NAME", help="Only this tenant, by id, or by a name that is no tenant's id; or `global`."
+        ),
     ] = None,
     collection: CollectionOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Records at most.")] = 100,
@@ -46,18 +49,19 @@ def invalid(
     """List the records that are rejected now, and why: ids, fields and reasons, no values.
 
     A record that is valid again or gone is not listed. Records without a usable id of their own are those that the
-    last full run met, and runs since. Reads the ledger alone; the values are in invalid_records.jsonl in the state
-    folder.
+    last full run met, and runs since. Reads the ledger alone, but for a tenant's name, which might be an id at the
+    source; the values are in invalid_records.jsonl in the state folder.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.cli.running import require_tenant
-    from vecsync_dagster.cli.tenants import tenant_called
+    from vecsync_dagster.cli.tenants import require_tenant, tenant_called
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
-        tenant = tenant_called(workspace, tenant, entity)
+        tenant = tenant_called(workspace, tenant)
         partitions = _partitions(workspace, entity, tenant, collection)
-        require_tenant(tenant, {one.tenant for one in partitions}, "the ledger: it was never synced, or is gone")
+        require_tenant(
+            workspace, tenant, {one.tenant for one in partitions}, "the ledger: it was never synced, or is gone"
+        )
         # One more than asked for tells whether there are more.
         found = workspace.ledger.invalid(partitions, limit + 1)
         names = workspace.ledger.names(entity)

@@ -5,7 +5,7 @@ Imports the whole engine: commands import this module when they run, not when th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
-from vecsync_dagster.cli.tenants import tenant_called
+from vecsync_dagster.cli.tenants import called_that, tenant_called
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
@@ -42,7 +42,6 @@ __all__ = [
     "ScopeName",
     "Wanted",
     "end_run",
-    "require_tenant",
     "run_sync",
     "wanted_entities",
 ]
@@ -207,7 +206,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
     [entity] = wanted_entities(workspace, wanted)
     try:
         with asking(workspace, entity, refresh=False), contained(f"{entity}: looking for records"):
-            wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant, entity))
+            wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant))
             places = locate(workspace, entity, wanted.ids, wanted.tenant)
     except VecsyncError as error:
         problems.append(Problem(entity, wanted.tenant, error))
@@ -226,7 +225,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
 
 def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Selection]:
     """The wanted partitions; an entity whose source cannot be asked is a problem, not the end of the others."""
-    selections: list[Selection] = []
+    listed: dict[str, list[str]] = {}
     for entity in wanted_entities(workspace, wanted):
         recorded = asking(
             workspace,
@@ -238,34 +237,43 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
         )
         try:
             with recorded, contained(f"{entity}: listing the tenants"):
-                tenants = _tenants(workspace, entity, wanted, options, problems)
+                listed[entity] = _tenants(workspace, entity, wanted, options, problems)
         except VecsyncError as error:
             problems.append(Problem(entity, wanted.tenant, error))
-            continue
-        selections += workspace.select([entity], tenants, wanted.collection)
+    try:  # Once for all: a name that one entity alone gives means the same tenant in the others.
+        meant = replace(wanted, tenant=tenant_called(workspace, wanted.tenant))
+    except VecsyncError as error:
+        problems.append(Problem(None, wanted.tenant, error))
+        return []
+    selections = [
+        selection
+        for entity, tenants in listed.items()
+        for selection in workspace.select(
+            [entity], [one for one in tenants if _is_wanted(meant, one)], wanted.collection
+        )
+    ]
     if not selections and not problems and wanted.scope in ("tenant", "global"):
         what = f"tenant {shown(wanted.tenant or '')}" if wanted.scope == "tenant" else "global records"
         where = wanted.entity or ", ".join(workspace.config.entities)
-        raise NotFound(f"no {what} in {where}, neither in the source nor in the ledger", tenant=wanted.tenant)
+        hint = "" if wanted.tenant is None else called_that(workspace, wanted.tenant)
+        raise NotFound(f"no {what} in {where}, neither in the source nor in the ledger{hint}", tenant=wanted.tenant)
     return selections
 
 
 def _tenants(
     workspace: Workspace, entity: str, wanted: Wanted, options: SyncOptions, problems: list[Problem]
 ) -> list[str]:
-    """The wanted ones. A full run over all leaves out those that a source lacks which is taken for broken: they are a
+    """Those there are. A full run over all leaves out those that a source lacks which is taken for broken: they are a
     problem, unless removals were allowed."""
-    removes = options.mode_of(workspace.config.sync.mode) == "full" and not options.allow_removals
-    one = wanted.scope in ("tenant", "global")
-    if one or not removes:
-        tenants = workspace.tenants(entity, renew_names=not one)
-        # Known by now: those of new tenants were read with the tenants.
-        wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant, entity))
-        return [tenant for tenant in tenants if _is_wanted(wanted, tenant)]
-    tenants, lost = workspace.believable_tenants(entity)
+    full = options.mode_of(workspace.config.sync.mode) == "full"
+    if wanted.scope in ("tenant", "global"):
+        return workspace.tenants(entity)
+    if options.allow_removals or not full:
+        return workspace.tenants(entity, renew="all" if full else "cheap")
+    tenants, lost = workspace.believable_tenants(entity, renew="all")
     if lost is not None:
         problems.append(Problem(entity, None, SourceRejected(str(lost), entity=entity, missing=len(lost.missing))))
-    return [tenant for tenant in tenants if _is_wanted(wanted, tenant)]
+    return tenants
 
 
 def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:
@@ -282,12 +290,6 @@ def wanted_entities(workspace: Workspace, wanted: Wanted) -> Sequence[str]:
     if wanted.collection is not None:
         return [workspace.owner_of(wanted.collection)]
     return list(workspace.config.entities)
-
-
-def require_tenant(tenant: str | None, known: Iterable[str], where: str) -> None:
-    """Raises NotFound where a tenant is asked for that is none of those that are `known`."""
-    if tenant is not None and tenant != GLOBAL and tenant not in known:
-        raise NotFound(f"no tenant {shown(tenant)} in {where}", tenant=tenant)
 
 
 def _is_wanted(wanted: Wanted, tenant: str) -> bool:

@@ -25,7 +25,10 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for, in any language the model knows.")],
     tenant: Annotated[
         str,
-        typer.Option(metavar="ID", help="Who asks: a tenant sees its own and the global records; `global` only those."),
+        typer.Option(
+            metavar="ID",
+            help="Who asks, by id, never by name: a tenant sees its own and the global records; `global` only those.",
+        ),
     ],
     config: ConfigOption = None,
     collection: Annotated[
@@ -44,18 +47,17 @@ def search(
         raise typer.BadParameter("the text is empty", param_hint="TEXT")
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.searching import find, only_collection
-    from vecsync_dagster.cli.tenants import tenant_called
+    from vecsync_dagster.cli.tenants import called_that
     from vecsync_dagster.sync import Workspace, check_tenant
 
     with Workspace(settings, read_only=True) as workspace:
         place = collection or only_collection(workspace)
-        tenant = tenant_called(workspace, tenant, workspace.owner_of(place)) or tenant
         check_tenant(tenant)
         answer = find(workspace, text, tenant=tenant, collection=place, limit=limit)
+        hint = "" if answer.known else called_that(workspace, tenant)
     if not answer.known:
-        output.note(
-            f"{named(tenant, answer.tenant_name)} has no documents of its own in {place}: only global ones can be found"
-        )
+        who = named(tenant, answer.tenant_name)
+        output.note(f"{who} has no documents of its own in {place}: only global ones can be found{hint}")
     if as_json:
         output.print_json(asdict(answer))
         return

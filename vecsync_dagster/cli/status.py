@@ -40,7 +40,10 @@ def status(
     config: ConfigOption = None,
     entity: EntityOption = None,
     tenant: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only this tenant, by id or name, or `global`.")
+        str | None,
+        typer.Option(
+            metavar="ID|NAME", help="Only this tenant, by id, or by a name that is no tenant's id; or `global`."
+        ),
     ] = None,
     collection: CollectionOption = None,
     state: Annotated[
@@ -70,24 +73,24 @@ def status(
     failed, grey ? pending) and the error, the worst first, and the health of the whole in per cent. A record's
     state is the worst over all collections.
 
-    Asks the ledger only, never the store or the source, so it works during a sync. Where a source has a
-    modification column only a full run sees every document: `unseen` counts those that none has seen.
+    Asks the ledger only, never the store or the source, so it works during a sync; for a tenant's name alone also
+    the source, as it might be an id there. Where a source has a modification column only a full run sees every
+    document: `unseen` counts those that none has seen.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.overview import overview
     from vecsync_dagster.cli.recordpages import record_page
-    from vecsync_dagster.cli.running import require_tenant
-    from vecsync_dagster.cli.tenants import tenant_called
+    from vecsync_dagster.cli.tenants import require_tenant, tenant_called
     from vecsync_dagster.sync import Workspace
 
     with Workspace(settings, read_only=True) as workspace:
         name = _entity(workspace, entity, collection, wanted=state is not None or identity is not None)
-        tenant = tenant_called(workspace, tenant, name)
+        tenant = tenant_called(workspace, tenant)
         if name is None and format_ is Format.CSV:
             raise typer.BadParameter("csv is for records: give --entity", param_hint="--format")
         seen = overview(workspace, entity=name, tenant=tenant, days=days)
         if not seen.partitions:
-            require_tenant(tenant, (), "the ledger: it was never synced, or is gone")
+            require_tenant(workspace, tenant, (), "the ledger: it was never synced, or is gone")
         records = None
         if name is not None:
             records = record_page(

@@ -31,7 +31,8 @@ def sync(
         ),
     ],
     tenant_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="The tenant, or its name, after `tenant`.")
+        str | None,
+        typer.Argument(metavar="ID|NAME", help="After `tenant`: its id, or its name if that is no tenant's id."),
     ] = None,
     config: ConfigOption = None,
     entity: EntityOption = None,
@@ -41,7 +42,12 @@ def sync(
         typer.Option("--id", metavar="ID", help="Only this record of the entity, now; may be given several times."),
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(metavar="ID", help="Whose record --id is; without it, it is looked for.")
+        str | None,
+        typer.Option(
+            metavar="ID|NAME",
+            help="Whose record --id is: a tenant's id, its name if that is no tenant's id, or `global`; without it, it "
+            "is looked for.",
+        ),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read every record, also where only the changed ones would do.")

@@ -1,31 +1,78 @@
-"""Tenants as people type them: by their id, or by the name that `tenancy.name` gives them."""
+"""Tenants as people type them: by their id and, where no documents are shown, by their name."""
 
 from __future__ import annotations
 
-from vecsync_dagster.errors import WrongUsage
+from collections.abc import Iterable
+
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import NotFound, VecsyncError, WrongUsage
 from vecsync_dagster.sources.names import readable
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.words import shown
 
-__all__ = ["tenant_called"]
+__all__ = ["called_that", "require_tenant", "tenant_called"]
 
 _LISTED = 20
 
 
-def tenant_called(workspace: Workspace, typed: str | None, entity: str | None = None) -> str | None:
-    """The id of the tenant: what was typed, unless it is a name that the ledger knows of one tenant (of the entity, or
-    of any) and no tenant's id. Raises WrongUsage with the ids where several have it."""
+def tenant_called(workspace: Workspace, typed: str | None) -> str | None:
+    """The id of the tenant: what was typed, unless it is the name of one tenant and no tenant's id, whichever entity
+    has it. Not for what shows documents: tenants may choose their names, and one may be another's id. Raises WrongUsage
+    with the ids where several have the name, and where a source cannot be asked whether it is an id."""
     if typed is None or typed == GLOBAL:
         return typed
-    names = workspace.ledger.names(entity)
-    name = readable(typed)
-    found = sorted({tenant for (_, tenant), called in names.items() if name and called == name})
-    if not found or any(tenant == typed for _, tenant in names):
-        return typed
-    entities = workspace.config.entities if entity is None else [entity]
-    if any(typed in workspace.ledger.tenants(one) for one in entities):
+    found = _called(workspace, typed)
+    if not found or _is_id(workspace, {typed, readable(typed)}, found):
         return typed
     if len(found) > 1:
-        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        raise WrongUsage(f"{len(found)} tenants are called {name}; give the id: {', '.join(found[:_LISTED])}{more}")
+        raise WrongUsage(f"{len(found)} tenants are called {shown(readable(typed))}; give the id: {_some(found)}")
     return found[0]
+
+
+def called_that(workspace: Workspace, typed: str) -> str:
+    """Behind a message that there is no such tenant: whose name it is."""
+    found = _called(workspace, typed)
+    if len(found) > 1:
+        return f"; {len(found)} tenants are called that: {_some(found)}"
+    return f"; a tenant {found[0]} is called that" if found else ""
+
+
+def require_tenant(workspace: Workspace, tenant: str | None, known: Iterable[str], where: str) -> None:
+    """Raises NotFound where a tenant is asked for that is none of those that are `known`."""
+    if tenant is not None and tenant != GLOBAL and tenant not in known:
+        raise NotFound(f"no tenant {shown(tenant)} in {where}{called_that(workspace, tenant)}", tenant=tenant)
+
+
+def _called(workspace: Workspace, typed: str) -> list[str]:
+    """Ids of the tenants with this name, in any entity."""
+    name = readable(typed)
+    entities = workspace.config.entities
+    known = workspace.ledger.names().items()
+    return sorted({tenant for (entity, tenant), called in known if name and called == name and entity in entities})
+
+
+def _is_id(workspace: Workspace, texts: set[str], found: list[str]) -> bool:
+    """Whether any entity has such a tenant, in the ledger or at the source."""
+    ledger = workspace.ledger
+    known = {*(tenant for _, tenant in ledger.names()), *(place.tenant for place in ledger.last_runs())}
+    if texts & known:
+        return True
+    for entity in workspace.config.entities:
+        if not texts.isdisjoint(ledger.tenants(entity)):
+            return True
+        try:
+            with contained(f"{entity}: listing the tenants"):
+                if not texts.isdisjoint(workspace.source(entity).tenants()):
+                    return True
+        except VecsyncError as error:
+            raise WrongUsage(
+                f"that may be a tenant's id or a name, and {entity} cannot be asked ({error.code}: {error}); "
+                f"give the id: {_some(found)}"
+            ) from error
+    return False
+
+
+def _some(found: list[str]) -> str:
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"{', '.join(found[:_LISTED])}{more}"

@@ -79,8 +79,9 @@ def _name(value: Any) -> Any:
 class Tenancy(Model):
     """Whose a row is: `column` holds the tenant's id, `global_flag` says that everybody may see it.
 
-    `name`: what people call the tenant, shown beside its id: another column, or a table of names
-    (`{table: firms, id: id, column: name}`). It decides nothing of what is synced.
+    `name`: what people call the tenant, shown beside its id: a table of names
+    (`{table: firms, id: id, column: name}`), or another column, which full runs alone read again. It decides nothing
+    of what is synced.
     """
 
     column: Text

@@ -89,13 +89,14 @@ class MongoDbSource:
         tenancy = self._entity.tenancy
         if tenancy is None or tenancy.name is None:
             return {}
+        wanted = frozenset(tenants)
         with self._reading("reading the names of tenants") as collection:
             if isinstance(tenancy.name, str):
-                found = names_of_documents(collection, self._queries, tenancy.column, tenancy.name)
+                found = names_of_documents(collection, self._queries, tenancy.column, tenancy.name, wanted)
             else:
                 key = f"entities.{self._entity_name}.tenancy.name.table"
                 found = names_of_table(self._connection.collection(tenancy.name.table, key), tenancy.name)
-            return greatest(found, frozenset(tenants))
+            return greatest(found, wanted)
 
     def count(self, tenant: str) -> int:
         return self._counted(self._queries.tenant(tenant))

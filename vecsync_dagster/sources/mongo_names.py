@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +20,14 @@ Document = dict[str, Any]
 Names = Iterator[tuple[str | None, str]]
 
 
-def names_of_documents(collection: Collection[Document], queries: Queries, column: str, name: str) -> Names:
+def names_of_documents(
+    collection: Collection[Document], queries: Queries, column: str, name: str, tenants: Set[str]
+) -> Names:
     """One of each value in the tenant's field."""
     if dotted([name]) and takes_names(collection):
         names = dotted([*queries.asked, name])
         queries = replace(queries, named=Named(names, flat_names(collection, names)))
-    for group in collection.aggregate(queries.names(column, name), allowDiskUse=True):
+    for group in collection.aggregate(queries.names(column, name, tenants), allowDiskUse=True):
         yield owner_text(group["_id"]), group["name"] or ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_dotted import Named
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
 from vecsync_dagster.sources.mongo_values import Fields, is_one_of, meanings, owned, owner_text, value_at
-from vecsync_dagster.sources.names import READ
+from vecsync_dagster.sources.names import FEW, READ
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
 
 __all__ = ["GLOBAL", "Queries", "Query", "moment"]
@@ -107,11 +107,14 @@ class Queries:
         by = {"$group": {"_id": self.named.value(column), "count": {"$sum": 1}}}
         return [*self.named.stages, {"$match": both(self.unflagged(), self.live())}, by]
 
-    def names(self, column: str, name: str) -> list[Query]:
-        """For each value in the tenant's field the name that sorts last."""
+    def names(self, column: str, name: str, tenants: Collection[str]) -> list[Query]:
+        """For each value in the tenant's field the name that sorts last. A few tenants' documents are looked up; for
+        more, the whole collection is read."""
+        few = len(tenants) <= FEW
+        theirs = self.where(column, {"$in": [key for one in sorted(tenants) for key in owned(one)]}) if few else {}
         text = {"$convert": {"input": self.named.value(name), "to": "string", "onError": None, "onNull": None}}
         by = {"_id": self.named.value(column), "name": {"$max": {"$substrCP": [text, 0, READ]}}}
-        return [*self.named.stages, {"$match": both(self.unflagged(), self.live())}, {"$group": by}]
+        return [*self.named.stages, {"$match": both(theirs, self.unflagged(), self.live())}, {"$group": by}]
 
     def among(self, keys: Iterable[str]) -> Query:
         """Records by their keys, or by the text of these."""

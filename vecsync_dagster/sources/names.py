@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Final
 
-__all__ = ["READ", "greatest", "readable"]
+__all__ = ["FEW", "READ", "greatest", "readable"]
 
 LONGEST: Final = 60
+FEW: Final = 100
+"""The rows of so many tenants are looked up one tenant at a time, where the names are a column of records."""
 READ: Final = 200
 """So many characters are asked of the source: more than are shown, as some may be left out."""
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_TEXT, Key
@@ -75,10 +76,12 @@ class SqlSource:
         if tenancy is None or tenancy.name is None:
             return {}
         queries, key = self._queries, f"entities.{self._entity_name}.tenancy.name"
-        with self._transaction("reading the names of tenants") as (connection, _):
-            statement = names_statement(connection, queries, tenancy, tenancy.name, key)
+        table = tenancy.name.table if isinstance(tenancy.name, NameTable) else self._entity.table
+        wanted = frozenset(tenants)
+        with self._transaction("reading the names of tenants", table) as (connection, _):
+            statement = names_statement(connection, queries, tenancy, tenancy.name, wanted, key)
             with connection.execute(statement, execution_options={"yield_per": NAMES_AT_ONCE}) as rows:
-                return greatest(((str(tenant), str(name)) for tenant, name in rows), frozenset(tenants))
+                return greatest(((str(tenant), str(name)) for tenant, name in rows), wanted)
 
     def count(self, tenant: str) -> int:
         statement = self._queries.count(tenant)
@@ -196,8 +199,9 @@ class SqlSource:
         return Queries(self._dialect, self._entity, self._reflected)
 
     @contextmanager
-    def _transaction(self, doing: str) -> Iterator[tuple[Connection, Clock]]:
-        """One read-only snapshot. The one place where a driver's error becomes ours."""
+    def _transaction(self, doing: str, table: str | None = None) -> Iterator[tuple[Connection, Clock]]:
+        """One read-only snapshot, of the entity's table if not of another `table`. The one place where a driver's error
+        becomes ours."""
         try:
             with self._engine.connect() as connection, connection.begin():
                 clock = self._dialect.begin(connection)
@@ -206,7 +210,7 @@ class SqlSource:
         except DBAPIError as error:
             where = f"entity {self._entity_name}, source {self._name}: {doing}"
             if getattr(error.orig, "sqlstate", None) == _DENIED:
-                where = f"{where}, table {self._entity.table}"
+                where = f"{where}, table {table or self._entity.table}"
             # The driver's text may quote a row's value: it is not chained.
             raise self._dialect.translated(error, where) from None
         except UnicodeDecodeError:

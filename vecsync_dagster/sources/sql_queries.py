@@ -209,9 +209,11 @@ class Queries:
             return true() if tenant == GLOBAL else false()
         if tenant == GLOBAL:
             return self._flagged()
-        column = self.entity.tenancy.column
-        own = self.dialect.among(self.reflected[column], self.reflected.kinds[column], [tenant])
-        return and_(own, not_(self._flagged()))
+        return and_(self.among_tenants(self.entity.tenancy, [tenant]), not_(self._flagged()))
+
+    def among_tenants(self, tenancy: Tenancy, tenants: Sequence[str]) -> ColumnElement[bool]:
+        column = tenancy.column
+        return self.dialect.among(self.reflected[column], self.reflected.kinds[column], tenants)
 
     def _modified(self, cursor: Cursor, updated_at: str) -> ColumnElement[bool]:
         """Modified or deleted since the cursor less the overlap, or nobody knows when.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Literal
 
+from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import VecsyncError
@@ -13,32 +15,39 @@ from vecsync_dagster.sources.base import Naming, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.options import is_tenant
 
-__all__ = ["keep_names"]
+__all__ = ["Renewal", "keep_names"]
+
+Renewal = Literal["new", "cheap", "all"]
+"""Of which tenants names are asked: of new ones; of all, where a table of names has them; of all, which reads the whole
+table where a column of the entity's own has them."""
 
 _log = logging.getLogger(__name__)
 
 
 def keep_names(
-    ledger: Ledger, name: str, entity: EntityConfig, source: Source, at_source: Iterable[str], *, renew: bool
+    ledger: Ledger, name: str, entity: EntityConfig, source: Source, at_source: Iterable[str], *, renew: Renewal
 ) -> None:
     """The source has listed its tenants: make the ledger know their names. One query, and none where all of them were
-    asked for before, unless they are to be renewed. A source that does not give them is a warning: no name decides
-    anything."""
+    asked for before, unless they are to be renewed. A source that does not give them is a warning, and they are not
+    asked for again before they are renewed: no name decides anything."""
     known = {tenant: text for (_, tenant), text in ledger.names(name).items()}
     if entity.tenancy is None or entity.tenancy.name is None or not isinstance(source, Naming):
         if known:
             ledger.forget_names(name)
         return
     listed = set(filter(is_tenant, at_source)) - {GLOBAL}
-    if not renew and listed <= known.keys():
+    new = listed - known.keys()
+    everything = renew == "all" or (renew == "cheap" and isinstance(entity.tenancy.name, NameTable))
+    asked = listed if everything else new
+    if not asked:
         return
     try:
         with contained(f"{name}: reading the names of tenants"):
-            found = source.names(listed)
+            found = source.names(asked)
     except VecsyncError as error:
         _log.warning("%s: names of tenants were not read: %s: %s", name, error.code, error)
-        return
-    changed = {tenant: found.get(tenant, "") for tenant in sorted(listed) if known.get(tenant) != found.get(tenant, "")}
+        asked, found = new, {}
+    changed = {tenant: found.get(tenant, "") for tenant in sorted(asked) if known.get(tenant) != found.get(tenant, "")}
     if changed:
         ledger.set_names(name, changed)
     if gone := known.keys() - listed - set(ledger.tenants(name)):

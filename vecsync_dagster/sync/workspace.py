@@ -28,7 +28,7 @@ from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
-from vecsync_dagster.sync.naming import keep_names
+from vecsync_dagster.sync.naming import Renewal, keep_names
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.origins import written_texts
@@ -134,20 +134,20 @@ class Workspace:
 
     # -- tenants and partitions --------------------------------------------------------------------
 
-    def tenants(self, entity: str, *, renew_names: bool = False) -> list[str]:
+    def tenants(self, entity: str, *, renew: Renewal = "new") -> list[str]:
         """`global`, the source's tenants, and those that only the ledger still knows (fault 4), in order; last of all
         a `global` that the configuration has no more: what became a tenant's was taken over by then.
 
-        Keys are as the source has them; one that cannot be a partition fails when it is synced. `renew_names`: ask
-        again what people call them; that of a new tenant is asked for in any case.
+        Keys are as the source has them; one that cannot be a partition fails when it is synced. `renew`: of
+        which of them to ask what people call them.
         """
-        return self._with_known(entity, self._listed(entity, renew_names=renew_names))
+        return self._with_known(entity, self._listed(entity, renew))
 
-    def _listed(self, entity: str, *, renew_names: bool = False) -> list[str]:
+    def _listed(self, entity: str, renew: Renewal = "new") -> list[str]:
         source = self.source(entity)
         own = source.tenants()
         if not self.read_only:
-            keep_names(self.ledger, entity, self.entity(entity), source, own, renew=renew_names)
+            keep_names(self.ledger, entity, self.entity(entity), source, own, renew=renew)
         return own
 
     def _with_known(self, entity: str, own: Sequence[str]) -> list[str]:
@@ -171,10 +171,10 @@ class Workspace:
         """Whether there can be records that everybody may see."""
         return not is_ruled_out(self.entity(entity), GLOBAL)
 
-    def believable_tenants(self, entity: str) -> tuple[list[str], TenantsLost | None]:
+    def believable_tenants(self, entity: str, *, renew: Renewal = "cheap") -> tuple[list[str], TenantsLost | None]:
         """`tenants`, for a run over all of them: without those that vanished where the source is taken for broken, of
         which nothing is to be removed; and why."""
-        own = self._listed(entity, renew_names=True)
+        own = self._listed(entity, renew)
         lost = _doubted(self._roll(entity, own)) if self.entity(entity).tenancy is not None else None
         missing = () if lost is None else lost.missing
         return [tenant for tenant in self._with_known(entity, own) if tenant not in missing], lost

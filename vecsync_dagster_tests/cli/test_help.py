@@ -65,7 +65,7 @@ def test_a_flag_is_shown_by_its_name_alone() -> None:
     """`--full` takes no value: no type stands behind it; an option that takes one says which."""
     shown = [line.strip("│ ").split() for line in vecsync("sync", "--help").out.splitlines() if "--" in line]
     following = {line[0]: line[1] for line in shown if line[0].startswith("--")}
-    assert (following["--full"], following["--dry-run"], following["--tenant"]) == ("Read", "Say", "ID")
+    assert (following["--full"], following["--dry-run"], following["--tenant"]) == ("Read", "Say", "ID|NAME")
 
 
 @pytest.mark.parametrize(

@@ -72,18 +72,66 @@ def test_two_tenants_of_one_name_stay_apart(config: Path, synced: Path, monkeypa
 
 
 def test_a_name_does_for_the_id(asked: Path) -> None:
-    """Commands that ask take a tenant's name as its id; a name that nobody has is no tenant."""
+    """`status` and `invalid` take a tenant's name as its id; a name that nobody has is no tenant."""
     by_name, by_id = (
         vecsync("status", "--tenant", tenant, "--json", "--config", asked).json for tenant in (NAMES[MORAVA], MORAVA)
     )
     assert by_name == by_id
     assert [one["tenant"] for one in by_name["partitions"]] == [MORAVA, MORAVA]
-    for command in (["invalid", "--json"], ["export"], ["search", "barva", "--collection", "works", "--json"]):
-        found = [vecsync(*command, "--tenant", tenant, "--config", asked) for tenant in (NAMES[MORAVA], MORAVA)]
-        assert found[0] == found[1]
-        assert found[0].code == 0
+    found = [vecsync("invalid", "--json", "--tenant", tenant, "--config", asked) for tenant in (NAMES[MORAVA], MORAVA)]
+    assert found[0] == found[1]
+    assert found[0].code == 0
     ran = vecsync("status", "--tenant", "Morava", "--config", asked)
     assert (ran.code, "no tenant Morava in" in ran.err) == (2, True)
+
+
+def test_documents_are_shown_by_id_alone(asked: Path) -> None:
+    """`search` and `export` take no name, and say whose it is."""
+    told = f"; a tenant {MORAVA} is called that"
+    ran = vecsync("search", "barva", "--collection", "works", "--tenant", NAMES[MORAVA], "--json", "--config", asked)
+    assert (ran.code, ran.json["tenant"], {hit["tenant"] for hit in ran.json["hits"]}) == (0, NAMES[MORAVA], {None})
+    assert f"only global ones can be found{told}" in ran.err
+    ran = vecsync("export", "--tenant", NAMES[MORAVA], "--config", asked)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"no tenant {NAMES[MORAVA]} in the source of materials, works{told}" in ran.err
+
+
+@pytest.mark.parametrize("called", ["acme", " acme\n"], ids=["same", "blanks"])
+def test_an_id_is_no_name_wherever_it_is_known(config: Path, synced: Path, called: str) -> None:
+    """A tenant that calls itself by another's id is never taken for it: not where that one is in the other entity
+    alone, nor before it was ever synced."""
+    change_rows(synced, "UPDATE firms SET name = ? WHERE id = ?", called, MORAVA)
+    assert sync(config, "all") == 0
+    assert shown(config)[MORAVA] == "acme"
+    change_rows(synced, "UPDATE works SET tenant_id = 'acme' WHERE id = 3091")
+    for command in (["status", "--entity", "materials"], ["invalid", "--entity", "materials"]):
+        ran = vecsync(*command, "--tenant", called, "--json", "--config", config)
+        assert (ran.code, MORAVA in ran.out) == (2, False), command
+    assert sync(config, "tenant", called, "--entity", "materials") == 2
+    ran = vecsync("search", "barva", "--collection", "materials", "--tenant", "acme", "--json", "--config", config)
+    assert {hit["tenant"] for hit in ran.json["hits"]} == {None}
+    assert vecsync("export", "--entity", "materials", "--tenant", "acme", "--config", config).code == 2
+
+
+def test_a_name_that_may_be_an_id_is_none(config: Path, synced: Path) -> None:
+    """Where a source cannot be asked whether it is an id, a name is refused, and the id of who has it is told."""
+    database = synced / "estimating.sqlite"
+    database.rename(synced / "away.sqlite")
+    ran = vecsync("status", "--tenant", NAMES[MORAVA], "--config", config)
+    assert (ran.code, f"give the id: {MORAVA}" in ran.err) == (2, True)
+    assert vecsync("status", "--tenant", MORAVA, "--config", config).code == 0
+
+
+def test_a_name_that_one_entity_gives_means_the_tenant_in_all(config: Path, synced: Path) -> None:
+    """`sync tenant NAME` syncs the tenant in every entity, also in those whose configuration has no names."""
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace(", name: {table: firms, id: id, column: name}", "", 1), encoding="utf-8")
+    ran = vecsync("sync", "tenant", NAMES[MORAVA], "--json", "--no-record", "--config", config)
+    assert ran.code == 0
+    assert {(one["entity"], one["tenant"]) for one in ran.json["partitions"]} == {
+        ("materials", MORAVA),
+        ("works", MORAVA),
+    }
 
 
 def test_a_sync_by_name(fresh: Path) -> None:
@@ -97,8 +145,8 @@ def test_a_sync_by_name(fresh: Path) -> None:
 
 
 def test_a_changed_name_is_seen_and_changes_nothing_else(config: Path, synced: Path) -> None:
-    """The next sync over all tenants shows the new name; another name, or another place for it, embeds nothing, writes
-    nothing and needs no full read."""
+    """The next sync over all tenants shows the new name, of a column the next full one; another name, or another place
+    for it, embeds nothing, writes nothing and needs no full read."""
     assert sync(config, "all") == 0
     before = tree(synced / "state" / "qdrant")
     change_rows(synced, "UPDATE firms SET name = 'Morava s.r.o.' WHERE id = ?", MORAVA)
@@ -110,6 +158,8 @@ def test_a_changed_name_is_seen_and_changes_nothing_else(config: Path, synced: P
     config.write_text(text, encoding="utf-8")
     ran = vecsync("sync", "all", "--no-record", "--json", "--config", config).json
     assert (ran["totals"]["fetched"], ran["totals"]["embedded"], ran["totals"]["upserted"]) == (read, 0, 0)
+    assert shown(config) == {HOUSES: NAMES[HOUSES], MORAVA: "Morava s.r.o."}
+    assert sync(config, "all", "--full") == 0
     assert shown(config) == {tenant: tenant for tenant in NAMES}
     config.write_text(text.replace(", name: tenant_id", ""), encoding="utf-8")
     assert sync(config, "all") == 0
@@ -133,12 +183,30 @@ def test_a_look_asks_for_names_of_new_tenants_alone(config: Path, synced: Path) 
         change_rows(synced, "UPDATE works SET tenant_id = ? WHERE id = 3091", other)
         change_rows(synced, "UPDATE works SET tenant_id = 'global' WHERE id = 3092")
         workspace.call_the_roll("works")
-        assert known() == {**NAMES, MORAVA: "Morava s.r.o.", other: "Fourth"}
-        change_rows(synced, "UPDATE firms SET name = 'Morava' WHERE id = ?", MORAVA)
-        workspace.call_the_roll("works")
-        assert known()[MORAVA] == "Morava s.r.o."
+        assert known() == {**NAMES, other: "Fourth"}
         workspace.believable_tenants("works")
-        assert known()[MORAVA] == "Morava"
+        assert known()[MORAVA] == "Morava s.r.o."
+
+
+def test_names_that_cannot_be_read_are_asked_for_once(
+    config: Path, synced: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What sensors do every minute neither asks nor warns again; the next sync over all tenants does."""
+    other = "44444444-4444-4444-8444-444444444444"
+    change_rows(synced, "ALTER TABLE firms RENAME TO companies")
+    change_rows(synced, "UPDATE works SET tenant_id = ? WHERE id = 3091", other)
+
+    def look() -> int:
+        caplog.clear()
+        with Workspace(config_of(synced)) as workspace:
+            workspace.call_the_roll("works")
+        return caplog.text.count("names of tenants were not read")
+
+    assert [look(), look()] == [1, 0]
+    change_rows(synced, "ALTER TABLE companies RENAME TO firms")
+    change_rows(synced, "INSERT INTO firms VALUES (?, 'Fourth')", other)
+    assert sync(config, "works") == 0
+    assert shown(config) == {**NAMES, other: "Fourth"}
 
 
 def test_names_that_cannot_be_read_are_a_warning(config: Path, synced: Path) -> None:

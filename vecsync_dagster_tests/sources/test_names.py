@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
 from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources import mongo, mongo_queries, sql, sql_names
 from vecsync_dagster.sources.base import Naming
 from vecsync_dagster.sources.names import readable
 from vecsync_dagster_tests.sources.backends import Backend, SqlBackend, read
@@ -61,6 +62,27 @@ def test_the_names_of_a_column(backend: SqlBackend | MongoBackend) -> None:
         {"id": 9, "tenant_id": "d", "unit": "Dora"},
     )
     assert names(backend, "unit", "a", "b", "c") == {"a": "Hoffmann Bau"}
+
+
+@pytest.mark.parametrize("few", [100, 1], ids=["looked up", "read"])
+def test_a_few_tenants_are_looked_up(
+    backend: SqlBackend | MongoBackend, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where names of a few tenants are wanted, no rows but theirs are read, and found is the same."""
+    for module in (sql_names, mongo_queries):
+        monkeypatch.setattr(module, "FEW", few)
+    backend.create()
+    backend.put(*({"id": n, "tenant_id": f"t{n % 5}", "unit": f"Firm {n}"} for n in range(10)))
+    assert names(backend, "unit", "t1", "t3") == {"t1": "Firm 6", "t3": "Firm 8"}
+
+    def all_of(rows: Iterable[tuple[str, str]], wanted: object) -> dict[str, str]:
+        return dict(rows)
+
+    for module in (sql, mongo):
+        monkeypatch.setattr(module, "greatest", all_of)
+    assert sorted(names(backend, "unit", "t1", "t3")) == (
+        ["t1", "t3"] if few == 100 else ["t0", "t1", "t2", "t3", "t4"]
+    )
 
 
 def test_the_names_of_another_table(backend: SqlBackend | MongoBackend) -> None:
