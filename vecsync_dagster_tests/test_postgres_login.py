@@ -199,7 +199,7 @@ def test_a_table_that_may_not_be_read(postgres_database: str, monkeypatch: pytes
                 source.tenants()
             admin.execute(f"CREATE TABLE firms (id text, name text); GRANT SELECT ON materials TO {role}".encode())
             with pytest.raises(SourceRejected, match=r"names of tenants, table firms: permission denied"):
-                source.names(["a"])
+                source.tenant_names(["a"])
             source.close()
         finally:
             admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())

@@ -54,7 +54,7 @@ def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[st
     """Materializations of the stages that were run, in order, then the evaluations of their checks."""
     key = partition_key(result.collection, result.tenant)
     runs = workspace.ledger.runs(result.entity, result.tenant, _SHOWN_RUNS, collection=result.collection)
-    name = workspace.ledger.name_of(result.entity, result.tenant)
+    name = workspace.ledger.tenant_name(result.entity, result.tenant)
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
     for stage in STAGES:
         if stage in stages:

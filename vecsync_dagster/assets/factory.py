@@ -261,7 +261,7 @@ class _Run:
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
                     for check in result.checks:
-                        name = self._workspace.ledger.name_of(result.entity, result.tenant)
+                        name = self._workspace.ledger.tenant_name(result.entity, result.tenant)
                         yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
     def _settled(self, entity: str) -> frozenset[str]:

@@ -57,7 +57,7 @@ def _events(workspace: Workspace, result: PartitionResult) -> Iterator[Event]:
         return
     for check in result.checks:
         if check.name == "statuses":
-            name = workspace.ledger.name_of(result.entity, result.tenant)
+            name = workspace.ledger.tenant_name(result.entity, result.tenant)
             yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 

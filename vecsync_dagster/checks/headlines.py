@@ -46,7 +46,7 @@ def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -
 def to_tell(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> list[dg.AssetCheckEvaluation]:
     """The same as it is now."""
     results = configured(workspace.ledger.check_results(entity), workspace.config)
-    return list(failing_last(_news(instance, results, entity, workspace.ledger.names(entity))))
+    return list(failing_last(_news(instance, results, entity, workspace.ledger.tenant_names(entity))))
 
 
 def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:

@@ -70,7 +70,7 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):
                     theirs = [one for one in results if one.collection and one.check == key.name]
-                    outcome = headline(key.name, theirs, workspace.ledger.names(name))
+                    outcome = headline(key.name, theirs, workspace.ledger.tenant_names(name))
                     yield dg.AssetCheckResult(
                         asset_key=key.asset_key,
                         check_name=key.name,
@@ -92,7 +92,7 @@ def _verified(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """`asked`: one partition alone, if it is not all of them. One that cannot be checked has its error in `problems`,
     and the others go on."""
-    names = workspace.ledger.names(name)
+    names = workspace.ledger.tenant_names(name)
     for selection in workspace.select([name]):
         if not is_tenant(selection.tenant):
             continue  # no partition, so there is nothing to verify: its failed run says so

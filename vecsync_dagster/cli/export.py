@@ -90,7 +90,7 @@ def tenants(
     with Workspace(settings, read_only=True) as workspace:
         names = [entity] if entity is not None else list(settings.entities)
         counts = {name: {t: workspace.source(name).count(t) for t in workspace.tenants(name)} for name in names}
-        called = {tenant: called for (_, tenant), called in workspace.ledger.names(entity).items() if called}
+        called = {tenant: called for (_, tenant), called in workspace.ledger.tenant_names(entity).items() if called}
     keys = list(dict.fromkeys(key for found in counts.values() for key in found))
     listed = sorted(key for key in keys if key != "global")
     listed = ["global", *listed] if "global" in keys else listed

@@ -64,7 +64,7 @@ def invalid(
         )
         # One more than asked for tells whether there are more.
         found = workspace.ledger.invalid(partitions, limit + 1)
-        names = workspace.ledger.names(entity)
+        names = workspace.ledger.tenant_names(entity)
     more, found = len(found) > limit, found[:limit]
     if as_json or format_ is Format.JSON:
         records = [{**asdict(one), "tenant_name": names.get((one.entity, one.tenant), "")} for one in found]

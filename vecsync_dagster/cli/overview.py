@@ -167,7 +167,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
             rejected[check.entity, check.collection, check.tenant] = int(check.facts.get("invalid", 0))
         if not check.passed:
             failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
-    called = ledger.names(entity)
+    called = ledger.tenant_names(entity)
     partitions = [
         _partition(
             workspace,
@@ -196,7 +196,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
 
 
 def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:
-    now, names = workspace.ledger.now(), workspace.ledger.names(entity)
+    now, names = workspace.ledger.now(), workspace.ledger.tenant_names(entity)
     return [
         MissingTenant(
             entity, one.tenant, one.since, one.until, one.looks, one.text(now), names.get((entity, one.tenant), "")

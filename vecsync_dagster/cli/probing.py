@@ -13,7 +13,7 @@ from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import ConfigError, SourceUnavailable, StoreLocked, VecsyncError
-from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, Naming, Source
+from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, NamesTenants, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
@@ -133,15 +133,15 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
     tenancy = workspace.entity(entity).tenancy
-    if tenancy is not None and tenancy.name is not None and isinstance(source, Naming):
+    if tenancy is not None and tenancy.name is not None and isinstance(source, NamesTenants):
         yield _names(f"names of {entity}", source, tenants)
 
 
-def _names(part: str, source: Naming, tenants: Sequence[str]) -> Probe:
+def _names(part: str, source: NamesTenants, tenants: Sequence[str]) -> Probe:
     """Missing ones are a warning: nothing but what people see depends on them."""
     try:
         with contained(part):
-            found = source.names(tenants)
+            found = source.tenant_names(tenants)
     except VecsyncError as error:
         return _failed(part, error)
     example = f", such as {found[min(found)]!r}" if found else ""

@@ -126,7 +126,9 @@ def record_page(
     each = {name: Totals(ledger.count_records(entity, names, tenant=tenant, collection=name)) for name in names}
     counts = (overall if collection is None else each[collection]).counts
     matching = len(records) if ids is not None else counts.get(status, 0) if status else sum(counts.values())
-    return RecordPage(entity, letters_of(names), overall, each, records, matching, page, limit, ledger.names(entity))
+    return RecordPage(
+        entity, letters_of(names), overall, each, records, matching, page, limit, ledger.tenant_names(entity)
+    )
 
 
 def letters_of(collections: Sequence[str]) -> dict[str, str]:

@@ -140,7 +140,7 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     with Workspace(config, read_only=options.dry_run) as workspace:
         parts = _parts(workspace, wanted, options, outcome.problems)
         with suppress(LedgerRejected, LedgerUnavailable):  # the sync meets the same error, and tells it
-            outcome.names = workspace.ledger.names()
+            outcome.names = workspace.ledger.tenant_names()
         for entity in dict.fromkeys(selection.entity for selection, _ in parts):
             try:
                 with contained(f"{entity}: counting rows without a tenant"):

@@ -70,7 +70,7 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
         semantic=embedder.provider.semantic,
         known=tenant == GLOBAL or tenant in workspace.ledger.tenants(entity, collection),
         hits=tuple(_found(hit, fields) for hit in hits),
-        tenant_name=workspace.ledger.name_of(entity, tenant),
+        tenant_name=workspace.ledger.tenant_name(entity, tenant),
     )
 
 

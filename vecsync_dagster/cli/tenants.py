@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import NotFound, VecsyncError, WrongUsage
-from vecsync_dagster.sources.names import readable
+from vecsync_dagster.sources.tenant_names import readable
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.words import shown
@@ -48,14 +48,14 @@ def _called(workspace: Workspace, typed: str) -> list[str]:
     """Ids of the tenants with this name, in any entity."""
     name = readable(typed)
     entities = workspace.config.entities
-    known = workspace.ledger.names().items()
+    known = workspace.ledger.tenant_names().items()
     return sorted({tenant for (entity, tenant), called in known if name and called == name and entity in entities})
 
 
 def _is_id(workspace: Workspace, texts: set[str], found: list[str]) -> bool:
     """Whether any entity has such a tenant, in the ledger or at the source."""
     ledger = workspace.ledger
-    known = {*(tenant for _, tenant in ledger.names()), *(place.tenant for place in ledger.last_runs())}
+    known = {*(tenant for _, tenant in ledger.tenant_names()), *(place.tenant for place in ledger.last_runs())}
     if texts & known:
         return True
     for entity in workspace.config.entities:

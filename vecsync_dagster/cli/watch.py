@@ -55,7 +55,7 @@ def watch(
         outcome = Outcome(found.started_at, datetime.now(UTC), found.results, problems, interrupted)
         outcome.reached = found.reached
         with suppress(LedgerRejected, LedgerUnavailable):  # the round's results say so
-            outcome.names = workspace.ledger.names()
+            outcome.names = workspace.ledger.tenant_names()
         for result in found.results:
             _tell(result, outcome.named(result.entity, result.tenant))
         end_run(workspace, outcome, record=not no_record)

@@ -530,19 +530,19 @@ class Ledger(Protocol):
         ...
 
     # -- names of tenants --------------------------------------------------------------------------
-    def names(self, entity: str | None = None) -> dict[tuple[str, str], str]:
+    def tenant_names(self, entity: str | None = None) -> dict[tuple[str, str], str]:
         """(entity, tenant) -> what people call it, of all whose name was asked for; empty where it has none."""
         ...
 
-    def name_of(self, entity: str, tenant: str) -> str:
+    def tenant_name(self, entity: str, tenant: str) -> str:
         """Empty where none is known."""
         ...
 
-    def set_names(self, entity: str, names: Mapping[str, str]) -> None:
+    def set_tenant_names(self, entity: str, names: Mapping[str, str]) -> None:
         """Names by tenant; those of others stay."""
         ...
 
-    def forget_names(self, entity: str, tenants: Iterable[str] | None = None) -> None:
+    def forget_tenant_names(self, entity: str, tenants: Iterable[str] | None = None) -> None:
         """None: of all tenants."""
         ...
 

@@ -15,7 +15,6 @@ from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.invalid import Invalid
 from vecsync_dagster.ledger.leaving import Leaving
 from vecsync_dagster.ledger.missing import MissingTenants
-from vecsync_dagster.ledger.names import TenantNames
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
 from vecsync_dagster.ledger.records import Records
@@ -23,6 +22,7 @@ from vecsync_dagster.ledger.retention import Retention
 from vecsync_dagster.ledger.retries import Retries
 from vecsync_dagster.ledger.runs import Runs
 from vecsync_dagster.ledger.source_states import States
+from vecsync_dagster.ledger.tenant_names import TenantNames
 from vecsync_dagster.ledger.touched import Touched
 from vecsync_dagster.ledger.vectors import Vectors
 

@@ -19,7 +19,7 @@ __all__ = [
     "Fingerprinting",
     "Knowing",
     "Losable",
-    "Naming",
+    "NamesTenants",
     "Page",
     "Read",
     "Repeated",
@@ -159,10 +159,10 @@ class Filtered(Protocol):
 
 
 @runtime_checkable
-class Naming(Protocol):
+class NamesTenants(Protocol):
     """A source that knows what people call the tenants (`tenancy.name`)."""
 
-    def names(self, tenants: Iterable[str]) -> dict[str, str]:
+    def tenant_names(self, tenants: Iterable[str]) -> dict[str, str]:
         """Of those of the tenants that have one, by one query: a line of at most 60 characters. Where rows of one
         tenant differ, the one that sorts last. Raises Source* errors, also where the column or table is missing."""
         ...

@@ -22,14 +22,14 @@ from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
 from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
 from vecsync_dagster.sources.mongo_keys import field_of, is_own, is_unique, with_keys, written
-from vecsync_dagster.sources.mongo_names import names_of_documents, names_of_table
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
+from vecsync_dagster.sources.mongo_tenant_names import names_of_documents, names_of_table
 from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
 from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
-from vecsync_dagster.sources.names import greatest
 from vecsync_dagster.sources.sql_types import ahead_of_clock
+from vecsync_dagster.sources.tenant_names import greatest
 
 __all__ = ["MongoDbSource"]
 
@@ -85,7 +85,7 @@ class MongoDbSource:
     def tenants(self) -> list[str]:
         return sorted({tenant for tenant, _ in self._owners("listing the tenants") if tenant is not None})
 
-    def names(self, tenants: Iterable[str]) -> dict[str, str]:
+    def tenant_names(self, tenants: Iterable[str]) -> dict[str, str]:
         tenancy = self._entity.tenancy
         if tenancy is None or tenancy.name is None:
             return {}

@@ -13,8 +13,8 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_dotted import Named
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
 from vecsync_dagster.sources.mongo_values import Fields, is_one_of, meanings, owned, owner_text, value_at
-from vecsync_dagster.sources.names import FEW, READ
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
+from vecsync_dagster.sources.tenant_names import FEW, READ
 
 __all__ = ["GLOBAL", "Queries", "Query", "moment"]
 
@@ -107,7 +107,7 @@ class Queries:
         by = {"$group": {"_id": self.named.value(column), "count": {"$sum": 1}}}
         return [*self.named.stages, {"$match": both(self.unflagged(), self.live())}, by]
 
-    def names(self, column: str, name: str, tenants: Collection[str]) -> list[Query]:
+    def tenant_names(self, column: str, name: str, tenants: Collection[str]) -> list[Query]:
         """For each value in the tenant's field the name that sorts last. A few tenants' documents are looked up; for
         more, the whole collection is read."""
         few = len(tenants) <= FEW

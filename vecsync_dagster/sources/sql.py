@@ -18,14 +18,14 @@ from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_TEXT, Key
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
-from vecsync_dagster.sources.names import greatest
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import certain, key_texts
-from vecsync_dagster.sources.sql_names import names_statement
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
+from vecsync_dagster.sources.sql_tenant_names import names_statement
 from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, ahead_of_clock, moment_of, text_of
+from vecsync_dagster.sources.tenant_names import greatest
 
 __all__ = ["SqlSource"]
 
@@ -71,7 +71,7 @@ class SqlSource:
         with self._transaction("listing the tenants") as (connection, _):
             return sorted(map(str, connection.execute(statement).scalars()))
 
-    def names(self, tenants: Iterable[str]) -> dict[str, str]:
+    def tenant_names(self, tenants: Iterable[str]) -> dict[str, str]:
         tenancy = self._entity.tenancy
         if tenancy is None or tenancy.name is None:
             return {}

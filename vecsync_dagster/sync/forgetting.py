@@ -38,7 +38,7 @@ def forget_if_gone(
             ledger.drop_partition(entity, name, tenant)
     if not left:
         ledger.found(entity, [tenant])
-        ledger.forget_names(entity, [tenant])
+        ledger.forget_tenant_names(entity, [tenant])
         forget_tenant(ledger, snapshots, rejections, entity, tenant)
 
 

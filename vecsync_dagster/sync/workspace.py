@@ -28,7 +28,6 @@ from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
-from vecsync_dagster.sync.naming import Renewal, keep_names
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.origins import written_texts
@@ -41,6 +40,7 @@ from vecsync_dagster.sync.rollcall import RollCall, TenantsLost, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.tenant_names import Renewal, keep_tenant_names
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
     graded,
@@ -147,7 +147,7 @@ class Workspace:
         source = self.source(entity)
         own = source.tenants()
         if not self.read_only:
-            keep_names(self.ledger, entity, self.entity(entity), source, own, renew=renew)
+            keep_tenant_names(self.ledger, entity, self.entity(entity), source, own, renew=renew)
         return own
 
     def _with_known(self, entity: str, own: Sequence[str]) -> list[str]:

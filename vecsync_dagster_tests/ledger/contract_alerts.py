@@ -46,7 +46,7 @@ class AlertsContract:
 
     def test_a_problem_has_its_tenants_name(self, ledger: SqlLedger) -> None:
         """What people call the tenant of the partition now, of that entity; nothing where there is no tenant."""
-        ledger.set_names(ENTITY, {"tenant-a": "Acme"})
+        ledger.set_tenant_names(ENTITY, {"tenant-a": "Acme"})
         see(ledger, BROKEN, replace(BROKEN, entity="works"), replace(BROKEN, partition=None, check=None))
         for known in (*ledger.alerts(), *untold(ledger)):
             mine = known.alert.partition is not None and known.alert.entity == ENTITY

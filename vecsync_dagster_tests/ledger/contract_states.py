@@ -26,19 +26,19 @@ class StatesContract:
     def test_names_of_tenants_come_back(self, ledger: SqlLedger) -> None:
         """Of each tenant the last name, also where it is empty; of no other entity. Some or all can be forgotten."""
         many = {f"t{number}": f"Firm {number}" for number in range(1200)}
-        ledger.set_names(ENTITY, many)
-        ledger.set_names("works", {"t1": "Other"})
-        ledger.set_names(ENTITY, {"t1": "Firma «Один»", "t2": ""})
-        assert ledger.names(ENTITY) == {
+        ledger.set_tenant_names(ENTITY, many)
+        ledger.set_tenant_names("works", {"t1": "Other"})
+        ledger.set_tenant_names(ENTITY, {"t1": "Firma «Один»", "t2": ""})
+        assert ledger.tenant_names(ENTITY) == {
             (ENTITY, tenant): {"t1": "Firma «Один»", "t2": ""}.get(tenant, name) for tenant, name in many.items()
         }
-        assert [ledger.name_of(ENTITY, tenant) for tenant in ("t1", "t2", "t1200")] == ["Firma «Один»", "", ""]
-        ledger.forget_names(ENTITY, [tenant for tenant in many if tenant != "t1"])
-        assert ledger.names() == {(ENTITY, "t1"): "Firma «Один»", ("works", "t1"): "Other"}
-        ledger.forget_names(ENTITY)
-        assert ledger.names() == {("works", "t1"): "Other"}
+        assert [ledger.tenant_name(ENTITY, tenant) for tenant in ("t1", "t2", "t1200")] == ["Firma «Один»", "", ""]
+        ledger.forget_tenant_names(ENTITY, [tenant for tenant in many if tenant != "t1"])
+        assert ledger.tenant_names() == {(ENTITY, "t1"): "Firma «Один»", ("works", "t1"): "Other"}
+        ledger.forget_tenant_names(ENTITY)
+        assert ledger.tenant_names() == {("works", "t1"): "Other"}
         ledger.forget_entity("works")
-        assert ledger.names() == {}
+        assert ledger.tenant_names() == {}
 
     def test_a_dropped_partition_was_never_seen(self, ledger: SqlLedger) -> None:
         """Dropping forgets what was seen of that partition alone."""

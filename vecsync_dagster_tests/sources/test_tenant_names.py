@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import event
 
 from vecsync_dagster.errors import SourceRejected
-from vecsync_dagster.sources import mongo, mongo_queries, sql, sql_names
-from vecsync_dagster.sources.base import Naming
-from vecsync_dagster.sources.names import readable
+from vecsync_dagster.sources import mongo, mongo_queries, sql, sql_tenant_names
+from vecsync_dagster.sources.base import NamesTenants
+from vecsync_dagster.sources.tenant_names import readable
 from vecsync_dagster_tests.sources.backends import Backend, SqlBackend, read
 from vecsync_dagster_tests.sources.mongo_backend import MongoBackend
 
@@ -32,8 +32,8 @@ def tenancy(name: Any) -> dict[str, Any]:
 
 def names(backend: Backend, name: Any, *tenants: str) -> dict[str, str]:
     source = backend.source(**tenancy(name))
-    assert isinstance(source, Naming)
-    return source.names(tenants)
+    assert isinstance(source, NamesTenants)
+    return source.tenant_names(tenants)
 
 
 def put_firms(backend: SqlBackend | MongoBackend, *rows: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ def test_a_few_tenants_are_looked_up(
     backend: SqlBackend | MongoBackend, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where names of a few tenants are wanted, no rows but theirs are read, and found is the same."""
-    for module in (sql_names, mongo_queries):
+    for module in (sql_tenant_names, mongo_queries):
         monkeypatch.setattr(module, "FEW", few)
     backend.create()
     backend.put(*({"id": n, "tenant_id": f"t{n % 5}", "unit": f"Firm {n}"} for n in range(10)))
@@ -173,7 +173,7 @@ def test_one_query_however_many_tenants(sqlite: SqlBackend) -> None:
         source = sqlite.source(**tenancy("unit"))
         event.listen(source._engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
         statements.clear()
-        assert len(source.names([f"t{number}" for number in range(3000)])) == count
+        assert len(source.tenant_names([f"t{number}" for number in range(3000)])) == count
         return len(statements)
 
     sqlite.put({"id": 0, "tenant_id": "t0", "unit": "Firm 0"})

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Inspector, Select, column, func, inspect, sel
 from sqlalchemy.exc import SAWarning
 
 from vecsync_dagster.config.entities import NameTable, Tenancy
-from vecsync_dagster.sources.names import FEW, READ
 from vecsync_dagster.sources.sql_queries import Queries
 from vecsync_dagster.sources.sql_reflection import locate, require_columns
+from vecsync_dagster.sources.tenant_names import FEW, READ
 
 __all__ = ["names_statement"]
 

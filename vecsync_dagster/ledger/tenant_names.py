@@ -18,17 +18,17 @@ _N: Final = tenant_name.c
 class TenantNames(LedgerPart):
     """See `base.Ledger` for what each method promises."""
 
-    def names(self, entity: str | None = None) -> dict[tuple[str, str], str]:
+    def tenant_names(self, entity: str | None = None) -> dict[tuple[str, str], str]:
         query = select(_N.entity, _N.tenant_id, _N.name)
         with self.database.read() as connection:
             rows = connection.execute(query if entity is None else query.where(_N.entity == entity)).all()
         return {(owner, tenant): name for owner, tenant, name in rows}
 
-    def name_of(self, entity: str, tenant: str) -> str:
+    def tenant_name(self, entity: str, tenant: str) -> str:
         with self.database.read() as connection:
             return connection.scalar(select(_N.name).where(_N.entity == entity, _N.tenant_id == tenant)) or ""
 
-    def set_names(self, entity: str, names: Mapping[str, str]) -> None:
+    def set_tenant_names(self, entity: str, names: Mapping[str, str]) -> None:
         insert = insert_into(tenant_name, self.database.dialect)
         statement = insert.on_conflict_do_update(
             index_elements=[_N.entity, _N.tenant_id], set_={"name": insert.excluded.name}
@@ -38,7 +38,7 @@ class TenantNames(LedgerPart):
             with self.database.write() as connection:
                 connection.execute(statement, some)
 
-    def forget_names(self, entity: str, tenants: Iterable[str] | None = None) -> None:
+    def forget_tenant_names(self, entity: str, tenants: Iterable[str] | None = None) -> None:
         of_entity = delete(tenant_name).where(_N.entity == entity)
         wanted = (
             [of_entity]

@@ -11,11 +11,11 @@ from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.base import Ledger
-from vecsync_dagster.sources.base import Naming, Source
+from vecsync_dagster.sources.base import NamesTenants, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.options import is_tenant
 
-__all__ = ["Renewal", "keep_names"]
+__all__ = ["Renewal", "keep_tenant_names"]
 
 Renewal = Literal["new", "cheap", "all"]
 """Of which tenants names are asked: of new ones; of all, where a table of names has them; of all, which reads the whole
@@ -24,16 +24,16 @@ table where a column of the entity's own has them."""
 _log = logging.getLogger(__name__)
 
 
-def keep_names(
+def keep_tenant_names(
     ledger: Ledger, name: str, entity: EntityConfig, source: Source, at_source: Iterable[str], *, renew: Renewal
 ) -> None:
     """The source has listed its tenants: make the ledger know their names. One query, and none where all of them were
     asked for before, unless they are to be renewed. A source that does not give them is a warning, and they are not
     asked for again before they are renewed: no name decides anything."""
-    known = {tenant: text for (_, tenant), text in ledger.names(name).items()}
-    if entity.tenancy is None or entity.tenancy.name is None or not isinstance(source, Naming):
+    known = {tenant: text for (_, tenant), text in ledger.tenant_names(name).items()}
+    if entity.tenancy is None or entity.tenancy.name is None or not isinstance(source, NamesTenants):
         if known:
-            ledger.forget_names(name)
+            ledger.forget_tenant_names(name)
         return
     listed = set(filter(is_tenant, at_source)) - {GLOBAL}
     new = listed - known.keys()
@@ -43,12 +43,12 @@ def keep_names(
         return
     try:
         with contained(f"{name}: reading the names of tenants"):
-            found = source.names(asked)
+            found = source.tenant_names(asked)
     except VecsyncError as error:
         _log.warning("%s: names of tenants were not read: %s: %s", name, error.code, error)
         asked, found = new, {}
     changed = {tenant: found.get(tenant, "") for tenant in sorted(asked) if known.get(tenant) != found.get(tenant, "")}
     if changed:
-        ledger.set_names(name, changed)
+        ledger.set_tenant_names(name, changed)
     if gone := known.keys() - listed - set(ledger.tenants(name)):
-        ledger.forget_names(name, gone)
+        ledger.forget_tenant_names(name, gone)

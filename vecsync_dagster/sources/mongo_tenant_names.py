@@ -12,7 +12,7 @@ from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, takes_names
 from vecsync_dagster.sources.mongo_queries import Queries
 from vecsync_dagster.sources.mongo_values import id_text, owner_text, value_at
-from vecsync_dagster.sources.names import READ
+from vecsync_dagster.sources.tenant_names import READ
 
 __all__ = ["names_of_documents", "names_of_table"]
 
@@ -27,7 +27,7 @@ def names_of_documents(
     if dotted([name]) and takes_names(collection):
         names = dotted([*queries.asked, name])
         queries = replace(queries, named=Named(names, flat_names(collection, names)))
-    for group in collection.aggregate(queries.names(column, name, tenants), allowDiskUse=True):
+    for group in collection.aggregate(queries.tenant_names(column, name, tenants), allowDiskUse=True):
         yield owner_text(group["_id"]), group["name"] or ""
 
 

@@ -176,7 +176,7 @@ def test_a_look_asks_for_names_of_new_tenants_alone(config: Path, synced: Path) 
     with Workspace(config_of(synced)) as workspace:
 
         def known() -> dict[str, str]:
-            return {tenant: name for (_, tenant), name in workspace.ledger.names("works").items()}
+            return {tenant: name for (_, tenant), name in workspace.ledger.tenant_names("works").items()}
 
         workspace.call_the_roll("works")
         assert known() == NAMES
