@@ -128,9 +128,9 @@ def test_a_name_that_one_entity_gives_means_the_tenant_in_all(config: Path, sync
     config.write_text(text.replace(", name: {table: firms, id: id, column: name}", "", 1), encoding="utf-8")
     ran = vecsync("sync", "tenant", NAMES[MORAVA], "--json", "--no-record", "--config", config)
     assert ran.code == 0
-    assert {(one["entity"], one["tenant"]) for one in ran.json["partitions"]} == {
-        ("materials", MORAVA),
-        ("works", MORAVA),
+    assert {(one["entity"], one["tenant"], one["tenant_name"]) for one in ran.json["partitions"]} == {
+        ("materials", MORAVA, ""),
+        ("works", MORAVA, NAMES[MORAVA]),
     }
 
 
