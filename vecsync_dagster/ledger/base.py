@@ -623,8 +623,8 @@ class Ledger(Protocol):
         """Rows of all its partitions."""
         ...
 
-    def holds_any(self, collection: str) -> bool:
-        """Whether any document of the collection was ever confirmed, whoever's it is."""
+    def holds_any(self, collection: str, entity: str | None = None, tenant: str | None = None) -> bool:
+        """Whether a document of the collection, or of that part of it, is confirmed."""
         ...
 
     def forget_collection(self, entity: str, collection: str) -> None:

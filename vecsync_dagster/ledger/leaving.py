@@ -52,8 +52,12 @@ class Leaving(Newest):
         with self.database.read() as connection:
             return int(connection.scalar(query.where(_T.entity == entity, _T.collection == collection)) or 0)
 
-    def holds_any(self, collection: str) -> bool:
+    def holds_any(self, collection: str, entity: str | None = None, tenant: str | None = None) -> bool:
         held = select(_T.number).where(_T.collection == collection, _T.content_hash.is_not(None)).limit(1)
+        if entity is not None:
+            held = held.where(_T.entity == entity)
+        if tenant is not None:
+            held = held.where(_T.tenant_id == tenant)
         with self.database.read() as connection:
             return connection.execute(held).first() is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import replace
 from typing import Literal
 
 from pyroaring import BitMap64
@@ -126,8 +127,9 @@ class PartitionSync:
 
     @property
     def is_first(self) -> bool:
-        """Whether the ledger knew no document of the partition when the run began."""
-        return self._known == 0
+        """Whether the ledger holds no document of the partition: it may know some that always failed."""
+        t = self.target
+        return self._known == 0 or not t.ledger.holds_any(t.collection, t.entity, t.tenant)
 
     @property
     def recognises(self) -> bool:
@@ -250,7 +252,7 @@ class PartitionSync:
         documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
         documents, others = self._firsts(documents, rows)
         documents, duplicates = self._split(documents, rows)
-        rejections = batch.rejections + ([] if again else refused + others + duplicates)
+        rejections = self._own(batch.rejections, documents) + ([] if again else refused + others + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         rows = self._leave_rejected(batch, rows)
         self._reject(rejections, rows)
@@ -358,6 +360,14 @@ class PartitionSync:
                 here.add(identity)
                 first.append(document)
         return first, duplicates
+
+    def _own(self, rejections: Sequence[Rejection], documents: Sequence[Document]) -> list[Rejection]:
+        """The rejections; one whose id is that of a good record is the one that has it a second time."""
+        taken = {document.document_id for document in documents}
+        return [
+            replace(r, document_id=None, field=self._key_name, error=REPEATED) if r.document_id in taken else r
+            for r in rejections
+        ]
 
     def _repeated(self, document: Document) -> Rejection:
         return Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, REPEATED, document.payload)

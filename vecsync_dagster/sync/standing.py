@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.sync.compare import Difference
+from vecsync_dagster.sync.compare import FOREIGN, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
@@ -67,14 +67,19 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     checks alone: the others ask the source."""
     entity, collection, now = compared.entity, compared.collection, datetime.now(UTC)
     tenants = set(workspace.ledger.tenants(entity, collection))
+    known = workspace.ledger.check_results(entity)
+    # As in a run (`compare_partition`): where points were met that may be another project's, orphans may be those.
+    wary = {r.tenant for r in known if (r.check, r.collection) == ("identity", collection) and FOREIGN in r.facts}
     counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     named: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
     for (tenant, kind), number in compared.counts.items():
         if tenant in tenants:
-            counted[tenant, _partition_check_of(kind)][kind] = number
+            whose = FOREIGN if kind == "orphan" and tenant in wary else kind
+            counted[tenant, _partition_check_of(kind)][whose] = number
     for one in compared.named:
-        named[one.tenant or one.stored_tenant or "", _partition_check_of(one.kind)].append(one)
-    known = workspace.ledger.check_results(entity)
+        tenant = one.tenant or one.stored_tenant or ""
+        foreign = one.kind == "orphan" and tenant in wary
+        named[tenant, _partition_check_of(one.kind)].append(replace(one, kind="foreign") if foreign else one)
     failed = {(r.tenant, r.check) for r in known if r.collection == collection and not r.passed}
     over = {key for key in failed if key[1] in _COMPARED and key not in counted}
     outcomes = [

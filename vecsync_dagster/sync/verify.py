@@ -42,7 +42,7 @@ _STOPPED = "stopped"
 _NAMED = 3
 REMEDY = "repair with `vecsync reconcile --repair`"
 THEIRS = (
-    "foreign points were written by another entity or another project and no sync removes them: "
+    "foreign points were written by another entity or another project, and no sync of this one removes them: "
     "if somebody else uses the collection, give it another name"
 )
 

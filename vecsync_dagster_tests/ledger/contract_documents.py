@@ -40,6 +40,8 @@ class DocumentsContract:
         assert not ledger.holds_any(A[1])
         confirm(ledger, B, ["d2"])
         assert ledger.holds_any(B[1])
+        assert [ledger.holds_any(B[1], B[0], tenant) for tenant in (A[2], B[2])] == [False, True]
+        assert not ledger.holds_any(B[1], "another")
         assert not ledger.holds_any("another")
 
     def test_a_confirmed_document_has_all_its_facts(self, ledger: SqlLedger) -> None:

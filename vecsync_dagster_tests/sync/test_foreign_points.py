@@ -12,6 +12,7 @@ from vecsync_dagster.errors import StoreUnavailable
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -65,10 +66,12 @@ def test_another_project_s_points_stay(embedded_world: World, entity: str) -> No
     assert owners(world) == [(entity, "11"), (entity, "12")]
 
 
+@pytest.mark.parametrize("method", ["upsert", "ensure_collection"])
 def test_another_project_s_points_stay_after_a_run_that_failed(
-    embedded_world: World, monkeypatch: pytest.MonkeyPatch
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Also where its first run left the partition half done, and the next one puts that right."""
+    """Also where its first run left the partition half done, or never reached the store, and the next one puts that
+    right."""
     world = embedded_world
     both = another_project(world, ENTITY)
 
@@ -76,11 +79,23 @@ def test_another_project_s_points_stay_after_a_run_that_failed(
         raise StoreUnavailable("the disk is away", service="QDRANT")
 
     with monkeypatch.context() as away:
-        away.setattr(QdrantEmbeddedStore, "upsert", down)
+        away.setattr(QdrantEmbeddedStore, method, down)
         assert one(world.sync(mode="full"), "acme").outcome == "failed"
     for _ in range(2):
         world.sync(mode="full", allow_removals=True)
         assert owners(world) == both
+
+
+def test_another_project_s_points_stay_after_everything_was_compared(embedded_world: World) -> None:
+    """A comparison that repairs nothing settles nothing: the points are reported, and stay."""
+    world = embedded_world
+    both = another_project(world, ENTITY)
+    for _ in range(2):
+        assert identity_of(one(world.sync(mode="full", allow_removals=True), "acme")) == ({"foreign": 3}, False)
+        with world.workspace() as workspace:
+            [found, _] = check_everything(workspace, ENTITY)
+        assert (found.passed, found.facts["differences"]) == (False, 3)
+    assert owners(world) == both
 
 
 def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: World) -> None:

@@ -87,6 +87,17 @@ def test_the_first_one_is_what_a_repair_writes(two: tuple[Small, Do]) -> None:
     assert names(small) == ["first", "lamp"]
 
 
+def test_a_good_record_takes_the_place_of_a_rejected_one(two: tuple[Small, Do]) -> None:
+    """Where the first record of an id is no document, the second one is; the first is rejected, and nothing fails."""
+    small, do = two
+    do("first", {"name": None})
+    result = small.sync()
+    assert (result.outcome, result.ok, result.figures.invalid, names(small)) == ("success", True, 1, ["lamp", "second"])
+    place = Partition(NAME, NAME, GLOBAL)
+    with Workspace(small.config) as workspace:
+        assert len(workspace.ledger.invalid({place: workspace.ledger.last_runs()[place]})) == 1
+
+
 def test_one_that_was_put_right_makes_nothing_fail(two: tuple[Small, Do]) -> None:
     """A record that had no id when an incremental run met it, and has one now: that it is one less than was rejected
     is no difference between source and ledger."""
