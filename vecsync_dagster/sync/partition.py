@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import replace
+from itertools import chain
 from typing import Literal
 
 from pyroaring import BitMap64
@@ -14,7 +15,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBatch, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import StoreRateLimited, StoreTimeout, StoreUnavailable, ValidationFailed, VecsyncError
-from vecsync_dagster.identity import Key, differ, key_parts, key_text, native_of
+from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
@@ -31,6 +32,7 @@ from vecsync_dagster.sync.apply import (
     mark_rejected,
     remove,
 )
+from vecsync_dagster.sync.changed_keys import keys_today
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
@@ -40,6 +42,7 @@ from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import LISTED
+from vecsync_dagster.sync.whole import UNREAD, was_read
 from vecsync_dagster.sync.writing import Writing
 
 __all__ = ["Depth", "PartitionSync"]
@@ -495,9 +498,9 @@ class PartitionSync:
     def _bury(self, tombstones: Sequence[str]) -> None:
         """Remove rows that the source itself says are gone. It says so of one of its rows: where it keeps old versions,
         another one of the same id may be live."""
-        if not tombstones:
-            return
         t = self.target
+        if not tombstones or (self._asked is not None and not was_read(t)):
+            return  # of such ids `remove_absent` says why they stay
         gone = {self._document_id(key): key for key in tombstones}
         rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
         # A record whose id has the same text, but is of another type, is another record.
@@ -551,20 +554,25 @@ class PartitionSync:
         t = self.target
         rows = t.ledger.rows(t.entity, t.collection, absent, self.started_at)
         rows = {identity: row for identity, row in rows.items() if row.tenant == t.tenant}
+        if rows and not was_read(t):
+            self._note_kept(rows.values(), UNREAD)
+            return
         again = [row.key for i, row in rows.items() if row.key.native not in (None, native_of(asked[i]))]
         found = live(t, self._source, t.tenant, again) if again else set()
         gone = [i for i, row in rows.items() if is_certain(self._source, row.key) and row.key not in found]
         if len(gone) < len(rows):
-            kept = sorted(str(row.key) for i, row in rows.items() if i not in gone)
-            self._note(
-                f"{len(kept)} records were asked for, not found and kept, such as {kept[0]}: the type of their ids is "
-                "not known, so they may be there; the next full sync decides"
-            )
+            kept = [row for i, row in rows.items() if i not in gone]
+            why = "the type of their ids is not known, so they may be there; the next full sync decides"
+            self._note_kept(kept, why)
         if gone and not allow and self._is_suspicious(self._known - source_rows(), self._known):
             self.figures.removals_blocked += len(gone)
             self.lacking = sorted(gone)[:LISTED]
         elif gone:
             self._remove_known(sorted(gone))
+
+    def _note_kept(self, rows: Iterable[LedgerRow], why: str) -> None:
+        kept = sorted(str(row.key) for row in rows)
+        self._note(f"{len(kept)} records were asked for, not found and kept, such as {kept[0]}: {why}")
 
     def _document_id(self, db_id: str) -> str:
         return document_id(self.target.tenant, self.target.config.type or self.target.entity, db_id)
@@ -615,38 +623,41 @@ class PartitionSync:
 
     def _remove_replaced(self) -> int:
         """Of records that this run has met under another document id (their `type` is another one now, or the tenant's
-        column belongs to their key) the former documents go: nothing that anybody could miss goes with them, so no
-        guard counts them."""
+        column came into their key, left it, or moved in it) the former documents go: nothing that anybody could miss
+        goes with them, so no guard counts them."""
         t = self.target
         if self.depth != "apply" or not self._fresh:
             return 0
         self._writing.begin()
-        done = 0
+        done, is_new = 0, not was_read(t)
         for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
             rows = t.ledger.rows(t.entity, t.collection, [identity for identity, _ in some], self.started_at)
-            now = {i: new for i, row in rows.items() if (new := self._document_id(self._widened(row.key))) != i}
-            there = t.ledger.rows(t.entity, t.collection, list(now.values()), self.started_at) if now else {}
-            replaced = {i for i, new in now.items() if new in there and self._replaces(there[new], rows[i])}
+            now = {i: self._now_called(row.key, but=i) for i, row in rows.items()}
+            there = t.ledger.rows(t.entity, t.collection, [*chain(*now.values())], self.started_at)
+            replaced = {
+                i
+                for i, names in now.items()
+                if any(new in there and self._replaces(there[new], rows[i], is_new) for new in names)
+            }
             remove(t, t.tenant, [row for row in some if row[0] in replaced])
             done += len(replaced)
         self.figures.removed += done
         return done
 
-    def _widened(self, key: Key) -> Key:
-        """What a key of one column is called where the tenant's column is a part of the key now."""
-        columns, tenancy = self.target.config.key, self.target.config.tenancy
-        if len(columns) != 2 or tenancy is None or tenancy.column not in columns:
-            return key
-        mine = None if self.target.tenant == GLOBAL else self.target.tenant
-        place = columns.index(tenancy.column)
-        parts = key_parts(key, 2)
-        if parts is not None and parts[place] == mine:
-            return key
-        return Key(key_text([mine, key] if place == 0 else [key, mine]))
+    def _now_called(self, key: Key, *, but: str) -> list[str]:
+        """The ids, `but` for its own, that the document of a record may have today."""
+        t = self.target
+        tenancy = None if t.config.tenancy is None else t.config.tenancy.column
+        names = keys_today(key, t.config.key, tenancy, None if t.tenant == GLOBAL else t.tenant)
+        return [new for new in map(self._document_id, names) if new != but]
 
-    def _replaces(self, new: LedgerRow, old: LedgerRow) -> bool:
-        held = new.content_hash is not None and new.tenant == self.target.tenant
-        return held and self._met_before(new) and (str(new.key) != str(old.key) or not differ(new.key, old.key))
+    def _replaces(self, new: LedgerRow, old: LedgerRow, is_new: bool) -> bool:
+        """Under another key it must say the same, unless the settings are new: "a/1" may be an id of one column."""
+        if new.content_hash is None or new.tenant != self.target.tenant or not self._met_before(new):
+            return False
+        if str(new.key) == str(old.key):
+            return not differ(new.key, old.key)
+        return is_new or new.content_hash == old.content_hash
 
     def _absent(self, ids: Sequence[str]) -> set[str]:
         """Those that are gone for sure: the source is asked by their keys. A record may have come back since its turn

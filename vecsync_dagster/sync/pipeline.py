@@ -53,6 +53,7 @@ from vecsync_dagster.sync.verify import (
     validation_outcome,
     verify,
 )
+from vecsync_dagster.sync.whole import keep_read
 
 __all__ = ["sync_tenant"]
 
@@ -461,9 +462,7 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         try:
             with contained(f"{part.target}: checking the result"):
                 checks = _checks(job, part, stream)
-                if cursor is not None and _moves_watermark(job, part.target.collection, stream):
-                    name = part.target.collection
-                    job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.synced_as(name))
+                _move_watermark(job, part.target.collection, stream, cursor)
         except VecsyncError as failed:
             part.error = failed
     return job.result(
@@ -475,6 +474,15 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         started_at=part.started_at,
         spared=part.spared,
     )
+
+
+def _move_watermark(job: Job, name: str, stream: Stream, cursor: Cursor | None) -> None:
+    if not _moves_watermark(job, name, stream):
+        return
+    if cursor is not None:
+        job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.synced_as(name))
+    elif not job.source.incremental:
+        keep_read(job.ledger, job.name, job.entity, name, job.tenant)
 
 
 def _moves_watermark(job: Job, name: str, stream: Stream) -> bool:

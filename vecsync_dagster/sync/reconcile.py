@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,8 +31,11 @@ from vecsync_dagster.sync.compare import (
 )
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.whole import UNREAD, was_read
 
 __all__ = ["repair", "repair_unfinished", "repair_unpaid", "too_many_orphans"]
+
+_log = logging.getLogger(__name__)
 
 
 def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, bool]:
@@ -92,7 +96,8 @@ def repair(
     failed: Callable[[str, VecsyncError], None] | None = None,
 ) -> Figures:
     """Repair every difference: orphans are deleted; the others are written again from the source's record, with
-    vectors from the cache. A record that the source no longer has is removed.
+    vectors from the cache. A record that the source no longer has is removed, if a run has read the whole partition
+    with the settings of today.
 
     Each tenant is held while it is repaired, also the one under which a point lies by mistake, and what a run has put
     right meanwhile is left alone: what it has written but not yet told the ledger looks like an orphan, or like a
@@ -223,6 +228,9 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     # Only what was asked for by its key and did not come back is gone.
     found |= rejected
     lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
+    if lost and not was_read(t):
+        _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
+        return figures
     if lost:
         _refuse_a_broken_source(t, source)
     gone = [(i, d.point_id) for i, d in lost.items()]
