@@ -16,7 +16,7 @@ from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition,
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import THEIRS, CheckOutcome, differences_told, remedies
+from vecsync_dagster.sync.verify import REMEDY, REPAIRED, THEIRS, CheckOutcome, differences_told, remedies
 
 __all__ = ["repair_found"]
 
@@ -83,11 +83,13 @@ def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int)
     if before.passed:
         return after
     if before.name == "counts" and after.passed:
-        return replace(after, passed=False, warning=True, message=f"{before.message}; repaired")
+        found = before.message.replace(f"; {REMEDY}", "")
+        return replace(after, passed=False, warning=True, message=f"{found}; repaired")
     if before.name not in _COMPARED:
         return after
     if after.passed:
-        return replace(before, warning=True, message=f"{differences_told(before.facts)}, repaired")
+        told = f"{differences_told(before.facts)}, repaired"
+        return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]
     if "orphan" in after.facts and why_kept:

@@ -17,7 +17,7 @@ from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import PartitionResult, is_tenant
-from vecsync_dagster.sync.verify import REMEDY, CheckOutcome, difference_outcome, graded, kept
+from vecsync_dagster.sync.verify import REMEDY, REPAIRED, CheckOutcome, difference_outcome, graded, kept
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
@@ -80,7 +80,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
         tenant = one.tenant or one.stored_tenant or ""
         foreign = one.kind == "orphan" and tenant in wary
         named[tenant, _partition_check_of(one.kind)].append(replace(one, kind="foreign") if foreign else one)
-    failed = {(r.tenant, r.check) for r in known if r.collection == collection and not r.passed}
+    failed = {(r.tenant, r.check) for r in known if r.collection == collection and _is_open(r)}
     over = {key for key in failed if key[1] in _COMPARED and key not in counted}
     outcomes = [
         (tenant, difference_outcome(check, counted.get((tenant, check), {}), named[tenant, check]))
@@ -148,7 +148,12 @@ def _were_ours(result: CheckResult) -> bool:
 
 
 def _is_failing(known: Iterable[CheckResult]) -> bool:
-    return any(one.collection and one.check in _COMPARED and not one.passed for one in known)
+    return any(one.collection and one.check in _COMPARED and _is_open(one) for one in known)
+
+
+def _is_open(result: CheckResult) -> bool:
+    """What a run has repaired is a warning until the next run, and differs no more."""
+    return not result.passed and REPAIRED not in result.facts
 
 
 def _with_leftovers(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutcome:

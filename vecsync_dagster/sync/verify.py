@@ -18,6 +18,8 @@ from vecsync_dagster.words import number_of
 
 __all__ = [
     "CHECKS",
+    "REMEDY",
+    "REPAIRED",
     "THEIRS",
     "CheckOutcome",
     "checks_of",
@@ -40,6 +42,8 @@ LISTED = 20
 _STOPPED = "stopped"
 """A fact of `validation` alone where the rejected records stopped the run, which wrote nothing: its mode."""
 _NAMED = 3
+REPAIRED = "repaired"
+"""A fact of `identity` or `isolation` whose differences the run that found them has repaired."""
 REMEDY = "repair with `vecsync reconcile --repair`"
 THEIRS = (
     "foreign points were written by another entity or another project, and no sync of this one removes them: "

@@ -14,6 +14,7 @@ from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import embedding_cache
 from vecsync_dagster.stores import GLOBAL, Point
 from vecsync_dagster.sync import PartitionResult, SyncOptions, compare
+from vecsync_dagster.sync.standing import check_again, check_everything
 from vecsync_dagster.sync.verify import CheckOutcome
 from vecsync_dagster_tests.four import FOUR, Four
 from vecsync_dagster_tests.sync.failing_services import befall
@@ -59,6 +60,23 @@ def unpaid(monkeypatch: pytest.MonkeyPatch) -> Any:
         raise EmbeddingUnavailable("nothing is to be embedded")
 
     return lambda: monkeypatch.setattr(HashProvider, "embed_documents", refuse)
+
+
+def test_a_repair_ends_what_the_comparison_of_everything_found(embedded_world: World) -> None:
+    """One run of the tenant is enough for `reconciliation`; its own check warns until the run after it."""
+    world = embedded_world
+    seed(world, {"acme": 5, "brick": 5})
+    world.sync()
+    lose(world, 2)
+    with world.workspace() as workspace:
+        assert [check.passed for check in check_everything(workspace, ENTITY)] == [False, True]
+    results = world.sync("acme", mode="full")
+    with world.workspace() as workspace:
+        check_again(workspace, results)
+        kept = {(r.check, r.tenant): (r.passed, r.message) for r in workspace.ledger.check_results(ENTITY)}
+    assert kept["reconciliation", ""] == (True, "none found")
+    assert kept["identity", "acme"] == (False, "2 missing, repaired")
+    assert kept["counts", "acme"] == (False, "the store has 3 points, the ledger says 5; repaired")
 
 
 def test_a_full_run_repairs_every_kind_of_difference(world: World, unpaid: Any) -> None:
