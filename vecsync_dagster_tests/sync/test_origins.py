@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,9 @@ from vecsync_dagster_tests.world import World
 
 
 @pytest.fixture
-def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    with OpenAIServer(dimensions=16) as server:
-        yield server
-
-
-@pytest.fixture
-def world(tmp_path: Path, first: OpenAIServer) -> World:
+def world(tmp_path: Path, provider: OpenAIServer) -> World:
     """Synced with the first server."""
-    world = paid_world(tmp_path, first)
+    world = paid_world(tmp_path, provider)
     world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 6))
     world.sync()
     return world
@@ -72,7 +64,7 @@ def test_another_model_behind_the_same_name_writes_nothing(world: World, mode: s
     world.assert_exact()
 
 
-def test_the_same_model_at_another_address_goes_on(world: World, first: OpenAIServer) -> None:
+def test_the_same_model_at_another_address_goes_on(world: World, provider: OpenAIServer) -> None:
     """One text is embedded once more to find that out, and only when there is something to embed."""
     with OpenAIServer(dimensions=16) as second:
         moved = at(world, second)
