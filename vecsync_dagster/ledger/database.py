@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
+from vecsync_dagster.compiled import CompiledStatements
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.postgres_url import check_postgres_url
@@ -48,6 +49,7 @@ _ENGINE: Final[Mapping[str, Any]] = {
     "hide_parameters": True,
     "json_serializer": _json,
     "json_deserializer": orjson.loads,
+    "execution_options": {"compiled_cache": CompiledStatements()},
 }
 
 

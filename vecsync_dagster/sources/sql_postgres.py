@@ -45,6 +45,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
+from vecsync_dagster.compiled import CompiledStatements
 from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.postgres_login import REASONS, refusal_of, unreachable_of
@@ -56,6 +57,7 @@ from vecsync_dagster.unreadable import Unreadable
 
 __all__ = ["Postgres", "postgres_error"]
 
+_COMPILED = CompiledStatements()
 _RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.FOLDED, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
 _LISTS = {Kind.INTEGER: Kind.INTEGERS, Kind.FLOAT: Kind.FLOATS, Kind.NUMERIC: Kind.NUMBERS, Kind.TEXT: Kind.TEXTS}
 _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
@@ -167,7 +169,7 @@ class Postgres:
         engine = create_engine(
             self._url(),
             isolation_level="REPEATABLE READ",
-            execution_options={"postgresql_readonly": True},
+            execution_options={"postgresql_readonly": True, "compiled_cache": _COMPILED},
             connect_args={
                 "connect_timeout": math.ceil(self._config.connect_timeout_s),
                 "client_encoding": "utf8",

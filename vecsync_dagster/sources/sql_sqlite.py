@@ -43,6 +43,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import NullType, TypeEngine
 
+from vecsync_dagster.compiled import CompiledStatements
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.sources.filter_values import FLAG_WORDS, flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
@@ -52,6 +53,7 @@ from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, integ
 __all__ = ["Sqlite"]
 
 BUSY_TIMEOUT_S = 10.0
+_COMPILED = CompiledStatements()
 _EPOCH_DAY = 2_440_587.5  # 1970-01-01 as a Julian day
 _DAY_MS = 86_400_000
 _FOREVER = 2**62
@@ -86,7 +88,13 @@ class Sqlite:
         return f"SQLite file {self._path}"
 
     def engine(self) -> Engine:
-        engine = create_engine("sqlite+pysqlite://", creator=self._connect, poolclass=NullPool, hide_parameters=True)
+        engine = create_engine(
+            "sqlite+pysqlite://",
+            creator=self._connect,
+            poolclass=NullPool,
+            hide_parameters=True,
+            execution_options={"compiled_cache": _COMPILED},
+        )
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
