@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +20,19 @@ _NEEDED = 4 << 30
 
 # Databases wait for the disk at each commit; in memory nothing else is different. Before anything asks for a folder.
 if "TMPDIR" not in os.environ and _MEMORY.is_mount() and shutil.disk_usage(_MEMORY).free >= _NEEDED:
-    os.environ["TMPDIR"] = str(_MEMORY)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: tests wait for servers, daemons and time-outs as much as they work."""
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+def pytest_collection_finish() -> None:
+    """What the tests have imported stays for good: looking for garbage in it took a tenth of their time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(tryfirst=True)

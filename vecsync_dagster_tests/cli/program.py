@@ -9,8 +9,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing, redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from vecsync_dagster.cli.main import main
 from vecsync_dagster.config import Config, load_config
 from vecsync_dagster.demo import CONFIG, DATABASE, write_demo
+from vecsync_dagster.sync import Workspace
 
 __all__ = [
     "HARBOUR",
@@ -27,12 +28,15 @@ __all__ = [
     "change_rows",
     "config_of",
     "copy_sparse",
+    "held",
     "replace_in_config",
     "start",
     "tree",
     "vecsync",
     "write_hash_demo",
 ]
+
+_ZEROS = bytes(2**20)
 
 HOUSES = "11111111-1111-4111-8111-111111111111"
 MORAVA = "22222222-2222-4222-8222-222222222222"
@@ -66,6 +70,14 @@ def vecsync(*arguments: str | Path) -> Ran:
         finally:
             os.umask(umask)  # a command has its process to itself, other tests have not
     return Ran(int(str(code or 0)), _written(out), _written(err))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Somebody has the embedded store open."""
+    with Workspace(config_of(folder)) as workspace:
+        workspace.store("main").count("materials")
+        yield
 
 
 def _written(stream: io.TextIOWrapper) -> str:
@@ -123,9 +135,9 @@ def _digest(path: Path) -> str:
 def copy_sparse(source: str, target: str) -> None:
     """Copy a file without its zeros: the embedded store reserves hundreds of megabytes that it does not use."""
     with open(source, "rb") as read, open(target, "wb") as write:
-        while block := read.read(2**20):
-            if block.strip(b"\0"):
-                write.write(block)
-            else:
+        while block := read.read(len(_ZEROS)):
+            if block == _ZEROS[: len(block)]:
                 write.seek(len(block), os.SEEK_CUR)
+            else:
+                write.write(block)
         write.truncate()
