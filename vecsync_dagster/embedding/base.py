@@ -107,6 +107,10 @@ class Limited(Protocol):
     own_limit: int | None
     """`max_tokens` where the configuration sets it to another value than it has by itself."""
 
+    def surely_fits(self, text: str) -> bool:
+        """Whether a text is too short to be cut, which is told without counting its tokens."""
+        ...
+
 
 @runtime_checkable
 class HasOrigin(Protocol):

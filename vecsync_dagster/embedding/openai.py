@@ -147,6 +147,10 @@ class OpenAIProvider:
         vector: NDArray[np.float32] = self.embed_documents([prepared.text]).vectors[0]
         return vector
 
+    def surely_fits(self, text: str) -> bool:
+        # A token is a byte at least, and a character four bytes at most.
+        return 4 * (len(self._config.document_prefix) + len(text)) <= self.max_tokens
+
     def check(self) -> str:
         self.embed_query("vecsync")
         return f"openai: {self._config.model}, {self.space.dimensions} dimensions"

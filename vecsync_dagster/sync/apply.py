@@ -18,6 +18,7 @@ from vecsync_dagster.containment import contained, unforeseen
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
+from vecsync_dagster.embedding.base import Limited
 from vecsync_dagster.embedding.cache import Paid, TextUse
 from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
@@ -136,8 +137,11 @@ def keep_texts(target: Target, changes: Sequence[Change]) -> None:
 
 def find_recut(target: Target, changes: Sequence[Change]) -> None:
     """Documents whose vectors are of another text than the model gets now, as its limit was another one, are changed:
-    their text is cut, or was. Only those are looked at that the ledger did not recognise: a record's hash knows the
-    limit."""
+    their text is cut, or was. Only those are looked at that the ledger did not recognise (a record's hash knows the
+    limit), and that are long enough."""
+    provider = target.embedder.provider
+    if not isinstance(provider, Limited):
+        return
     kept = [
         change
         for change in changes
@@ -145,6 +149,7 @@ def find_recut(target: Target, changes: Sequence[Change]) -> None:
         and change.row is not None
         and change.row.text_hash
         and change.row.content_hash == change.document.content_hash
+        and (change.row.truncated or not provider.surely_fits(change.document.text))
     ]
     uses = target.embedder.uses([change.document.text for change in kept]) if kept else []
     for change, use in zip(kept, uses, strict=True):

@@ -9,6 +9,8 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vecsync_dagster.config.models import EnvRef
 from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
@@ -16,6 +18,7 @@ from vecsync_dagster.embedding.openai import OpenAIProvider
 from vecsync_dagster.errors import ConfigError, EmbeddingMisconfigured, EmbeddingUnavailable
 from vecsync_dagster_tests.embedding.conftest import KEY, KEY_VARIABLE, MakeOpenAI
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer, vector_of
+from vecsync_dagster_tests.properties import a_property
 
 
 def configured(**settings: object) -> OpenAIProvider:
@@ -89,6 +92,15 @@ def test_texts_are_cut_by_tokens(text: str, limit: int) -> None:
     assert text.startswith(prepared.text)
     assert prepared.tokens <= limit
     assert provider.prepare(prepared.text) == type(prepared)(prepared.text, prepared.tokens, truncated=False)
+
+
+@a_property
+@given(st.text(st.sampled_from("a \0\ud800\n漢🪚﷽"), max_size=12), st.integers(1, 60))
+def test_what_surely_fits_is_not_cut(text: str, limit: int) -> None:
+    """Told without counting, and never of a text that is cut, its prefix included."""
+    provider = configured(max_tokens=limit, document_prefix="p: ")
+    assert not (provider.surely_fits(text) and provider.prepare(text).truncated)
+    assert configured(max_tokens=60).surely_fits("漢" * 15)
 
 
 def test_special_tokens_are_counted_as_text() -> None:
