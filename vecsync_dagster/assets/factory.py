@@ -284,11 +284,14 @@ class _Run:
             {"entity": entity, "tenant": None, "code": error.code, "message": str(error)}
             for entity, error in self._problems.items()
         ]
-        metrics = run_metrics(results, started_at=self._started_at, ended_at=datetime.now(UTC), errors=errors)
+        ended_at = datetime.now(UTC)
         failure = failure_of(results, self._problems)
+        config, ledger = self._workspace.config, self._workspace.ledger
         try:
-            write_metrics(self._workspace.config, self._workspace.ledger, metrics)
-            forget_old_after(results, self._workspace.config, self._workspace.ledger)
+            names = ledger.tenant_names()
+            metrics = run_metrics(results, started_at=self._started_at, ended_at=ended_at, errors=errors, names=names)
+            write_metrics(config, ledger, metrics)
+            forget_old_after(results, config, ledger)
         except VecsyncError as error:
             # What was synced is synced; the run fails, and names first which partitions did.
             self._context.log.warning("after the sync: %s: %s", error.code, error)

@@ -23,6 +23,7 @@ from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.due import Due, due_partitions
 from vecsync_dagster.sync.listing import asking
+from vecsync_dagster.words import number_of
 
 __all__ = ["change_sensor"]
 
@@ -116,7 +117,8 @@ class _Tick:
             )
         if not due:
             return "nothing has changed"
-        return f"{due} partitions differ: {busy_with} of them are being synced, the others wait after a failed run"
+        told = f"{number_of(due, 'partition')} to sync: {busy_with} in a run that is under way"
+        return told if busy_with == due else f"{told}, {due - busy_with} waiting after a failed run"
 
 
 def _done_at(seen: dict[tuple[str, str], Seen], one: Due) -> datetime | None:

@@ -13,7 +13,7 @@ from vecsync_dagster.sync import Figures, Selection, Workspace
 from vecsync_dagster.sync.compare import NAMED, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.standing import COMPARED, check_everything
-from vecsync_dagster.words import shown
+from vecsync_dagster.words import named
 
 __all__ = [
     "Comparison",
@@ -51,13 +51,19 @@ def repair_all(
         if one.total:
             with _problem_of(one.collection, problems):
                 differences = workspace.differences(one.entity, one.collection)
-                failed = None if problems is None else partial(_note, problems, one.collection)
+                failed = None if problems is None else partial(_note, problems, workspace, one)
                 done[one.collection] = workspace.repair(one.entity, one.collection, differences, failed)
     return done
 
 
-def _note(problems: dict[str, VecsyncError], collection: str, tenant: str, error: VecsyncError) -> None:
-    problems.setdefault(f"{collection} of {shown(tenant)}", error)
+def _note(
+    problems: dict[str, VecsyncError], workspace: Workspace, one: Comparison, tenant: str, error: VecsyncError
+) -> None:
+    problems.setdefault(_place(workspace, one.entity, one.collection, tenant), error)
+
+
+def _place(workspace: Workspace, entity: str, collection: str, tenant: str) -> str:
+    return f"{collection} of {named(tenant, workspace.ledger.tenant_names(entity).get((entity, tenant), ''))}"
 
 
 @contextmanager
@@ -110,7 +116,7 @@ def check_places(
         with _problem_of(entity, problems):
             known.update(workspace.tenants(entity))
         for tenant in sorted(known.intersection(tenants)):
-            with _problem_of(f"{collection} of {shown(tenant)}", problems):
+            with _problem_of(_place(workspace, entity, collection, tenant), problems):
                 workspace.verify(Selection(entity, tenant, (collection,)))
     for entity in dict.fromkeys(entity for entity, _, _ in places):
         with _problem_of(entity, problems):

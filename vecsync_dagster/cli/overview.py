@@ -25,7 +25,8 @@ Key = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Counts:
-    """Documents by status; `unseen`: those that no run has seen for the days asked for."""
+    """Documents by status; `unseen`: those that no run has seen for the days asked for. A record that was never valid
+    is among the documents, and is `rejected` rather than `failed`."""
 
     documents: int = 0
     synced: int = 0
@@ -228,6 +229,7 @@ def _partition(
     counts = Counts()
     if totals is not None:
         counts = Counts(totals.documents, unseen=totals.unseen_since, **totals.by_status)
+        counts.failed -= totals.rejected
     waiting, next_retry = _retries(workspace, key) if counts.failed else (0, None)
     return PartitionState(
         *key,

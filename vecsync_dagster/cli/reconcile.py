@@ -9,10 +9,12 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 from vecsync_dagster.errors import VecsyncError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vecsync_dagster.cli.comparing import Comparison
 
 __all__ = ["reconcile"]
@@ -41,6 +43,7 @@ def reconcile(
     began = datetime.now(UTC)
     problems: dict[str, VecsyncError] = {}
     with Workspace(settings, read_only=not repair) as workspace:
+        names = workspace.ledger.tenant_names()
         found = compare_all(workspace, entity, collection, problems)
         repaired = repair_all(workspace, found, problems) if repair else {}
         remaining = compare_all(workspace, entity, collection, problems) if repaired else found
@@ -60,24 +63,24 @@ def reconcile(
             }
         )
     else:
-        _show(found)
+        _show(found, names)
         for name, figures in repaired.items():
             written = figures.upserted + figures.payload_only
             output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed")
         if repaired:
             output.stdout().print("\nAfter the repair:")
-            _show(remaining)
+            _show(remaining, names)
     for name, error in problems.items():
         output.error(error.code, f"{name}: {error}")
     raise typer.Exit(1 if problems or any(one.total for one in remaining) else 0)
 
 
-def _show(comparisons: list[Comparison]) -> None:
+def _show(comparisons: list[Comparison], names: Mapping[tuple[str, str], str]) -> None:
     from vecsync_dagster.cli.comparing import names_of
 
     out = output.stdout()
     rows = [
-        (one.collection, tenant, kind, count)
+        (one.collection, Tenant(tenant, names.get((one.entity, tenant), "")), kind, count)
         for one in comparisons
         for (tenant, kind), count in sorted(one.counts.items())
     ]

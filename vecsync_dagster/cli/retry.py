@@ -10,7 +10,8 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
 from vecsync_dagster.cli.signals import stop_on_signals
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
+from vecsync_dagster.words import named
 
 if TYPE_CHECKING:
     from vecsync_dagster.cli.retrying import RetryOutcome
@@ -76,7 +77,7 @@ def _show(outcome: RetryOutcome) -> None:
         output.warn(f"permanent: {permanent} without retries left; --reset tries them again")
     for partition in partitions:
         if partition["error"] is not None:
-            where = f"{partition['collection']} of {partition['tenant']}"
+            where = f"{partition['collection']} of {named(partition['tenant'], partition['tenant_name'])}"
             error = partition["error"]
             output.stderr().print(f"failed: {where}: {error['code']}: {error['message']}", style="red", soft_wrap=True)
     if outcome.interrupted:
@@ -85,12 +86,13 @@ def _show(outcome: RetryOutcome) -> None:
 
 def _show_table(partitions: list[dict[str, Any]]) -> None:
     """One row for each partition, whichever number of batches it had."""
-    sums: dict[tuple[str, str], Counter[str]] = {}
+    sums: dict[tuple[str, Tenant], Counter[str]] = {}
     for partition in partitions:
-        counts = sums.setdefault((partition["collection"], partition["tenant"]), Counter())
+        tenant = Tenant(partition["tenant"], partition["tenant_name"])
+        counts = sums.setdefault((partition["collection"], tenant), Counter())
         counts.update({name: partition[name] for name in _FIGURES})
     columns = (Column("collection"), Column("tenant"), *(Column(name, number=True) for name in _FIGURES))
-    rows: list[tuple[str | int, ...]] = [
+    rows: list[tuple[str | int | Tenant, ...]] = [
         (*place, *(counts[name] for name in _FIGURES)) for place, counts in sums.items()
     ]
     print_table(output.stdout(), columns, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +46,8 @@ class RetryOutcome:
     permanent: int = 0
     next_attempt_at: datetime | None = None
     interrupted: bool = False
+    names: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """What people call the tenants, by entity and tenant."""
 
     @property
     def failed(self) -> bool:
@@ -58,11 +60,27 @@ class RetryOutcome:
     def as_dict(self) -> dict[str, Any]:
         return {
             "reset": self.reset,
-            "partitions": [_result(result) for result in self.results],
+            "partitions": [self._result(result) for result in self.results],
             "waiting": self.waiting,
             "permanent": self.permanent,
             "next_attempt_at": self.next_attempt_at,
             "interrupted": self.interrupted,
+        }
+
+    def _result(self, result: PartitionResult) -> dict[str, Any]:
+        figures = result.figures
+        return {
+            "entity": result.entity,
+            "collection": result.collection,
+            "tenant": result.tenant,
+            "tenant_name": self.names.get((result.entity, result.tenant), ""),
+            "outcome": result.outcome,
+            "tried": figures.fetched + figures.removed,
+            "synced": figures.fetched - figures.failed - figures.invalid,
+            "removed": figures.removed,
+            "failed": figures.failed,
+            "invalid": figures.invalid,
+            "error": None if result.error is None else {"code": result.error.code, "message": str(result.error)},
         }
 
 
@@ -81,12 +99,13 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
                 progress.end(results)
         outcome.interrupted = stop()
         left = [place.left() for place in places]
+        outcome.names = workspace.ledger.tenant_names()
         if outcome.results:
             make_checks_again(workspace, outcome.results)
         workspace.close()  # what follows needs no store: others may have it
         if outcome.results:
             run_id = record_results(workspace, outcome.results) if record else ""
-            alert_results(workspace, Outcome(began, datetime.now(UTC), outcome.results), run_id)
+            alert_results(workspace, Outcome(began, datetime.now(UTC), outcome.results, names=outcome.names), run_id)
     outcome.waiting = sum(failures.waiting for failures, _ in left)
     outcome.permanent = sum(failures.permanent for failures, _ in left)
     outcome.next_attempt_at = min((first for _, first in left if first is not None), default=None)
@@ -134,19 +153,3 @@ class _Place:
 def _batches(rows: Sequence[FailedRow], size: int) -> Iterator[Sequence[FailedRow]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def _result(result: PartitionResult) -> dict[str, Any]:
-    figures = result.figures
-    return {
-        "entity": result.entity,
-        "collection": result.collection,
-        "tenant": result.tenant,
-        "outcome": result.outcome,
-        "tried": figures.fetched + figures.removed,
-        "synced": figures.fetched - figures.failed - figures.invalid,
-        "removed": figures.removed,
-        "failed": figures.failed,
-        "invalid": figures.invalid,
-        "error": None if result.error is None else {"code": result.error.code, "message": str(result.error)},
-    }

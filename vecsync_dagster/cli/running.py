@@ -126,9 +126,8 @@ class Outcome:
             ended_at=self.ended_at,
             outcome="interrupted" if self.interrupted else "success" if self.ok else "failed",
             errors=[problem.as_dict() for problem in self.problems],
+            names=self.names,
         )
-        for one in metrics["partitions"]:
-            one["tenant_name"] = self.names.get((one["entity"], one["tenant"]), "")
         return metrics if self.health is None else {**metrics, "health": self.health}
 
 

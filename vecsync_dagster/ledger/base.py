@@ -257,6 +257,8 @@ class PartitionTotals:
     tenant: str
     documents: int
     by_status: Mapping[str, int]
+    rejected: int
+    """Those of `failed` whose record was never valid: no attempt helps before it is."""
     last_synced_at: datetime | None
     last_seen_at: datetime | None
     unseen_since: int

@@ -37,6 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.ledger.part import Insert, insert_into
 from vecsync_dagster.ledger.tables import Moment, index_state
 
@@ -44,6 +45,7 @@ __all__ = [
     "ANY_STALE",
     "NOT_SYNCED",
     "NO_ERROR",
+    "REJECTED",
     "WRITTEN",
     "confirm",
     "fail",
@@ -96,6 +98,7 @@ _IN_PARTITION: Final = and_(_IN_COLLECTION, _T.tenant_id.concat(_NOTHING) == bin
 
 # Written out: only then do both databases see that the index of what is not synced will do.
 NOT_SYNCED: Final = _T.status != literal_column("'synced'")
+REJECTED: Final = _T.error_code == ValidationFailed.default_code
 
 ANY_STALE: Final = (
     select(_T.document_id)

@@ -14,7 +14,7 @@ from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, l
 
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
-from vecsync_dagster.ledger.document_statements import NOT_SYNCED, list_of
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import (
     check_result,
@@ -152,6 +152,7 @@ class Partitions(LedgerPart):
                 func.count().filter(
                     _T.last_seen_at < unseen_before, or_(_P.seen_at.is_(None), _P.seen_at < unseen_before)
                 ),
+                func.count().filter(_T.status == "failed", REJECTED),
                 *(func.count().filter(_T.status == status) for status in _STATUSES),
             )
             .outerjoin_from(
@@ -244,13 +245,14 @@ def _unfinished_of(entity: str, collection: str, tenant: str) -> ColumnElement[b
 
 
 def _totals(row: AnyRow) -> PartitionTotals:
-    entity, collection, tenant, documents, last_synced_at, last_seen_at, all_seen_at, unseen, *by_status = row
+    entity, collection, tenant, documents, last_synced_at, last_seen_at, all_seen_at, unseen, rejected, *by_status = row
     return PartitionTotals(
         entity=entity,
         collection=collection,
         tenant=tenant,
         documents=documents,
         by_status=dict(zip(_STATUSES, by_status, strict=True)),
+        rejected=rejected,
         last_synced_at=last_synced_at,
         last_seen_at=max(last_seen_at, all_seen_at or last_seen_at),
         unseen_since=unseen,

@@ -8,10 +8,9 @@ from typing import Final, get_args
 
 from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select, true, update
 
-from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import Tally
-from vecsync_dagster.ledger.document_statements import NOT_SYNCED
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
 from vecsync_dagster.ledger.record_states import OF_ONE_DOCUMENT, FailedRow, Failures, Status
 from vecsync_dagster.ledger.tables import index_state
@@ -23,7 +22,6 @@ _T: Final = index_state.c
 _FAILED: Final = _T.status == literal_column("'failed'")
 _OTHERS: Final = tuple(status for status in get_args(Status) if status != "synced")
 _OUTAGE: Final = ~or_(*(_T.error_code.endswith(code, autoescape=True) for code in OF_ONE_DOCUMENT))
-_REJECTED: Final = _T.error_code == ValidationFailed.default_code
 
 
 class Retries(LedgerPart):
@@ -99,8 +97,8 @@ class Retries(LedgerPart):
             func.count().filter(_T.content_hash.is_(None)),
             func.count().filter(_T.status == "stale"),
             func.count().filter(_FAILED, _T.next_attempt_at.is_not(None)),
-            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), ~_REJECTED),
-            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), _REJECTED),
+            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), ~REJECTED),
+            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), REJECTED),
         ).where(
             NOT_SYNCED,
             _T.status.in_(_OTHERS),
@@ -131,5 +129,5 @@ def _cut(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:
     """Failed documents that another attempt may help: a rejected record has to change first."""
-    place = and_(_FAILED, ~_REJECTED, _T.entity == entity, _T.collection.in_(collections))
+    place = and_(_FAILED, ~REJECTED, _T.entity == entity, _T.collection.in_(collections))
     return place if ids is None else and_(place, _T.document_id.in_(ids))

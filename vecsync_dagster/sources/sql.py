@@ -166,7 +166,7 @@ class SqlSource:
             version = self._dialect.version(connection)
         return (
             f"{self._dialect.product} {version}, table {self._entity.table}: {reflected.width} columns, "
-            f"{', '.join(reflected.key)} {reflected.declared_id}"
+            f"{reflected.declared_id}"
         )
 
     def close(self) -> None:

@@ -91,7 +91,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         ),
         kinds=kinds,
         declared=declared,
-        declared_id=", ".join(_declared(types[one]) for one in entity.key),
+        declared_id=", ".join(f"{one} {_declared(types[one])}" for one in entity.key),
         width=len(types),
         key=entity.key,
         primary=primary,

@@ -44,19 +44,21 @@ def run_metrics(
     ended_at: datetime,
     outcome: str | None = None,
     errors: Sequence[Mapping[str, Any]] = (),
+    names: Mapping[tuple[str, str], str] | None = None,
 ) -> dict[str, Any]:
     """Start, end, totals and each partition's figures, as plain values for JSON.
 
     `outcome` None: success, failed or interrupted, as the results are. `errors`: what kept partitions from
-    having a result at all.
+    having a result at all. `names`: what people call the tenants, by entity and tenant.
     """
+    names = names or {}
     seconds = (ended_at - started_at).total_seconds()
     return {
         "started_at": started_at.isoformat(),
         "ended_at": ended_at.isoformat(),
         "outcome": outcome or _outcome(results, errors),
         "totals": total_figures(results, seconds).as_dict(),
-        "partitions": [_partition(result) for result in results],
+        "partitions": [_partition(result, names.get((result.entity, result.tenant), "")) for result in results],
         "errors": [dict(error) for error in errors],
     }
 
@@ -142,12 +144,13 @@ def _outcome(results: Sequence[PartitionResult], errors: Sequence[Mapping[str, A
     return "failed" if errors or not all(result.ok for result in results) else "success"
 
 
-def _partition(result: PartitionResult) -> dict[str, Any]:
+def _partition(result: PartitionResult, tenant_name: str) -> dict[str, Any]:
     return {
         "run_id": result.run_id,
         "entity": result.entity,
         "collection": result.collection,
         "tenant": result.tenant,
+        "tenant_name": tenant_name,
         "mode": result.mode,
         "note": result.note,
         "outcome": result.outcome,

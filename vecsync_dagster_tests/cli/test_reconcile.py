@@ -102,6 +102,7 @@ def test_differences_are_mended(config: Path, synced: Path) -> None:
     ran = vecsync("reconcile", "--repair", "--config", config)
     assert ran.code == 0, ran.err
     assert "materials: repaired: 25 written again, 1 removed" in ran.out
+    assert f"Северный дом ({HOUSES})" in ran.out
     assert vecsync("reconcile", "--config", config).code == 0
     again = vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config)
     assert again.code == 0, again.err
@@ -126,7 +127,7 @@ def test_one_tenant_that_cannot_be_mended(config: Path, synced: Path, monkeypatc
     monkeypatch.setattr(SqlSource, "read", read)
     ran = vecsync("reconcile", "--repair", "--config", config)
     assert ran.code == 1
-    assert f"materials of {HOUSES}: repairing tenant {HOUSES}: unexpected RuntimeError" in ran.err
+    assert f"materials of Северный дом ({HOUSES}): repairing tenant {HOUSES}: unexpected RuntimeError" in ran.err
     assert "materials: repaired: 5 written again" in ran.out
     monkeypatch.undo()
     assert "materials: repaired: 5 written again" in vecsync("reconcile", "--repair", "--config", config).out

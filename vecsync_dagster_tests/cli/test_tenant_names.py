@@ -17,6 +17,7 @@ from vecsync_dagster_tests.cli.program import (
     MORAVA,
     change_rows,
     config_of,
+    held,
     tree,
     vecsync,
 )
@@ -43,6 +44,22 @@ def test_names_are_shown_beside_ids(asked: Path) -> None:
     rejected = vecsync("invalid", "--json", "--config", asked).json["records"]
     assert {one["tenant"]: one["tenant_name"] for one in rejected} == {"global": "", **NAMES}
     assert f"Harbour Fit-Out ({HARBOUR})" in vecsync("invalid", "--config", asked).out
+
+
+def test_a_retry_says_whose_documents_it_tried(config: Path, synced: Path) -> None:
+    """In its table, in JSON, and in the message of a failure."""
+    with closing(sqlite3.connect(synced / "state" / "ledger.sqlite")) as connection, connection:
+        connection.execute(
+            "UPDATE index_state SET status = 'failed', error_code = 'QDRANT_UNAVAILABLE', "
+            "next_attempt_at = '2026-01-01' WHERE collection = 'works' AND tenant_id = ?",
+            (MORAVA,),
+        )
+    with held(synced):
+        again = vecsync("retry", "--no-record", "--config", config)
+    assert f"Morava Fasády ({MORAVA})" in again.out
+    assert f"failed: works of Morava Fasády ({MORAVA}): QDRANT_LOCKED" in again.err
+    again = vecsync("retry", "--no-record", "--json", "--config", config)
+    assert {one["tenant_name"] for one in again.json["partitions"]} == {NAMES[MORAVA]}
 
 
 def test_a_narrow_table_has_short_ids(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

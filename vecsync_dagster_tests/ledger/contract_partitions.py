@@ -207,12 +207,13 @@ class PartitionsContract:
         clock.now = LATER
         confirm(ledger, A, ["d3"], LATER)
         ledger.mark_stale(*A, ["d2"], "VALIDATION_ERROR", "no name", NOON)
-        ledger.fail(*B, SPACE, [failed("d4")], LATER)
+        ledger.fail(*B, SPACE, [failed("d4"), failed("d5", error_code="VALIDATION_ERROR")], LATER)
         first, second = ledger.totals(NOON)
         assert (first.entity, first.collection, first.tenant, first.documents) == (*A, 3)
         assert first.by_status == {"pending": 0, "synced": 2, "stale": 1, "failed": 0}
         assert (first.last_synced_at, first.last_seen_at, first.unseen_since) == (LATER, LATER, 1)
-        assert (second.tenant, second.documents, second.by_status["failed"]) == ("tenant-b", 1, 1)
+        assert (second.tenant, second.documents, second.by_status["failed"]) == ("tenant-b", 2, 2)
+        assert (first.rejected, second.rejected) == (0, 1)
         assert (second.last_synced_at, second.unseen_since) == (None, 0)
 
     def test_a_watermark_belongs_to_one_partition(self, ledger: SqlLedger) -> None:

@@ -61,13 +61,14 @@ def failed(
     retry_count: int = 1,
     next_attempt_at: datetime | None = None,
     error: str = "the service said 503",
+    error_code: str = "QDRANT_UNAVAILABLE",
 ) -> Failed:
     return Failed(
         document_id,
         f"db-{document_id}",
         point_id(document_id),
         attempt,
-        "QDRANT_UNAVAILABLE",
+        error_code,
         error,
         retry_count,
         next_attempt_at,
