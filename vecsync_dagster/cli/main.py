@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -98,6 +99,9 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")
 
 
+_built = cache(partial(typer.main.get_command, app))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. `arguments` None: those of the process."""
     restrict_umask()
@@ -108,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         with output.log_to_stderr(), interruptible(), contained("vecsync"):
-            app(arguments, prog_name="vecsync")
+            _built()(arguments, prog_name="vecsync")
     except VecsyncError as error:
         output.error(error.code, output.in_config(error) if isinstance(error, ConfigError) else str(error))
         sys.exit(WRONG_USAGE if isinstance(error, _USAGE) else 1)

@@ -48,7 +48,7 @@ def written(told: dict[str, dict[str, Any]], figure: str) -> dict[str, int]:
 def test_the_life_of_a_tool(tools: Tools) -> None:
     """Created, renamed, given a new feature and a new price, rejected, deleted: each run does just that. Where the
     stream was lost, the materialization says that a full run was made, and why."""
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         first = run(tools, instance)
         assert written(first, "new") == dict.fromkeys(FOUR, 22)
         assert instance.get_materialized_partitions(dg.AssetKey([ENTITY, "vectors"])) == PARTITIONS
@@ -83,7 +83,7 @@ def test_the_life_of_a_tool(tools: Tools) -> None:
 
 def test_the_change_sensor_says_that_it_goes_by_time(tools: Tools) -> None:
     """A source that cannot be asked what changed is not called unchanged: the tick names the setting that counts."""
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         run(tools, instance)
         tools.change("krita", name="Krita Studio")
         sensor = build_definitions(tools.config).resolve_sensor_def(f"{ENTITY}_changes")

@@ -327,7 +327,7 @@ def assert_any_sequence_ends_well(parts: Parts, *, sequences: int) -> None:
     )
 
 
-@pytest.mark.parametrize("sequences", [10, pytest.param(500, marks=MANY)])
+@pytest.mark.parametrize("sequences", [5, pytest.param(500, marks=MANY)])
 def test_sequences(sequences: int) -> None:
     """After any of them one full run leaves store == source == ledger."""
     assert_any_sequence_ends_well(in_memory, sequences=sequences)
