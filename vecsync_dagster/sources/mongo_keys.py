@@ -115,6 +115,12 @@ def written(value: Any) -> str:
     return json_util.dumps(value, json_options=_OPTIONS)
 
 
+def _whole(text: str) -> int | Decimal128:
+    """MongoDB has whole numbers of 64 bits; a longer one was a decimal."""
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else Decimal128(text)
+
+
 def among(names: Sequence[str], keys: Iterable[str], where: Where = _at_path) -> Query:
     """Documents by their keys: by the key itself where it is known and made of so many fields, else by every value that
     has its text. `where` makes the condition of a field."""
@@ -122,7 +128,7 @@ def among(names: Sequence[str], keys: Iterable[str], where: Where = _at_path) ->
     texts: list[str] = []
     for key in keys:
         native = native_of(key)
-        value = None if native is None else json_util.loads(native, json_options=_OPTIONS)
+        value = None if native is None else json_util.loads(native, json_options=_OPTIONS, parse_int=_whole)
         fields = len(value) if isinstance(value, list) else 1
         if native is None or fields != len(names):  # it was made of other fields before
             texts.append(key)

@@ -32,7 +32,14 @@ from vecsync_dagster.stores.qdrant_common import (
 )
 from vecsync_dagster.stores.qdrant_connection import Connection
 from vecsync_dagster.stores.qdrant_errors import too_large_alone
-from vecsync_dagster.stores.request_size import DEFAULT_MAX_BYTES, AnswerSize, id_portions, point_bytes, portions
+from vecsync_dagster.stores.request_size import (
+    DEFAULT_MAX_BYTES,
+    AnswerSize,
+    by_ids,
+    is_too_large,
+    point_bytes,
+    portions,
+)
 
 __all__ = ["QdrantServerStore"]
 
@@ -159,11 +166,8 @@ class QdrantServerStore:
         return [point_id for point_id in ids if point_id not in existing]
 
     def _existing(self, collection: str, ids: Sequence[str]) -> set[str]:
-        return {
-            str(record.id)
-            for some in id_portions(ids, self._max_bytes)
-            for record in self._records(collection, some, with_payload=False)
-        }
+        ask = partial(self._records, collection, with_payload=False)
+        return {str(record.id) for records in by_ids(ids, self._max_bytes, ask) for record in records}
 
     def _set_payload(self, collection: str, points: Sequence[Point]) -> None:
         name = self._prefix + collection
@@ -178,12 +182,18 @@ class QdrantServerStore:
         self._write(collection, action, lambda c: c.batch_update_points(name, operations, wait=True), sizes)
 
     def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
-        for some in id_portions(point_ids, self._max_bytes):
+        def delete(some: Sequence[str]) -> None:
             self._delete(collection, models.FilterSelector(filter=_filter(partition(tenant), some)))
 
+        for _ in by_ids(point_ids, self._max_bytes, delete):
+            pass
+
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
-        for some in id_portions(point_ids, self._max_bytes):
+        def delete(some: Sequence[str]) -> None:
             self._delete(collection, models.PointIdsList(points=[engine_id(point_id) for point_id in some]))
+
+        for _ in by_ids(point_ids, self._max_bytes, delete):
+            pass
 
     def _delete(self, collection: str, selector: models.PointsSelector) -> None:
         self._write(collection, "delete", lambda c: [c.delete(self._prefix + collection, selector, wait=True)])
@@ -246,6 +256,9 @@ class QdrantServerStore:
             try:
                 records = self._records(collection, some, with_payload=True)
             except StoreRejected as error:
+                if is_too_large(error) and len(some) > 1:
+                    page.limit = len(some) // 2
+                    continue
                 if not self._is_unknown(collection, error):
                     raise
                 return []

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-__all__ = ["DEFAULT_MAX_BYTES", "AnswerSize", "id_portions", "payload_bytes", "point_bytes", "portions"]
+from vecsync_dagster.errors import StoreRejected
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "AnswerSize",
+    "by_ids",
+    "id_portions",
+    "is_too_large",
+    "payload_bytes",
+    "point_bytes",
+    "portions",
+]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 DEFAULT_MAX_BYTES = 16 * 10**6
 """Half of what a Qdrant server takes by default (32 MiB): what is around the payloads has room too."""
@@ -19,6 +32,7 @@ _POINT_BYTES = 160  # id, braces and the operation's name
 _ID_BYTES = 40
 _FIRST_ANSWER = 64
 _SAMPLE = 16
+_TOO_LARGE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)  # the first one is Qdrant's own answer
 
 # `default`: what is no JSON is the engine's to refuse, not ours while measuring.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -54,6 +68,28 @@ def id_portions(ids: Sequence[T], max_bytes: int) -> Iterator[Sequence[T]]:
     most = max(1, max_bytes // _ID_BYTES)
     for start in range(0, len(ids), most):
         yield ids[start : start + most]
+
+
+def is_too_large(error: StoreRejected) -> bool:
+    """Whether the request may have been too large: a server does not say so in one way."""
+    return error.fields.get("status") in _TOO_LARGE
+
+
+def by_ids(ids: Sequence[T], max_bytes: int, ask: Callable[[Sequence[T]], R]) -> Iterator[R]:
+    """What `ask` answers of these points, as many at a time as fit into one request. One that is too large for the
+    server, or for a proxy before it, is halved. Raises what `ask` raises of a single point, or for another reason."""
+    for some in id_portions(ids, max_bytes):
+        yield from _halved(some, ask)
+
+
+def _halved(ids: Sequence[T], ask: Callable[[Sequence[T]], R]) -> list[R]:
+    try:
+        return [ask(ids)]
+    except StoreRejected as error:
+        if not is_too_large(error) or len(ids) < 2:
+            raise
+    half = len(ids) // 2
+    return _halved(ids[:half], ask) + _halved(ids[half:], ask)
 
 
 class AnswerSize:

@@ -34,6 +34,8 @@ KEYS: dict[str, Any] = {
     "number": 7,
     "fraction": 1.5,
     "decimal": Decimal128("9007199254740993.25"),
+    "beyond 64 bits": Decimal128("10000000000000000000000"),
+    "an exponent": Decimal128("1E+36"),
     "document": {"firm": "acme", "no": 1},
 }
 

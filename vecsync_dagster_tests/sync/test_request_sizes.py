@@ -49,6 +49,24 @@ def test_a_request_that_is_too_large_is_sent_in_smaller_ones(
     world.assert_exact()
 
 
+@pytest.mark.parametrize("too_large", [400, 413])
+def test_points_are_looked_for_and_removed_in_smaller_requests(
+    tmp_path: Path, server: QdrantRest, too_large: int
+) -> None:
+    """Ids alone can be too many for a server, or for a proxy before it."""
+    world = world_of(tmp_path, server, max_request_mb=16)
+    world.insert({"id": n, "tenant_id": "a"} for n in range(90))
+    world.sync("a", mode="full")
+    world.update(*range(90), price="5")
+    world.delete(*range(40))
+    server.max_body, server.too_large = 1_000, too_large
+    server.body_sizes.clear()
+    [result] = world.sync("a", mode="full", allow_removals=True)
+    assert (result.ok, result.figures.payload_only, result.figures.removed) == (True, 50, 40), result.error
+    assert max(server.body_sizes) > server.max_body
+    world.assert_exact()
+
+
 def test_a_smaller_bound_makes_smaller_requests(tmp_path: Path, server: QdrantRest) -> None:
     """With `max_request_mb` below the server's limit nothing is refused."""
     world = world_of(tmp_path, server, max_request_mb=0.09)
