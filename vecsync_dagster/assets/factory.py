@@ -29,7 +29,15 @@ from vecsync_dagster.assets.events import (
     some_of,
     worth_an_event,
 )
-from vecsync_dagster.automation.partitions import ALL_JOB, add_tenants, partitions_of, selections, tenants_name
+from vecsync_dagster.automation.partitions import (
+    ALL_JOB,
+    RANGE_END_TAG,
+    RANGE_TAG,
+    add_tenants,
+    partitions_of,
+    selections,
+    tenants_name,
+)
 from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
@@ -103,8 +111,9 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     )
     def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
         stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
-        explicit = context.has_partition_key or context.has_partition_key_range
-        keys = list(context.partition_keys) if explicit else config.partitions
+        chosen = _chosen(context, partitions)
+        explicit = chosen is not None
+        keys = chosen if explicit else config.partitions
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
             yield from failing_last(chain(run.sync(name, keys), run.again()))
@@ -354,6 +363,16 @@ class _Run:
             self._context.log.warning("%s of %s: %s", result.collection, result.tenant, result.note)
         if not result.semantic:
             self._context.log.warning("%s: hash vectors, search in it is NOT semantic", result.collection)
+
+
+def _chosen(context: dg.AssetExecutionContext, partitions: dg.PartitionsDefinition[str]) -> list[str] | None:
+    """The partitions that the run was started for. A backfill from a job's page names the first of them beside the
+    range of all, and Dagster's own `partition_keys` would be that one alone."""
+    first, last = (context.run.tags.get(tag) for tag in (RANGE_TAG, RANGE_END_TAG))
+    if first is not None and last is not None:
+        with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+            return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
+    return list(context.partition_keys) if context.has_partition_key else None
 
 
 def _own(keys: Sequence[str] | None, entity: EntityConfig) -> Sequence[str] | None:

@@ -14,6 +14,7 @@ from vecsync_dagster.sync.options import is_tenant
 __all__ = [
     "ALL_JOB",
     "PARTITION_TAG",
+    "RANGE_END_TAG",
     "RANGE_TAG",
     "add_tenants",
     "partition_key",
@@ -26,7 +27,8 @@ ALL_JOB: Final = "sync_all_job"
 """The job over all entities."""
 PARTITION_TAG: Final = "dagster/partition"
 RANGE_TAG: Final = "dagster/asset_partition_range_start"
-"""Of a run that was started in the UI: its partition, or the first one of a range."""
+RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
+"""Of a run that was started in the UI: its partition, or the first and the last one of a range."""
 
 
 def tenants_name(entity: str) -> str:

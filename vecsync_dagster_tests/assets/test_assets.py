@@ -97,10 +97,13 @@ def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:
     assert {payload["tenantId"] for payload in world.stored().values()} == {"acme"}
 
 
-def test_a_range_of_partitions(world: World, instance: dg.DagsterInstance) -> None:
-    """A run with Dagster's range tags covers the range, as a backfill of one run does."""
+@pytest.mark.parametrize("first", [{}, {"collection": "works", "tenant": "acme"}], ids=["an asset", "a job"])
+def test_a_range_of_partitions(world: World, instance: dg.DagsterInstance, first: dict[str, str]) -> None:
+    """A run with Dagster's range tags covers the range, as a backfill of one run does: from the page of an asset, and
+    from that of a job, where the run has the parts of the range's first key as well."""
     add_tenants(instance, ENTITY, sorted(TENANTS))
     tags = {"dagster/asset_partition_range_start": "works|acme", "dagster/asset_partition_range_end": "works|brick"}
+    tags |= {f"dagster/partition/{name}": value for name, value in first.items()}
     assert run(world, instance, tags=tags).success
     assert materialized(instance) == {"works|acme", "works|brick"}
 
