@@ -18,7 +18,7 @@ from vecsync_dagster.sources.mongo_errors import translated
 from vecsync_dagster.sources.mongo_keys import is_own, key_of
 from vecsync_dagster.sources.mongo_queries import Queries
 from vecsync_dagster.sources.mongo_stream import has_pre_images, has_streams, only_metadata
-from vecsync_dagster.sources.waking import UNKNOWN, Stop, Wake
+from vecsync_dagster.sources.waking import ANYTHING, UNKNOWN, Stop, Wake
 from vecsync_dagster.stores.base import GLOBAL
 
 __all__ = ["StreamWaker"]
@@ -69,12 +69,19 @@ class StreamWaker:
             full_document_before_change="whenAvailable" if before else None,
             max_await_time_ms=_WAIT_MS,
         ) as stream:
-            # What happened before somebody listened.
-            wake(self._entity_name, GLOBAL if self._entity.tenancy is None else None)
+            self._catch_up(wake)
             while not stop():
                 event = stream.try_next()
                 if event is not None and not only_metadata(event):
                     self._tell(event, wake)
+
+    def _catch_up(self, wake: Wake) -> None:
+        """What happened before somebody listened: it may be any tenant's, and one may be gone."""
+        if self._entity.tenancy is None:
+            wake(self._entity_name, GLOBAL)
+        else:
+            wake(self._entity_name, None)
+            wake(self._entity_name, None, ANYTHING)
 
     def _asks_before(self, collection: Collection[dict[str, Any]]) -> bool:
         """Whether what a document was before is needed to know whose it was: its `_id` is no key of the ledger."""
@@ -96,12 +103,12 @@ class StreamWaker:
         owners = [self._queries.owner(image or {}) for image in images if self._entity.tenancy is None or image]
         for owner in dict.fromkeys(owner for owner in owners if owner is not None):
             wake(self._entity_name, owner)
-        if not any(owners):
+        if "documentKey" not in event:  # of the whole collection
+            self._catch_up(wake)
+        elif not any(owners):
             wake(self._entity_name, None, self._gone(event))
 
-    def _gone(self, event: Mapping[str, Any]) -> str | None:
-        if "documentKey" not in event:  # of the whole collection
-            return None
+    def _gone(self, event: Mapping[str, Any]) -> str:
         key = key_of(event["documentKey"], self._entity.key) if is_own(self._entity.key) else None
         return UNKNOWN if key is None else key
 

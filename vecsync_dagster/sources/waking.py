@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-__all__ = ["UNKNOWN", "Stop", "Wake", "Waker"]
+__all__ = ["ANYTHING", "UNKNOWN", "Stop", "Wake", "Waker"]
 
 Stop = Callable[[], bool]
 UNKNOWN: Final = ""
 """The key of a record of which only this is known, that it is gone."""
+ANYTHING: Final = "*"
+"""In place of a key: nobody listened, and whatever changed meanwhile, any tenant's, has told nobody."""
 
 
 class Wake(Protocol):
     def __call__(self, entity: str, tenant: str | None, gone: str | None = None, /) -> None:
         """Records of this tenant have changed (`global`: of everybody); None: any tenant's may have. `gone`: the key of
-        a record that is not there any more, or nobody's: only tenants that had it are concerned."""
+        a record that is not there any more, or nobody's: only tenants that had it are concerned. With `ANYTHING` every
+        tenant is synced."""
         ...
 
 

@@ -19,7 +19,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sources import Fingerprinting, Source
-from vecsync_dagster.sources.waking import UNKNOWN, Stop, Waker
+from vecsync_dagster.sources.waking import ANYTHING, UNKNOWN, Stop, Waker
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync.due import Due, due_partitions
 from vecsync_dagster.sync.listing import asking
@@ -234,6 +234,7 @@ class Watch:
         keys = [event.gone for event in events if event.gone is not None]
         if UNKNOWN in keys:
             self._all_from[entity] = time.monotonic() + self._config.automation.watch.poll.total_seconds()
+        if UNKNOWN in keys or ANYTHING in keys:
             named.update(workspace.believable_tenants(entity)[0])
         elif keys:
             named |= holders(workspace, entity, keys)

@@ -14,7 +14,7 @@ from bson import Decimal128, Int64, ObjectId
 from vecsync_dagster.config.models import EnvRef, MongoSource
 from vecsync_dagster.sources import Read, stream_waker
 from vecsync_dagster.sources.mongo_queries import Queries
-from vecsync_dagster.sources.waking import UNKNOWN
+from vecsync_dagster.sources.waking import ANYTHING, UNKNOWN
 from vecsync_dagster_tests.sources.backends import entity_config, ids
 from vecsync_dagster_tests.sources.mongo_backend import VARIABLE, MongoBackend
 
@@ -60,7 +60,7 @@ Woken = list[tuple[str | None, str | None]]
 
 @contextmanager
 def listening(mongo: MongoBackend, **entity: Any) -> Iterator[Woken]:
-    """Who is woken, in order; the first time is that somebody listens."""
+    """Who is woken, in order, once somebody listens."""
     config = MongoSource(type="mongo", url=EnvRef(env=VARIABLE), database=mongo.database)
     waker = stream_waker(config, entity_config(**entity), name="db", entity_name="materials")
     woken: Woken = []
@@ -72,7 +72,7 @@ def listening(mongo: MongoBackend, **entity: Any) -> Iterator[Woken]:
     thread = threading.Thread(target=waker.run, args=(wake, stop.is_set), daemon=True)
     thread.start()
     try:
-        until(lambda: woken)
+        until(lambda: (None, ANYTHING) in woken)  # it may be anybody's, what happened before
         woken.clear()
         yield woken
     finally:
@@ -112,3 +112,12 @@ def test_a_key_of_ones_own_needs_pre_images(mongo: MongoBackend, images: bool) -
         mongo.documents.delete_one({"id": 1})
         until(lambda: len(woken) >= 2)
     assert woken == [("a", None), ("a", None) if images else (None, UNKNOWN)]
+
+
+def test_a_collection_that_is_dropped_wakes_everybody(mongo: MongoBackend) -> None:
+    """No event tells whose its documents were."""
+    mongo.documents.insert_one({"_id": 1, "tenant_id": "a"})
+    with listening(mongo, id="_id") as woken:
+        mongo.documents.drop()
+        until(lambda: len(woken) >= 2)
+    assert woken[:2] == [(None, None), (None, ANYTHING)]

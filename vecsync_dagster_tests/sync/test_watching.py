@@ -14,7 +14,7 @@ from vecsync_dagster.config import Config
 from vecsync_dagster.config.models import MongoSource
 from vecsync_dagster.sources import stream_waker
 from vecsync_dagster.sources.waking import Waker
-from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync import Figures, SyncOptions, Workspace
 from vecsync_dagster.sync.watching import Round, Watch
 from vecsync_dagster_tests.sync.test_exactness import seed
 from vecsync_dagster_tests.tools import Tools, sample, tools_config
@@ -129,28 +129,38 @@ def test_a_tenant_that_is_named_stays_where_most_are_lost(embedded_world: World)
         assert workspace.ledger.missing(ENTITY) == {}
 
 
+def of_tenants(folder: Path, database: str, key: str | list[str]) -> Config:
+    """Tools of two tenants, which are looked at when somebody says so, and once an hour."""
+    return tools_config(
+        folder,
+        database,
+        entity={"id": key, "tenancy": {"column": "org", "global_flag": "shared"}, "updated_at": "lastUpdated"},
+        automation={"watch": {"poll": 3600, "debounce": 0.2}},
+    )
+
+
+def six_documents() -> list[dict[str, Any]]:
+    approved = [one for one in sample() if one["approvalStatus"] == "approved"]
+    return [{**one, "_id": one["id"], "org": n % 2 + 1.0} for n, one in enumerate(approved[:6])]
+
+
+def waker_of(config: Config) -> Waker:
+    source = config.sources["directory"]
+    assert isinstance(source, MongoSource)
+    return stream_waker(source, config.entities["tools"], name="directory", entity_name="tools")
+
+
 @pytest.mark.parametrize("key", ["_id", "id", ["_id.org", "_id.no"], ["org", "id"]], ids=str)
 def test_a_deleted_document_is_gone_at_once(
     tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch, key: str | list[str]
 ) -> None:
     """With tenants, whichever field is the key, and without pre-images: it does not wait for the next look."""
     monkeypatch.setenv("MONGO_URL", mongo_url)
-    config = tools_config(
-        tmp_path,
-        mongo_database,
-        entity={"id": key, "tenancy": {"column": "org", "global_flag": "shared"}, "updated_at": "lastUpdated"},
-        automation={"watch": {"poll": 3600, "debounce": 0.2}},
-    )
+    config = of_tenants(tmp_path, mongo_database, key)
     tools = Tools(mongo_url, mongo_database, config)
-    approved = [one for one in sample() if one["approvalStatus"] == "approved"]
-    documents: list[dict[str, Any]] = [
-        {**one, "_id": one["id"], "org": n % 2 + 1.0} for n, one in enumerate(approved[:6])
-    ]
+    documents = six_documents()
     if key == ["_id.org", "_id.no"]:
         documents = [{**one, "_id": {"org": one["org"], "no": one["id"]}} for one in documents]
-    source = config.sources["directory"]
-    assert isinstance(source, MongoSource)
-    waker = stream_waker(source, config.entities["tools"], name="directory", entity_name="tools")
     deleted: list[str] = []
 
     def until(rounds: list[Round]) -> bool:
@@ -162,8 +172,41 @@ def test_a_deleted_document_is_gone_at_once(
 
     try:
         tools.insert(documents)
-        rounds = watch(config, until, [waker])
+        rounds = watch(config, until, [waker_of(config)])
     finally:
         tools.close()
     removed = {one.tenant: one.figures.removed for found in rounds for one in found.results if one.figures.removed}
     assert removed == {"1": 1}
+
+
+def test_what_happened_while_nobody_listened_is_synced_at_once(
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tenants too: a document that changed, moved or went meanwhile does not wait until its tenant is due."""
+    monkeypatch.setenv("MONGO_URL", mongo_url)
+    config = of_tenants(tmp_path, mongo_database, "_id")
+    tools = Tools(mongo_url, mongo_database, config)
+    first, second, third, *_ = documents = six_documents()
+    try:
+        tools.insert(documents)
+        assert sync_in_full(config).new == 4 * 6
+        tools.change(first["id"], name="Renamed")
+        tools.delete(second["id"])
+        tools.change(third["id"], org=2.0)
+        rounds = watch(config, lambda rounds: len(rounds) == 1, [waker_of(config)])
+        left = sync_in_full(config)
+    finally:
+        tools.close()
+    assert sum(one.figures.removed for found in rounds for one in found.results) == 4 * 2, "deleted, and moved away"
+    assert (left.writes, left.removed) == (0, 0)
+
+
+def sync_in_full(config: Config) -> Figures:
+    """All tenants; what it did to all partitions together."""
+    total = Figures()
+    with Workspace(config) as workspace:
+        for selection in workspace.select(["tools"], None):
+            for result in workspace.sync(selection, SyncOptions(mode="full")):
+                assert result.ok
+                total.add(result.figures)
+    return total
