@@ -98,13 +98,18 @@ class Alerts:
         run_id: str = "",
         at: datetime | None = None,
     ) -> None:
-        """Keep what was seen at the time `at` (now, if none): problems, and which open ones are over.
+        """Keep what was seen at the time `at` (now, if none): problems, and which open ones are over. One that was an
+        error and is now what nobody wants to hear of is over as well.
 
         Tells nobody yet: `deliver` does. Raises LedgerUnavailable, LedgerRejected.
         """
         if self._channels:
-            wanted = [one for one in raised if _is_wanted(self._config, one)]
-            self._ledger.observe(wanted, well, run_id=run_id, at=at or self._now())
+            seen = list(raised)
+            wanted = [one for one in seen if _is_wanted(self._config, one)]
+            milder = {one.key for one in seen} - {one.key for one in wanted}
+            self._ledger.observe(
+                wanted, lambda known: known.key in milder or well(known), run_id=run_id, at=at or self._now()
+            )
 
     def deliver(self) -> Delivery:
         """Tell each channel what it has yet to be told, one message for each run. A channel that fails is in

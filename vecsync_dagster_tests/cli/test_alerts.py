@@ -81,6 +81,26 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(
     assert "no problem is open" in vecsync("alerts", "list", "--config", config).out
 
 
+def test_an_error_that_became_a_warning_is_over(config: Path, synced: Path, slack: Inbox) -> None:
+    """Where warnings are told to nobody: a run that repaired what a comparison had found ends its problems."""
+    with_alerts(config)
+    lose_point(config)
+    assert vecsync("reconcile", "--entity", "works", "--config", config).code == 1
+    assert "identity" in vecsync("alerts", "list", "--config", config).out
+    assert sync(config, "--full", "--no-record") == 0
+    assert vecsync("status", "--strict", "--config", config).code == 0
+    assert "no problem is open" in vecsync("alerts", "list", "--config", config).out
+    assert "resolved in works" in texts(slack)[-1]
+
+
+def test_what_somebody_mistyped_is_told_to_them_alone(config: Path, synced: Path, slack: Inbox) -> None:
+    """An id that nothing has is wrong usage, and no problem of the sync."""
+    with_alerts(config)
+    assert vecsync("sync", "works", "--id", "99999", "--no-record", "--config", config).code == 2
+    assert vecsync("sync", "tenant", "nobody", "--no-record", "--config", config).code == 2
+    assert slack.posts == []
+
+
 def test_a_source_that_is_gone_is_told(config: Path, synced: Path, slack: Inbox) -> None:
     """A sync that cannot begin is a failure that is told, and over with the first that can."""
     with_alerts(config)
