@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import dagster as dg
 from filelock import FileLock
@@ -20,7 +20,21 @@ from vecsync_dagster.errors import ConfigError, OutputUnwritable
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
 
-__all__ = ["Recorded", "dagster_home", "open_instance", "prepare_instance", "record", "record_checks"]
+__all__ = [
+    "CLI_JOB",
+    "Recorded",
+    "dagster_home",
+    "end_orphans",
+    "open_instance",
+    "prepare_instance",
+    "record",
+    "record_checks",
+]
+
+
+CLI_JOB: Final = "vecsync_cli"
+"""The job of the runs that record what the command line did."""
+_UNDER_WAY: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def dagster_home(config: Config) -> Path:
@@ -61,6 +75,25 @@ def prepare_instance(config: Config) -> Path:
         instance.all_instigator_state()
         instance.get_dynamic_partitions("")
     return dagster_home(config)
+
+
+def end_orphans(instance: dg.DagsterInstance) -> int:
+    """Report the runs as ended that are under way although nobody is left to carry them out; Dagster tries them again.
+    Returns how many. Not for those of the command line: they are in processes of their own.
+
+    Dagster itself waits for them for ever, and so does what is queued behind them.
+    """
+    ended = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
+        if run.job_name == CLI_JOB:
+            continue
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run)
+        else:
+            instance.report_run_failed(run, "its process ended before it did")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        ended += 1
+    return ended
 
 
 class Recorded(NamedTuple):
@@ -131,7 +164,7 @@ def _job(events: Iterator[Event], failure: dg.Failure | None) -> dg.JobDefinitio
         if failure is not None:
             raise failure
 
-    @dg.job(name="vecsync_cli")
+    @dg.job(name=CLI_JOB)
     def vecsync_cli() -> None:
         sync()
 

@@ -10,18 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from filelock import FileLock, Timeout
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, config_path
 from vecsync_dagster.cli.signals import INTERRUPTED, handled
 from vecsync_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vecsync_dagster.config import Config
 
 __all__ = ["ui"]
 
@@ -49,6 +54,40 @@ def ui(
     settings = load_config(file)
     _require_free(host, port)
     home = prepare_instance(settings)
+    with _alone(home) as alone:
+        if alone:
+            _end_orphans(settings)
+        _serve(file, home, host, port)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[bool]:
+    """Whether no other `vecsync ui` has this instance; until the end."""
+    lock = FileLock(home / "ui.lock", mode=0o600)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _end_orphans(settings: Config) -> None:
+    """What an earlier `vecsync ui` was doing when it ended; nobody else runs anything in an instance of ours."""
+    if os.environ.get("DAGSTER_HOME"):
+        return
+    from vecsync_dagster.assets.recording import end_orphans, open_instance
+
+    with open_instance(settings) as instance:
+        ended = end_orphans(instance)
+    if ended:
+        output.note(f"{output.number_of(ended, 'run')} that the last end cut short: Dagster starts them again")
+
+
+def _serve(file: Path, home: Path, host: str, port: int) -> NoReturn:
     output.note(f"Dagster's UI: http://{host}:{port} (it may take a minute to start; Ctrl-C ends it)")
     code = _run(_command(host, port), _environment(file, home))
     sys.stderr.flush()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.utils import make_new_run_id
 
-from vecsync_dagster.assets.recording import dagster_home, open_instance, record
+from vecsync_dagster.assets.recording import CLI_JOB, dagster_home, end_orphans, open_instance, record
 from vecsync_dagster.automation.partitions import add_tenants, tenants_name
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.sync import CHECKS, STAGES, SyncOptions
@@ -84,3 +86,27 @@ def test_a_tenant_of_several_collections_is_added_once(world: World) -> None:
         for _ in range(2):
             add_tenants(instance, "tools", ["global", "global", "acme", "global"])
         assert instance.get_dynamic_partitions(tenants_name("tools")) == ["global", "acme"]
+
+
+def test_runs_whose_process_is_gone_are_ended(world: World) -> None:
+    """They hold no slot of a pool any more, and Dagster may start them again; what has not begun, and what the command line
+    is doing, goes on."""
+    states = {
+        ("works_job", "STARTED"): "FAILURE",
+        ("works_job", "STARTING"): "FAILURE",
+        ("works_job", "CANCELING"): "CANCELED",
+        ("works_job", "NOT_STARTED"): "NOT_STARTED",
+        (CLI_JOB, "STARTED"): "STARTED",
+    }
+    with open_instance(world.config) as instance:
+        ids = {}
+        for job, status in states:
+            run = DagsterRun(job_name=job, run_id=make_new_run_id(), status=dg.DagsterRunStatus[status])
+            ids[job, status] = instance.add_run(run).run_id
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots("pool", 1)
+        storage.claim_concurrency_slot("pool", ids["works_job", "STARTED"], "sync")
+        assert end_orphans(instance) == 3
+        found = {place: instance.get_run_by_id(run_id) for place, run_id in ids.items()}
+        assert {place: run.status.value for place, run in found.items() if run is not None} == states
+        assert storage.get_concurrency_info("pool").active_slot_count == 0
