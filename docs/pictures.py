@@ -80,7 +80,7 @@ def _photograph(window: Window, failed: str) -> None:
 
     page = window.open(f"/runs/{failed}", height=640)
     page.get_by_placeholder("Filter…").fill("failed checks")
-    page.get_by_text("failed checks:").first.wait_for()
+    page.get_by_text("failed checks of this run:").first.wait_for()
     _save(window, "run")
 
     page = window.open("/automation", height=620)

@@ -317,9 +317,9 @@ class _Run:
             if not check.passed and not check.warning
         ]
         if failed:
-            self._context.log.error("failed checks: %s", some_of(failed))
+            self._context.log.error("failed checks of this run: %s", some_of(failed))
         else:
-            self._context.log.info("failed checks: none")
+            self._context.log.info("failed checks of this run: none")
         if failure is not None:
             raise failure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import ConfigError, OutputUnwritable
+from vecsync_dagster.errors import ConfigError, OutputUnwritable, VecsyncError
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
 
@@ -103,16 +103,18 @@ class Recorded(NamedTuple):
     run_id: str = ""
 
 
-def record(workspace: Workspace, results: Sequence[PartitionResult]) -> Recorded:
+def record(
+    workspace: Workspace, results: Sequence[PartitionResult], unsynced: Mapping[str, VecsyncError] | None = None
+) -> Recorded:
     """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
-    results, and its failure if partitions failed.
+    results, and its failure if partitions failed, or entities could not be synced at all.
 
     A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
     second one violates a unique index.
     """
     with open_instance(workspace.config) as instance:
         events = _events(workspace, results, instance)
-        failure = failure_of(results)
+        failure = failure_of(results, unsynced)
         entities = dict.fromkeys(result.entity for result in results)
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)

@@ -95,10 +95,12 @@ class ScopeState:
     tenants: int = 0
     counts: Counts = field(default_factory=Counts)
     last_sync: datetime | None = None
+    rejected: int = 0
 
     def add(self, partition: PartitionState) -> None:
         self.tenants += partition.tenant != GLOBAL
         self.counts.add(partition.counts)
+        self.rejected += partition.rejected
         dates = [date for date in (self.last_sync, partition.last_sync) if date is not None]
         self.last_sync = max(dates, default=None)
 

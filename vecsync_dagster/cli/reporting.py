@@ -6,7 +6,7 @@ None of it fails the sync: what cannot be shown or sent is a warning.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,11 +36,13 @@ def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult]) 
         output.warn(f"checks over all partitions were not made again: {error.code}: {error}")
 
 
-def record_results(workspace: Workspace, results: Sequence[PartitionResult]) -> str:
-    """Show the results in Dagster's UI too; the run's id."""
+def record_results(
+    workspace: Workspace, results: Sequence[PartitionResult], unsynced: Mapping[str, VecsyncError] | None = None
+) -> str:
+    """Show the results in Dagster's UI too, and which entities could not be synced; the run's id."""
     from vecsync_dagster.assets.recording import record
 
-    return _recorded(lambda: record(workspace, results).run_id) or ""
+    return _recorded(lambda: record(workspace, results, unsynced).run_id) or ""
 
 
 def report_checks(workspace: Workspace, since: datetime) -> None:

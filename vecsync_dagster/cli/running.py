@@ -108,6 +108,12 @@ class Outcome:
         return not self.interrupted and not self.problems and all(result.ok for result in self.results)
 
     @property
+    def unsynced(self) -> dict[str, VecsyncError]:
+        """What kept entities from being synced; not what somebody mistyped."""
+        usage = (NotFound, WrongUsage)
+        return {p.entity: p.error for p in self.problems if p.entity is not None and not isinstance(p.error, usage)}
+
+    @property
     def nothing_changed(self) -> bool:
         return self.ok and not any(result.figures.touched or result.figures.removed for result in self.results)
 
@@ -154,18 +160,20 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         if options.dry_run:
             workspace.close()
         else:
-            end_run(workspace, outcome, record=record)
+            end_run(workspace, outcome, record=record, problems=True)
     return outcome
 
 
-def end_run(workspace: Workspace, outcome: Outcome, *, record: bool) -> None:
+def end_run(workspace: Workspace, outcome: Outcome, *, record: bool, problems: bool = False) -> None:
     """What every sync ends in that is made without Dagster: the checks that may be over with it, sync_metrics.json,
-    Dagster's UI, the alerts."""
+    Dagster's UI, the alerts. `problems`: what could not be synced at all is a failed run in the UI, too; not for who
+    tries again all the time."""
     make_checks_again(workspace, outcome.results)
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
-    run_id = record_results(workspace, outcome.results) if record and outcome.results else ""
+    unsynced = outcome.unsynced if problems else {}
+    run_id = record_results(workspace, outcome.results, unsynced) if record and (outcome.results or unsynced) else ""
     alert_results(workspace, outcome, run_id)
 
 

@@ -151,14 +151,15 @@ def _show(seen: Overview) -> None:
         unseen,
         Column("last sync"),
     )
-    scope_columns = (Column("collection"), Column("scope"), Column("tenants", number=True), *counts)
-    scopes = [(s.collection, s.scope, s.tenants, *s.counts.cells(), s.last_sync) for s in seen.scopes]
+    invalid = Column("invalid", number=True, optional=True)
+    scope_columns = (Column("collection"), Column("scope"), Column("tenants", number=True), *counts, invalid)
+    scopes = [(s.collection, s.scope, s.tenants, *s.counts.cells(), s.last_sync, s.rejected) for s in seen.scopes]
     print_table(out, scope_columns, scopes, title="Scopes")
     out.print()
     last = (
         Column("last run"),
         Column("failed checks", rare=True),
-        Column("invalid", number=True, optional=True),
+        invalid,
         Column("retries", optional=True),
     )
     tenant_columns = (Column("collection"), Column("tenant"), *counts, *last)

@@ -89,8 +89,8 @@ def test_a_tenant_of_several_collections_is_added_once(world: World) -> None:
 
 
 def test_runs_whose_process_is_gone_are_ended(world: World) -> None:
-    """They hold no slot of a pool any more, and Dagster may start them again; what has not begun, and what the command line
-    is doing, goes on."""
+    """They hold no slot of a pool any more, and Dagster may start them again; what has not begun, and what the command
+    line is doing, goes on."""
     states = {
         ("works_job", "STARTED"): "FAILURE",
         ("works_job", "STARTING"): "FAILURE",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from vecsync_dagster.assets.recording import open_instance
+from vecsync_dagster.demo import DATABASE
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import (
     HARBOUR,
@@ -245,12 +248,21 @@ def test_a_missing_variable_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatc
     assert "Traceback" not in ran.err
 
 
+def test_a_source_that_is_gone_is_a_failed_run_in_the_ui(config: Path, synced: Path) -> None:
+    """Whoever looks at the runs sees it, with the reason."""
+    (synced / DATABASE).rename(synced / "away")
+    assert vecsync("sync", "works", "--config", config).code == 1
+    with open_instance(config_of(synced)) as instance:
+        [run] = instance.get_runs(limit=1)
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        assert any("SOURCE_" in entry.to_json() for entry in instance.all_logs(run.run_id))
+
+
 def test_results_are_recorded_for_the_ui(fresh: Path) -> None:
     """Without --no-record a sync appears in Dagster's own storage, below the state folder."""
     ran = vecsync("sync", "global", "--entity", "works", "--config", fresh)
     assert ran.code == 0, ran.err
     from vecsync_dagster.assets.events import asset_key
-    from vecsync_dagster.assets.recording import open_instance
 
     with open_instance(config_of(fresh.parent)) as instance:
         assert instance.get_materialized_partitions(asset_key("works", "vectors"))
