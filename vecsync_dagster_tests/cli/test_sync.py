@@ -255,7 +255,10 @@ def test_a_source_that_is_gone_is_a_failed_run_in_the_ui(config: Path, synced: P
     with open_instance(config_of(synced)) as instance:
         [run] = instance.get_runs(limit=1)
         assert run.status is dg.DagsterRunStatus.FAILURE
-        assert any("SOURCE_" in entry.to_json() for entry in instance.all_logs(run.run_id))
+        logged = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        [failure] = [entry.get_dagster_event().step_failure_data.user_failure_data for entry in logged]
+        assert failure is not None
+        assert "works: SOURCE_" in (failure.description or "")
 
 
 def test_results_are_recorded_for_the_ui(fresh: Path) -> None:
