@@ -202,6 +202,9 @@ def test_checks_fail_with_the_ids(world: World, instance: dg.DagsterInstance) ->
     [identity] = [e for e in checked(result) if (e.check_name, e.partition) == ("identity", "works|acme")]
     [row] = records(identity.metadata["differences"])
     assert (row.data["kind"], row.data["point"]) == ("missing", points[0].point_id)
+    assert not any(isinstance(value, dg.IntMetadataValue) for value in identity.metadata.values()), (
+        "Dagster would draw one line through the numbers of all partitions"
+    )
     assert identity.severity is dg.AssetCheckSeverity.ERROR
 
 
