@@ -6,7 +6,7 @@ its own: compiling the same statements again was a sixth of a small sync.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine.interfaces import Compiled, Dialect
@@ -14,7 +14,6 @@ from sqlalchemy.util import LRUCache
 
 __all__ = ["CompiledStatements"]
 
-Default = TypeVar("Default")
 _STATEMENTS = 1000
 _PLAIN = (str, int, float, bool, tuple, type(None))
 
