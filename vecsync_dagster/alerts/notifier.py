@@ -70,7 +70,9 @@ def send_test(config: AlertsConfig, *, now: Callable[[], datetime] = utc_now) ->
 
 def announce(config: AlertsConfig, raised: Iterable[Alert], *, now: Callable[[], datetime] = utc_now) -> Delivery:
     """Tell every channel of these at once, where there is no ledger to remember it."""
-    news = [KnownAlert(one, 1, now(), now(), None) for one in raised if _is_wanted(config, one)]
+    news = [
+        KnownAlert(one, 1, now(), now(), None) for one in raised if one.kind in config.kinds and _is_severe(config, one)
+    ]
     delivery = Delivery()
     for channel in build_channels(config, now=now) if news else ():
         error = _attempt(channel, run_message(news, run_id="", ui_url=config.ui_url))
@@ -104,8 +106,8 @@ class Alerts:
         Tells nobody yet: `deliver` does. Raises LedgerUnavailable, LedgerRejected.
         """
         if self._channels:
-            seen = list(raised)
-            wanted = [one for one in seen if _is_wanted(self._config, one)]
+            seen = [one for one in raised if one.kind in self._config.kinds]
+            wanted = [one for one in seen if _is_severe(self._config, one)]
             milder = {one.key for one in seen} - {one.key for one in wanted}
             self._ledger.observe(
                 wanted, lambda known: known.key in milder or well(known), run_id=run_id, at=at or self._now()
@@ -159,9 +161,8 @@ class Alerts:
             yield
 
 
-def _is_wanted(config: AlertsConfig, one: Alert) -> bool:
-    severe = one.severity == "error" or config.min_severity == "warning"
-    return severe and one.kind in config.kinds
+def _is_severe(config: AlertsConfig, one: Alert) -> bool:
+    return one.severity == "error" or config.min_severity == "warning"
 
 
 def _patiently(deliver: Callable[[], int]) -> int:

@@ -9,7 +9,8 @@ start (3.7 s a run).
 # Without `from __future__ import annotations`: Dagster reads the annotations of `context` and `config` as objects.
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -296,9 +297,11 @@ class _Run:
         ended_at = datetime.now(UTC)
         failure = failure_of(results, self._problems)
         config, ledger = self._workspace.config, self._workspace.ledger
-        try:
+        names: Mapping[tuple[str, str], str] = {}
+        with suppress(LedgerRejected, LedgerUnavailable):  # without its ledger the run has figures all the same
             names = ledger.tenant_names()
-            metrics = run_metrics(results, started_at=self._started_at, ended_at=ended_at, errors=errors, names=names)
+        metrics = run_metrics(results, started_at=self._started_at, ended_at=ended_at, errors=errors, names=names)
+        try:
             write_metrics(config, ledger, metrics)
             forget_old_after(results, config, ledger)
         except VecsyncError as error:

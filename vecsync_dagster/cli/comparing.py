@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _SHOWN = 20
+Names = Mapping[tuple[str, str], str]
+"""What people call the tenants, by entity and tenant."""
 
 
 def compare_all(
@@ -51,19 +53,17 @@ def repair_all(
         if one.total:
             with _problem_of(one.collection, problems):
                 differences = workspace.differences(one.entity, one.collection)
-                failed = None if problems is None else partial(_note, problems, workspace, one)
+                failed = None if problems is None else partial(_note, problems, workspace.ledger.tenant_names(), one)
                 done[one.collection] = workspace.repair(one.entity, one.collection, differences, failed)
     return done
 
 
-def _note(
-    problems: dict[str, VecsyncError], workspace: Workspace, one: Comparison, tenant: str, error: VecsyncError
-) -> None:
-    problems.setdefault(_place(workspace, one.entity, one.collection, tenant), error)
+def _note(problems: dict[str, VecsyncError], names: Names, one: Comparison, tenant: str, error: VecsyncError) -> None:
+    problems.setdefault(_place(names, one.entity, one.collection, tenant), error)
 
 
-def _place(workspace: Workspace, entity: str, collection: str, tenant: str) -> str:
-    return f"{collection} of {named(tenant, workspace.ledger.tenant_names(entity).get((entity, tenant), ''))}"
+def _place(names: Names, entity: str, collection: str, tenant: str) -> str:
+    return f"{collection} of {named(tenant, names.get((entity, tenant), ''))}"
 
 
 @contextmanager
@@ -111,12 +111,13 @@ def check_places(
     problems: dict[str, VecsyncError] | None = None,
 ) -> None:
     """`places`: entity, collection and tenants; otherwise as `check_repaired`."""
+    names = workspace.ledger.tenant_names()
     for entity, collection, tenants in places:
         known: set[str] = set()
         with _problem_of(entity, problems):
             known.update(workspace.tenants(entity))
         for tenant in sorted(known.intersection(tenants)):
-            with _problem_of(_place(workspace, entity, collection, tenant), problems):
+            with _problem_of(_place(names, entity, collection, tenant), problems):
                 workspace.verify(Selection(entity, tenant, (collection,)))
     for entity in dict.fromkeys(entity for entity, _, _ in places):
         with _problem_of(entity, problems):

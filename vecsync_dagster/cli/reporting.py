@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vecsync_dagster.cli import output
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import NotFound, VecsyncError, WrongUsage
+from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.standing import check_again
@@ -95,11 +95,7 @@ def alert_results(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
     from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_checks, observe_results
     from vecsync_dagster.alerts.problems import sync_failed
 
-    unsynced = [
-        Unsynced(p.entity, p.tenant, p.error)
-        for p in outcome.problems
-        if p.entity is not None and not isinstance(p.error, NotFound | WrongUsage)  # what somebody mistyped
-    ]
+    unsynced = [Unsynced(one.entity or "", one.tenant, one.error) for one in outcome.unsynced]
     try:
         with contained("alerts"):
             observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)

@@ -71,6 +71,10 @@ class Problem:
     tenant: str | None
     error: VecsyncError
 
+    @property
+    def is_wrong_usage(self) -> bool:
+        return isinstance(self.error, NotFound | WrongUsage)
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "entity": self.entity,
@@ -108,10 +112,9 @@ class Outcome:
         return not self.interrupted and not self.problems and all(result.ok for result in self.results)
 
     @property
-    def unsynced(self) -> dict[str, VecsyncError]:
-        """What kept entities from being synced; not what somebody mistyped."""
-        usage = (NotFound, WrongUsage)
-        return {p.entity: p.error for p in self.problems if p.entity is not None and not isinstance(p.error, usage)}
+    def unsynced(self) -> list[Problem]:
+        """What kept entities, or tenants of them, from being synced; not what somebody mistyped."""
+        return [one for one in self.problems if one.entity is not None and not one.is_wrong_usage]
 
     @property
     def nothing_changed(self) -> bool:
@@ -121,7 +124,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.interrupted:
             return INTERRUPTED
-        if self.problems and all(isinstance(problem.error, NotFound | WrongUsage) for problem in self.problems):
+        if self.problems and all(problem.is_wrong_usage for problem in self.problems):
             return WRONG_USAGE if all(result.ok for result in self.results) else 1
         return 0 if self.ok else 1
 
@@ -172,7 +175,7 @@ def end_run(workspace: Workspace, outcome: Outcome, *, record: bool, problems: b
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
-    unsynced = outcome.unsynced if problems else {}
+    unsynced = {one.entity or "": one.error for one in outcome.unsynced} if problems else {}
     run_id = record_results(workspace, outcome.results, unsynced) if record and (outcome.results or unsynced) else ""
     alert_results(workspace, outcome, run_id)
 

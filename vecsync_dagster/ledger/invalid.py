@@ -7,10 +7,9 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Subquery, and_, case, delete, func, literal, or_, select
 
-from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.identity import OF_MANY
 from vecsync_dagster.ledger.base import REPEATED, InvalidRecord, LastRuns, Partition, Run
-from vecsync_dagster.ledger.document_statements import NOT_SYNCED
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
 from vecsync_dagster.ledger.tables import index_state, invalid_record
 
@@ -22,7 +21,7 @@ _REJECTED: Final = and_(
     NOT_SYNCED,
     or_(
         _T.status == "stale",
-        and_(_T.status == "failed", or_(_T.attempt_hash == "", _T.error_code == ValidationFailed.default_code)),
+        and_(_T.status == "failed", or_(_T.attempt_hash == "", REJECTED)),
     ),
 )
 

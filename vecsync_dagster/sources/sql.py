@@ -165,8 +165,8 @@ class SqlSource:
             connection.execute(self._queries.sample()).all()
             version = self._dialect.version(connection)
         return (
-            f"{self._dialect.product} {version}, table {self._entity.table}: {reflected.width} columns, "
-            f"{reflected.declared_id}"
+            f"{self._dialect.product} {version}, table {self._entity.table}: "
+            f"{reflected.width} columns, {reflected.declared_id}"
         )
 
     def close(self) -> None:

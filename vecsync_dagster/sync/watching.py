@@ -31,6 +31,7 @@ __all__ = ["Round", "Watch"]
 
 _LOG = logging.getLogger("vecsync.watch")
 _LOOK_S = 0.2
+_OF_ALL = frozenset({ANYTHING, UNKNOWN})
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _AGAIN_S, _LONGEST_AGAIN_S = 5.0, 300.0
 
@@ -79,7 +80,7 @@ class Watch:
         self._lock = threading.Lock()
         self._touched: dict[_Event, float] = {}
         self._failures: Counter[_Event] = Counter()
-        self._all_from: dict[str, float] = {}
+        self._all_from: dict[tuple[str, str], float] = {}
         self._down: set[str] = set()
         self._lacks_ledger = False
 
@@ -106,8 +107,8 @@ class Watch:
     def wake(self, entity: str, tenant: str | None, gone: str | None = None, /) -> None:
         """Safe in any thread. What comes within the debounce after the first event is synced together with it."""
         after_s = self._config.automation.watch.debounce.total_seconds()
-        if gone == UNKNOWN:  # every tenant is synced for it: not all the time
-            after_s = max(after_s, self._all_from.get(entity, 0) - time.monotonic())
+        if gone in _OF_ALL:  # every tenant is synced for it: not all the time
+            after_s = max(after_s, self._all_from.get((entity, gone), 0) - time.monotonic())
         self._wake(_Event(entity, tenant, gone), after_s)
 
     def _wake(self, event: _Event, after_s: float) -> None:
@@ -232,9 +233,10 @@ class Watch:
         """The tenants that the events are about."""
         named = {event.tenant for event in events if event.tenant is not None}
         keys = [event.gone for event in events if event.gone is not None]
-        if UNKNOWN in keys:
-            self._all_from[entity] = time.monotonic() + self._config.automation.watch.poll.total_seconds()
-        if UNKNOWN in keys or ANYTHING in keys:
+        of_all = _OF_ALL.intersection(keys)
+        if of_all:
+            again = time.monotonic() + self._config.automation.watch.poll.total_seconds()
+            self._all_from |= {(entity, one): again for one in of_all}
             named.update(workspace.believable_tenants(entity)[0])
         elif keys:
             named |= holders(workspace, entity, keys)

@@ -158,6 +158,15 @@ def test_only_what_was_asked_for_is_told(slack: Inbox, alerts_of: Build) -> None
     assert [text.splitlines()[1].split()[0] for text in texts(slack)] == ["ERROR", "WARNING"]
 
 
+def test_a_problem_that_nobody_asks_for_any_more_is_not_over(slack: Inbox, alerts_of: Build, ledger: SqlLedger) -> None:
+    """It is still seen: nobody is told that it has ended. One that has become a warning has."""
+    alerts_of(**slack_config()).notify([BROKEN])
+    alerts_of(**slack_config(), kinds=["tenants_lost"]).notify([BROKEN])
+    assert len(slack.posts) == 1
+    alerts_of(**slack_config()).notify([replace(BROKEN, severity="warning")])
+    assert "resolved" in texts(slack)[-1]
+
+
 def test_a_new_channel_hears_what_is_open_and_no_old_stories(
     slack: Inbox, mails: MailServer, alerts_of: Build, clock: Clock
 ) -> None:

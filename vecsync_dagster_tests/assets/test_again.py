@@ -11,7 +11,15 @@ import dagster as dg
 import pytest
 
 from vecsync_dagster.assets import factory
-from vecsync_dagster.errors import SourceRejected, SourceUnavailable, StoreRejected, StoreUnavailable, VecsyncError
+from vecsync_dagster.errors import (
+    LedgerUnavailable,
+    SourceRejected,
+    SourceUnavailable,
+    StoreRejected,
+    StoreUnavailable,
+    VecsyncError,
+)
+from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import Selection, Workspace
@@ -158,3 +166,27 @@ def test_what_nobody_foresaw_is_one_partitions_failure(
     assert "the text of a record" not in failure_of(result)
     assert synced == {"global": 1, "acme": 1, "brick": 1}
     assert materialized(instance) == ALL - {"works|acme"}
+
+
+def test_a_ledger_that_is_away_at_the_end_is_told(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What monitoring reads is of this run, and says that nothing is known of the others."""
+    assert run(world, instance).success
+    before = metrics(world)
+
+    def away(*_: object, **__: object) -> None:
+        raise LedgerUnavailable("away")
+
+    finish = factory._Run.finish
+
+    def finished(self: factory._Run) -> None:
+        monkeypatch.setattr(SqlLedger, "tenant_names", away)
+        monkeypatch.setattr(SqlLedger, "last_runs", away)
+        finish(self)
+
+    monkeypatch.setattr(factory._Run, "finish", finished)
+    run(world, instance)
+    after = metrics(world)
+    assert after["started_at"] > before["started_at"]
+    assert (after["health"]["failing"], after["health"]["error"]["code"]) == (None, "LEDGER_UNAVAILABLE")

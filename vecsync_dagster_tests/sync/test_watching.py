@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from vecsync_dagster.config import Config
 from vecsync_dagster.config.models import MongoSource
 from vecsync_dagster.sources import stream_waker
-from vecsync_dagster.sources.waking import Waker
+from vecsync_dagster.sources.waking import ANYTHING, Stop, Wake, Waker
 from vecsync_dagster.sync import Figures, SyncOptions, Workspace
 from vecsync_dagster.sync.watching import Round, Watch
 from vecsync_dagster_tests.sync.test_exactness import seed
@@ -210,3 +210,29 @@ def sync_in_full(config: Config) -> Figures:
                 assert result.ok
                 total.add(result.figures)
     return total
+
+
+def test_a_stream_that_breaks_all_the_time_syncs_everybody_once(
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tenant is synced when somebody begins to listen; until the next poll it is not done again."""
+    monkeypatch.setenv("MONGO_URL", mongo_url)
+    config = of_tenants(tmp_path, mongo_database, "_id")
+    tools = Tools(mongo_url, mongo_database, config)
+
+    class Breaks:
+        name = "directory"
+        times = 0
+
+        def run(self, wake: Wake, stop: Stop, /) -> None:
+            wake("tools", None, ANYTHING)
+            time.sleep(1)
+            self.times += 1
+
+    waker = Breaks()
+    try:
+        tools.insert(six_documents())
+        rounds = watch(config, lambda _: waker.times > 3, [waker])
+    finally:
+        tools.close()
+    assert sum(len(found.results) for found in rounds) == 4 * 3, "two tenants, and what is everybody's"
