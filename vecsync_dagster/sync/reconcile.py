@@ -22,6 +22,7 @@ from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.compare import (
     FOREIGN,
+    NAMED,
     Difference,
     compare_partition,
     compare_row,
@@ -46,12 +47,25 @@ def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -
     been lost). Returns False where something was left because of that, or because it is another tenant's too, which
     is being synced.
     """
-    orphans = sum(1 for d in compare_partition(target, wary=True) if _is_own_orphan(target, d))
+    count = orphans = 0
+    first: list[Difference] = []
+    for d in _own(target):
+        count += 1
+        orphans += d.kind == "orphan"
+        if len(first) < NAMED:
+            first.append(d)
     kept = too_many_orphans(target, orphans, allow=allow_removals)
-    found = (d for d in compare_partition(target, wary=True) if d.kind != FOREIGN)
-    ours = (d for d in found if d.kind != "orphan" or (not kept and _is_own_orphan(target, d)))
-    figures, all_of_it = _mend_beside(target, source, ours)
+    # More are not kept in memory: they are looked for again.
+    found = first if count == len(first) else _own(target)
+    figures, all_of_it = _mend_beside(target, source, (d for d in found if d.kind != "orphan" or not kept))
     return figures, all_of_it and not kept
+
+
+def _own(target: Target) -> Iterator[Difference]:
+    """What differs in the partition and may be a run's of ours."""
+    for d in compare_partition(target, wary=True):
+        if d.kind != FOREIGN and (d.kind != "orphan" or _is_own_orphan(target, d)):
+            yield d
 
 
 def too_many_orphans(target: Target, orphans: int, *, allow: bool) -> str:

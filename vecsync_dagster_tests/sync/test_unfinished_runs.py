@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from vecsync_dagster.stores import GLOBAL
-from vecsync_dagster.sync import SyncOptions
+from vecsync_dagster.sync import SyncOptions, reconcile
 from vecsync_dagster_tests.sync.failing_services import befall
 from vecsync_dagster_tests.sync.test_drift import KNOWN, write_as_stranger
 from vecsync_dagster_tests.sync.test_exactness import one, seed
@@ -126,6 +126,22 @@ def test_a_new_payload_does_not_hide_that_the_vector_is_another_texts(world: Wor
     world.update(2, name="Копать", code="W-2")
     for mode in modes:
         world.sync(mode=mode)
+    world.assert_exact()
+    world.assert_vectors()
+
+
+def test_more_than_is_kept_in_memory_is_put_right_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run told the store of new rows, and died; some of them are gone again, and others have another text."""
+    monkeypatch.setattr(reconcile, "NAMED", 2)
+    world.only_report()  # or the comparison at the end would repair what was left
+    seed(world, {"acme": 20})
+    world.sync()
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(50, 53))
+    world.update(2, name="Красить")
+    sync_until(world, "acme", "confirm")
+    world.delete(50, 51, 52)
+    world.update(2, name="A")
+    assert all(result.ok for result in world.sync(mode="full"))
     world.assert_exact()
     world.assert_vectors()
 
