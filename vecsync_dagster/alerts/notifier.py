@@ -100,8 +100,8 @@ class Alerts:
         run_id: str = "",
         at: datetime | None = None,
     ) -> None:
-        """Keep what was seen at the time `at` (now, if none): problems, and which open ones are over. One that was an
-        error and is now what nobody wants to hear of is over as well.
+        """Keep what was seen at the time `at` (now, if none): problems, and which open ones are over. An error that has
+        become a warning below `min_severity` is over, too.
 
         Tells nobody yet: `deliver` does. Raises LedgerUnavailable, LedgerRejected.
         """
@@ -109,9 +109,11 @@ class Alerts:
             seen = [one for one in raised if one.kind in self._config.kinds]
             wanted = [one for one in seen if _is_severe(self._config, one)]
             milder = {one.key for one in seen} - {one.key for one in wanted}
-            self._ledger.observe(
-                wanted, lambda known: known.key in milder or well(known), run_id=run_id, at=at or self._now()
-            )
+
+            def is_over(known: KnownAlert) -> bool:
+                return well(known) or (known.key in milder and _is_severe(self._config, known.alert))
+
+            self._ledger.observe(wanted, is_over, run_id=run_id, at=at or self._now())
 
     def deliver(self) -> Delivery:
         """Tell each channel what it has yet to be told, one message for each run. A channel that fails is in

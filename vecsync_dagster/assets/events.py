@@ -13,7 +13,15 @@ from vecsync_dagster.checks import evaluation, grid_key
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
 
-__all__ = ["Event", "asset_key", "events_of", "failure_of", "settled_partitions", "some_of", "worth_an_event"]
+__all__ = [
+    "Event",
+    "asset_key",
+    "events_of",
+    "failure_of",
+    "log_failed_checks",
+    "settled_partitions",
+    "worth_an_event",
+]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
@@ -68,13 +76,17 @@ def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[st
 def failure_of(
     results: Sequence[PartitionResult], problems: Mapping[str, VecsyncError] | None = None
 ) -> dg.Failure | None:
-    """What a run raises at its end, naming the partitions that failed, and the entities that could not be synced at all
-    (`problems`); the others stay materialized."""
+    """What a run raises at its end: names the partitions that failed, the checks that found an error, and what could
+    not be synced at all (`problems`). What was materialized stays. Documents that will be tried again are a check's
+    warning, and fail no run."""
     failed = [result for result in results if result.outcome == "failed"]
-    if not failed and not problems:
-        return None
+    checks = _failed_checks(results)
+    unsynced = {what: f"{error.code}: {error}" for what, error in (problems or {}).items()}
     told = [f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}"] if failed else []
-    told += [f"{entity}: {error.code}: {error}" for entity, error in (problems or {}).items()]
+    told += [f"failed checks: {_some(checks)}"] if checks else []
+    told += [f"{what}: {reason}" for what, reason in unsynced.items()]
+    if not told:
+        return None
     return dg.Failure(
         description="; ".join(told),
         metadata={
@@ -84,13 +96,32 @@ def failure_of(
                 for result in failed[:_SHOWN_FAILURES]
                 if result.error
             },
-            "unsynced": {entity: f"{error.code}: {error}" for entity, error in (problems or {}).items()},
+            "failed_checks": checks[:_SHOWN_FAILURES],
+            "unsynced": unsynced,
         },
         allow_retries=False,
     )
 
 
-def some_of(names: Sequence[str]) -> str:
+def log_failed_checks(log: dg.DagsterLogManager, results: Sequence[PartitionResult]) -> None:
+    """The last line of a run's log, whoever made the run."""
+    failed = _failed_checks(results)
+    if failed:
+        log.error("failed checks of this run: %s", _some(failed))
+    else:
+        log.info("failed checks of this run: none")
+
+
+def _failed_checks(results: Sequence[PartitionResult]) -> list[str]:
+    return [
+        f"{check.name} of {result.collection}|{result.tenant}"
+        for result in results
+        for check in result.checks
+        if not check.passed and not check.warning
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
     """The first of the names, and how many there are beside them."""
     more = f" and {len(names) - _SHOWN_FAILURES} more" if len(names) > _SHOWN_FAILURES else ""
     return ", ".join(names[:_SHOWN_FAILURES]) + more

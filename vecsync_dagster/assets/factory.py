@@ -26,8 +26,8 @@ from vecsync_dagster.assets.events import (
     asset_key,
     events_of,
     failure_of,
+    log_failed_checks,
     settled_partitions,
-    some_of,
     worth_an_event,
 )
 from vecsync_dagster.automation.partitions import (
@@ -117,9 +117,7 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
         keys = chosen if explicit else config.partitions
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
-            yield from failing_last(chain(run.sync(name, keys), run.again()))
-            yield from run.headlines()
-            run.finish()
+            yield from run.events(run.sync(name, keys))
 
     return entity_sync
 
@@ -177,9 +175,7 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(), show_unchanged=False)
             synced = (run.sync(name, _own(config.partitions, entity)) for name, entity in settings.entities.items())
-            yield from failing_last(chain(chain.from_iterable(synced), run.again()))
-            yield from run.headlines()
-            run.finish()
+            yield from run.events(chain.from_iterable(synced))
 
     @dg.job(
         name=ALL_JOB,
@@ -213,6 +209,17 @@ class _Run:
         self._keys: dict[str, Sequence[str] | None] = {}
         self._results: dict[tuple[str, str, str], PartitionResult] = {}
         self._problems: dict[str, VecsyncError] = {}
+        self._lost: VecsyncError | None = None
+
+    def events(self, synced: Iterator[Event]) -> Iterator[Event]:
+        """All of the run: `synced`, what is tried again, the checks, and its end. Without the ledger no other partition
+        can be synced; the run has figures, and says so, all the same."""
+        try:
+            yield from failing_last(chain(synced, self._again()))
+            yield from self._headlines()
+        except (LedgerRejected, LedgerUnavailable) as error:
+            self._lost = error
+        self._finish()
 
     def sync(self, entity: str, keys: Sequence[str] | None) -> Iterator[Event]:
         """What kept an entity from being synced at all is kept for the end: the others go on."""
@@ -231,7 +238,7 @@ class _Run:
             return
         yield from self._synced(chosen)
 
-    def again(self) -> Iterator[Event]:
+    def _again(self) -> Iterator[Event]:
         """Partitions and entities that failed in a way that may pass, up to MAX_RETRIES times; nothing else is run
         again. Between the attempts others may have the store."""
         while self._attempts_left:
@@ -248,7 +255,7 @@ class _Run:
             for entity in entities:
                 yield from self.sync(entity, self._keys[entity])
 
-    def headlines(self) -> Iterator[Event]:
+    def _headlines(self) -> Iterator[Event]:
         try:
             check_again(self._workspace, self._results.values())
         except VecsyncError as error:
@@ -287,15 +294,18 @@ class _Run:
         self._results[place] = result
         return result
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Raises dagster.Failure that names what failed in the last attempt (the others stay materialized)."""
         results = list(self._results.values())
         errors = [
             {"entity": entity, "tenant": None, "code": error.code, "message": str(error)}
             for entity, error in self._problems.items()
         ]
-        ended_at = datetime.now(UTC)
         failure = failure_of(results, self._problems)
+        if self._lost is not None:
+            errors.append({"entity": None, "tenant": None, "code": self._lost.code, "message": str(self._lost)})
+            failure = failure or dg.Failure(f"{self._lost.code}: {self._lost}", allow_retries=False)
+        ended_at = datetime.now(UTC)
         config, ledger = self._workspace.config, self._workspace.ledger
         names: Mapping[tuple[str, str], str] = {}
         with suppress(LedgerRejected, LedgerUnavailable):  # without its ledger the run has figures all the same
@@ -313,16 +323,7 @@ class _Run:
         if paid or self._workspace.config.alerts.cost_usd_per_run is not None:
             self._context.instance.add_run_tags(self._context.run.run_id, {PRICE_TAG: f"{paid:.6f}"})
         self._context.log.info("%s, %d unchanged", number_of(len(results), "partition"), quiet)
-        failed = [
-            f"{check.name} of {result.collection}|{result.tenant}"
-            for result in results
-            for check in result.checks
-            if not check.passed and not check.warning
-        ]
-        if failed:
-            self._context.log.error("failed checks of this run: %s", some_of(failed))
-        else:
-            self._context.log.info("failed checks of this run: none")
+        log_failed_checks(self._context.log, results)
         if failure is not None:
             raise failure
 

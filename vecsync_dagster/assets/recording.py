@@ -12,11 +12,18 @@ from typing import Final, NamedTuple
 import dagster as dg
 from filelock import FileLock
 
-from vecsync_dagster.assets.events import Event, events_of, failure_of, settled_partitions, worth_an_event
+from vecsync_dagster.assets.events import (
+    Event,
+    events_of,
+    failure_of,
+    log_failed_checks,
+    settled_partitions,
+    worth_an_event,
+)
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import ConfigError, OutputUnwritable, VecsyncError
+from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
 
@@ -25,6 +32,7 @@ __all__ = [
     "Recorded",
     "dagster_home",
     "end_orphans",
+    "is_ours",
     "open_instance",
     "prepare_instance",
     "record",
@@ -60,6 +68,11 @@ def dagster_home(config: Config) -> Path:
     return home
 
 
+def is_ours() -> bool:
+    """Whether the instance is the one in the state folder, in which nobody else runs anything."""
+    return not os.environ.get("DAGSTER_HOME")
+
+
 @contextmanager
 def open_instance(config: Config) -> Iterator[dg.DagsterInstance]:
     """One process at a time: two that open a new instance at once leave its SQLite storage broken for good."""
@@ -77,20 +90,18 @@ def prepare_instance(config: Config) -> Path:
     return dagster_home(config)
 
 
-def end_orphans(instance: dg.DagsterInstance) -> int:
-    """Report the runs as ended that are under way although nobody is left to carry them out; Dagster tries them again.
-    Returns how many. Not for those of the command line: they are in processes of their own.
+def end_orphans(instance: dg.DagsterInstance, *, job: str | None = None) -> int:
+    """Report runs whose process is gone as ended: Dagster would wait for them for ever, and block its queue. It starts
+    those again that may be tried again. `job`: only the runs of this job. Returns how many.
 
-    Dagster itself waits for them for ever, and so does what is queued behind them.
+    Nobody may be carrying out a run of this instance; `open_instance` sees to that for those of the command line.
     """
     ended = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
-        if run.job_name == CLI_JOB:
-            continue
-        if run.status is dg.DagsterRunStatus.CANCELING:
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY, job_name=job)):
+        if run.job_name == CLI_JOB or run.status is dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run)
         else:
-            instance.report_run_failed(run, "its process ended before it did")
+            instance.report_run_failed(run, "its process ended before the run was finished")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         ended += 1
     return ended
@@ -107,26 +118,39 @@ def record(
     workspace: Workspace, results: Sequence[PartitionResult], unsynced: Mapping[str, VecsyncError] | None = None
 ) -> Recorded:
     """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
-    results, and its failure if partitions failed, or entities could not be synced at all.
+    results, and its failure if partitions or checks failed, or entities could not be synced at all.
 
     A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
     second one violates a unique index.
     """
-    with open_instance(workspace.config) as instance:
-        events = _events(workspace, results, instance)
-        failure = failure_of(results, unsynced)
+    failure = failure_of(results, unsynced)
+    with _recording(workspace) as instance:
+        try:
+            events = _events(workspace, results, instance)
+        except (LedgerRejected, LedgerUnavailable):
+            if failure is None:
+                raise
+            events = []  # that the sync failed is known without the ledger
         entities = dict.fromkeys(result.entity for result in results)
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
         told = _told(instance, workspace, entities, events)
-        return Recorded(len(events), _execute(_job(told, failure), instance))
+        return Recorded(len(events), _execute(_job(told, results, failure), instance))
 
 
 def record_checks(workspace: Workspace) -> None:
     """Record the checks that were made without Dagster and without a sync: by a repair."""
-    with open_instance(workspace.config) as instance:
+    with _recording(workspace) as instance:
         if _is_news(instance, workspace, workspace.config.entities):
-            _execute(_job(_told(instance, workspace, workspace.config.entities, ()), None), instance)
+            _execute(_job(_told(instance, workspace, workspace.config.entities, ()), (), None), instance)
+
+
+@contextmanager
+def _recording(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
+    with open_instance(workspace.config) as instance:
+        if is_ours():
+            end_orphans(instance, job=CLI_JOB)  # one that was killed here would take a place in Dagster's queue
+        yield instance
 
 
 def _is_news(instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str]) -> bool:
@@ -159,10 +183,16 @@ def _told(
         yield from headlines(instance, workspace, entity)
 
 
-def _job(events: Iterator[Event], failure: dg.Failure | None) -> dg.JobDefinition:
+def _job(events: Iterator[Event], results: Sequence[PartitionResult], failure: dg.Failure | None) -> dg.JobDefinition:
     @dg.op(name="sync", out=dg.Out(dg.Nothing))
     def sync() -> Iterator[Event]:
-        yield from events
+        try:
+            yield from events
+        except (LedgerRejected, LedgerUnavailable):
+            if failure is None:
+                raise
+        if results:
+            log_failed_checks(dg.OpExecutionContext.get().log, results)
         if failure is not None:
             raise failure
 

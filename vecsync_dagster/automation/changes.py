@@ -117,8 +117,9 @@ class _Tick:
             )
         if not due:
             return "nothing has changed"
-        told = f"{number_of(due, 'partition')} to sync: {busy_with} in a run that is under way"
-        return told if busy_with == due else f"{told}, {due - busy_with} waiting after a failed run"
+        waiting = f", {due - busy_with} waiting after a failed run" if busy_with < due else ""
+        running = f", {busy_with} in a running or queued run" if busy_with else ""
+        return f"{number_of(due, 'partition')} to sync{running}{waiting}"
 
 
 def _done_at(seen: dict[tuple[str, str], Seen], one: Due) -> datetime | None:

@@ -51,9 +51,8 @@ def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance,
     entities = entities_of(config, run)
     known = [one for one in configured(ledger.check_results(), config) if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
-    tried = entities if run.is_success else _failures(observed, config, instance, run, entities)
-    if tried is not None:
-        observed.over.append(_synced(run, tried))
+    synced = entities if run.is_success else _failures(observed, config, instance, run, entities)
+    observed.over.append(_synced(run, entities, synced))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
     observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
@@ -67,9 +66,9 @@ def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
 
 def _failures(
     observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
-) -> Collection[str] | None:
-    """The entities whose partitions were all tried, of a run that failed by naming what did. None: it ended in
-    another way, and then nothing is known of what it does not name."""
+) -> Collection[str]:
+    """The entities that were synced as a whole all the same, whatever their checks found: the run failed by naming
+    what did. None where it ended in another way, or partitions failed."""
     name = next(iter(entities)) if len(entities) == 1 else run.job_name
     causes = list(_data(instance, run, dg.DagsterEventType.STEP_FAILURE))
     for cause in causes:
@@ -84,13 +83,13 @@ def _failures(
             unsynced: Mapping[str, str] = named["unsynced"].value if "unsynced" in named else {}
             for entity, reason in unsynced.items():
                 observed.raised.append(sync_failed(entity, None, reason, run_id=run.run_id))
-            return [entity for entity in entities if entity not in unsynced]
+            return [] if reasons else [entity for entity in entities if entity not in unsynced]
     if run.tags.get(WILL_RETRY_TAG) != "true":
         # Only the error's type: its text is not ours, and may hold anything.
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
         message = f"the run ended with {kinds}" if kinds else "the run's process ended, or it never began"
         observed.raised.append(sync_failed(name, run.tags.get(PARTITION_TAG), message, run_id=run.run_id))
-    return None
+    return []
 
 
 def _root(error: SerializableErrorInfo) -> str:
@@ -105,17 +104,13 @@ def _reasons(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str]:
     return {key: known.get(key, "see the run") for key in metadata["failed"].value}
 
 
-def _synced(run: dg.DagsterRun, entities: Collection[str]) -> Callable[[KnownAlert], bool]:
+def _synced(run: dg.DagsterRun, entities: Collection[str], synced: Collection[str]) -> Callable[[KnownAlert], bool]:
     """Says which failures of whole entities and jobs are over with this run, if it synced anything at all: a run of
     checks, or of stages before the store, does not. Those of partitions are over when the ledger says so."""
-    synced = run.is_success and _syncs(run)
-
-    def over(known: KnownAlert) -> bool:
-        alert = known.alert
-        whole = alert.kind == "run_failure" and alert.partition is None
-        return synced and whole and (alert.entity in entities or alert.entity == run.job_name)
-
-    return over
+    over = {*synced, *([run.job_name] if len(synced) == len(entities) else [])} if _syncs(run) else set()
+    return lambda known: (
+        known.alert.kind == "run_failure" and known.alert.partition is None and known.alert.entity in over
+    )
 
 
 def _syncs(run: dg.DagsterRun) -> bool:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vecsync_dagster.documents import document_id
-from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTotals
+from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTotals, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -240,14 +240,18 @@ def _partition(
         last_written=totals.last_synced_at if totals else None,
         outcome=shown.outcome if shown else None,
         error=shown.error if shown else None,
-        # Of the last run where no run said how many are rejected now.
-        rejected=int(last.figures.get("invalid", 0)) if rejected is None and last else rejected or 0,
+        rejected=_rejected(totals, last) if rejected is None else rejected,
         waiting_retries=waiting,
         next_retry=next_retry,
         failed_checks=tuple(failed),
         left_over=not is_configured(workspace.config, key[0], key[1]),
         tenant_name=tenant_name,
     )
+
+
+def _rejected(totals: PartitionTotals | None, last: Run | None) -> int:
+    """Where no check says how many are rejected now: of those without an id the last run alone tells."""
+    return max(totals.rejected if totals else 0, int(last.figures.get("invalid", 0)) if last else 0)
 
 
 def _retries(workspace: Workspace, key: Key) -> tuple[int, datetime | None]:

@@ -70,8 +70,8 @@ def status(
     """Show what is synced: last sync, documents by status, failed checks, retries that are due, what was rejected.
 
     With --entity: each record with a badge for each of its collections (green synced, yellow ~ stale, red !
-    failed, grey ? pending) and the error, the worst first, and the health of the whole in per cent. A record's
-    state is the worst over all collections.
+    failed or rejected, grey ? pending) and the error, the worst first, and the health of the whole in per cent. A
+    record's state is the worst over all collections.
 
     Asks the ledger only, never the store or the source, so it works during a sync; for a tenant's name alone also
     the source, as it might be an id there. Where a source has a modification column only a full run sees every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -18,7 +19,6 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from filelock import FileLock, Timeout
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, config_path
@@ -54,43 +54,47 @@ def ui(
     settings = load_config(file)
     _require_free(host, port)
     home = prepare_instance(settings)
-    with _alone(home) as alone:
-        if alone:
+    with _alone(home) as lock:
+        if lock is not None:
             _end_orphans(settings)
-        _serve(file, home, host, port)
+        _serve(file, home, host, port, lock)
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[bool]:
-    """Whether no other `vecsync ui` has this instance; until the end."""
-    lock = FileLock(home / "ui.lock", mode=0o600)
+def _alone(home: Path) -> Iterator[int | None]:
+    """A file that is locked until its last holder has ended; None where another `vecsync ui`, or the Dagster that one
+    has left behind, runs on this instance."""
+    descriptor = os.open(home / "ui.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        yield None
         return
     try:
-        yield True
+        yield descriptor
     finally:
-        lock.release()
+        os.close(descriptor)
 
 
 def _end_orphans(settings: Config) -> None:
-    """What an earlier `vecsync ui` was doing when it ended; nobody else runs anything in an instance of ours."""
-    if os.environ.get("DAGSTER_HOME"):
-        return
-    from vecsync_dagster.assets.recording import end_orphans, open_instance
+    """What an earlier `vecsync ui` was doing when it ended."""
+    from vecsync_dagster.assets.recording import end_orphans, is_ours, open_instance
 
+    if not is_ours():
+        return
     with open_instance(settings) as instance:
         ended = end_orphans(instance)
     if ended:
-        output.note(f"{output.number_of(ended, 'run')} that the last end cut short: Dagster starts them again")
+        were = "run was" if ended == 1 else "runs were"
+        output.note(f"{ended} {were} cut short when `vecsync ui` last ended")
 
 
-def _serve(file: Path, home: Path, host: str, port: int) -> NoReturn:
+def _serve(file: Path, home: Path, host: str, port: int, lock: int | None) -> NoReturn:
     output.note(f"Dagster's UI: http://{host}:{port} (it may take a minute to start; Ctrl-C ends it)")
-    code = _run(_command(host, port), _environment(file, home))
-    sys.stderr.flush()
+    code = _run(_command(host, port), _environment(file, home), lock)
+    with suppress(OSError):  # the terminal may be closed
+        sys.stderr.flush()
     os._exit(code)  # taking down all that Dagster has imported takes longer than the rest
 
 
@@ -118,9 +122,9 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
+def _run(command: list[str], environment: dict[str, str], lock: int | None) -> int:
     """Run until it ends. It has its own session, so that a signal reaches it once: through us; and so that all
-    of it can be ended if it does not end by itself."""
+    of it can be ended if it does not end by itself. It holds the `lock` as well: should we be killed, it goes on."""
     asked_at: float | None = None
     pipe = None if sys.stderr.isatty() else subprocess.PIPE
     with subprocess.Popen(  # noqa: S603 (our own words)
@@ -130,6 +134,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         start_new_session=True,
         stdout=pipe,
         stderr=subprocess.STDOUT if pipe else None,
+        pass_fds=() if lock is None else (lock,),
     ) as process:
         if process.stdout is not None:
             threading.Thread(target=_copy_plain, args=(process.stdout,), daemon=True).start()
@@ -137,9 +142,10 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         def pass_on(number: int, _frame: FrameType | None) -> None:
             nonlocal asked_at
             asked_at = asked_at or time.monotonic()
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-        with handled(pass_on, signal.SIGINT, signal.SIGTERM):
+        closed = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # `nohup` ignores it
+        with handled(pass_on, signal.SIGINT, signal.SIGTERM, *closed):
             while (code := _ended(process)) is None:
                 if asked_at is not None and time.monotonic() > asked_at + GRACE_S:
                     _end_all(process.pid)

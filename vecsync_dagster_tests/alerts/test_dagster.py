@@ -134,7 +134,7 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(daemon: Daemon, world: W
     assert slack.posts == []
     lose_point(world)
     run = daemon.run(job)
-    assert run.is_success  # a failing check does not fail the run
+    assert not run.is_success
     daemon.run(job)
     [text] = texts(slack)
     assert text.startswith("vecsync: 2 problems in works\n")

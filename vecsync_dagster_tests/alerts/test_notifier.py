@@ -167,6 +167,18 @@ def test_a_problem_that_nobody_asks_for_any_more_is_not_over(slack: Inbox, alert
     assert "resolved" in texts(slack)[-1]
 
 
+def test_a_warning_that_is_there_is_not_over_because_errors_alone_are_asked_for(
+    slack: Inbox, alerts_of: Build, ledger: SqlLedger
+) -> None:
+    """`min_severity` was raised; the same warning is seen again."""
+    warning = replace(BROKEN, severity="warning")
+    alerts_of(**slack_config(), min_severity="warning").notify([warning])
+    alerts_of(**slack_config()).notify([warning])
+    assert len(slack.posts) == 1
+    alerts_of(**slack_config()).notify([], everything)
+    assert "resolved" in texts(slack)[-1]
+
+
 def test_a_new_channel_hears_what_is_open_and_no_old_stories(
     slack: Inbox, mails: MailServer, alerts_of: Build, clock: Clock
 ) -> None:

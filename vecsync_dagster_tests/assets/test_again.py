@@ -178,15 +178,35 @@ def test_a_ledger_that_is_away_at_the_end_is_told(
     def away(*_: object, **__: object) -> None:
         raise LedgerUnavailable("away")
 
-    finish = factory._Run.finish
+    finish = factory._Run._finish
 
     def finished(self: factory._Run) -> None:
         monkeypatch.setattr(SqlLedger, "tenant_names", away)
         monkeypatch.setattr(SqlLedger, "last_runs", away)
         finish(self)
 
-    monkeypatch.setattr(factory._Run, "finish", finished)
+    monkeypatch.setattr(factory._Run, "_finish", finished)
     run(world, instance)
     after = metrics(world)
     assert after["started_at"] > before["started_at"]
     assert (after["health"]["failing"], after["health"]["error"]["code"]) == (None, "LEDGER_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("method", ["check_results", "runs", "hold"])
+def test_a_ledger_that_goes_away_earlier_leaves_figures_as_well(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Between two partitions, or before the checks are shown: the run and its figures say that it failed."""
+    assert run(world, instance).success
+    before = metrics(world)
+    world.update(1, name="иначе")
+
+    def away(*_: object, **__: object) -> None:
+        raise LedgerUnavailable("away")
+
+    monkeypatch.setattr(SqlLedger, method, away)
+    assert not run(world, instance).success
+    after = metrics(world)
+    assert after["started_at"] > before["started_at"]
+    assert after["outcome"] == "failed"
+    assert "LEDGER_UNAVAILABLE" in {error["code"] for error in after["errors"]}

@@ -196,7 +196,7 @@ def test_checks_fail_with_the_ids(world: World, instance: dg.DagsterInstance) ->
         [points] = list(workspace.store("main").scan(ENTITY, "acme"))
         workspace.store("main").delete(ENTITY, "acme", [points[0].point_id])
     result = run(world, instance, config={"mode": "full"})
-    assert result.success
+    assert "failed checks: counts of works|acme, identity of works|acme" in failure_of(result)
     told = evaluations(result)
     assert (told["identity", "works|acme"], told["counts", "works|acme"]) == (False, False)
     [identity] = [e for e in checked(result) if (e.check_name, e.partition) == ("identity", "works|acme")]

@@ -13,7 +13,8 @@ from dagster._core.utils import make_new_run_id
 
 from vecsync_dagster.assets.recording import CLI_JOB, dagster_home, end_orphans, open_instance, record
 from vecsync_dagster.automation.partitions import add_tenants, tenants_name
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import ConfigError, LedgerUnavailable
+from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import CHECKS, STAGES, SyncOptions
 from vecsync_dagster_tests.world import ENTITY, World, file_of
 
@@ -89,14 +90,14 @@ def test_a_tenant_of_several_collections_is_added_once(world: World) -> None:
 
 
 def test_runs_whose_process_is_gone_are_ended(world: World) -> None:
-    """They hold no slot of a pool any more, and Dagster may start them again; what has not begun, and what the command
-    line is doing, goes on."""
+    """They hold no slot of a pool any more, and Dagster may start them again, but not what the command line recorded;
+    what has not begun, begins."""
     states = {
         ("works_job", "STARTED"): "FAILURE",
         ("works_job", "STARTING"): "FAILURE",
         ("works_job", "CANCELING"): "CANCELED",
         ("works_job", "NOT_STARTED"): "NOT_STARTED",
-        (CLI_JOB, "STARTED"): "STARTED",
+        (CLI_JOB, "STARTED"): "CANCELED",
     }
     with open_instance(world.config) as instance:
         ids = {}
@@ -106,7 +107,54 @@ def test_runs_whose_process_is_gone_are_ended(world: World) -> None:
         storage = instance.event_log_storage
         storage.set_concurrency_slots("pool", 1)
         storage.claim_concurrency_slot("pool", ids["works_job", "STARTED"], "sync")
-        assert end_orphans(instance) == 3
+        assert end_orphans(instance) == 4
         found = {place: instance.get_run_by_id(run_id) for place, run_id in ids.items()}
         assert {place: run.status.value for place, run in found.items() if run is not None} == states
         assert storage.get_concurrency_info("pool").active_slot_count == 0
+
+
+def test_a_recording_that_was_killed_ends_with_the_next_one(world: World) -> None:
+    """Four of them would take all the places in Dagster's queue."""
+    with open_instance(world.config) as instance:
+        killed = instance.add_run(
+            DagsterRun(job_name=CLI_JOB, run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED)
+        )
+    sync_and_record(world, "full")
+    with open_instance(world.config) as instance:
+        [ended] = instance.get_runs(dg.RunsFilter(run_ids=[killed.run_id]))
+        assert ended.status is dg.DagsterRunStatus.CANCELED
+
+
+def test_a_sync_whose_check_failed_is_a_run_that_failed(world: World) -> None:
+    """Its log ends with the check's name, as the logs of Dagster's own runs do."""
+    world.only_report()
+    sync_and_record(world, "full")
+    with world.workspace() as workspace:
+        store = workspace.store("main")
+        [point, *_] = next(iter(store.scan(ENTITY, "acme")))
+        store.delete(ENTITY, "acme", [point.point_id])
+    sync_and_record(world, "full")
+    with open_instance(world.config) as instance:
+        last, first = instance.get_runs()
+        assert (first.status, last.status) == (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
+        said = [entry.user_message for entry in instance.all_logs(last.run_id)]
+        assert any(line.startswith("failed checks of this run: ") and "identity of works|acme" in line for line in said)
+
+
+def test_a_ledger_that_is_lost_after_some_partitions_leaves_a_failed_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was synced cannot be told; that the sync failed can."""
+    with world.workspace() as workspace:
+        [first, *_] = workspace.select([ENTITY])
+        results = workspace.sync(first, SyncOptions(mode="full"))
+
+        def away(*_: object, **__: object) -> None:
+            raise LedgerUnavailable("away")
+
+        monkeypatch.setattr(SqlLedger, "runs", away)
+        monkeypatch.setattr(SqlLedger, "check_results", away)
+        assert record(workspace, results, {ENTITY: LedgerUnavailable("away")}).run_id
+    with open_instance(world.config) as instance:
+        [run] = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.FAILURE

@@ -223,3 +223,17 @@ def test_partitions_in_dagster_go_too(config: Path, tmp_path: Path, monkeypatch:
     assert drop(config, "--yes").code == 0
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.get_dynamic_partitions(tenants_name("works")) == []
+
+
+def test_what_was_rejected_is_counted_after_it_left_the_file(config: Path) -> None:
+    """No check of it is shown any more, and its last run met no rejected record."""
+
+    def rejected() -> dict[str, int]:
+        partitions = vecsync("status", "--json", "--config", config).json["partitions"]
+        return {one["tenant"]: one["rejected"] for one in partitions if one["collection"] == "works"}
+
+    before = rejected()
+    assert sum(before.values())
+    assert vecsync("sync", "all", "--no-record", "--config", config).code == 0
+    take_out(config, "works")
+    assert rejected() == before

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from vecsync_dagster.cli.ui import _alone
 from vecsync_dagster_tests.cli.program import start, vecsync
 
 PATIENCE_S = 120
@@ -51,3 +59,49 @@ def test_the_ui_comes_up_and_ends_with_a_signal(config: Path) -> None:
     assert process.returncode == 130, err
     assert f"http://127.0.0.1:{port}" in err
     assert not answers(url)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A `vecsync ui` whose Dagster is a process that waits, and the id of that process."""
+    code = (
+        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.ui import _alone, _run\n"
+        "home = Path(sys.argv[1])\n"
+        "with _alone(home) as lock:\n"
+        "    wait = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
+        "    os._exit(_run([sys.executable, '-c', wait], {**os.environ, 'VECSYNC_CONFIG': str(home / 'x')}, lock))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    waiting = int(process.stderr.readline())
+    yield process, waiting
+    process.kill()
+    process.communicate()
+    with suppress(ProcessLookupError):
+        os.killpg(waiting, signal.SIGKILL)
+
+
+def test_a_terminal_that_is_closed_ends_dagster_as_well(served: tuple[subprocess.Popen[bytes], int]) -> None:
+    process, waiting = served
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=PATIENCE_S) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(waiting, 0)
+
+
+def test_nobody_ends_the_runs_of_a_dagster_that_was_left_behind(
+    served: tuple[subprocess.Popen[bytes], int], tmp_path: Path
+) -> None:
+    """It outlives a `vecsync ui` that is killed, and so does its lock."""
+    process, waiting = served
+    process.kill()
+    process.wait(timeout=PATIENCE_S)
+    with _alone(tmp_path) as lock:
+        assert lock is None
+    os.kill(waiting, signal.SIGKILL)
+    for _ in range(PATIENCE_S * 10):
+        with _alone(tmp_path) as lock:
+            if lock is not None:
+                return
+        threading.Event().wait(0.1)
+    pytest.fail("the lock was not given back")
