@@ -201,13 +201,18 @@ class Shown:
         assert record.evaluation is not None
         return record.evaluation.passed
 
-    def failing(self) -> set[tuple[str, str]]:
-        """Checks with their partitions that `status` names as failed; the partition is empty for one over all."""
+    def failing(self, *, errors: bool = False) -> set[tuple[str, str]]:
+        """Checks with their partitions that `status` names as failed; the partition is empty for one over all.
+        `errors`: without those that only warn."""
         with self.world.workspace() as workspace:
             seen = overview(workspace, entity=ENTITY, tenant=None, days=7)
         checks = [*seen.failed_checks, *(one for partition in seen.partitions for one in partition.failed_checks)]
         assert seen.healthy is all(check.warning for check in checks)
-        return {(check.check, f"{check.collection}|{check.tenant}".strip("|")) for check in checks}
+        return {
+            (check.check, f"{check.collection}|{check.tenant}".strip("|"))
+            for check in checks
+            if not (errors and check.warning)
+        }
 
     def alerts(self) -> set[tuple[str, str]]:
         """Checks with their partitions of the open alerts."""
@@ -228,22 +233,22 @@ class Shown:
 
 
 @contextmanager
-def shown_world(folder: Path) -> Iterator[Shown]:
+def shown_world(folder: Path, min_severity: str = "warning") -> Iterator[Shown]:
     """Three tenants with four works each, and a `global` without one; runs report what differs, and repair none."""
     with Inbox() as inbox, pytest.MonkeyPatch.context() as environment:
         environment.setenv("SLACK_URL", inbox.url)
         environment.delenv("DAGSTER_HOME", raising=False)
         environment.delenv("VECSYNC_CONFIG", raising=False)
-        yield from _shown(folder)
+        yield from _shown(folder, min_severity)
 
 
-def _shown(folder: Path) -> Iterator[Shown]:
+def _shown(folder: Path, min_severity: str) -> Iterator[Shown]:
     config = config_of(
         folder,
         source={"type": "sqlite", "path": "source.db"},
         store={"type": "qdrant", "path": "qdrant"},
         sync={"repair": "report"},
-        alerts={"slack": {"url": {"env": "SLACK_URL"}}, "min_severity": "warning"},
+        alerts={"slack": {"url": {"env": "SLACK_URL"}}, "min_severity": min_severity},
     )
     world = World(f"sqlite:///{folder / 'source.db'}", config, now=START)
     for number, tenant in enumerate(TENANTS):
