@@ -36,7 +36,8 @@ from vecsync_dagster.stores.qdrant_common import SERVICE
 
 __all__ = ["LONGEST_WAIT_S", "backoff", "too_large_alone", "translated"]
 
-_TOO_LARGE = b"larger than allowed"
+# With the length in the request's head, without it, and in strict mode.
+_TOO_LARGE = (b"larger than allowed", b"has exceeded limit", b"Condition size limit reached")
 LONGEST_WAIT_S = 60.0
 """A Retry-After beyond this is not waited for inside a call: the error carries it to whoever plans the next try."""
 
@@ -82,7 +83,7 @@ def _of_status(action: str, status: int, headers: Mapping[str, str], answer: byt
         message += "; check the store's api_key"
     # A proxy says 413, the server itself 400, and only its text says why.
     too_large = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
-        status == HTTPStatus.BAD_REQUEST and _TOO_LARGE in answer
+        status == HTTPStatus.BAD_REQUEST and any(text in answer for text in _TOO_LARGE)
     )
     if too_large:
         message += "; lower the store's max_request_mb, or raise the limit of the server or the proxy before it"

@@ -185,15 +185,13 @@ class QdrantServerStore:
         def delete(some: Sequence[str]) -> None:
             self._delete(collection, models.FilterSelector(filter=_filter(partition(tenant), some)))
 
-        for _ in by_ids(point_ids, self._max_bytes, delete):
-            pass
+        by_ids(point_ids, self._max_bytes, delete)
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         def delete(some: Sequence[str]) -> None:
             self._delete(collection, models.PointIdsList(points=[engine_id(point_id) for point_id in some]))
 
-        for _ in by_ids(point_ids, self._max_bytes, delete):
-            pass
+        by_ids(point_ids, self._max_bytes, delete)
 
     def _delete(self, collection: str, selector: models.PointsSelector) -> None:
         self._write(collection, "delete", lambda c: [c.delete(self._prefix + collection, selector, wait=True)])
@@ -257,7 +255,7 @@ class QdrantServerStore:
                 records = self._records(collection, some, with_payload=True)
             except StoreRejected as error:
                 if is_too_large(error) and len(some) > 1:
-                    page.limit = len(some) // 2
+                    page.refused(len(some))
                     continue
                 if not self._is_unknown(collection, error):
                     raise
@@ -313,7 +311,7 @@ class QdrantServerStore:
         try:
             self._connection.write(action, use)
         except StoreRejected as error:
-            known = list(sizes) if error.fields.get("too_large") else []
+            known = list(sizes) if is_too_large(error) else []
             if len(known) != 1:
                 raise
             raise too_large_alone(action, error, known[0]) from None

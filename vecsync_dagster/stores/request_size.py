@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, TypeVar
 
 from vecsync_dagster.errors import StoreRejected
@@ -32,7 +31,6 @@ _POINT_BYTES = 160  # id, braces and the operation's name
 _ID_BYTES = 40
 _FIRST_ANSWER = 64
 _SAMPLE = 16
-_TOO_LARGE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)  # the first one is Qdrant's own answer
 
 # `default`: what is no JSON is the engine's to refuse, not ours while measuring.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -71,25 +69,26 @@ def id_portions(ids: Sequence[T], max_bytes: int) -> Iterator[Sequence[T]]:
 
 
 def is_too_large(error: StoreRejected) -> bool:
-    """Whether the request may have been too large: a server does not say so in one way."""
-    return error.fields.get("status") in _TOO_LARGE
+    """Whether a smaller request may be taken."""
+    return bool(error.fields.get("too_large"))
 
 
-def by_ids(ids: Sequence[T], max_bytes: int, ask: Callable[[Sequence[T]], R]) -> Iterator[R]:
-    """What `ask` answers of these points, as many at a time as fit into one request. One that is too large for the
-    server, or for a proxy before it, is halved. Raises what `ask` raises of a single point, or for another reason."""
-    for some in id_portions(ids, max_bytes):
-        yield from _halved(some, ask)
-
-
-def _halved(ids: Sequence[T], ask: Callable[[Sequence[T]], R]) -> list[R]:
-    try:
-        return [ask(ids)]
-    except StoreRejected as error:
-        if not is_too_large(error) or len(ids) < 2:
-            raise
-    half = len(ids) // 2
-    return _halved(ids[:half], ask) + _halved(ids[half:], ask)
+def by_ids(ids: Sequence[T], max_bytes: int, ask: Callable[[Sequence[T]], R]) -> list[R]:
+    """What `ask` answers of these points, as many at a time as fit into one request. After one that is too large for
+    the server, or for a proxy before it, half as many. Raises what `ask` raises of a single point, or for another
+    reason."""
+    answers: list[R] = []
+    start, most = 0, max(1, max_bytes // _ID_BYTES)
+    while start < len(ids):
+        some = ids[start : start + most]
+        try:
+            answers.append(ask(some))
+            start += len(some)
+        except StoreRejected as error:
+            if not is_too_large(error) or len(some) < 2:
+                raise
+            most = len(some) // 2
+    return answers
 
 
 class AnswerSize:
@@ -99,6 +98,10 @@ class AnswerSize:
         self._most = most
         self._max_bytes = max_bytes
         self.limit = min(most, _FIRST_ANSWER)
+
+    def refused(self, asked: int) -> None:
+        """So many were too many to ask for: never again."""
+        self._most = self.limit = max(1, asked // 2)
 
     def learn(self, payloads: Sequence[Mapping[str, Any] | None]) -> None:
         """From some of them: all would take as long as reading them does."""

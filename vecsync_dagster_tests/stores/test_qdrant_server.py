@@ -382,6 +382,53 @@ class TestCollections:
         assert store.count("wide") == 3
         store.close()
 
+    @pytest.mark.parametrize(
+        ("status", "message"),
+        [
+            (400, "Payload error: JSON payload (9 bytes) is larger than allowed (limit: 8 bytes)."),
+            (400, "Payload error: JSON payload has exceeded limit (8 bytes)."),
+            (400, "Bad request: Condition size limit reached (9 > 8). Help: Reduce the size of your condition."),
+            (413, ""),
+        ],
+    )
+    def test_a_request_that_is_too_large_is_halved(
+        self, rest: QdrantRest, store: QdrantServerStore, status: int, message: str
+    ) -> None:
+        """In each of the ways in which a server says so, or a proxy before it."""
+        rest.fail(status=status, message=message, path_contains="/delete")
+        store.delete(NAME, "A", [uid(n) for n in range(4)])
+        assert (len(rest.requests), store.count(NAME)) == (3, 0)
+
+    def test_a_request_that_is_refused_for_another_reason_is_sent_once(
+        self, rest: QdrantRest, store: QdrantServerStore
+    ) -> None:
+        """A smaller one would be refused as well."""
+        rest.fail(status=400, times=99)
+        ids = [uid(n) for n in range(100)]
+        for call in (lambda: store.delete(NAME, "A", ids), lambda: store.retrieve(NAME, ids)):
+            rest.requests.clear()
+            with pytest.raises(StoreRejected):
+                call()
+            assert len(rest.requests) == 1
+
+    def test_a_limit_that_was_met_is_kept(self, rest: QdrantRest, store: QdrantServerStore) -> None:
+        """Behind a proxy that takes a hundred ids: what is refused is asked for once, not again for each page."""
+        ids = [uid(n) for n in range(1000)]
+        store.upsert(NAME, [point(n, "A") for n in range(1000)])
+        rest.max_body = 4_200
+
+        def refused() -> int:
+            found = sum(size > rest.max_body for size in rest.body_sizes)
+            rest.body_sizes.clear()
+            return found
+
+        refused()
+        assert len(store.retrieve(NAME, ids)) == 1000
+        assert 1 <= refused() <= 5
+        store.delete_foreign(NAME, ids)
+        assert 1 <= refused() <= 5
+        assert store.count(NAME) == 0
+
     def test_answers_are_kept_to_about_the_bound(self, rest: QdrantRest) -> None:
         """Long payloads are asked for in smaller pages, short ones in pages as large as the caller's."""
         bound = 300_000
