@@ -18,7 +18,7 @@ from vecsync_dagster.sources.mongo_errors import translated
 from vecsync_dagster.sources.mongo_keys import is_own, key_of
 from vecsync_dagster.sources.mongo_queries import Queries
 from vecsync_dagster.sources.mongo_stream import has_pre_images, has_streams, only_metadata
-from vecsync_dagster.sources.waking import ANYTHING, UNKNOWN, Stop, Wake
+from vecsync_dagster.sources.waking import Stop, Wake
 from vecsync_dagster.stores.base import GLOBAL
 
 __all__ = ["StreamWaker"]
@@ -69,19 +69,13 @@ class StreamWaker:
             full_document_before_change="whenAvailable" if before else None,
             max_await_time_ms=_WAIT_MS,
         ) as stream:
-            self._catch_up(wake)
-            while not stop():
+            # Nobody was listening: any tenant may have changed or disappeared.
+            wake(self._entity_name, GLOBAL if self._entity.tenancy is None else None)
+            while stream.alive and not stop():
                 event = stream.try_next()
-                if event is not None and not only_metadata(event):
+                # One of no document, as when the collection is dropped or renamed, ends the stream.
+                if event is not None and "documentKey" in event and not only_metadata(event):
                     self._tell(event, wake)
-
-    def _catch_up(self, wake: Wake) -> None:
-        """What happened before somebody listened: it may be any tenant's, and one may be gone."""
-        if self._entity.tenancy is None:
-            wake(self._entity_name, GLOBAL)
-        else:
-            wake(self._entity_name, None)
-            wake(self._entity_name, None, ANYTHING)
 
     def _asks_before(self, collection: Collection[dict[str, Any]]) -> bool:
         """Whether what a document was before is needed to know whose it was: its `_id` is no key of the ledger."""
@@ -103,14 +97,9 @@ class StreamWaker:
         owners = [self._queries.owner(image or {}) for image in images if self._entity.tenancy is None or image]
         for owner in dict.fromkeys(owner for owner in owners if owner is not None):
             wake(self._entity_name, owner)
-        if "documentKey" not in event:  # of the whole collection
-            self._catch_up(wake)
-        elif not any(owners):
-            wake(self._entity_name, None, self._gone(event))
-
-    def _gone(self, event: Mapping[str, Any]) -> str:
-        key = key_of(event["documentKey"], self._entity.key) if is_own(self._entity.key) else None
-        return UNKNOWN if key is None else key
+        if not any(owners):
+            key = key_of(event["documentKey"], self._entity.key) if is_own(self._entity.key) else None
+            wake(self._entity_name, None, key)
 
     @staticmethod
     def _idle(stop: Stop) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
-__all__ = ["ANYTHING", "UNKNOWN", "Stop", "Wake", "Waker"]
+__all__ = ["Stop", "Wake", "Waker"]
 
 Stop = Callable[[], bool]
-UNKNOWN: Final = ""
-"""The key of a record of which only this is known, that it is gone."""
-ANYTHING: Final = "*"
-"""In place of a key: nobody listened, and whatever changed meanwhile, any tenant's, has told nobody."""
 
 
 class Wake(Protocol):
     def __call__(self, entity: str, tenant: str | None, gone: str | None = None, /) -> None:
-        """Records of this tenant have changed (`global`: of everybody); None: any tenant's may have. `gone`: the key of
-        a record that is not there any more, or nobody's: only tenants that had it are concerned. With `ANYTHING` every
-        tenant is synced."""
+        """Records of this tenant have changed (`global`: of everybody). None: any tenant may have changed or
+        disappeared. `gone`: the key of a record that is not there any more, or nobody's: only tenants that had it are
+        concerned."""
         ...
 
 
@@ -31,6 +27,7 @@ class Waker(Protocol):
 
     def run(self, wake: Wake, stop: Stop) -> None:
         """Listen until `stop` returns True; asked at least once a second. First of all, and whenever events may have
-        been missed, it wakes every entity with None. Raises Source* errors when the connection is lost: it is
-        then run again, later and later."""
+        been missed, it wakes every entity with None (or `global`, where that is its only tenant). It may return
+        early, and is run again. Raises Source* errors when the connection is lost: it is then run again, later and
+        later."""
         ...

@@ -7,9 +7,10 @@ what is synced is what differs from what was seen, as for the change sensor, so 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sources import Fingerprinting, Source
-from vecsync_dagster.sources.waking import ANYTHING, UNKNOWN, Stop, Waker
+from vecsync_dagster.sources.waking import Stop, Waker
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync.due import Due, due_partitions
 from vecsync_dagster.sync.listing import asking
@@ -31,7 +32,7 @@ __all__ = ["Round", "Watch"]
 
 _LOG = logging.getLogger("vecsync.watch")
 _LOOK_S = 0.2
-_OF_ALL = frozenset({ANYTHING, UNKNOWN})
+_ALL_TIMES = 2  # a poll, every tenant: for what happened before somebody listened, and for what is told then
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _AGAIN_S, _LONGEST_AGAIN_S = 5.0, 300.0
 
@@ -56,11 +57,12 @@ class Round:
 
 
 class _Event(NamedTuple):
-    """See `Wake`."""
+    """See `Wake`. `poll`: nobody told of it, it is time to look at all tenants."""
 
     entity: str
-    tenant: str | None
+    tenant: str | None = None
     gone: str | None = None
+    poll: bool = False
 
 
 Done = Callable[[Workspace, Round], None]
@@ -80,7 +82,7 @@ class Watch:
         self._lock = threading.Lock()
         self._touched: dict[_Event, float] = {}
         self._failures: Counter[_Event] = Counter()
-        self._all_from: dict[tuple[str, str], float] = {}
+        self._all_at = {entity: deque([-math.inf] * _ALL_TIMES, maxlen=_ALL_TIMES) for entity in entities}
         self._down: set[str] = set()
         self._lacks_ledger = False
 
@@ -95,7 +97,7 @@ class Watch:
             if time.monotonic() >= poll_at:
                 poll_at = time.monotonic() + settings.poll.total_seconds()
                 for entity in self._entities:
-                    self.wake(entity, None)
+                    self._wake(_Event(entity, poll=True), settings.debounce.total_seconds())
             touched = self._ripe()
             if touched:
                 self._round(touched)
@@ -106,10 +108,11 @@ class Watch:
 
     def wake(self, entity: str, tenant: str | None, gone: str | None = None, /) -> None:
         """Safe in any thread. What comes within the debounce after the first event is synced together with it."""
-        after_s = self._config.automation.watch.debounce.total_seconds()
-        if gone in _OF_ALL:  # every tenant is synced for it: not all the time
-            after_s = max(after_s, self._all_from.get((entity, gone), 0) - time.monotonic())
-        self._wake(_Event(entity, tenant, gone), after_s)
+        event, settings = _Event(entity, tenant, gone), self._config.automation.watch
+        after_s = settings.debounce.total_seconds()
+        if event == _Event(entity):  # where every tenant was synced for such a one: not all the time
+            after_s = max(after_s, self._all_at[entity][0] + settings.poll.total_seconds() - time.monotonic())
+        self._wake(event, after_s)
 
     def _wake(self, event: _Event, after_s: float) -> None:
         at = time.monotonic() + after_s
@@ -152,6 +155,8 @@ class Watch:
                 while time.monotonic() < until and not self._stop():
                     time.sleep(_LOOK_S)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
+            else:
+                time.sleep(_LOOK_S)
 
     def _round(self, touched: dict[str, set[_Event]]) -> None:
         """One workspace a round: between rounds others may have the embedded store."""
@@ -212,34 +217,32 @@ class Watch:
         self, workspace: Workspace, entity: str, events: Collection[_Event]
     ) -> list[tuple[Selection, SyncOptions]]:
         source, named = workspace.source(entity), self._named(workspace, entity, events)
-        poll = any(event.tenant is None and event.gone is None for event in events)
+        everybody = any(event.tenant is None and event.gone is None for event in events)
         if not isinstance(source, Fingerprinting):
             looks = None
-        elif poll:
+        elif everybody:
             looks = source.fingerprints()
         else:
             looks = {name: look for tenant in named for name, look in source.fingerprints(tenant).items()}
-        asked = {*named, *(_there(workspace, entity, source, looks) if poll else ())}
+        asked = {*named, *(_there(workspace, entity, source, looks) if everybody else ())}
         after = self._config.automation.changes.due_after
         seen, now, config = workspace.ledger.seen(entity), datetime.now(UTC), workspace.entity(entity)
         due = list(due_partitions(config, sorted(asked), looks, seen, now, after))
         if looks is None:  # there is nothing to compare with: who was named is due, the others by time
             due += due_partitions(config, sorted(named), None, seen, now, timedelta(0))
         found = _selections(entity, {(one.collection, one.tenant): one for one in due}.values())
-        gone = _gone(workspace, entity) if poll else []
+        gone = _gone(workspace, entity) if everybody else []
         return [one for one in found if one[0].tenant not in {selection.tenant for selection, _ in gone}] + gone
 
     def _named(self, workspace: Workspace, entity: str, events: Collection[_Event]) -> set[str]:
-        """The tenants that the events are about."""
+        """The tenants that the events are about: all, where nobody can say which."""
         named = {event.tenant for event in events if event.tenant is not None}
         keys = [event.gone for event in events if event.gone is not None]
-        of_all = _OF_ALL.intersection(keys)
-        if of_all:
-            again = time.monotonic() + self._config.automation.watch.poll.total_seconds()
-            self._all_from |= {(entity, one): again for one in of_all}
-            named.update(workspace.believable_tenants(entity)[0])
-        elif keys:
+        if keys:
             named |= holders(workspace, entity, keys)
+        if _Event(entity) in events and not isinstance(workspace.source(entity), Fingerprinting):
+            self._all_at[entity].append(time.monotonic())
+            named.update(workspace.believable_tenants(entity)[0])
         return {tenant for tenant in named if is_tenant(tenant)}
 
 

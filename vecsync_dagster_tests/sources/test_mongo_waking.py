@@ -14,7 +14,6 @@ from bson import Decimal128, Int64, ObjectId
 from vecsync_dagster.config.models import EnvRef, MongoSource
 from vecsync_dagster.sources import Read, stream_waker
 from vecsync_dagster.sources.mongo_queries import Queries
-from vecsync_dagster.sources.waking import ANYTHING, UNKNOWN
 from vecsync_dagster_tests.sources.backends import entity_config, ids
 from vecsync_dagster_tests.sources.mongo_backend import VARIABLE, MongoBackend
 
@@ -60,7 +59,7 @@ Woken = list[tuple[str | None, str | None]]
 
 @contextmanager
 def listening(mongo: MongoBackend, **entity: Any) -> Iterator[Woken]:
-    """Who is woken, in order, once somebody listens."""
+    """Who is woken, in order, once somebody listens; a stream that ends is opened again."""
     config = MongoSource(type="mongo", url=EnvRef(env=VARIABLE), database=mongo.database)
     waker = stream_waker(config, entity_config(**entity), name="db", entity_name="materials")
     woken: Woken = []
@@ -69,10 +68,14 @@ def listening(mongo: MongoBackend, **entity: Any) -> Iterator[Woken]:
     def wake(_: str, tenant: str | None, gone: str | None = None, /) -> None:
         woken.append((tenant, gone))
 
-    thread = threading.Thread(target=waker.run, args=(wake, stop.is_set), daemon=True)
+    def listen() -> None:
+        while not stop.is_set():
+            waker.run(wake, stop.is_set)
+
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
-        until(lambda: (None, ANYTHING) in woken)  # it may be anybody's, what happened before
+        until(lambda: (None, None) in woken)  # it may be anybody's, what happened before
         woken.clear()
         yield woken
     finally:
@@ -111,13 +114,24 @@ def test_a_key_of_ones_own_needs_pre_images(mongo: MongoBackend, images: bool) -
         until(lambda: woken)
         mongo.documents.delete_one({"id": 1})
         until(lambda: len(woken) >= 2)
-    assert woken == [("a", None), ("a", None) if images else (None, UNKNOWN)]
+    assert woken == [("a", None), ("a", None) if images else (None, None)]
 
 
-def test_a_collection_that_is_dropped_wakes_everybody(mongo: MongoBackend) -> None:
-    """No event tells whose its documents were."""
+@pytest.mark.parametrize("ending", ["dropped", "renamed", "database dropped"])
+def test_a_collection_that_was_made_anew_is_heard(mongo: MongoBackend, ending: str) -> None:
+    """The server ends the stream, and no event tells whose the documents were: everybody is woken, once. Where there is
+    no collection, the stream waits for one."""
     mongo.documents.insert_one({"_id": 1, "tenant_id": "a"})
     with listening(mongo, id="_id") as woken:
-        mongo.documents.drop()
-        until(lambda: len(woken) >= 2)
-    assert woken[:2] == [(None, None), (None, ANYTHING)]
+        if ending == "dropped":
+            mongo.documents.drop()
+        elif ending == "renamed":
+            mongo.documents.rename("others")
+        else:
+            mongo.client.drop_database(mongo.database)
+        until(lambda: woken)
+        time.sleep(1.5)
+        assert woken == [(None, None)]
+        mongo.documents.insert_one({"_id": 2, "tenant_id": "b"})
+        until(lambda: len(woken) > 1)
+    assert woken == [(None, None), ("b", None)]

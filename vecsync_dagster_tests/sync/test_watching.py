@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from vecsync_dagster.config import Config
 from vecsync_dagster.config.models import MongoSource
 from vecsync_dagster.sources import stream_waker
-from vecsync_dagster.sources.waking import ANYTHING, Stop, Wake, Waker
+from vecsync_dagster.sources.waking import Stop, Wake, Waker
 from vecsync_dagster.sync import Figures, SyncOptions, Workspace
 from vecsync_dagster.sync.watching import Round, Watch
 from vecsync_dagster_tests.sync.test_exactness import seed
@@ -212,27 +212,87 @@ def sync_in_full(config: Config) -> Figures:
     return total
 
 
-def test_a_stream_that_breaks_all_the_time_syncs_everybody_once(
+def test_a_collection_that_was_made_anew_is_synced_at_once(
     tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every tenant is synced when somebody begins to listen; until the next poll it is not done again."""
+    """What differs from before it was dropped, and what changes in it later."""
     monkeypatch.setenv("MONGO_URL", mongo_url)
     config = of_tenants(tmp_path, mongo_database, "_id")
     tools = Tools(mongo_url, mongo_database, config)
+    first, second, *others = six_documents()
+    steps: list[int] = []
 
-    class Breaks:
-        name = "directory"
-        times = 0
+    def until(rounds: list[Round]) -> bool:
+        """Two steps; the second one's outcome is in the rounds after it."""
+        since = [one.figures for found in rounds[steps[-1] if steps else 0 :] for one in found.results]
+        if not steps and since:
+            steps.append(len(rounds))
+            tools.documents.drop()
+            tools.insert([{**first, "name": "Renamed"}, *others])
+        elif len(steps) == 1 and sum(figures.removed for figures in since) == 4:
+            steps.append(len(rounds))
+            tools.change(first["id"], name="Renamed again")
+        else:
+            return len(steps) == 2 and any(figures.writes for figures in since)
+        return False
 
-        def run(self, wake: Wake, stop: Stop, /) -> None:
-            wake("tools", None, ANYTHING)
-            time.sleep(1)
-            self.times += 1
-
-    waker = Breaks()
     try:
-        tools.insert(six_documents())
-        rounds = watch(config, lambda _: waker.times > 3, [waker])
+        tools.insert([first, second, *others])
+        watch(config, until, [waker_of(config)])
+        left = sync_in_full(config)
     finally:
         tools.close()
-    assert sum(len(found.results) for found in rounds) == 4 * 3, "two tenants, and what is everybody's"
+    assert (left.writes, left.removed) == (0, 0)
+
+
+class Tells:
+    """Listens for a moment at a time."""
+
+    name = "directory"
+
+    def __init__(self, *told: tuple[str | None, str | None], moment: float) -> None:
+        self.told = told
+        self.moment = moment
+        self.times = 0
+
+    def run(self, wake: Wake, stop: Stop, /) -> None:
+        for tenant, gone in self.told:
+            wake("tools", tenant, gone)
+        time.sleep(self.moment)
+        self.times += 1
+
+
+@pytest.fixture
+def two_tenants(
+    tmp_path: Path, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Config]:
+    """Tools of two tenants, in a source that cannot say whose have changed."""
+    monkeypatch.setenv("MONGO_URL", mongo_url)
+    config = of_tenants(tmp_path, mongo_database, "_id")
+    tools = Tools(mongo_url, mongo_database, config)
+    tools.insert(six_documents())
+    yield config
+    tools.close()
+
+
+def test_a_stream_that_breaks_all_the_time_seldom_syncs_everybody(two_tenants: Config) -> None:
+    """When somebody begins to listen, and once more; then not until a poll later."""
+    waker = Tells((None, None), moment=1)
+    rounds = watch(two_tenants, lambda _: waker.times > 4, [waker])
+    assert sum(len(found.results) for found in rounds) == 2 * 4 * 3, "two tenants, and what is everybody's"
+
+
+def test_a_waker_that_returns_at_once_is_not_run_all_the_time(two_tenants: Config) -> None:
+    waker = Tells(moment=0)
+    end = time.monotonic() + 3
+    watch(two_tenants, lambda _: time.monotonic() > end, [waker])
+    assert 2 < waker.times < 30
+
+
+@pytest.mark.parametrize("key", ["*", ""])
+def test_any_text_may_be_the_key_of_a_record_that_is_gone(two_tenants: Config, key: str) -> None:
+    """Nobody had one with this key: nobody is synced for it."""
+    sync_in_full(two_tenants)
+    waker = Tells((None, key), ("1", None), moment=1)
+    [found, *_] = watch(two_tenants, lambda rounds: len(rounds) == 1, [waker])
+    assert {one.tenant for one in found.results} == {"1"}
