@@ -108,7 +108,7 @@ class Limited(Protocol):
     """`max_tokens` where the configuration sets it to another value than it has by itself."""
 
     def surely_fits(self, text: str) -> bool:
-        """Whether a text is too short to be cut, which is told without counting its tokens."""
+        """Whether a text is too short to be cut, decided without counting tokens."""
         ...
 
 
