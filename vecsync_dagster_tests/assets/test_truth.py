@@ -15,23 +15,27 @@ CHECKS = ("counts", "identity", "isolation", "removal_guard", "statuses", "trunc
 
 
 class Model:
-    """What must be known: `red`, the partitions that differed when they were last compared, or were repaired then;
-    `all_red`, whether the last comparison of everything found one. `warned`: warnings are alerted, too."""
+    """What must be known: `red`, the partitions that differed when they were last compared, or were repaired then
+    (`repaired`); `all_red`, whether the last comparison of all found one. `warned`: warnings are alerted, too."""
 
     def __init__(self, shown: Shown, *, warned: bool) -> None:
         self.shown = shown
         self.warned = warned
         self.red: set[str] = set()
+        self.repaired: set[str] = set()
         self.all_red = False
 
-    def compared(self, partitions: set[str], found: set[str]) -> None:
+    def compared(self, partitions: set[str], found: set[str], *, repaired: bool = False) -> None:
         """By a run."""
         self.red = self.red - partitions | found & partitions
-        if self.all_red and not self.red:
+        self.repaired = self.repaired - partitions | (found & partitions if repaired else set())
+        if self.all_red and self.red == self.repaired:
             self.compared_all(self.shown.truly_broken())  # it is made again
 
     def compared_all(self, found: set[str]) -> None:
-        self.red, self.all_red = found, bool(found)
+        """What a run repaired is a warning until the next run of the partition, if it is well."""
+        self.repaired -= found
+        self.red, self.all_red = found | self.repaired, bool(found)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -51,7 +55,7 @@ class Model:
     def repairing(self, tenant: str) -> None:
         found = self.shown.truly_broken()
         self.shown.repairing(tenant)
-        self.compared({f"works|{tenant}"}, found)
+        self.compared({f"works|{tenant}"}, found, repaired=True)
 
     def by_command(self, tenant: str) -> None:
         found = self.shown.truly_broken()
@@ -79,7 +83,7 @@ class Model:
 
     def execute_all(self, _: str) -> None:
         self.shown.execute_all()
-        self.red = self.shown.truly_broken()
+        self.red, self.repaired = self.shown.truly_broken(), set()
 
     def reconciled(self, _: str) -> None:
         found = self.shown.truly_broken()
