@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, not_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, not_, or_, select, update
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
@@ -204,9 +204,11 @@ def _raise(dialect: str) -> Insert:
     statement = insert_into(alert, dialect)
     new = statement.excluded
     over = _A.closed_at.is_not(None)
+    worse = and_(_A.severity == "warning", new.severity == "error")
     replaced = ("severity", "message", "figures", "run_id", "raised_at", "observed_at", "closed_at")
     begun = {
-        "episode": case((over, _A.episode + 1), else_=_A.episode),
+        # What was told of a warning is not true of an error: it waits for no cool-down.
+        "episode": case((or_(over, worse), _A.episode + 1), else_=_A.episode),
         "opened_at": case((over, new.opened_at), else_=_A.opened_at),
     }
     return statement.on_conflict_do_update(

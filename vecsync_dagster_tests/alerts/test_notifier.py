@@ -167,6 +167,16 @@ def test_a_problem_that_nobody_asks_for_any_more_is_not_over(slack: Inbox, alert
     assert "resolved" in texts(slack)[-1]
 
 
+def test_a_warning_that_becomes_an_error_is_told_at_once(slack: Inbox, alerts_of: Build) -> None:
+    """Within the cool-down, too; and it is one problem still, that ends once."""
+    alerts = alerts_of(**slack_config(), min_severity="warning")
+    for severity in ("warning", "error", "error", "warning"):
+        alerts.notify([replace(BROKEN, severity=severity)])
+    assert [text.splitlines()[1].split()[0] for text in texts(slack)] == ["WARNING", "ERROR"]
+    alerts.notify([], everything)
+    assert len(slack.posts) == 3
+
+
 def test_a_warning_that_is_there_is_not_over_because_errors_alone_are_asked_for(
     slack: Inbox, alerts_of: Build, ledger: SqlLedger
 ) -> None:
