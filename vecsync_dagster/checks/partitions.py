@@ -17,6 +17,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of, is_tenant
 from vecsync_dagster.sync.health import configured
+from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.verify import kept
 
 __all__ = ["build_check_assets", "build_partition_checks"]
@@ -80,6 +81,7 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
                         description=outcome.message,
                     )
             yield from headlines(context.instance, workspace, name)
+            refresh_metrics(settings, workspace.ledger)
         if problems:
             told = "; ".join(f"{place}: {error.code}: {error}" for place, error in list(problems.items())[:_NAMED])
             raise dg.Failure(f"{len(problems)} partitions could not be checked: {told}", allow_retries=False)

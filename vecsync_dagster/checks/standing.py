@@ -11,6 +11,7 @@ from vecsync_dagster.checks.evaluations import check_metadata, health_key, sever
 from vecsync_dagster.checks.headlines import Event, headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import CheckOutcome, Workspace
+from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION, check_everything, check_freshness
 
 __all__ = ["build_standing_checks", "build_standing_jobs"]
@@ -29,6 +30,7 @@ def build_standing_checks(settings: Config, name: str, pool: str | None) -> list
                 if outcome.name in wanted:
                     yield _result(name, outcome)
             yield from headlines(context.instance, workspace, name)  # it has found which partitions differ
+            refresh_metrics(settings, workspace.ledger)
 
     @dg.multi_asset_check(name=f"{name}_freshness", specs=_specs(name, _FRESHNESS), can_subset=True)
     def freshness(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:

@@ -571,8 +571,11 @@ class Ledger(Protocol):
         """Results of checks that were made without a run."""
         ...
 
-    def check_results(self, entity: str | None = None, tenant: str | None = None) -> list[CheckResult]:
-        """The last result of each check of each partition; with `tenant`, of its partitions alone."""
+    def check_results(
+        self, entity: str | None = None, tenant: str | None = None, *, failed: bool = False
+    ) -> list[CheckResult]:
+        """The last result of each check of each partition; with `tenant`, of its partitions alone. `failed`: only those
+        that did not pass."""
         ...
 
     def record_runs(self, runs: Sequence[Run]) -> None:

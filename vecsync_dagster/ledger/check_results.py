@@ -48,11 +48,15 @@ class CheckResults(LedgerPart):
             with self.database.write() as connection:
                 write_checks(connection, self.database.dialect, results)
 
-    def check_results(self, entity: str | None = None, tenant: str | None = None) -> list[CheckResult]:
+    def check_results(
+        self, entity: str | None = None, tenant: str | None = None, *, failed: bool = False
+    ) -> list[CheckResult]:
         """By entity, collection, tenant and check; with `tenant`, those of its partitions alone."""
         wanted = [
             column == value for column, value in ((_C.entity, entity), (_C.tenant_id, tenant)) if value is not None
         ]
+        if failed:
+            wanted.append(_C.passed.is_(False))
         query = select(check_result).where(*wanted).order_by(*check_result.primary_key.columns)
         with self.database.read() as connection:
             rows = connection.execute(query).all()

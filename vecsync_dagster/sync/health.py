@@ -14,21 +14,29 @@ from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.verify import CHECKS, checks_of
 
-__all__ = ["LISTED", "configured", "failing_tenants", "health", "is_configured", "is_failing", "is_gone"]
+__all__ = ["LISTED", "configured", "failing_tenants", "health", "is_configured", "is_gone"]
 
 LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
 
 
-def health(config: Config, runs: Mapping[Partition, LastRuns], now: datetime) -> dict[str, Any]:
+def health(
+    config: Config, runs: Mapping[Partition, LastRuns], now: datetime, results: Iterable[CheckResult] = ()
+) -> dict[str, Any]:
     """Counts over all configured partitions, and the last runs of those that need a look, as plain values for JSON.
+    `results`: of the checks that fail now.
 
     `overdue_at`: when the first partition will not have been synced for `checks.freshness.max_age`. It holds without
     anybody writing the file again, so that monitoring can compare it with its own clock.
     """
     max_age = config.checks.freshness.max_age
     there = {key: last for key, last in runs.items() if _counts(config, key, last, now)}
-    failing = {key for key, last in there.items() if is_failing(last)}
+    broken = {
+        Partition(one.entity, one.collection, one.tenant)
+        for one in configured(results, config)
+        if one.severity == "error"
+    }
+    failing = {key for key, last in there.items() if key in broken or not _ended_well(last)}
     due = {key: _synced_at(last) + max_age for key, last in there.items() if last.last.mode != LISTING}
     order = sorted(there, key=lambda key: (key not in failing, due.get(key, now), key))
     return {
@@ -58,14 +66,15 @@ def configured(results: Iterable[CheckResult], config: Config) -> list[CheckResu
     ]
 
 
-def is_failing(last: LastRuns) -> bool:
-    """The last run did not end well, or the last full one: what only a full run does is then still to be done."""
-    return not last.last.ok or (last.full is not None and not last.full.ok)
+def _ended_well(last: LastRuns) -> bool:
+    """The last run did, and the last full one: what only a full run does is else still to be done. What their checks
+    found may be repaired by now."""
+    return last.last.outcome == "success" and (last.full is None or last.full.outcome == "success")
 
 
 def failing_tenants(runs: Mapping[Partition, LastRuns]) -> set[str]:
     """Also those of which nothing is left but a run that failed: it stays the last one until they are synced again."""
-    return {key.tenant for key, last in runs.items() if is_tenant(key.tenant) and is_failing(last)}
+    return {key.tenant for key, last in runs.items() if is_tenant(key.tenant) and not _ended_well(last)}
 
 
 def is_gone(entity: EntityConfig, key: Partition, last: LastRuns) -> bool:

@@ -16,6 +16,7 @@ from vecsync_dagster.demo import DATABASE
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.tables import sync_run
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.health import LISTED, health
 from vecsync_dagster_tests.cli.program import (
     HARBOUR,
@@ -187,3 +188,17 @@ def test_a_source_that_lists_few_tenants_is_not_believed(config: Path, synced: P
     assert rows() == before
     assert sync(config, "tenants", "--full", "--entity", "works", "--allow-removals") == 0
     assert rows() == [before[0], 0, 0]
+
+
+def test_a_repair_by_hand_ends_the_alarm(config: Path, synced: Path) -> None:
+    """The file says what `status --strict` says: after the run that found it, and after what put it right."""
+    replace_in_config(config, "\nstate: state", "\nsync: {repair: report}\nstate: state")
+    with Workspace(config_of(synced)) as workspace:
+        store = workspace.store_of("works", "works")
+        [point, *_] = next(iter(store.scan("works", MORAVA)))
+        store.delete("works", MORAVA, [point.point_id])
+    assert sync(config, "all", "--full") == 1
+    assert (metrics(synced)["health"]["failing"], vecsync("status", "--strict", "--config", config).code) == (1, 1)
+    assert vecsync("reconcile", "--repair", "--config", config).code == 0
+    assert (metrics(synced)["health"]["failing"], vecsync("status", "--strict", "--config", config).code) == (0, 0)
+    assert not alarm(synced)
