@@ -16,6 +16,7 @@ from vecsync_dagster.assets.factory import (
     build_source_assets,
     pool_of,
 )
+from vecsync_dagster.assets.purging import build_purge_job
 from vecsync_dagster.assets.retrying import build_retry_job
 from vecsync_dagster.automation import (
     Notify,
@@ -54,6 +55,7 @@ def build_definitions(
     reconcile, freshness = build_standing_jobs(config)
     with_tenants = [name for name, entity in config.entities.items() if entity.tenancy is not None]
     watched = [everything.name, retry.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
+    purge = build_purge_job(config, watched)
     return dg.Definitions(
         assets=[
             *build_source_assets(config),
@@ -68,8 +70,8 @@ def build_definitions(
                 *build_standing_checks(config, name, pool_of(config)),
             )
         ],
-        jobs=[*jobs.values(), everything, retry, reconcile, freshness],
-        schedules=[*nightly_schedules(config, jobs), *standing_schedules(config, reconcile, freshness)],
+        jobs=[*jobs.values(), everything, retry, reconcile, freshness, purge],
+        schedules=[*nightly_schedules(config, jobs), *standing_schedules(config, reconcile, freshness, purge)],
         sensors=[
             *(tenants_sensor(config, name, jobs[name], notify) for name in with_tenants),
             *(change_sensor(config, name, job) for name, job in jobs.items()),

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
 from vecsync_dagster.automation.partitions import partition_key
-from vecsync_dagster.checks import evaluation, grid_key
-from vecsync_dagster.errors import VecsyncError
-from vecsync_dagster.sync import CHECKS, STAGES, PartitionResult, Workspace
+from vecsync_dagster.checks import evaluation, grid_key, severity
+from vecsync_dagster.errors import PartitionBusy, VecsyncError
+from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace
 
 __all__ = [
     "Event",
+    "Told",
     "asset_key",
     "events_of",
     "failure_of",
     "log_failed_checks",
-    "settled_partitions",
-    "worth_an_event",
+    "told_before",
 ]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
+_WRITES = ("upserted", "payload_only", "removed", "repaired")
 _SHOWN_FAILURES = 20
 
 
@@ -32,57 +37,98 @@ def asset_key(entity: str, stage: str) -> dg.AssetKey:
     return dg.AssetKey([entity, stage])
 
 
-def settled_partitions(instance: dg.DagsterInstance, entity: str) -> frozenset[str]:
-    """Partitions that were materialized and whose checks all passed when they were last evaluated."""
-    vectors = asset_key(entity, "vectors")
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What Dagster has of an entity's partitions: which were materialized; checks and partitions by result."""
+
+    instance: dg.DagsterInstance
+    materialized: frozenset[str]
+    passed: frozenset[tuple[str, str]]
+    failed: frozenset[tuple[str, str]]
+
+    def says(self, entity: str, check: CheckOutcome, key: str) -> bool:
+        """Whether it shows this result. Of one that passed only that it did: the next full run brings its figures."""
+        if check.passed:
+            return (check.name, key) in self.passed
+        if (check.name, key) not in self.failed:
+            return False
+        [last] = self.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(grid_key(entity), check.name), limit=1, partition_filter=PartitionKeyFilter(key=key)
+        )
+        shown = last.evaluation
+        return shown is not None and (shown.description, shown.severity) == (check.message, severity(check))
+
+
+def told_before(instance: dg.DagsterInstance, entity: str) -> Told:
     checks = [dg.AssetCheckKey(grid_key(entity), name) for name in CHECKS]
-    states = instance.event_log_storage.get_asset_check_partition_info(checks)
-    failed = AssetCheckExecutionRecordStatus.FAILED
-    unwell = {state.partition_key for state in states if state.latest_execution_status is failed}
-    return frozenset(instance.get_materialized_partitions(vectors)) - unwell
+    by_status: dict[AssetCheckExecutionRecordStatus, set[tuple[str, str]]] = defaultdict(set)
+    for state in instance.event_log_storage.get_asset_check_partition_info(checks):
+        by_status[state.latest_execution_status].add((state.check_key.name, str(state.partition_key)))
+    return Told(
+        instance,
+        frozenset(instance.get_materialized_partitions(asset_key(entity, STAGES[-1]))),
+        frozenset(by_status[AssetCheckExecutionRecordStatus.SUCCEEDED]),
+        frozenset(by_status[AssetCheckExecutionRecordStatus.FAILED]),
+    )
 
 
-def worth_an_event(result: PartitionResult, settled: frozenset[str]) -> bool:
-    """Events are dear (30 to 90 ms each where Dagster's storage is SQLite on a slow disk), so an unchanged
-    partition that is settled gets none: the ledger knows when it was last verified. One whose check failed before
-    gets some, so that people see that it is well again. One that failed or was interrupted is not materialized at
-    all.
+def events_of(
+    workspace: Workspace, result: PartitionResult, stages: Sequence[str], before: Told | None
+) -> Iterator[Event]:
+    """What a partition's result is worth in Dagster: materializations of the stages that were run, in order, then the
+    evaluations of their checks. `before`: None where people asked for this very partition and wait for its events.
 
-    `settled`: see `settled_partitions`.
+    Events are dear (each is stored twice, and 30 to 90 ms where Dagster's storage is SQLite on a slow disk). So an
+    unchanged partition gets none: the ledger knows when it was last verified. An incremental run tells what it wrote,
+    on the last stage, and which checks have another result now; the next full run all of it. One that failed or was
+    interrupted is not materialized at all.
     """
-    # Documents that failed are told by the run in which they did: as long as nothing is tried, nothing is new.
-    found = any(not check.passed for check in result.checks if check.name != "statuses")
     if result.outcome != "success":
-        return False
+        return
     key = str(partition_key(result.collection, result.tenant))
-    return result.figures.touched or key not in settled or found
-
-
-def events_of(workspace: Workspace, result: PartitionResult, stages: Sequence[str] = STAGES) -> Iterator[Event]:
-    """Materializations of the stages that were run, in order, then the evaluations of their checks."""
-    key = partition_key(result.collection, result.tenant)
     runs = workspace.ledger.runs(result.entity, result.tenant, _SHOWN_RUNS, collection=result.collection)
+    touched = result.figures.touched
+    whole = before is None or key not in before.materialized or bool(_errors(result))
+    whole = whole or (result.mode == "full" and (touched or _were_brief(runs[1:])))
     name = workspace.ledger.tenant_name(result.entity, result.tenant)
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
     for stage in STAGES:
-        if stage in stages:
-            metadata = materialization_metadata(result, stage, runs, snapshot, rows_of(result, stage), name)
+        if stage in stages and (whole or (touched and stage == STAGES[-1])):
+            rows = rows_of(result, stage)
+            metadata = materialization_metadata(result, stage, runs, snapshot, rows, name, alone=not whole)
             yield dg.AssetMaterialization(asset_key(result.entity, stage), partition=key, metadata=metadata)
     for check in result.checks:
-        if CHECKS[check.name][0] in stages:
+        known = not whole and before is not None and before.says(result.entity, check, key)
+        if CHECKS[check.name][0] in stages and not known:
             yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
+def _were_brief(runs: Sequence[Run]) -> bool:
+    """Whether something was told briefly since the last full run."""
+    full = next((n for n, run in enumerate(runs) if (run.mode, run.outcome) == ("full", "success")), len(runs))
+    return any(run.mode != "full" and any(map(run.figures.get, _WRITES)) for run in runs[:full])
+
+
+def _errors(result: PartitionResult) -> list[str]:
+    return [check.name for check in result.checks if not check.passed and not check.warning]
+
+
 def failure_of(
-    results: Sequence[PartitionResult], problems: Mapping[str, VecsyncError] | None = None
+    results: Sequence[PartitionResult],
+    problems: Mapping[str, VecsyncError] | None = None,
+    *,
+    interrupted: bool = False,
 ) -> dg.Failure | None:
     """What a run raises at its end: names the partitions that failed, the checks that found an error, and what could
     not be synced at all (`problems`). What was materialized stays. Documents that will be tried again are a check's
     warning, and fail no run."""
     failed = [result for result in results if result.outcome == "failed"]
+    # One that is busy is being synced by another run, which tells what it finds.
+    ours = [result for result in failed if not isinstance(result.error, PartitionBusy)]
     checks = _failed_checks(results)
     unsynced = {what: f"{error.code}: {error}" for what, error in (problems or {}).items()}
-    told = [f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}"] if failed else []
+    told = ["interrupted before everything was synced"] if interrupted else []
+    told += [f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}"] if failed else []
     told += [f"failed checks: {_some(checks)}"] if checks else []
     told += [f"{what}: {reason}" for what, reason in unsynced.items()]
     if not told:
@@ -90,10 +136,10 @@ def failure_of(
     return dg.Failure(
         description="; ".join(told),
         metadata={
-            "failed": [f"{result.collection}|{result.tenant}" for result in failed],
+            "failed": [f"{result.collection}|{result.tenant}" for result in ours],
             "reasons": {
                 f"{result.collection}|{result.tenant}": f"{result.error.code}: {result.error}"
-                for result in failed[:_SHOWN_FAILURES]
+                for result in ours[:_SHOWN_FAILURES]
                 if result.error
             },
             "failed_checks": checks[:_SHOWN_FAILURES],
@@ -113,12 +159,7 @@ def log_failed_checks(log: dg.DagsterLogManager, results: Sequence[PartitionResu
 
 
 def _failed_checks(results: Sequence[PartitionResult]) -> list[str]:
-    return [
-        f"{check.name} of {result.collection}|{result.tenant}"
-        for result in results
-        for check in result.checks
-        if not check.passed and not check.warning
-    ]
+    return [f"{check} of {result.collection}|{result.tenant}" for result in results for check in _errors(result)]
 
 
 def _some(names: Sequence[str]) -> str:

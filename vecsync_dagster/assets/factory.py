@@ -18,17 +18,18 @@ from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.tags import SENSOR_NAME_TAG
 from pydantic import Field
 
 from vecsync_dagster.alerts import PRICE_TAG
 from vecsync_dagster.assets.events import (
     Event,
+    Told,
     asset_key,
     events_of,
     failure_of,
     log_failed_checks,
-    settled_partitions,
-    worth_an_event,
+    told_before,
 )
 from vecsync_dagster.automation.partitions import (
     ALL_JOB,
@@ -113,10 +114,15 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
         stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
         chosen = _chosen(context, partitions)
-        explicit = chosen is not None
-        keys = chosen if explicit else config.partitions
+        explicit = chosen is not None and SENSOR_NAME_TAG not in context.run.tags
+        keys = config.partitions if chosen is None else chosen
         with Workspace(settings) as workspace:
-            run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
+            run = _Run(
+                context,
+                workspace,
+                config.options(stages),
+                show_unchanged=explicit and SENSOR_NAME_TAG not in context.run.tags,
+            )
             yield from run.events(run.sync(name, keys))
 
     return entity_sync
@@ -265,24 +271,25 @@ class _Run:
             yield from headlines(self._context.instance, self._workspace, entity)
 
     def _synced(self, chosen: Sequence[Selection]) -> Iterator[Event]:
-        settled: dict[str, frozenset[str]] = {}
+        before: dict[str, Told | None] = {}
         for selection in chosen:
-            if selection.entity not in settled:
-                settled[selection.entity] = self._settled(selection.entity)
+            if selection.entity not in before:
+                before[selection.entity] = self._told(selection.entity)
             for latest in self._workspace.sync(selection, self._options):
                 result = self._with_earlier_attempts(latest)
                 if self._attempts_left and isinstance(result.error, Transient):
                     continue  # Dagster takes one result of a check and partition in a run: that of the last attempt
-                if worth_an_event(result, settled[selection.entity]):
-                    yield from events_of(self._workspace, result, self._options.stages)
+                events = list(events_of(self._workspace, result, self._options.stages, before[result.entity]))
+                if events:
+                    yield from events
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
                     for check in result.checks:
                         name = self._workspace.ledger.tenant_name(result.entity, result.tenant)
                         yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
-    def _settled(self, entity: str) -> frozenset[str]:
-        return frozenset() if self._show_unchanged else settled_partitions(self._context.instance, entity)
+    def _told(self, entity: str) -> Told | None:
+        return None if self._show_unchanged else told_before(self._context.instance, entity)
 
     def _with_earlier_attempts(self, result: PartitionResult) -> PartitionResult:
         """The result with what this run has done and paid for in the partition before."""

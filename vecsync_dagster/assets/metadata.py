@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import dagster as dg
 
 from vecsync_dagster.ledger.base import Run
-from vecsync_dagster.sync import PartitionResult, Stage
+from vecsync_dagster.sync import STAGES, PartitionResult, Stage
 
 __all__ = ["materialization_metadata", "rows_of", "sparkline"]
 
-_CHANGES = ("new", "changed", "payload_only", "removed", "repaired", "failed", "invalid")
-_COST = ("embedded", "cache_hits", "tokens", "price_usd", "seconds")
+_FIGURES: Mapping[Stage, Sequence[str]] = {
+    "export": (),
+    "documents": ("new", "changed", "payload_only", "unchanged", "retry", "invalid"),
+    "embeddings": ("embedded", "cache_hits", "truncated", "tokens", "api_calls", "price_usd"),
+    "vectors": (
+        *("new", "changed", "upserted", "payload_only", "removed", "repaired", "failed"),
+        *("removals_blocked", "removals_waiting", "seconds"),
+    ),
+}
+"""What each stage tells of a run's figures. Each event is stored twice, and they are most of Dagster's history."""
+_TEXTS: Sequence[Stage] = ("export", "documents")
+_NOT_SEMANTIC = "NO: hash vectors only find equal words"
 _BARS = "▁▂▃▄▅▆▇█"
 _RUN_COLUMNS = ("fetched", "new", "changed", "payload_only", "removed", "invalid", "embedded", "cache_hits")
 
 
 def materialization_metadata(
-    result: PartitionResult, stage: Stage, runs: Sequence[Run], snapshot: str, rows: int | None, tenant_name: str = ""
+    result: PartitionResult,
+    stage: Stage,
+    runs: Sequence[Run],
+    snapshot: str,
+    rows: int | None,
+    tenant_name: str = "",
+    *,
+    alone: bool = False,
 ) -> dict[str, dg.MetadataValue]:
-    """What changed and what it cost first, then how it went before, then the rest; zeros are left out. `runs`: newest
-    first, this one included. `rows`: of the partition in this stage, None where nobody counted them. `tenant_name`:
-    what people call the tenant."""
-    figures = {name: value for name, value in result.figures.as_dict().items() if name != "unidentified"}
+    """What the run did in this stage; zeros are left out. The last stage of a full run has a table of the last runs and
+    their trend, too. `runs`: newest first, this one included. `rows`: of the partition in this stage, None where nobody
+    counted them. `tenant_name`: what people call the tenant. `alone`: no other stage is told of, so this one has the
+    figures of all."""
     # A partition cannot be unmaterialized: what it says last must be that it holds nothing.
     emptied = {"state": dg.MetadataValue.text("removed, 0 points")} if result.emptied else {}
+    looks_back = stage == STAGES[-1] and result.mode == "full"
     return {
         **({"tenant_name": dg.MetadataValue.text(tenant_name)} if tenant_name else {}),
         **emptied,
         **({"note": dg.MetadataValue.text(result.note)} if result.note else {}),
         **({"dagster/row_count": dg.MetadataValue.int(rows)} if rows is not None else {}),
-        **_numbers(figures, _CHANGES),
-        **_numbers(figures, _COST),
-        "trend": dg.MetadataValue.md(_trend(runs)),
-        "last_runs": _table(runs),
-        **_of_stage(result, stage, snapshot),
-        "read_by_this_run": dg.MetadataValue.int(result.figures.fetched),
-        **_numbers(figures, [name for name in figures if name not in (*_CHANGES, *_COST, "fetched")]),
+        **_numbers(result.figures.as_dict(), chain.from_iterable(_FIGURES.values()) if alone else _FIGURES[stage]),
+        **({"trend": dg.MetadataValue.md(_trend(runs)), "last_runs": _table(runs)} if looks_back else {}),
+        **({} if alone else _of_stage(result, stage, snapshot)),
+        **({} if result.semantic or stage in _TEXTS else {"semantic": dg.MetadataValue.text(_NOT_SEMANTIC)}),
         "mode": dg.MetadataValue.text(result.mode),
-        "started_at": dg.MetadataValue.timestamp(result.started_at),
-        "ended_at": dg.MetadataValue.timestamp(result.ended_at),
     }
 
 
@@ -72,11 +86,11 @@ def sparkline(values: Sequence[float]) -> str:
 
 def _of_stage(result: PartitionResult, stage: Stage, snapshot: str) -> dict[str, dg.MetadataValue]:
     if stage == "export":
-        return {"snapshot": dg.MetadataValue.path(snapshot)}
+        read = dg.MetadataValue.int(result.figures.fetched)
+        return {"read_by_this_run": read, "snapshot": dg.MetadataValue.path(snapshot)}
     if stage == "documents":
         return {}
-    semantic = "yes" if result.semantic else "NO: hash vectors only find equal words"
-    return {"space": dg.MetadataValue.text(result.space), "semantic": dg.MetadataValue.text(semantic)}
+    return {"space": dg.MetadataValue.text(result.space)}
 
 
 def _table(runs: Sequence[Run]) -> dg.MetadataValue:

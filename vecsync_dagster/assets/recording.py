@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -17,10 +18,10 @@ from vecsync_dagster.assets.events import (
     events_of,
     failure_of,
     log_failed_checks,
-    settled_partitions,
-    worth_an_event,
+    told_before,
 )
-from vecsync_dagster.automation.partitions import add_tenants
+from vecsync_dagster.assets.purging import purge
+from vecsync_dagster.automation.partitions import CLI_JOB, add_tenants
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
@@ -40,8 +41,7 @@ __all__ = [
 ]
 
 
-CLI_JOB: Final = "vecsync_cli"
-"""The job of the runs that record what the command line did."""
+_DAY_S: Final = 24 * 3600
 _UNDER_WAY: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -115,7 +115,11 @@ class Recorded(NamedTuple):
 
 
 def record(
-    workspace: Workspace, results: Sequence[PartitionResult], unsynced: Mapping[str, VecsyncError] | None = None
+    workspace: Workspace,
+    results: Sequence[PartitionResult],
+    unsynced: Mapping[str, VecsyncError] | None = None,
+    *,
+    interrupted: bool = False,
 ) -> Recorded:
     """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
     results, and its failure if partitions or checks failed, or entities could not be synced at all.
@@ -123,7 +127,7 @@ def record(
     A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
     second one violates a unique index.
     """
-    failure = failure_of(results, unsynced)
+    failure = failure_of(results, unsynced, interrupted=interrupted)
     with _recording(workspace) as instance:
         try:
             events = _events(workspace, results, instance)
@@ -150,7 +154,17 @@ def _recording(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     with open_instance(workspace.config) as instance:
         if is_ours():
             end_orphans(instance, job=CLI_JOB)  # one that was killed here would take a place in Dagster's queue
+            _purge_daily(instance, workspace.config)
         yield instance
+
+
+def _purge_daily(instance: dg.DagsterInstance, config: Config) -> None:
+    """Also where nobody runs Dagster's schedules."""
+    mark = Path(instance.root_directory) / "last_purged"
+    if not mark.exists() or time.time() - mark.stat().st_mtime > _DAY_S:
+        purge(instance, config, [])
+        private_file(mark)
+        os.utime(mark)
 
 
 def _is_news(instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str]) -> bool:
@@ -162,10 +176,9 @@ def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: 
     for entity in dict.fromkeys(result.entity for result in results):
         own = [result for result in results if result.entity == entity]
         add_tenants(instance, entity, [result.tenant for result in own])
-        settled = settled_partitions(instance, entity)
+        before = told_before(instance, entity)
         for result in own:
-            if worth_an_event(result, settled):
-                events += events_of(workspace, result, result.stages)
+            events += events_of(workspace, result, result.stages, before)
     return events
 
 

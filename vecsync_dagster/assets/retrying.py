@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from vecsync_dagster.assets.events import Event, events_of, failure_of
+from vecsync_dagster.assets.events import Event, Told, events_of, failure_of, told_before
 from vecsync_dagster.assets.factory import pool_of
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.checks import evaluation, failing_last, headlines
@@ -31,7 +31,7 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
             for entity in settings.entities:
                 rows = due_rows(workspace, entity)
                 add_tenants(context.instance, entity, [row.tenant for row in rows])
-                yield from failing_last(_retried(workspace, entity, rows, results))
+                yield from failing_last(_retried(context.instance, workspace, entity, rows, results))
                 yield from headlines(context.instance, workspace, entity)
         _finish(context, results)
 
@@ -43,17 +43,22 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
 
 
 def _retried(
-    workspace: Workspace, entity: str, rows: Sequence[FailedRow], results: list[PartitionResult]
+    instance: dg.DagsterInstance,
+    workspace: Workspace,
+    entity: str,
+    rows: Sequence[FailedRow],
+    results: list[PartitionResult],
 ) -> Iterator[Event]:
+    before = told_before(instance, entity)
     for result in retry_rows(workspace, entity, rows):
         results.append(result)
-        yield from _events(workspace, result)
+        yield from _events(workspace, result, before)
 
 
-def _events(workspace: Workspace, result: PartitionResult) -> Iterator[Event]:
+def _events(workspace: Workspace, result: PartitionResult, before: Told) -> Iterator[Event]:
     """A partition whose points changed is materialized; one where all failed again has another check result only."""
     if result.outcome == "success" and result.figures.writes:
-        yield from events_of(workspace, result, result.stages)
+        yield from events_of(workspace, result, result.stages, before)
         return
     for check in result.checks:
         if check.name == "statuses":

@@ -13,6 +13,7 @@ from vecsync_dagster.sync.options import is_tenant
 
 __all__ = [
     "ALL_JOB",
+    "CLI_JOB",
     "PARTITION_TAG",
     "RANGE_END_TAG",
     "RANGE_TAG",
@@ -25,6 +26,8 @@ __all__ = [
 
 ALL_JOB: Final = "sync_all_job"
 """The job over all entities."""
+CLI_JOB: Final = "vecsync_cli"
+"""The job of the runs that record what the command line did."""
 PARTITION_TAG: Final = "dagster/partition"
 RANGE_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"

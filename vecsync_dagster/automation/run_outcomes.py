@@ -25,7 +25,6 @@ from vecsync_dagster.alerts import (
 )
 from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
 from vecsync_dagster.sync.health import configured
@@ -51,8 +50,8 @@ def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance,
     entities = entities_of(config, run)
     known = [one for one in configured(ledger.check_results(), config) if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
-    synced = entities if run.is_success else _failures(observed, config, instance, run, entities)
-    observed.over.append(_synced(run, entities, synced))
+    synced = [*entities, run.job_name] if run.is_success else _failures(observed, config, instance, run, entities)
+    observed.over.append(_synced(run, synced))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
     observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
@@ -67,8 +66,8 @@ def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
 def _failures(
     observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
 ) -> Collection[str]:
-    """The entities that were synced as a whole all the same, whatever their checks found: the run failed by naming
-    what did. None where it ended in another way, or partitions failed."""
+    """The entities that were synced all the same, but for partitions that have alerts of their own, and the job where
+    nothing else failed than checks: the run failed by naming what did. Nothing where it ended in another way."""
     name = next(iter(entities)) if len(entities) == 1 else run.job_name
     causes = list(_data(instance, run, dg.DagsterEventType.STEP_FAILURE))
     for cause in causes:
@@ -76,14 +75,13 @@ def _failures(
         if "failed" in named:
             reasons = _reasons(named)
             for key, reason in reasons.items():
-                if reason.startswith(f"{PartitionBusy.default_code}:"):
-                    continue  # another run is syncing it, and tells what it finds
                 owner = _owner(config, key) or name
                 observed.raised.append(sync_failed(owner, key, reason, run_id=run.run_id))
             unsynced: Mapping[str, str] = named["unsynced"].value if "unsynced" in named else {}
             for entity, reason in unsynced.items():
                 observed.raised.append(sync_failed(entity, None, reason, run_id=run.run_id))
-            return [] if reasons else [entity for entity in entities if entity not in unsynced]
+            reached = [entity for entity in entities if entity not in unsynced]
+            return reached if reasons or unsynced else [*reached, run.job_name]
     if run.tags.get(WILL_RETRY_TAG) != "true":
         # Only the error's type: its text is not ours, and may hold anything.
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
@@ -104,10 +102,10 @@ def _reasons(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str]:
     return {key: known.get(key, "see the run") for key in metadata["failed"].value}
 
 
-def _synced(run: dg.DagsterRun, entities: Collection[str], synced: Collection[str]) -> Callable[[KnownAlert], bool]:
-    """Says which failures of whole entities and jobs are over with this run, if it synced anything at all: a run of
-    checks, or of stages before the store, does not. Those of partitions are over when the ledger says so."""
-    over = {*synced, *([run.job_name] if len(synced) == len(entities) else [])} if _syncs(run) else set()
+def _synced(run: dg.DagsterRun, names: Collection[str]) -> Callable[[KnownAlert], bool]:
+    """Says which failures of whole entities and jobs (`names`) are over with this run, if it synced anything at all: a
+    run of checks, or of stages before the store, does not. Those of partitions are over when the ledger says so."""
+    over = {*names} if _syncs(run) else set()
     return lambda known: (
         known.alert.kind == "run_failure" and known.alert.partition is None and known.alert.entity in over
     )

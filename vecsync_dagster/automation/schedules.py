@@ -1,5 +1,5 @@
 """Schedules: the nightly full run of each entity, which sees removals and verifies every partition point by point; the
-weekly comparison of everything; and the look whether everything is fresh."""
+weekly comparison of everything; the look whether everything is fresh; and the deletion of Dagster's old runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def nightly_schedules(config: Config, jobs: Mapping[str, Job]) -> list[dg.Schedu
     ]
 
 
-def standing_schedules(config: Config, reconcile: Job, freshness: Job) -> list[dg.ScheduleDefinition]:
+def standing_schedules(
+    config: Config, reconcile: Job, freshness: Job, purge: dg.JobDefinition
+) -> list[dg.ScheduleDefinition]:
     return [
         dg.ScheduleDefinition(
             name=name,
@@ -45,6 +47,7 @@ def standing_schedules(config: Config, reconcile: Job, freshness: Job) -> list[d
         for name, job, cron, description in (
             ("reconcile_weekly", reconcile, config.schedule.reconcile_cron, "Every point of every collection compared"),
             ("freshness", freshness, config.schedule.freshness_cron, "Whether every partition was synced in time"),
+            ("purge_daily", purge, config.schedule.purge_cron, "Old runs of Dagster's deleted"),
         )
     ]
 

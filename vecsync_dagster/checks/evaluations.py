@@ -64,8 +64,9 @@ def evaluation(
 
 def check_metadata(check: CheckOutcome) -> dict[str, dg.MetadataValue]:
     """Counts and, for differences, the first ids."""
-    # Once more what the description says: the log of a run shows the metadata alone.
-    metadata: dict[str, dg.MetadataValue] = {"result": dg.MetadataValue.text(check.message)}
+    metadata: dict[str, dg.MetadataValue] = {}
+    if not check.passed:  # once more what the description says: the log of a run shows the metadata alone
+        metadata["result"] = dg.MetadataValue.text(check.message)
     for name, fact in check.facts.items():
         metadata[name] = dg.MetadataValue.int(fact) if isinstance(fact, int) else dg.MetadataValue.text(fact)
     if check.differences:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from vecsync_dagster.cli import output
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace
 from vecsync_dagster.sync.health import configured
+from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.standing import check_again
 
 if TYPE_CHECKING:
@@ -37,16 +38,25 @@ def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult]) 
 
 
 def record_results(
-    workspace: Workspace, results: Sequence[PartitionResult], unsynced: Mapping[str, VecsyncError] | None = None
+    workspace: Workspace,
+    results: Sequence[PartitionResult],
+    unsynced: Mapping[str, VecsyncError] | None = None,
+    *,
+    interrupted: bool = False,
 ) -> str:
-    """Show the results in Dagster's UI too, and which entities could not be synced; the run's id."""
+    """Show the results in Dagster's UI too, and what could not be synced; the run's id."""
     from vecsync_dagster.assets.recording import record
 
-    return _recorded(lambda: record(workspace, results, unsynced).run_id) or ""
+    return _recorded(lambda: record(workspace, results, unsynced, interrupted=interrupted).run_id) or ""
 
 
 def report_checks(workspace: Workspace, since: datetime) -> None:
-    """Checks that were made since then without a sync: Dagster's UI shows them, and alerts that are over close."""
+    """Checks that were made since then without a sync: Dagster's UI and sync_metrics.json show them, and alerts that
+    are over close."""
+    try:
+        refresh_metrics(workspace.config, workspace.ledger)
+    except OutputUnwritable as error:
+        output.warn(f"{error.code}: {error}")
     if is_recorded(workspace.config):
         from vecsync_dagster.assets.recording import record_checks
 

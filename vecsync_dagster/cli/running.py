@@ -169,14 +169,16 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
 
 def end_run(workspace: Workspace, outcome: Outcome, *, record: bool, problems: bool = False) -> None:
     """What every sync ends in that is made without Dagster: the checks that may be over with it, sync_metrics.json,
-    Dagster's UI, the alerts. `problems`: what could not be synced at all is a failed run in the UI, too; not for
-    `watch`, which keeps retrying."""
+    Dagster's UI, the alerts. `problems`: what could not be synced, or was not because of a signal, is a failed run in
+    the UI, too; not for `watch`, which keeps retrying."""
     make_checks_again(workspace, outcome.results)
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
     unsynced = {"|".join(filter(None, (one.entity, one.tenant))): one.error for one in outcome.unsynced if problems}
-    run_id = record_results(workspace, outcome.results, unsynced) if record and (outcome.results or unsynced) else ""
+    cut = outcome.interrupted and problems
+    worth = record and (outcome.results or unsynced or cut)
+    run_id = record_results(workspace, outcome.results, unsynced, interrupted=cut) if worth else ""
     alert_results(workspace, outcome, run_id)
 
 

@@ -88,15 +88,16 @@ class AutomationConfig(Model):
 
 class ScheduleConfig(Model):
     """`cron`: the nightly full run of each entity. `reconcile_cron`: every point of every collection compared.
-    `freshness_cron`: whether each partition was synced in time."""
+    `freshness_cron`: whether each partition was synced in time. `purge_cron`: old runs of Dagster's deleted."""
 
     cron: str = "0 3 * * *"
     reconcile_cron: str = "0 5 * * SUN"
     freshness_cron: str = "30 */6 * * *"
+    purge_cron: str = "15 4 * * *"
     timezone: str = "UTC"
     enabled: bool = True
 
-    @field_validator("cron", "reconcile_cron", "freshness_cron")
+    @field_validator("cron", "reconcile_cron", "freshness_cron", "purge_cron")
     @classmethod
     def _cron(cls, cron: str) -> str:
         if not is_cron(cron):

@@ -109,11 +109,15 @@ class SyncConfig(Model):
 
 class RetentionConfig(Model):
     """How long the ledger keeps what only grows: the history of `runs` and of `rejected` records, and vectors that no
-    text has needed for so long (`unused_vectors`). The last runs of each partition stay, however old they are."""
+    text has needed for so long (`unused_vectors`). The last runs of each partition stay, however old they are.
+
+    `dagster_runs`: how long Dagster keeps its runs and their events; `dagster_runs_per_job`: how many of each job."""
 
     runs: Interval = timedelta(days=90)
     rejected: Interval = timedelta(days=90)
     unused_vectors: Interval = timedelta(days=90)
+    dagster_runs: Interval = timedelta(days=14)
+    dagster_runs_per_job: Annotated[int, Field(ge=1)] = 5000
 
 
 class Config(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,13 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
+from vecsync_dagster.alerts import KnownAlert
 from vecsync_dagster.automation.alerting import DELIVERY, OBSERVERS
+from vecsync_dagster.automation.run_outcomes import observe_run
 from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.ledger.part import utc_now
+from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.alerts.conftest import slack_config
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
@@ -185,7 +190,6 @@ def test_a_run_that_ended_in_another_way_is_told_without_its_text(
     daemon: Daemon, slack: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that is not ours may hold anything: only its type is told."""
-    from vecsync_dagster.sync import Workspace
 
     def broken(*_: object, **__: object) -> None:
         raise LookupError("Geheimnis")
@@ -206,10 +210,52 @@ def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon, world: World
     run = daemon.run()
     repeated = run.with_status(dg.DagsterRunStatus.FAILURE).with_tags({**run.tags, "dagster/will_retry": "true"})
     with world.workspace() as workspace:
-        from vecsync_dagster.automation.run_outcomes import observe_run
-
         observed = observe_run(world.config, workspace.ledger, daemon.instance, repeated)
     assert observed.raised == []
+
+
+@pytest.mark.parametrize("job", ["works_job", "sync_all_job", "vecsync_retry_job"])
+def test_a_run_that_dies_ends_no_alert(daemon: Daemon, world: World, job: str) -> None:
+    """Neither of an entity nor of a job, whether Dagster will try it again or not."""
+    with world.workspace() as workspace:
+        run = dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.FAILURE)
+        [raised] = observe_run(world.config, workspace.ledger, daemon.instance, run).raised
+        known = KnownAlert(raised, 1, utc_now(), utc_now(), None)
+        again = run.with_tags({"dagster/will_retry": "true"})
+        assert not observe_run(world.config, workspace.ledger, daemon.instance, again).is_over(known)
+        assert not observe_run(world.config, workspace.ledger, daemon.instance, run).is_over(known)
+        well = run.with_status(dg.DagsterRunStatus.SUCCESS)
+        assert observe_run(world.config, workspace.ledger, daemon.instance, well).is_over(known)
+
+
+def test_an_entity_is_well_although_a_partition_failed(
+    daemon: Daemon, world: World, slack: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of it could not be synced; then all of it is, but for a partition that has an alert of its own."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise SourceRejected("gone", entity=ENTITY)
+
+    with monkeypatch.context() as patched:
+        for method in ("tenants", "believable_tenants"):
+            patched.setattr(Workspace, method, gone)
+        assert daemon.run().is_failure
+    assert "works: sync failed: SOURCE_ERROR" in texts(slack)[0]
+    world.insert([{"id": 99, "tenant_id": "a|b"}])
+    assert daemon.run().is_failure
+    assert "RESOLVED works (was: sync failed" in texts(slack)[1]
+    assert "works, works|a|b: sync failed: INVALID_TENANT" in texts(slack)[1]
+
+
+def test_partitions_that_another_run_syncs_are_not_told(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """However many they are; the run itself failed."""
+    world.insert({"id": 1000 + n, "tenant_id": f"t{n}"} for n in range(22))
+    assert daemon.run().is_success
+    with world.workspace() as workspace, ExitStack() as holds:
+        for n in range(22):
+            holds.enter_context(workspace.ledger.hold(ENTITY, f"t{n}"))
+        assert daemon.run().is_failure
+    assert slack.posts == []
 
 
 def test_slack_is_down(daemon: Daemon, world: World, slack: Inbox) -> None:

@@ -158,3 +158,13 @@ def test_a_ledger_that_is_lost_after_some_partitions_leaves_a_failed_run(
     with open_instance(world.config) as instance:
         [run] = instance.get_runs()
         assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_sync_that_was_interrupted_is_no_success(world: World) -> None:
+    """Also where it was stopped before anything was worth an event."""
+    sync_and_record(world, "full")
+    with world.workspace() as workspace:
+        assert record(workspace, [], interrupted=True).run_id
+    with open_instance(world.config) as instance:
+        last, _ = instance.get_runs()
+        assert last.status is dg.DagsterRunStatus.FAILURE
