@@ -360,10 +360,11 @@ class _Run:
     def _log(self, result: PartitionResult) -> None:
         figures = result.figures
         self._context.log.info(
-            "%s of %s: %d fetched, %d upserted, %d payloads, %d removed, %d embedded, %.1f s",
+            "%s of %s: %d fetched, %d rejected, %d upserted, %d payloads, %d removed, %d embedded, %.1f s",
             result.collection,
             result.tenant,
             figures.fetched,
+            figures.invalid,
             figures.upserted,
             figures.payload_only,
             figures.removed,

@@ -135,7 +135,8 @@ def record(
             if failure is None:
                 raise
             events = []  # that the sync failed is known without the ledger
-        entities = dict.fromkeys(result.entity for result in results)
+        of_whole = (name for name in workspace.config.entities if name in (unsynced or {}))
+        entities = dict.fromkeys([*(result.entity for result in results), *of_whole])
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
         told = _told(instance, workspace, entities, events)

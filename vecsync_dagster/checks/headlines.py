@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -14,16 +14,18 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
-from vecsync_dagster.sync.health import configured
+from vecsync_dagster.sync.health import configured, health
 from vecsync_dagster.words import number_of
 
-__all__ = ["failing_last", "grid_evaluation", "headline", "headlines", "to_tell"]
+__all__ = ["RUNS", "failing_last", "grid_evaluation", "headline", "headlines", "runs_outcome", "to_tell"]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 E = TypeVar("E", bound=Event)
 Names = Mapping[tuple[str, str], str]
 """What people call the tenants, by entity and tenant."""
 
+RUNS: Final = "runs"
+"""The check of `health` that no run and no comparison makes: the ledger knows it."""
 _NAMED = 20
 _ROUNDS = 3
 _LONGEST_RUN = timedelta(days=1)
@@ -46,7 +48,33 @@ def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -
 def to_tell(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> list[dg.AssetCheckEvaluation]:
     """The same as it is now."""
     results = configured(workspace.ledger.check_results(entity), workspace.config)
-    return list(failing_last(_news(instance, results, entity, workspace.ledger.tenant_names(entity))))
+    names = workspace.ledger.tenant_names(entity)
+    return list(failing_last(_news(instance, results, entity, names, runs_outcome(workspace, entity, names))))
+
+
+def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcome:
+    """Whether the last run of each partition, and the last full one, ended well: what failed leaves the results of
+    earlier checks as they are, and they may all have passed."""
+    found = health(workspace.config, workspace.ledger.last_runs(entity), datetime.now(UTC))
+    failing = sorted(
+        (one for one in found["last_runs"] if one["failing"]), key=lambda one: (one["collection"] or "", one["tenant"])
+    )
+    facts = {"partitions": found["partitions"], "failed": found["failing"]}
+    if not failing:
+        return CheckOutcome(RUNS, True, f"{number_of(found['partitions'], 'partition')}, all ended well", facts)
+    told = "; ".join(_ended(one, names) for one in failing[:_NAMED])
+    more = f"; and {found['failing'] - _NAMED} more" if found["failing"] > _NAMED else ""
+    return CheckOutcome(RUNS, False, f"the last run failed: {told}{more}", facts)
+
+
+def _ended(one: Mapping[str, Any], names: Names) -> str:
+    """`one`: of the `last_runs` of sync_metrics.json."""
+    place = one["entity"]
+    if one["collection"]:
+        place = place_of(one["entity"], one["collection"], one["tenant"], names)
+    full = one["last_full"]
+    bad = full if one["outcome"] == "success" and full else one
+    return f"{place}: {bad['error'] or bad['outcome']}"
 
 
 def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:
@@ -78,44 +106,46 @@ def headline(check: str, results: Sequence[CheckResult], names: Names) -> CheckO
     if not bad:
         message = f"{number_of(len(results), 'partition')}, all passed" if results else "no partition was checked"
         return CheckOutcome(check, True, message, facts)
-    named = "; ".join(f"{_place(one, names)}: {one.message}" for one in bad[:_NAMED])
+    named = "; ".join(
+        f"{place_of(one.entity, one.collection, one.tenant, names)}: {one.message}" for one in bad[:_NAMED]
+    )
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     message = f"{len(bad)} of {len(results)} partitions: {named}{more}"
     return CheckOutcome(check, False, message, facts, warning=bad[0].warning)
 
 
-def _place(one: CheckResult, names: Names) -> str:
+def place_of(entity: str, collection: str, tenant: str, names: Names) -> str:
     """The partition's key, as Dagster has it, and what people call the tenant."""
-    name = names.get((one.entity, one.tenant))
-    return f"{one.collection}|{one.tenant}{f' ({name})' if name else ''}"
+    name = names.get((entity, tenant))
+    return f"{collection}|{tenant}{f' ({name})' if name else ''}"
 
 
 def _news(
-    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names
+    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names, runs: CheckOutcome
 ) -> Iterator[dg.AssetCheckEvaluation]:
     by_check: dict[str, list[CheckResult]] = defaultdict(list)
-    overall: dict[str, CheckOutcome] = {}
+    overall = {RUNS: runs}
     for one in results:
         if one.collection:
             by_check[one.check].append(one)
         else:
             overall[one.check] = _outcome(one)
     overall |= {check: headline(check, theirs, names) for check, theirs in by_check.items()}
-    health, grid = health_key(entity), grid_key(entity)
+    overview, grid = health_key(entity), grid_key(entity)
     checks = {*CHECKS, *overall}
-    keys = [dg.AssetCheckKey(asset, check) for asset in (health, grid) for check in sorted(checks)]
+    keys = [dg.AssetCheckKey(asset, check) for asset in (overview, grid) for check in sorted(checks)]
     shown, awaited = _shown(instance, keys)
     for check in sorted(checks - overall.keys()):
-        if shown.get(dg.AssetCheckKey(health, check), ("passed", ""))[0] != "passed":
+        if shown.get(dg.AssetCheckKey(overview, check), ("passed", ""))[0] != "passed":
             overall[check] = headline(check, [], names)  # all that had a result is gone
     yield from _grid_news(instance, results, entity, names)
     for check, outcome in overall.items():
-        headed = dg.AssetCheckKey(health, check)
+        headed = dg.AssetCheckKey(overview, check)
         if headed not in awaited and shown.get(headed) != (_severity(outcome), outcome.message):
-            yield _evaluation(health, outcome)
+            yield _evaluation(overview, outcome)
         # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
         last = shown.get(dg.AssetCheckKey(grid, check))
-        if last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
+        if check in by_check and last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
             worst = max(by_check[check], key=lambda one: _RANK[one.severity])
             yield grid_evaluation(worst, names.get((entity, worst.tenant), ""))
 

@@ -11,7 +11,14 @@ import dagster as dg
 
 from vecsync_dagster.automation.partitions import PARTITION_TAG, partitions_of
 from vecsync_dagster.checks.evaluations import check_metadata, check_specs, evaluation, grid_key, health_key, severity
-from vecsync_dagster.checks.headlines import failing_last, grid_evaluation, headline, headlines
+from vecsync_dagster.checks.headlines import (
+    RUNS,
+    failing_last,
+    grid_evaluation,
+    headline,
+    headlines,
+    runs_outcome,
+)
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
@@ -52,6 +59,9 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         dg.AssetCheckSpec(check, asset=health_key(name), description=f"{text}. The worst result of all partitions")
         for check, (_, text) in checks_of(entity).items()
     ]
+    overall.append(
+        dg.AssetCheckSpec(RUNS, asset=health_key(name), description="The last run of each partition ended well")
+    )
 
     @dg.multi_asset_check(
         name=f"{name}_checks",
@@ -71,7 +81,9 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):
                     theirs = [one for one in results if one.collection and one.check == key.name]
-                    outcome = headline(key.name, theirs, workspace.ledger.tenant_names(name))
+                    names = workspace.ledger.tenant_names(name)
+                    of_runs = key.name == RUNS
+                    outcome = runs_outcome(workspace, name, names) if of_runs else headline(key.name, theirs, names)
                     yield dg.AssetCheckResult(
                         asset_key=key.asset_key,
                         check_name=key.name,

@@ -43,12 +43,15 @@ def check_everything(workspace: Workspace, entity: str, known: Iterable[Comparis
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
     points = owned = 0
+    names = workspace.ledger.tenant_names(entity)
     for collection in workspace.entity(entity).collections:
         compared = made.get(collection) or compare_settled(workspace, entity, collection)
         points += compared.points
         owned += _keep_partitions(workspace, compared)
         for (tenant, kind), number in sorted(compared.counts.items()):
-            counts[_check_of(kind)][f"{kind} of {collection}|{tenant}"] = number
+            name = names.get((entity, tenant))
+            place = f"{collection}|{tenant}{f' ({name})' if name else ''}"
+            counts[_check_of(kind)][f"{kind} of {place}"] = number
         for difference in compared.named:
             named[_check_of(difference.kind)].append(difference)
     for name in RECONCILIATION:

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from vecsync_dagster.automation import add_tenants
 from vecsync_dagster.definitions import build_definitions
@@ -86,7 +87,7 @@ def test_a_run_without_a_partition_covers_every_tenant(world: World, instance: d
         assert materialized(instance, stage) == ALL
     checks = checks_of(world.config.entities[ENTITY])
     assert evaluations(result) == {(name, partition): True for name in checks for partition in ALL}
-    assert evaluations(result, "health") == {(name, None): True for name in checks}
+    assert evaluations(result, "health") == {(name, None): True for name in [*checks, "runs"]}
 
 
 def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:
@@ -287,3 +288,17 @@ def test_the_nightly_schedule_asks_for_a_full_run_at_three(world: World, instanc
         [request] = schedule.evaluate_tick(context).run_requests or []
     assert run(world, instance, config=request.run_config["ops"]["works_sync"]["config"]).success
     assert materialized(instance) == ALL
+
+
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_a_source_that_is_away_is_red_until_it_is_back(world: World, instance: dg.DagsterInstance, mode: str) -> None:
+    """All checks passed before, and none of them is made: `runs` says that nothing was synced."""
+    assert run(world, instance, config={"mode": "full"}).success
+    for before, after in (("works", "elsewhere"), ("elsewhere", "works")):
+        with world.engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {before} RENAME TO {after}"))
+        result = run(world, instance, config={"mode": mode, "partitions": sorted(ALL)})
+        assert result.success is (after == "works")
+        assert evaluations(result, "health") == {("runs", None): after == "works"}
+        [shown] = checked(result, "health")
+        assert all(f"{key}: SOURCE_ERROR" in str(shown.description) for key in ALL) is (after != "works")

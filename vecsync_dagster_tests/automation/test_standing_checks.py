@@ -38,7 +38,7 @@ def test_all_is_well(settled: Automated) -> None:
     """One unpartitioned run over everything: every point as the ledger says, every partition in time."""
     found = run(settled, "reconcile_job")
     # And the headlines of what was synced without Dagster.
-    assert found.keys() == RECONCILED | CHECKS.keys() - {"collections"}
+    assert found.keys() == RECONCILED | {"runs"} | CHECKS.keys() - {"collections"}
     assert {(one.passed, one.partition) for one in found.values()} == {(True, None)}
     assert found["reconciliation"].metadata["points"].value == 17
     assert {name: one.passed for name, one in run(settled, "freshness_job").items()} == {"freshness": True}
