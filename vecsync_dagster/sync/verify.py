@@ -193,9 +193,19 @@ def verify(
         _truncation(target, tally.held),
     ]
     if not identity:
-        return outcomes
+        return outcomes + _reported(target)
     # Both look at every document: not for an incremental run, which is to cost what changed.
     return outcomes + _compared(target) + ([_collections(target)] if len(target.config.collections) > 1 else [])
+
+
+def _reported(target: Target) -> list[CheckOutcome]:
+    """What a run found and repaired is reported once: the next one, which compares nothing, has nothing to add."""
+    t = target
+    return [
+        CheckOutcome(one.check, True, "none found since the last ones were repaired")
+        for one in t.ledger.check_results(t.entity, t.tenant, failed=True)
+        if one.collection == t.collection and REPAIRED in one.facts
+    ]
 
 
 def statuses(target: Target, failures: Failures) -> CheckOutcome:

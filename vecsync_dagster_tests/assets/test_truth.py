@@ -64,6 +64,8 @@ class Model:
 
     def incremental(self, tenant: str) -> None:
         self.shown.incremental(tenant)
+        if f"works|{tenant}" in self.repaired:
+            self.compared({f"works|{tenant}"}, set())  # it was reported, once
 
     def by_id(self, tenant: str) -> None:
         self.shown.by_id(tenant)

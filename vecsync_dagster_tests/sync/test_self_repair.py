@@ -247,3 +247,27 @@ def test_the_next_run_ends_a_repair_that_was_cut_short(
     assert (result.ok, result.figures.embedded) == (True, 0)
     world.assert_exact()
     assert not one(world.sync(mode="full"), "acme").figures.touched
+
+
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_what_was_repaired_is_reported_once(embedded_world: World, mode: str) -> None:
+    """The next run ends the warning, whether it compares or not; a run of another tenant does not."""
+    world = embedded_world
+    seed(world, {"acme": 5, "brick": 5})
+    world.sync()
+    lose(world, 2)
+    world.sync("acme", mode="full")
+    world.sync("brick", mode=mode)
+    assert warned(world) == {"identity", "counts"}
+    world.sync("acme", mode=mode)
+    assert warned(world) == set()
+    lose(world, 1)
+    with world.workspace() as workspace:
+        assert not all(check.passed for check in check_everything(workspace, ENTITY))
+    world.sync("acme", mode="incremental")  # nothing has repaired this
+    assert "identity" in warned(world)
+
+
+def warned(world: World) -> set[str]:
+    with world.workspace() as workspace:
+        return {one.check for one in workspace.ledger.check_results(ENTITY, "acme", failed=True)}
