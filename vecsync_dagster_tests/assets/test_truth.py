@@ -91,6 +91,7 @@ class Model:
         found = self.shown.truly_broken()
         self.shown.reconciled()
         if found:
+            self.repaired -= found
             self.compared_all(set())
 
     # -- what must hold ----------------------------------------------------------------------------
