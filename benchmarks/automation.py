@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ def unchanged_run(source: Path, ledger: Path, *_: object) -> dict[str, Any]:
 def _know(home: Path, tenants: list[str]) -> None:
     """Tell an instance that all are partitions, materialized and well; made in memory where possible, then copied."""
     import dagster as dg
+    from dagster._core.storage.event_log import SqlEventLogStorage
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
     from benchmarks.vecsync_pass import entity
     from vecsync_dagster.automation import add_tenants, partition_key
@@ -95,15 +98,28 @@ def _know(home: Path, tenants: list[str]) -> None:
                     dg.AssetKey([ENTITY, "vectors"]), partition=partition_key(ENTITY, tenant)
                 )
                 instance.report_runless_asset_event(event)
-                for check in checks_of(entity(tenants=True)):
-                    instance.report_runless_asset_event(
-                        dg.AssetCheckEvaluation(
-                            asset_key=grid_key(ENTITY),
-                            check_name=check,
-                            passed=True,
-                            partition=partition_key(ENTITY, tenant),
-                        )
-                    )
+            # One event each would take minutes; the last one of each check has one, which is the check's headline.
+            checks, last = [*checks_of(entity(tenants=True))], tenants[-1]
+            passed = [
+                {
+                    "asset_key": grid_key(ENTITY).to_string(),
+                    "check_name": check,
+                    "partition": partition_key(ENTITY, tenant),
+                    "run_id": "",
+                    "execution_status": "SUCCEEDED",
+                    "evaluation_event_storage_id": number,
+                }
+                for number, (tenant, check) in enumerate(product(tenants[:-1], checks), 1)
+            ]
+            assert isinstance(instance.event_log_storage, SqlEventLogStorage)
+            with instance.event_log_storage.index_connection() as connection:
+                connection.execute(AssetCheckExecutionsTable.insert(), passed)
+            for check in checks:
+                key = partition_key(ENTITY, last)
+                made = dg.AssetCheckEvaluation(
+                    asset_key=grid_key(ENTITY), check_name=check, passed=True, partition=str(key)
+                )
+                instance.report_runless_asset_event(made)
         shutil.copytree(Path(folder) / "dagster", home)
 
 
