@@ -80,11 +80,14 @@ class LedgerRow:
 
 
 class RunStart(NamedTuple):
-    """When a run of a partition began, how many rows the partition had then, and whether its tenant was missing."""
+    """When a run of a partition began, and what was known then: how many rows the partition had, whether its tenant
+    was missing, whether a document of the partition was confirmed, and one of the collection, whoever's."""
 
     at: datetime
     known: int
     missing: bool = False
+    held: bool = False
+    collection_held: bool = False
 
 
 class Missing(NamedTuple):
@@ -103,12 +106,14 @@ class Recognised(NamedTuple):
 
 class Tally(NamedTuple):
     """Rows of a partition; those of them that the store should hold (content_hash is not null); those that failed;
-    those whose record is rejected now, while the store keeps its last good version."""
+    those whose record is rejected now, while the store keeps its last good version; those whose text is longer than
+    the model takes, as far as it is known."""
 
     rows: int
     held: int
     failures: Failures
     stale: int = 0
+    truncated: int = 0
 
 
 @dataclass(slots=True)
@@ -134,7 +139,7 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An attempt that failed. The confirmed hashes of the row stay as they are (fault 7)."""
+    """An attempt that failed. The confirmed hashes of the row stay as they are."""
 
     document_id: str
     db_id: str
@@ -250,7 +255,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTotals:
-    """Counts and dates of one partition for `status` (M8)."""
+    """Counts and dates of one partition for `status`."""
 
     entity: str
     collection: str
@@ -270,7 +275,7 @@ class Ledger(Protocol):
     """Contract (vecsync_dagster_tests/ledger/ledger_contract.py runs it over every implementation):
 
     - Every statement is bounded by entity and collection, and by tenant wherever a tenant is given.
-    - No statement grows with the number of rows: lists are sent in chunks (fault 5).
+    - No statement grows with the number of rows: lists are sent in chunks .
     - Each writing call is one transaction: all of it or nothing.
     - Methods may be called from several threads; no transaction stays open between calls
       (iterators read in chunks by key).
@@ -473,20 +478,16 @@ class Ledger(Protocol):
 
     # -- partitions --------------------------------------------------------------------------------
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
-        """Every tenant the ledger has rows of, or runs that did not finish: a vanished tenant is found here
-        (fault 4), also one of which only the store ever learned."""
+        """Every tenant the ledger has rows of, or runs that did not finish: a vanished tenant is found here,
+        also one of which only the store ever learned."""
         ...
 
     def tally(self, entity: str, collection: str, tenant: str) -> Tally:
         """The rows of the partition, counted; also those never stored (rejected or failed at their first attempt)."""
         ...
 
-    def truncated(self, entity: str, collection: str, tenant: str) -> int:
-        """Documents of the partition whose text is longer than the model takes, as far as it is known."""
-        ...
-
     def truncated_ids(self, entity: str, collection: str, tenant: str, limit: int) -> list[str]:
-        """The ids of their records, the first ones."""
+        """The ids of the records whose text is longer than the model takes, the first ones."""
         ...
 
     def points(
@@ -578,6 +579,10 @@ class Ledger(Protocol):
         that did not pass."""
         ...
 
+    def failed_checks(self, entity: str, collection: str, tenant: str) -> list[CheckResult]:
+        """Those of one partition that did not pass the last time."""
+        ...
+
     def record_runs(self, runs: Sequence[Run]) -> None:
         """All of them in one transaction."""
         ...
@@ -626,10 +631,6 @@ class Ledger(Protocol):
 
     def documents(self, entity: str, collection: str) -> int:
         """Rows of all its partitions."""
-        ...
-
-    def holds_any(self, collection: str, entity: str | None = None, tenant: str | None = None) -> bool:
-        """Whether a document of the collection, or of that part of it, is confirmed."""
         ...
 
     def forget_collection(self, entity: str, collection: str) -> None:

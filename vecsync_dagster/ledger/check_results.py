@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
+from vecsync_dagster.ledger import partition_statements as statements
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
 from vecsync_dagster.ledger.tables import check_result
 
@@ -59,22 +60,28 @@ class CheckResults(LedgerPart):
             wanted.append(_C.passed.is_(False))
         query = select(check_result).where(*wanted).order_by(*check_result.primary_key.columns)
         with self.database.read() as connection:
-            rows = connection.execute(query).all()
-        return [
-            CheckResult(
-                entity=row.entity,
-                check=row.check_name,
-                passed=row.passed,
-                message=row.message,
-                at=row.at,
-                collection=row.collection,
-                tenant=row.tenant_id,
-                warning=row.warning,
-                facts=row.facts,
-                run_id=row.run_id,
-            )
-            for row in rows
-        ]
+            return [_result(row) for row in connection.execute(query)]
+
+    def failed_checks(self, entity: str, collection: str, tenant: str) -> list[CheckResult]:
+        """Those of one partition, by check."""
+        values = statements.place(entity, collection, tenant)
+        with self.database.read() as connection:
+            return [_result(row) for row in connection.execute(statements.FAILED_CHECKS, values)]
+
+
+def _result(row: Row[*tuple[Any, ...]]) -> CheckResult:
+    return CheckResult(
+        entity=row.entity,
+        check=row.check_name,
+        passed=row.passed,
+        message=row.message,
+        at=row.at,
+        collection=row.collection,
+        tenant=row.tenant_id,
+        warning=row.warning,
+        facts=row.facts,
+        run_id=row.run_id,
+    )
 
 
 def write_checks(connection: Connection, dialect: str, results: Sequence[CheckResult]) -> None:

@@ -186,6 +186,8 @@ def _begin(connection: Connection) -> None:
     """
     synchronous = connection.get_execution_options().get(_SYNCHRONOUS)
     if synchronous is not None:
-        connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
-        connection.exec_driver_sql("PRAGMA temp_store=MEMORY")
+        if connection.info.get(_SYNCHRONOUS) != synchronous:
+            connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+            connection.exec_driver_sql("PRAGMA temp_store=MEMORY")
+            connection.info[_SYNCHRONOUS] = synchronous
         connection.exec_driver_sql("BEGIN IMMEDIATE")

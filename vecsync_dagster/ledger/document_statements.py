@@ -276,7 +276,7 @@ def owners(dialect: str) -> Select[*tuple[Any, ...]]:
 
 @cache
 def fail(dialect: str) -> Insert:
-    """Insert or update by the key; what the store confirmed stays as it is (fault 7), and where it is."""
+    """Insert or update by the key; what the store confirmed stays as it is, and where it is."""
     insert = insert_into(index_state, dialect)
     new = insert.excluded
     never_held = _T.content_hash.is_(None)

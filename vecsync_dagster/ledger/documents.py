@@ -14,6 +14,7 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import document_statements as statements
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
+from vecsync_dagster.ledger.partition_statements import place
 from vecsync_dagster.ledger.retention import forget_unneeded
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL
@@ -94,7 +95,7 @@ class Documents(LedgerPart):
         record_hashes: Mapping[str, str],
         started_at: datetime,
     ) -> Recognised:
-        values = {**_partition(entity, collection, tenant), "of_space": str(space), "started_at": started_at}
+        values = {**place(entity, collection, tenant), "of_space": str(space), "started_at": started_at}
         statement = statements.recognise(self.database.dialect)
         found = Recognised([], set())
         with self.database.read() as connection:
@@ -107,7 +108,7 @@ class Documents(LedgerPart):
     def touch(
         self, entity: str, collection: str, tenant: str, record_hashes: Mapping[str, str | None], seen_at: datetime
     ) -> None:
-        values = {**_partition(entity, collection, tenant), "seen_at": seen_at, "now": self._now()}
+        values = {**place(entity, collection, tenant), "seen_at": seen_at, "now": self._now()}
         statement = statements.touch(self.database.dialect)
         with self.database.write() as connection:
             for some in chunks(list(record_hashes.items())):
@@ -118,7 +119,7 @@ class Documents(LedgerPart):
     def keep_texts(
         self, entity: str, collection: str, tenant: str, space: Space, texts: Mapping[str, tuple[str, bool]]
     ) -> None:
-        values = {**_partition(entity, collection, tenant), "of_space": str(space)}
+        values = {**place(entity, collection, tenant), "of_space": str(space)}
         statement = statements.keep_texts(self.database.dialect)
         with self.database.write() as connection:
             for cut in (False, True):
@@ -130,7 +131,7 @@ class Documents(LedgerPart):
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], code: str, error: str, seen_at: datetime
     ) -> int:
         values = {
-            **_partition(entity, collection, tenant),
+            **place(entity, collection, tenant),
             "code": code,
             "error": clean(error),
             "seen_at": seen_at,
@@ -143,7 +144,7 @@ class Documents(LedgerPart):
     def forget(
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], *, with_vectors: bool = False
     ) -> None:
-        values = _partition(entity, collection, tenant)
+        values = place(entity, collection, tenant)
         dialect = self.database.dialect
         with self.database.write() as connection:
             for some in chunks(ids):
@@ -174,10 +175,6 @@ def _of_another_entity(entity: str, collection: str) -> LedgerRejected:
 
 def _collection(entity: str, collection: str) -> dict[str, Any]:
     return {"of_entity": entity, "of_collection": collection}
-
-
-def _partition(entity: str, collection: str, tenant: str) -> dict[str, Any]:
-    return {**_collection(entity, collection), "of_tenant": tenant}
 
 
 def _columns(entity: str, collection: str, tenant: str, space: Space) -> dict[str, Any]:

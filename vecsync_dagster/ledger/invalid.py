@@ -75,12 +75,12 @@ class Invalid(LedgerPart):
 
     def unidentified_since(self, place: Partition, full: Run | None) -> int:
         later = select(_I.id).where(_met_since(place, full)).limit(1)
-        met = _unidentified(place, full)
-        in_full = literal(0) if full is None else func.max(case((met.c.run_id == full.run_id, 1), else_=0))
-        fresh = select(met.c.nth).group_by(met.c.db_id, met.c.code, met.c.nth).having(in_full == 0).subquery()
         with self.database.read() as connection:
             if connection.execute(later).first() is None:
                 return 0
+            met = _unidentified(place, full)
+            in_full = literal(0) if full is None else func.max(case((met.c.run_id == full.run_id, 1), else_=0))
+            fresh = select(met.c.nth).group_by(met.c.db_id, met.c.code, met.c.nth).having(in_full == 0).subquery()
             return int(connection.scalar(select(func.count()).select_from(fresh)) or 0)
 
     def _unidentified(self, place: Partition, full: Run | None, limit: int) -> list[InvalidRecord]:

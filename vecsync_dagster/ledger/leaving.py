@@ -52,15 +52,6 @@ class Leaving(Newest):
         with self.database.read() as connection:
             return int(connection.scalar(query.where(_T.entity == entity, _T.collection == collection)) or 0)
 
-    def holds_any(self, collection: str, entity: str | None = None, tenant: str | None = None) -> bool:
-        held = select(_T.number).where(_T.collection == collection, _T.content_hash.is_not(None)).limit(1)
-        if entity is not None:
-            held = held.where(_T.entity == entity)
-        if tenant is not None:
-            held = held.where(_T.tenant_id == tenant)
-        with self.database.read() as connection:
-            return connection.execute(held).first() is not None
-
     def forget_collection(self, entity: str, collection: str) -> None:
         some = select(_T.number).where(_T.collection == collection, _T.entity == entity).limit(_CHUNK)
         forget = delete(index_state).where(_T.number.in_(some.scalar_subquery()))

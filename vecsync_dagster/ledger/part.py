@@ -15,7 +15,7 @@ from vecsync_dagster.ledger.database import Database
 __all__ = ["CHUNK", "Insert", "LedgerPart", "chunks", "clean", "insert_into", "utc_now"]
 
 CHUNK: Final = 500
-"""Rows of one statement, however many there are to write (fault 5)."""
+"""Rows of one statement, however many there are to write ."""
 
 T = TypeVar("T")
 Insert = sqlite.Insert | postgresql.Insert
@@ -47,5 +47,5 @@ def insert_into(table: Table, dialect: str) -> Insert:
 
 
 def clean(text: str) -> str:
-    """A message as both databases can store it: no NUL, no lone surrogates, not too long (T3)."""
+    """A message as both databases can store it: no NUL, no lone surrogates, not too long."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:MAX_MESSAGE]

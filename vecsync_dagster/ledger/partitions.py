@@ -10,11 +10,25 @@ from itertools import chain, islice
 from typing import Any, Final, get_args
 
 from pyroaring import BitMap64
-from sqlalchemy import Column, ColumnElement, Row, Select, and_, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from vecsync_dagster.identity import Key
+from vecsync_dagster.ledger import partition_statements as statements
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
-from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED, list_of
+from vecsync_dagster.ledger.document_statements import REJECTED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import (
     check_result,
@@ -89,26 +103,16 @@ class Partitions(LedgerPart):
             connection.execute(_set_seen(self.database.dialect), values)
 
     def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
-        query = (
-            select(_T.db_id, _T.db_key)
-            .where(_in(entity, collection, tenant), NOT_SYNCED, _T.status == "failed", _T.next_attempt_at <= now)
-            .order_by(_T.last_attempt_at, _T.document_id)
-            .limit(limit)
-        )
+        values = {**statements.place(entity, collection, tenant), "now": now, "most": limit}
         with self.database.read() as connection:
-            return [Key(*row) for row in connection.execute(query)]
+            return [Key(*row) for row in connection.execute(statements.DUE, values)]
 
     def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
-        place = _in(entity, collection, tenant)
-        all_seen = select(_P.seen_at).where(_P.entity == entity, _P.collection == collection, _P.tenant_id == tenant)
-        missing = select(_M.looks).where(_M.entity == entity, _M.tenant_id == tenant)
-        # Four queries in one, each by an index of its own: together they would read every row.
-        known, last = select(func.count()).select_from(index_state), select(func.max(_T.last_seen_at))
-        query = select(*(one.scalar_subquery() for one in (known.where(place), missing, last.where(place), all_seen)))
+        values = statements.place(entity, collection, tenant)
         with self.database.read() as connection:
-            known, looks, *seen = connection.execute(query).one()
+            known, looks, *seen, held, collection_held = connection.execute(statements.RUN_START, values).one()
         at = max([self._now(), *(last + _TICK for last in seen if last is not None)])
-        return RunStart(at, known, missing=bool(looks))
+        return RunStart(at, known, bool(looks), held, collection_held)
 
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
         rows = select(_T.tenant_id).distinct().where(_T.entity == entity)
@@ -167,10 +171,9 @@ class Partitions(LedgerPart):
             return [_totals(row) for row in connection.execute(query)]
 
     def watermark(self, entity: str, collection: str, tenant: str, settings: str = "") -> Cursor | None:
-        place = and_(_watermark_of(entity, collection, tenant), _W.settings == settings)
-        query = select(_W.cursor_value, _W.cursor_id).where(place)
+        values = {**statements.place(entity, collection, tenant), "of_settings": settings}
         with self.database.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(statements.WATERMARK, values).one_or_none()
         return None if row is None else Cursor(*row)
 
     def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None:
@@ -206,12 +209,11 @@ class Partitions(LedgerPart):
             connection.execute(statement, values)
 
     def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:
-        query = select(_U.run_id).where(_unfinished_of(entity, collection, tenant)).order_by(_U.began_at, _U.run_id)
         with self.database.read() as connection:
-            return list(connection.scalars(query))
+            return list(connection.scalars(statements.UNFINISHED, statements.place(entity, collection, tenant)))
 
     def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:
-        place = _unfinished_of(entity, collection, tenant)
+        place = and_(_U.entity == entity, _U.collection == collection, _U.tenant_id == tenant)
         with self.database.write() as connection:
             for run_id in run_ids:
                 connection.execute(delete(unfinished_run).where(place, _U.run_id == run_id))
@@ -234,14 +236,6 @@ class Partitions(LedgerPart):
 
 def _in(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
     return and_(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
-
-
-def _watermark_of(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
-    return and_(_W.entity == entity, _W.collection == collection, _W.tenant_id == tenant)
-
-
-def _unfinished_of(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
-    return and_(_U.entity == entity, _U.collection == collection, _U.tenant_id == tenant)
 
 
 def _totals(row: AnyRow) -> PartitionTotals:

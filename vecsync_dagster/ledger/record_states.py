@@ -1,7 +1,7 @@
 """What the ledger says of single records: their state in each collection, the worst of them, and what failed.
 
 The overall state of a record is worked out from all of its entity's collections, as the ledger has them: never
-from what one run happened to touch (fault 9).
+from what one run happened to touch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """One record in one collection (REQUIREMENTS T3). `modified_fields`: what changed in it the last time; None
+    """One record in one collection. `modified_fields`: what changed in it the last time; None
     where that is not known, as for a record that never changed. `next_attempt_at` None of a failed one: permanent."""
 
     status: Status = "pending"

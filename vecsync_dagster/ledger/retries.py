@@ -1,26 +1,24 @@
-"""Documents that failed: which are due, which have used up their retries, and giving them another chance (T6)."""
+"""Documents that failed: which are due, which have used up their retries, and giving them another chance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, get_args
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 
 from vecsync_dagster.identity import Key
+from vecsync_dagster.ledger import partition_statements as statements
 from vecsync_dagster.ledger.base import Tally
-from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED
+from vecsync_dagster.ledger.document_statements import REJECTED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
-from vecsync_dagster.ledger.record_states import OF_ONE_DOCUMENT, FailedRow, Failures, Status
+from vecsync_dagster.ledger.record_states import OF_ONE_DOCUMENT, FailedRow, Failures
 from vecsync_dagster.ledger.tables import index_state
 
 __all__ = ["Retries"]
 
 _T: Final = index_state.c
-# Written out, not a parameter: only then do both databases see that the index of failed rows will do.
-_FAILED: Final = _T.status == literal_column("'failed'")
-_OTHERS: Final = tuple(status for status in get_args(Status) if status != "synced")
 _OUTAGE: Final = ~or_(*(_T.error_code.endswith(code, autoescape=True) for code in OF_ONE_DOCUMENT))
 
 
@@ -89,45 +87,18 @@ class Retries(LedgerPart):
                 connection.execute(update(index_state).where(place).values(values))
 
     def tally(self, entity: str, collection: str, tenant: str) -> Tally:
-        place = and_(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
-        # Of what is synced the number of rows says it all, and most is. For the others SQLite shall take the index
-        # that has them alone: hence their names, and the entity as no key of another index.
-        query = select(
-            select(func.count()).select_from(index_state).where(place).scalar_subquery(),
-            func.count().filter(_T.content_hash.is_(None)),
-            func.count().filter(_T.status == "stale"),
-            func.count().filter(_FAILED, _T.next_attempt_at.is_not(None)),
-            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), ~REJECTED),
-            func.count().filter(_FAILED, _T.next_attempt_at.is_(None), REJECTED),
-        ).where(
-            NOT_SYNCED,
-            _T.status.in_(_OTHERS),
-            _T.collection == collection,
-            _T.tenant_id == tenant,
-            _T.entity.concat("") == entity,
-        )
+        values = statements.place(entity, collection, tenant)
         with self.database.read() as connection:
-            rows, never_held, stale, *failures = connection.execute(query).one()
-        return Tally(rows, rows - never_held, Failures(*failures), stale)
-
-    def truncated(self, entity: str, collection: str, tenant: str) -> int:
-        place = _cut(entity, collection, tenant)
-        with self.database.read() as connection:
-            return int(connection.scalar(select(func.count()).select_from(index_state).where(place)) or 0)
+            rows, never_held, stale, *failures, truncated = connection.execute(statements.TALLY, values).one()
+        return Tally(rows, rows - never_held, Failures(*failures), stale, truncated)
 
     def truncated_ids(self, entity: str, collection: str, tenant: str, limit: int) -> list[str]:
-        query = select(_T.db_id).where(_cut(entity, collection, tenant)).order_by(_T.db_id).limit(limit)
+        query = select(_T.db_id).where(statements.CUT).order_by(_T.db_id).limit(limit)
         with self.database.read() as connection:
-            return list(connection.scalars(query))
-
-
-def _cut(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
-    # Written out: only then do both databases see that the index of these alone will do.
-    cut = literal_column("truncated") == literal_column("1")
-    return and_(cut, _T.collection == collection, _T.tenant_id == tenant, _T.entity.concat("") == entity)
+            return list(connection.scalars(query, statements.place(entity, collection, tenant)))
 
 
 def _of(entity: str, collections: Sequence[str], ids: Sequence[str] | None) -> ColumnElement[bool]:
     """Failed documents that another attempt may help: a rejected record has to change first."""
-    place = and_(_FAILED, ~REJECTED, _T.entity == entity, _T.collection.in_(collections))
+    place = and_(statements.FAILED, ~REJECTED, _T.entity == entity, _T.collection.in_(collections))
     return place if ids is None else and_(place, _T.document_id.in_(ids))

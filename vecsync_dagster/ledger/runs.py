@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, insert, select
 
+from vecsync_dagster.ledger import partition_statements as statements
 from vecsync_dagster.ledger.base import Rejected, Run
 from vecsync_dagster.ledger.check_results import CheckResult, write_checks
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
@@ -81,9 +82,8 @@ class Runs(LedgerPart):
 def _behind(connection: Connection, run: Run) -> Run:
     """The run, dated behind those of its partition that say they began after its end: a clock that was ahead for a
     while must not hide what comes later."""
-    place = (_R.entity == run.entity, _R.collection == run.collection, _R.tenant_id == run.tenant)
-    ahead = select(func.max(_R.started_at)).where(*place, _R.run_id != run.run_id, _R.started_at > run.ended_at)
-    last = connection.scalar(ahead)
+    place = statements.place(run.entity, run.collection, run.tenant)
+    last = connection.scalar(statements.AHEAD, {**place, "but_run": run.run_id, "ended_at": run.ended_at})
     return run if last is None else replace(run, started_at=last + _TICK, ended_at=last + _TICK)
 
 

@@ -187,8 +187,8 @@ def _is_gone(target: Target, entity: str) -> bool:
 
 def _met_foreign(target: Target) -> bool:
     t = target
-    results = t.ledger.check_results(t.entity, t.tenant)
-    return any(one.check == "identity" and one.collection == t.collection and FOREIGN in one.facts for one in results)
+    failed = t.ledger.failed_checks(t.entity, t.collection, t.tenant)
+    return any(one.check == "identity" and FOREIGN in one.facts for one in failed)
 
 
 def is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:

@@ -96,9 +96,8 @@ class PartitionSync:
         self.depth = depth
         self.figures = Figures()
         self.error: VecsyncError | None = None
-        self.started_at, self._known, self.missing = target.ledger.run_start(
-            target.entity, target.collection, target.tenant
-        )
+        self.start = target.ledger.run_start(target.entity, target.collection, target.tenant)
+        self.started_at, self._known = self.start.at, self.start.known
         self.spared = 0
         self.unmet: list[str] = []
         self.lacking: list[str] = []
@@ -127,12 +126,6 @@ class PartitionSync:
         self._former = Former(target, source, self.started_at)
         self._failed: list[Change] = []
         self._key_name = ", ".join(target.config.key)
-
-    @property
-    def is_first(self) -> bool:
-        """Whether the ledger holds no document of the partition: it may know some that always failed."""
-        t = self.target
-        return self._known == 0 or not t.ledger.holds_any(t.collection, t.entity, t.tenant)
 
     @property
     def recognises(self) -> bool:

@@ -45,6 +45,7 @@ from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
     last_full_run,
+    once_reported,
     rejected_now,
     removal_guard,
     statuses,
@@ -268,9 +269,9 @@ def _open(
     )
     if job.options.depth == "apply" and unreachable is None:
         try:
-            if part.is_first:
+            if not part.start.held:
                 tell_of_lost_ledger(job, target)
-            if not job.ledger.holds_any(name):
+            if not part.start.collection_held:
                 tell_of_all(job, target)
         except VecsyncError as error:
             return job.result(name, Figures(), error=error)
@@ -408,10 +409,10 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
     try:
         if job.met:
             # An old snapshot had its records: that says nothing of whether they are there now.
-            if stream.fresh and job.options.depth == "apply" and any(part.missing for part in parts):
+            if stream.fresh and job.options.depth == "apply" and any(part.start.missing for part in parts):
                 job.ledger.found(job.name, [job.tenant])
             return None
-        if not stream.complete or not ended or all(part.is_first for part in parts):
+        if not stream.complete or not ended or not any(part.start.held for part in parts):
             return None
         _require_belief(job, stream)
         return absence_of(job.tenant, _look(job, stream), job.missing_for)
@@ -502,12 +503,12 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     if job.options.depth != "apply":
         return checks
     t = part.target
-    unidentified = part.figures.unidentified
+    count = partial(t.ledger.tally, t.entity, t.collection, t.tenant)
+    tally, unidentified = count(), part.figures.unidentified
+    failed = t.ledger.failed_checks(t.entity, t.collection, t.tenant)
     if not full:
         unidentified = unidentified_now(job.ledger, job.name, t.collection, job.tenant)
-        tally = t.ledger.tally(t.entity, t.collection, t.tenant)
-        whole = not job.options.partial
-        if still_stopped(t.ledger, t.entity, t.collection, t.tenant, incremental=whole) is None:
+        if still_stopped(failed, incremental=not job.options.partial) is None:
             checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
             stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
@@ -526,13 +527,15 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         lacking=part.lacking,
     )
     # A run of some stages alone has an older read: it is not for repairing.
-    if not identity or job.settings.repair == "report" or not stream.fresh or job.options.stages != STAGES:
-        return checks + look()
+    if not identity:
+        return checks + look(tally) + once_reported(failed)
+    if job.settings.repair == "report" or not stream.fresh or job.options.stages != STAGES:
+        return checks + look(tally)
     return checks + repair_found(
         t,
         job.source,
         part.figures,
-        look,
+        lambda: look(count()),
         complete=full,
         believed=not part.holds_back,
         allow_removals=job.options.allow_removals,

@@ -1,9 +1,9 @@
-"""After a run: does the store hold what the ledger says, and the ledger what the source has? (P10)"""
+"""After a run: does the store hold what the ledger says, and the ledger what the source has?"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
@@ -28,6 +28,7 @@ __all__ = [
     "graded",
     "kept",
     "last_full_run",
+    "once_reported",
     "rejected_now",
     "remedies",
     "removal_guard",
@@ -152,13 +153,12 @@ def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
     )
 
 
-def still_stopped(
-    ledger: Ledger, entity: str, collection: str, tenant: str, *, incremental: bool = False
-) -> CheckOutcome | None:
-    """`validation` as a run left it that its rejected records stopped: whoever does not read all that this run read
-    cannot say that it is over. `incremental`: asked by an incremental run, which reads again what another one read."""
-    for one in ledger.check_results(entity, tenant):
-        if (one.check, one.collection) == ("validation", collection) and _STOPPED in one.facts:
+def still_stopped(failed: Iterable[CheckResult], *, incremental: bool = False) -> CheckOutcome | None:
+    """`validation`, among a partition's `failed` checks, as a run left it that its rejected records stopped: whoever
+    does not read all that this run read cannot say that it is over. `incremental`: asked by an incremental run, which
+    reads again what another one read."""
+    for one in failed:
+        if one.check == "validation" and _STOPPED in one.facts:
             if incremental and one.facts[_STOPPED] == "incremental":
                 return None
             return CheckOutcome(one.check, one.passed, one.message, one.facts, warning=one.warning)
@@ -168,6 +168,7 @@ def still_stopped(
 def verify(
     target: Target,
     figures: Figures,
+    tally: Tally,
     *,
     source_rows: int,
     unidentified: int,
@@ -182,7 +183,6 @@ def verify(
     kept. Other than after a full run (`full`) a source of another size is a warning: rows that were deleted or moved
     away are seen by the next full run; and some of the `unidentified` may be valid or gone by now.
     """
-    tally = target.ledger.tally(target.entity, target.collection, target.tenant)
     # Where the source still has nothing, what waits for a second look explains the difference.
     waiting = 0 if source_rows else figures.removals_waiting
     counts = _counts(target, tally, source_rows, unidentified, waiting, full=full)
@@ -190,22 +190,19 @@ def verify(
         counts,
         removal_guard(target, figures, lacking),
         statuses(target, tally.failures),
-        _truncation(target, tally.held),
+        _truncation(target, tally),
     ]
     if not identity:
-        return outcomes + _reported(target)
+        return outcomes
     # Both look at every document: not for an incremental run, which is to cost what changed.
     return outcomes + _compared(target) + ([_collections(target)] if len(target.config.collections) > 1 else [])
 
 
-def _reported(target: Target) -> list[CheckOutcome]:
-    """What a run found and repaired is reported once: the next one, which compares nothing, has nothing to add."""
-    t = target
-    return [
-        CheckOutcome(one.check, True, "none found since the last ones were repaired")
-        for one in t.ledger.check_results(t.entity, t.tenant, failed=True)
-        if one.collection == t.collection and REPAIRED in one.facts
-    ]
+def once_reported(failed: Iterable[CheckResult]) -> list[CheckOutcome]:
+    """Of a partition's `failed` checks those whose differences a run has repaired. Such are reported once: the next
+    run, which compares nothing, has nothing to add."""
+    told = "none found since the last ones were repaired"
+    return [CheckOutcome(one.check, True, told) for one in failed if REPAIRED in one.facts]
 
 
 def statuses(target: Target, failures: Failures) -> CheckOutcome:
@@ -235,10 +232,10 @@ def statuses(target: Target, failures: Failures) -> CheckOutcome:
     )
 
 
-def _truncation(target: Target, held: int) -> CheckOutcome:
+def _truncation(target: Target, tally: Tally) -> CheckOutcome:
     """What the model does not get of a text no search can find."""
     place = (target.entity, target.collection, target.tenant)
-    cut = target.ledger.truncated(*place)
+    cut, held = tally.truncated, tally.held
     limit = f"the {target.embedder.provider.max_tokens:,} tokens that {target.space.model} takes"
     ids = target.ledger.truncated_ids(*place, LISTED) if cut else []
     more = f" and {cut - len(ids):,} more" if cut > len(ids) else ""

@@ -135,7 +135,7 @@ class Workspace:
     # -- tenants and partitions --------------------------------------------------------------------
 
     def tenants(self, entity: str, *, renew: Renewal = "new") -> list[str]:
-        """`global`, the source's tenants, and those that only the ledger still knows (fault 4), in order; last of all
+        """`global`, the source's tenants, and those that only the ledger still knows, in order; last of all
         a `global` that the configuration has no more: what became a tenant's was taken over by then.
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced. `renew`: of
@@ -315,7 +315,7 @@ class Workspace:
         return writing.backfill() if backfill else writing.changed()
 
     def _written_back(self, selection: Selection, results: list[PartitionResult]) -> list[PartitionResult]:
-        """A write-back that fails is said, and is no failure of the sync (T5): the next one makes up for it."""
+        """A write-back that fails is said, and is no failure of the sync: the next one makes up for it."""
         try:
             with contained(f"{selection.entity} of {selection.tenant}: writing syncMetadata"):
                 self.write_back(selection.entity, selection.tenant)
@@ -360,10 +360,13 @@ class Workspace:
             last = last_full_run(self.ledger, name, collection, tenant)
             unidentified = unidentified_now(self.ledger, name, collection, tenant)
             target = self.target(name, collection, tenant)
-            validation = still_stopped(self.ledger, name, collection, tenant) or rejected_now(
-                self.ledger.tally(name, collection, tenant), unidentified
+            tally = self.ledger.tally(name, collection, tenant)
+            validation = still_stopped(self.ledger.failed_checks(name, collection, tenant)) or rejected_now(
+                tally, unidentified
             )
-            outcomes = verify(target, last, source_rows=rows, unidentified=unidentified, full=False, identity=True)
+            outcomes = verify(
+                target, last, tally, source_rows=rows, unidentified=unidentified, full=False, identity=True
+            )
             checks = [graded(one, self.config.checks) for one in (validation, *outcomes)]
             now = datetime.now(UTC)
             self.ledger.record_checks([kept(one, name, collection, tenant, now) for one in checks])

@@ -24,6 +24,8 @@ class ChecksContract:
         ledger.record_checks([GREEN])
         assert ledger.check_results(ENTITY, TENANT) == [GREEN, replace(RED, check="identity")]
         assert ledger.check_results("works") == []
+        assert ledger.failed_checks(*A) == [replace(RED, check="identity")]
+        assert ledger.failed_checks(*B) == [replace(RED, tenant=B[2])]
 
     def test_a_run_is_recorded_with_its_checks(self, ledger: SqlLedger) -> None:
         """What the run did not check stays as it was."""

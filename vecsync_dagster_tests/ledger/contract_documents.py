@@ -34,15 +34,15 @@ OTHER_COLLECTION = ("materials", "usecases", "tenant-a")
 
 
 class DocumentsContract:
-    def test_whether_a_collection_holds_any_document(self, ledger: SqlLedger) -> None:
-        """One that was confirmed, whoever's it is; one that failed is none."""
+    def test_a_run_knows_whether_anything_is_held(self, ledger: SqlLedger) -> None:
+        """One that was confirmed, in the collection whoever's it is; one that failed is none."""
         ledger.fail(*A, SPACE, [failed("d1")], NOON)
-        assert not ledger.holds_any(A[1])
+        assert ledger.run_start(*A)[3:] == (False, False)
         confirm(ledger, B, ["d2"])
-        assert ledger.holds_any(B[1])
-        assert [ledger.holds_any(B[1], B[0], tenant) for tenant in (A[2], B[2])] == [False, True]
-        assert not ledger.holds_any(B[1], "another")
-        assert not ledger.holds_any("another")
+        assert ledger.run_start(*A)[3:] == (False, True)
+        assert ledger.run_start(*B)[3:] == (True, True)
+        assert ledger.run_start("another", *B[1:])[3:] == (False, True)
+        assert ledger.run_start(*OTHER_COLLECTION)[3:] == (False, False)
 
     def test_a_confirmed_document_has_all_its_facts(self, ledger: SqlLedger) -> None:
         """A confirmed write is a synced row with the hashes, places and times of that write."""
@@ -78,7 +78,7 @@ class DocumentsContract:
         assert (ledger.tally(*A).held, ledger.tally(*B).held) == (0, 3)
 
     def test_a_vector_written_again_raises_its_version(self, ledger: SqlLedger, clock: Clock) -> None:
-        """vector_version counts vectors written, not payloads, and created_at stays (T3)."""
+        """vector_version counts vectors written, not payloads, and created_at stays."""
         confirm(ledger, A, ["d1"])
         clock.now = LATER
         ledger.confirm(*A, SPACE, [confirmed("d1", payload="p2", vector=False)], LATER)
@@ -91,7 +91,7 @@ class DocumentsContract:
         assert row["last_seen_at"] == NOON  # which a run marks at its end
 
     def test_success_ends_the_retries(self, ledger: SqlLedger) -> None:
-        """A confirmed document shows no trace of the attempts that failed before (T3)."""
+        """A confirmed document shows no trace of the attempts that failed before."""
         ledger.fail(*A, SPACE, [failed("d1", retry_count=3, next_attempt_at=LATER)], NOON)
         confirm(ledger, A, ["d1"])
         row = state(ledger, "d1")
@@ -190,7 +190,7 @@ class DocumentsContract:
         assert (ledger.tally(*A).rows, state(ledger, "d1")["space"]) == (0, str(OTHER_SPACE))
 
     def test_errors_are_cut_and_always_storable(self, ledger: SqlLedger) -> None:
-        """last_error has at most 1000 characters, and none that a database refuses (T3)."""
+        """last_error has at most 1000 characters, and none that a database refuses."""
         ledger.fail(*A, SPACE, [failed("d1", error="\0\ud800" + "e" * 2000)], NOON)
         assert state(ledger, "d1")["last_error"] == "\ufffd?" + "e" * 998
 

@@ -113,7 +113,7 @@ class PartitionsContract:
         assert [ledger.run_start(*place).known for place in (A, B, (ENTITY, "x", "global"))] == [2, 1, 0]
 
     def test_due_documents_come_oldest_attempt_first(self, ledger: SqlLedger, clock: Clock) -> None:
-        """Only failed rows of the partition whose time has come, at most as many as asked for (T6)."""
+        """Only failed rows of the partition whose time has come, at most as many as asked for."""
         for number, name in enumerate(["d3", "d1", "d2"]):
             clock.now = NOON + number * MINUTE
             ledger.fail(*A, SPACE, [failed(name, next_attempt_at=NOON)], NOON)
@@ -142,7 +142,7 @@ class PartitionsContract:
         assert ledger.run_start(*B).at == NOON - DAY
 
     def test_tenants_are_all_that_have_rows(self, ledger: SqlLedger) -> None:
-        """A tenant is found by its rows alone, of all collections or of one (fault 4)."""
+        """A tenant is found by its rows alone, of all collections or of one."""
         confirm(ledger, B, ["d1"])
         ledger.fail(*A, SPACE, [failed("d2")], NOON)
         confirm(ledger, (ENTITY, "usecases", "global"), ["d3"])
@@ -165,10 +165,10 @@ class PartitionsContract:
         confirm(ledger, A, ["d1", "d2"])
         ledger.fail(*A, SPACE, [failed("d3")], NOON)
         confirm(ledger, B, ["d4"])
-        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 0)
+        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 0, 0)
         ledger.mark_stale(*A, ["d1"], "VALIDATION_ERROR", "price is not a number", NOON)
-        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 1)
-        assert ledger.tally("works", "materials", "tenant-a") == (0, 0, Failures(), 0)
+        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 1, 0)
+        assert ledger.tally("works", "materials", "tenant-a") == (0, 0, Failures(), 0, 0)
         assert ledger.tally(ENTITY, "x", "tenant-a").rows == 0
 
     @pytest.mark.parametrize("chunk", [1, 3, 1000])
@@ -202,7 +202,7 @@ class PartitionsContract:
         assert (read, unseen(ledger, A, LATER)) == (30, 0)
 
     def test_totals_of_every_partition(self, ledger: SqlLedger, clock: Clock) -> None:
-        """Counts by status and dates of each partition, none of another's (M8)."""
+        """Counts by status and dates of each partition, none of another's."""
         confirm(ledger, A, ["d1", "d2"], NOON - DAY)
         clock.now = LATER
         confirm(ledger, A, ["d3"], LATER)

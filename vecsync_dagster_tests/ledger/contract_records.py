@@ -97,7 +97,7 @@ class RecordsContract:
         }
 
     def test_a_record_has_the_facts_of_each_collection(self, ledger: SqlLedger, clock: Clock) -> None:
-        """Hash, version, times, error, retries and what changed: of each collection its own (T3)."""
+        """Hash, version, times, error, retries and what changed: of each collection its own."""
         confirm(ledger, where("tools"), ["d1"])
         clock.now = LATER
         failure = replace(failed("d1", retry_count=2, next_attempt_at=LATER), modified_fields=("name", "цена"))

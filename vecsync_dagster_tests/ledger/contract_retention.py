@@ -95,8 +95,8 @@ class RetentionContract:
         """Of the partition alone; a payload's write leaves what is known, another vector does not."""
         _confirm(ledger, A, ["d1", "d2"], "t", truncated=True)
         _confirm(ledger, B, ["d3"], "t", truncated=True)
-        assert ledger.truncated(*A) == 2
+        assert ledger.tally(*A).truncated == 2
         assert len(ledger.truncated_ids(*A, limit=1)) == 1
         _confirm(ledger, A, ["d1"], None)
         _confirm(ledger, A, ["d2"], "u")
-        assert ledger.truncated(*A) == 1
+        assert ledger.tally(*A).truncated == 1

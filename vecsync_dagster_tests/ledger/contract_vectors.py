@@ -96,7 +96,7 @@ class VectorsContract:
         assert last_used(ledger, "h2") == NOON
 
     def test_the_first_space_holds(self, ledger: SqlLedger) -> None:
-        """A collection keeps the space of its first sync; another one asked for later is told which (fault 12)."""
+        """A collection keeps the space of its first sync; another one asked for later is told which."""
         assert ledger.space_of("tools") is None
         assert ledger.pin_space("tools", "tools", OTHER_SPACE) == OTHER_SPACE
         assert ledger.pin_space("tools", "tools", SPACE) == OTHER_SPACE
