@@ -75,7 +75,7 @@ __all__ = [
     "WrongUsage",
 ]
 
-MAX_MESSAGE = 1000  # REQUIREMENTS T3: last_error is at most 1000 characters
+MAX_MESSAGE = 1000  # last_error is at most 1000 characters
 
 
 class VecsyncError(Exception):

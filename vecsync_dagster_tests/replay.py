@@ -132,7 +132,7 @@ def _clean(text: str) -> str:
 
 
 def _meaning(collection: str, record: Record) -> list[Any]:
-    """A record's text, but for letter case, blanks around it, and the order of arrays (T2)."""
+    """A record's text, but for letter case, blanks around it, and the order of arrays."""
     values = [record[name] for name in FIELDS[collection]]
     return [
         sorted((_clean(item).lower() for item in value), key=_json)

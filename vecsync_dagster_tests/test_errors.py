@@ -70,6 +70,6 @@ def test_stores_name_their_service() -> None:
 
 
 def test_messages_are_bounded() -> None:
-    """A message fits the ledger's column, however much a service had to say (T3)."""
+    """A message fits the ledger's column, however much a service had to say."""
     assert len(str(StoreRejected("x" * 5000, service="QDRANT"))) == 1000
     assert StoreRejected("short", service="QDRANT").args == ("short",)

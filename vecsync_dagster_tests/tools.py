@@ -1,4 +1,4 @@
-"""A small world of tools: a MongoDB collection that feeds four collections, and what they should hold (T1-T8)."""
+"""A small world of tools: a MongoDB collection that feeds four collections, and what they should hold."""
 
 from __future__ import annotations
 

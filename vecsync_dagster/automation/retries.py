@@ -1,4 +1,4 @@
-"""The sensor that looks for failed documents whose next attempt is due (T6)."""
+"""The sensor that looks for failed documents whose next attempt is due."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The tenants sensor of an entity: who is new at the source becomes a partition and is synced at once; who is gone
 is removed from the store, and then from the partitions.
 
-Level-triggered, too: a tenant that vanished is found as long as the ledger or the partitions know it (fault 4). One
+Level-triggered, too: a tenant that vanished is found as long as the ledger or the partitions know it. One
 look alone removes nothing: each tick is a look, and what it missed is remembered in the ledger.
 """
 

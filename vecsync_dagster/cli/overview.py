@@ -1,4 +1,4 @@
-"""What `vecsync status` says, read from the ledger alone (REQUIREMENTS M8)."""
+"""What `vecsync status` says, read from the ledger alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single records for `vecsync status --entity`: a page of them, and how many are in which state (T3, T10, T11).
+"""Single records for `vecsync status --entity`: a page of them, and how many are in which state.
 
 Read from the ledger alone. The overall state of a record is the worst over all collections of its entity.
 """

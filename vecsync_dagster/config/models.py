@@ -76,7 +76,7 @@ class RemovalGuard(Model):
 
 
 class RetryConfig(Model):
-    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries of their own (T6).
+    """Back-off of failed documents: base x multiplier^n, capped; permanent after max_retries of their own.
     The retry worker looks for due ones every `interval`, and tries at most `batch` documents of an entity at once;
     `enabled`: whether its sensor is on from the start."""
 

@@ -85,7 +85,7 @@ class DocumentBatch:
 
 
 def document_id(tenant: str, kind: str, db_id: str) -> str:
-    """`<scope>-<type>-<db id>` (REQUIREMENTS M1): `global-material-5`, `tenant-work-<uuid>`."""
+    """`<scope>-<type>-<db id>`: `global-material-5`, `tenant-work-<uuid>`."""
     return f"{'global' if tenant == GLOBAL else 'tenant'}-{kind}-{db_id}"
 
 

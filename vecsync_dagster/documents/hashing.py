@@ -1,6 +1,6 @@
 """Hashes that say whether a document's text or payload changed. Equal in every process and on every machine.
 
-Content hash and payload hash: the first 16 hex digits of SHA-256 (REQUIREMENTS T2). For the content hash
+Content hash and payload hash: the first 16 hex digits of SHA-256. For the content hash
 strings are trimmed and lower-cased, and arrays in any order are equal; a payload is hashed as the store shows it.
 """
 
@@ -72,7 +72,7 @@ def attempt_hash(content_hash: str, payload_hash_: str) -> str:
 
 
 def point_id(entity: str, document_id: str) -> str:
-    """UUIDv5 of (entity, document id): never of a process's own `hash()` (fault 10)."""
+    """UUIDv5 of (entity, document id): never of a process's own `hash()`."""
     return str(uuid.uuid5(_NAMESPACE, f"{entity}/{document_id}"))
 
 

@@ -46,7 +46,7 @@ class Read:
       less the configured overlap, and tombstones. Rows without a modification time are always read.
     - `ids` reads just those rows (live ones only), by the text of their keys; where one is an
       `identity.Key` that has its own notation, by that too.
-    - `limit` and `offset` bound the read (M3); such a read is never complete.
+    - `limit` and `offset` bound the read; such a read is never complete.
     """
 
     tenant: str
@@ -88,13 +88,13 @@ class Source(Protocol):
     """Contract (vecsync_dagster_tests/sources/source_contract.py runs it over every implementation):
 
     - `read` streams in bounded memory and ends normally only after the last row: a fetch that fails
-      raises (fault 11), it never looks like the end.
+      raises, it never looks like the end.
     - A full read is ordered by id, so that limit and offset are stable, and comes in one snapshot of the
       database; where that cannot be held for as long as a read takes (MongoDB), every row that is there all
       the while comes once. An incremental read is ordered by (modification time, id), one of a change stream
       by id.
     - The tenant `global` is the rows whose global flag is set, whatever their tenant column says; any
-      other tenant is its rows whose flag is not set (M1). Rows that have neither a tenant nor the flag
+      other tenant is its rows whose flag is not set. Rows that have neither a tenant nor the flag
       belong to nobody and are not read; `unassigned` counts them.
     - A cursor never lies after the source's clock at the start of the read: a row dated in the future
       does not hide those that come after it.
@@ -117,7 +117,7 @@ class Source(Protocol):
         ...
 
     def count(self, tenant: str) -> int:
-        """Exact number of live rows of the tenant (P10)."""
+        """Exact number of live rows of the tenant."""
         ...
 
     def unassigned(self) -> int:
@@ -133,7 +133,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class WritesBack(Protocol):
-    """A source whose records can hold what the ledger knows of them, apart from their own data (T9)."""
+    """A source whose records can hold what the ledger knows of them, apart from their own data."""
 
     def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:
         """Write to the tenant's records by the text of their ids what is not there yet; returns to how many."""

@@ -59,7 +59,7 @@ class Queries:
         return self.named.projection(({"_id": 0} if self.unique else {"_id": 1}) | wanted)
 
     def tenant(self, tenant: str) -> Query:
-        """Whose records are read (M1): the flag wins over the tenant's field; without tenancy all are global."""
+        """Whose records are read: the flag wins over the tenant's field; without tenancy all are global."""
         tenancy = self.entity.tenancy
         if tenancy is None:
             return {} if tenant == GLOBAL else _NOTHING

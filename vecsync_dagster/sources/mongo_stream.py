@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 SYNC_METADATA = "syncMetadata"
-"""The field of a write-back (T9): what touches nothing else is no change."""
+"""The field of a write-back: what touches nothing else is no change."""
 
 Document = dict[str, Any]
 Token = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""`syncMetadata` on MongoDB documents (T9): what the ledger knows of them, kept apart from business data.
+"""`syncMetadata` on MongoDB documents: what the ledger knows of them, kept apart from business data.
 
 Nothing but this field is ever written, and every write is bounded by its tenant. A change stream's events of such
 writes are passed over (mongo_stream.py), and the modification time stays: a write-back is no change.

@@ -204,7 +204,7 @@ class Queries:
         return false() if flag is None else self.dialect.flagged(self.reflected[flag], self.reflected.kinds[flag])
 
     def _tenant(self, tenant: str) -> ColumnElement[bool]:
-        """Whose rows are read (M1): the flag wins over the tenant's column; without tenancy all rows are global."""
+        """Whose rows are read: the flag wins over the tenant's column; without tenancy all rows are global."""
         if self.entity.tenancy is None:
             return true() if tenant == GLOBAL else false()
         if tenant == GLOBAL:

@@ -83,7 +83,7 @@ class VectorStore(Protocol):
 
     Contract (vecsync_dagster_tests/stores/store_contract.py runs it over every implementation):
 
-    - A write returns only after it can be read and searched (T7: `wait`).
+    - A write returns only after it can be read and searched (`wait`).
     - Writing the same points again changes nothing. Point ids are UUIDs as lower-case text.
     - Tenants: the partition `GLOBAL` is the points with scope "global" (their tenantId is null); any
       other partition is the points whose tenantId equals it and whose scope is not "global".
@@ -143,7 +143,7 @@ class VectorStore(Protocol):
         ...
 
     def search(self, collection: str, vector: NDArray[np.float32], tenant: str, limit: int = 10) -> list[Hit]:
-        """The nearest points that `tenant` may see: its own and the global ones (M10); for `GLOBAL`
+        """The nearest points that `tenant` may see: its own and the global ones; for `GLOBAL`
         only the global ones. There is no search over all tenants."""
         ...
 

@@ -203,7 +203,7 @@ def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with
     """Remove (document id, point id) rows of one partition: from the store, then from the ledger; `with_vectors`: and
     what nobody else needs from the cache.
 
-    A store that fails keeps the rows, so that the next run tries again (fault 3).
+    A store that fails keeps the rows, so that the next run tries again.
     """
     if rows:
         target.store.delete(target.collection, tenant, [point_id for _, point_id in rows])
@@ -212,7 +212,7 @@ def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with
 
 
 def backoff(failures: int, config: RetryConfig) -> timedelta | None:
-    """Time to wait after that many consecutive failures; None when the retries are used up (T6)."""
+    """Time to wait after that many consecutive failures; None when the retries are used up."""
     if failures > config.max_retries:
         return None
     # The exponent is bounded so that a large multiplier cannot overflow before the cap applies.

@@ -1,4 +1,4 @@
-"""What a run did, in numbers (REQUIREMENTS P9)."""
+"""What a run did, in numbers."""
 
 from __future__ import annotations
 

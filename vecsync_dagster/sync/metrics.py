@@ -1,4 +1,4 @@
-"""sync_metrics.json: what the last run did and how all partitions are, for people and monitoring (REQUIREMENTS P9)."""
+"""sync_metrics.json: what the last run did and how all partitions are, for people and monitoring."""
 
 from __future__ import annotations
 

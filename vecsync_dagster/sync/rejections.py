@@ -1,4 +1,4 @@
-"""invalid_records.jsonl: every rejected record with the reason, for the people who own the source (P5).
+"""invalid_records.jsonl: every rejected record with the reason, for the people who own the source.
 
 The only place outside the store and the snapshots that holds record values; it lies in the state folder.
 """

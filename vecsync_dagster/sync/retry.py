@@ -1,4 +1,4 @@
-"""Documents that failed, tried again when they are due (T6): the retry worker, and the same by hand.
+"""Documents that failed, tried again when they are due: the retry worker, and the same by hand.
 
 The oldest attempts come first, over all tenants and collections of an entity. Their records are read from the source
 by id, and only the collections that failed are tried. A record that the source does not have any more is removed.

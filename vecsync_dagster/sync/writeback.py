@@ -1,4 +1,4 @@
-"""The write-back (T9): what the ledger knows of each record, written to the record itself as `syncMetadata`.
+"""The write-back: what the ledger knows of each record, written to the record itself as `syncMetadata`.
 
 The sync of the store never waits for it, and never fails by it: what could not be written back is written by the
 next one, because the ledger remembers how far the last one came.

@@ -20,7 +20,7 @@ def exported(config: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_an_export_has_every_valid_document(fresh: Path) -> None:
-    """All documents of all entities and tenants, each with id, text and metadata (M2); nothing is synced for it."""
+    """All documents of all entities and tenants, each with id, text and metadata; nothing is synced for it."""
     before = tree(fresh.parent)
     documents = exported(fresh)
     assert len(documents) == len({d["id"] for d in documents}) == 272

@@ -108,7 +108,7 @@ def test_filters_and_pages(asked: Path, filters: list[str], ids: list[str]) -> N
 
 
 def test_json_has_every_fact(asked: Path) -> None:
-    """Each record with what each collection knows of it (T3), beside what status says of the entity's partitions."""
+    """Each record with what each collection knows of it, beside what status says of the entity's partitions."""
     state = run(asked, "status", "--entity", ENTITY, "--json").json
     assert (state["overall"]["health"], state["collections"]["functionality"]["failed"], state["pages"]) == (75.0, 1, 1)
     assert {p["collection"] for p in state["partitions"]} == set(FOUR)

@@ -134,7 +134,7 @@ def test_a_search_without_a_collection_lists_them(asked: Path) -> None:
 
 
 def test_a_deleted_row_is_not_found_any_more(config: Path, synced: Path) -> None:
-    """A row deleted in the database disappears from the answers with the next full sync (M10)."""
+    """A row deleted in the database disappears from the answers with the next full sync."""
     arguments = ("search", "Эковата", "--tenant", HOUSES, "--collection", "materials", "--limit", "1000", "--json")
     before = [hit["document_id"] for hit in vecsync(*arguments, "--config", config).json["hits"]]
     change_rows(synced, "DELETE FROM materials WHERE id = 1091")

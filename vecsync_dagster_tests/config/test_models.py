@@ -29,7 +29,7 @@ def test_defaults() -> None:
 
 
 def test_the_retry_worker_is_as_asked() -> None:
-    """T6: at most 5 retries, 5 s x 2^n, capped at 300 s."""
+    """At most 5 retries, 5 s x 2^n, capped at 300 s."""
     retry = parse_config(VALID).sync.retry
     assert (retry.max_retries, retry.base, retry.multiplier, retry.cap) == (
         5,

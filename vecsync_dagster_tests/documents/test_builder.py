@@ -1,4 +1,4 @@
-"""Records to documents: ids, payloads, and which change touches which collection (T2)."""
+"""Records to documents: ids, payloads, and which change touches which collection."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TestChanges:
 
 class TestDocuments:
     def test_a_global_document(self) -> None:
-        """Everything M2 asks for, as the store will have it."""
+        """Everything that is asked of a payload, as the store will have it."""
         made = document()
         assert made.payload == {
             "id": "global-tool-alpha-7",
@@ -115,7 +115,7 @@ class TestDocuments:
         assert here.payload_hash != there.payload_hash
 
     def test_scopes_never_collide(self) -> None:
-        """The same row as a global one and as a tenant's has two ids (M1)."""
+        """The same row as a global one and as a tenant's has two ids."""
         assert document_id("global", "work", "5") == "global-work-5"
         assert document_id("t1", "work", "5") == document_id("t2", "work", "5") == "tenant-work-5"
 

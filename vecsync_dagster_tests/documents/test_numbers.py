@@ -1,4 +1,4 @@
-"""Numbers as people and databases write them (P5)."""
+"""Numbers as people and databases write them."""
 
 from __future__ import annotations
 

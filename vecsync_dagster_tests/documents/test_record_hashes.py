@@ -100,7 +100,7 @@ def test_settings_that_make_documents_are_part_of_it(changes: dict[str, Any]) ->
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    """A hash of another process, with another seed of Python's own hashes, is the same (fault 10)."""
+    """A hash of another process, with another seed of Python's own hashes, is the same."""
     code = (
         "import pyarrow as pa;"
         "from vecsync_dagster_tests.documents.test_record_hashes import hashed;"

@@ -1,4 +1,4 @@
-"""`filter`: only records with an allowed value are there (T8), over every kind of source."""
+"""`filter`: only records with an allowed value are there, over every kind of source."""
 
 from __future__ import annotations
 

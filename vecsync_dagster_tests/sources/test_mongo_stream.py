@@ -105,7 +105,7 @@ def test_each_tenant_reads_its_own(stream: MongoBackend) -> None:
 
 
 def test_approval_withdrawn_is_a_tombstone(stream: MongoBackend) -> None:
-    """A document that does not pass the filter any more is gone; one that passes it now is new (T8)."""
+    """A document that does not pass the filter any more is gone; one that passes it now is new."""
     stream.put({"id": 1, "tenant_id": "a", "unit": "approved"}, {"id": 2, "tenant_id": "a", "unit": "pending"})
     source = stream.source(filter={"unit": "approved"})
     cursor = begin(source)

@@ -154,7 +154,7 @@ class StoreContract:
         assert got.payload["more"] == 1
 
     def test_write_is_visible_when_it_returns(self, store: VectorStore) -> None:
-        """Every write waits until it can be read and searched (T7)."""
+        """Every write waits until it can be read and searched."""
         for number in range(20):
             store.upsert(NAME, [point(number, "A")])
             assert store.count(NAME, "A") == 1
@@ -268,7 +268,7 @@ class StoreContract:
         assert len(ids(store)) == 5
 
     def test_search_sees_own_and_global_points_only(self, store: VectorStore) -> None:
-        """No tenant ever finds another's documents (M9, M10); global documents are everybody's."""
+        """No tenant ever finds another's documents; global documents are everybody's."""
         store.upsert(NAME, [point("a", "A"), point("b", "B"), point("g", GLOBAL)])
         assert found(store, "A") == {uid("a"), uid("g")}
         assert found(store, "B") == {uid("b"), uid("g")}

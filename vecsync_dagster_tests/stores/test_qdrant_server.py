@@ -171,7 +171,7 @@ class TestFaults:
         assert caught.value.retry_after_s == seconds
 
     def test_server_that_hangs_is_a_timeout(self, rest: QdrantRest, store: QdrantServerStore) -> None:
-        """No answer within the time limit is QDRANT_TIMEOUT, whatever was called (fault 8)."""
+        """No answer within the time limit is QDRANT_TIMEOUT, whatever was called."""
         hasty = QdrantServerStore(rest.url, timeout_s=1, attempts=1)
         rest.hang(20, path_contains="/points")
         with pytest.raises(StoreTimeout, match="materials") as caught:
@@ -229,7 +229,7 @@ class TestFaults:
         store.close()
 
     def test_failed_page_is_not_the_end_of_a_scan(self, rest: QdrantRest, store: QdrantServerStore) -> None:
-        """A scan whose second page fails raises (fault 11)."""
+        """A scan whose second page fails raises."""
         pages = store.scan(NAME, batch=1)
         assert len(next(pages)) == 1
         rest.fail(status=503, times=ATTEMPTS, path_contains="/scroll")
@@ -245,7 +245,7 @@ class TestFaults:
             next(pages)
 
     def test_queued_write_does_not_count(self, rest: QdrantRest, store: QdrantServerStore) -> None:
-        """A write that the server only queued is a time-out, not a success (T7)."""
+        """A write that the server only queued is a time-out, not a success."""
         rest.stall(times=ATTEMPTS, path_contains="/points")
         with pytest.raises(StoreTimeout, match="wait_timeout"):
             store.upsert(NAME, [point(3, "A")])
@@ -279,7 +279,7 @@ class TestPrivacy:
     def test_errors_and_logs_carry_no_text(
         self, rest: QdrantRest, store: QdrantServerStore, caplog: pytest.LogCaptureFixture, status: int
     ) -> None:
-        """Neither the error with its whole chain nor the log of retries holds what was sent or answered (M9)."""
+        """Neither the error with its whole chain nor the log of retries holds what was sent or answered."""
         caplog.set_level(logging.DEBUG, logger="stamina")
         rest.fail(status=status, times=99, message=SECRET)
         with pytest.raises(VecsyncError) as caught:

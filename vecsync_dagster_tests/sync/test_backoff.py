@@ -1,4 +1,4 @@
-"""How long a failed document waits for its next attempt (T6): a function without a clock."""
+"""How long a failed document waits for its next attempt: a function without a clock."""
 
 from __future__ import annotations
 

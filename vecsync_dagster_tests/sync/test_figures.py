@@ -1,4 +1,4 @@
-"""The figures of a run (P9)."""
+"""The figures of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One document in four collections: what each change of a tool does to each of them (T1, T2, T8)."""
+"""One document in four collections: what each change of a tool does to each of them."""
 
 from __future__ import annotations
 

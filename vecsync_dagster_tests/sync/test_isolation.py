@@ -1,4 +1,4 @@
-"""One failing collection, one failing document (T5): the others are synced, and what failed says so by itself."""
+"""One failing collection, one failing document: the others are synced, and what failed says so by itself."""
 
 from __future__ import annotations
 

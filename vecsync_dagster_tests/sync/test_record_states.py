@@ -1,4 +1,4 @@
-"""What the ledger knows of a record in each of its collections (T3), through whole syncs."""
+"""What the ledger knows of a record in each of its collections, through whole syncs."""
 
 from __future__ import annotations
 

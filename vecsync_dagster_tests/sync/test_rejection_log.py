@@ -1,4 +1,4 @@
-"""invalid_records.jsonl: every rejected record on a line of its own (P5)."""
+"""invalid_records.jsonl: every rejected record on a line of its own."""
 
 from __future__ import annotations
 

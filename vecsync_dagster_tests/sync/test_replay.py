@@ -1,4 +1,4 @@
-"""A real year of a catalogue, month by month: nothing is embedded that was not really new (T2, P2)."""
+"""A real year of a catalogue, month by month: nothing is embedded that was not really new."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The retry worker (T6): what is due is tried again on schedule, by a clock that the tests hold."""
+"""The retry worker: what is due is tried again on schedule, by a clock that the tests hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports that break, clocks that lie and rows that vanish, seen through a whole sync (faults 11, 13 and 14)."""
+"""Exports that break, clocks that lie and rows that vanish, seen through a whole sync."""
 
 from __future__ import annotations
 

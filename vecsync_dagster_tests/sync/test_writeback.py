@@ -1,4 +1,4 @@
-"""`syncMetadata` on the documents themselves (T9): what it says, and what it leaves alone."""
+"""`syncMetadata` on the documents themselves: what it says, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_document_that_cannot_take_it_is_counted(tools: Tools) -> None:
 
 
 def test_the_worst_collection_counts(tools: Tools) -> None:
-    """A rejected record is failed in every collection, and the document says so, without its text (T3)."""
+    """A rejected record is failed in every collection, and the document says so, without its text."""
     tools.sync()
     tools.change("krita", name="")
     tools.sync()
