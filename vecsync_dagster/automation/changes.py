@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from vecsync_dagster.automation.outages import tick
 from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
 from vecsync_dagster.automation.runs import run_over
@@ -40,7 +41,7 @@ def change_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinition
         description=f"Asks for a sync of those tenants of {entity} whose rows have changed since they were last synced",
     )
     def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        with Workspace(config) as workspace:
+        with tick(context.instance, config, entity) as workspace:
             return _Tick(context, workspace, entity).result()
 
     return changes

@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from vecsync_dagster.automation.notify import Notify
+from vecsync_dagster.automation.outages import tick
 from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
 from vecsync_dagster.automation.runs import run_over
@@ -44,7 +45,7 @@ def tenants_sensor(
         description=f"Makes partitions of new tenants of {entity} and syncs them; removes tenants that are gone",
     )
     def tenants(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        with Workspace(config) as workspace:
+        with tick(context.instance, config, entity) as workspace:
             return _Tick(context, workspace, entity, notify).result()
 
     return tenants

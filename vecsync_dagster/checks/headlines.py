@@ -17,7 +17,17 @@ from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
 from vecsync_dagster.sync.health import configured, health
 from vecsync_dagster.words import number_of
 
-__all__ = ["RUNS", "failing_last", "grid_evaluation", "headline", "headlines", "runs_outcome", "to_tell"]
+__all__ = [
+    "RUNS",
+    "failing_last",
+    "grid_evaluation",
+    "headline",
+    "headlines",
+    "runs_are_red",
+    "runs_outcome",
+    "show_runs",
+    "to_tell",
+]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 E = TypeVar("E", bound=Event)
@@ -65,6 +75,21 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
     told = "; ".join(_ended(one, names) for one in failing[:_NAMED])
     more = f"; and {found['failing'] - _NAMED} more" if found["failing"] > _NAMED else ""
     return CheckOutcome(RUNS, False, f"the last run failed: {told}{more}", facts)
+
+
+def runs_are_red(instance: dg.DagsterInstance, entity: str) -> bool:
+    """Whether Dagster shows that a run of the entity has failed."""
+    key = dg.AssetCheckKey(health_key(entity), RUNS)
+    shown, _ = _shown(instance, [key])
+    return key in shown and shown[key][0] != "passed"
+
+
+def show_runs(instance: dg.DagsterInstance, entity: str, outcome: CheckOutcome) -> None:
+    """Tell Dagster outside of a run how the runs of an entity are (`runs_outcome`), where it shows anything else."""
+    key = dg.AssetCheckKey(health_key(entity), RUNS)
+    shown, awaited = _shown(instance, [key])
+    if key not in awaited and shown.get(key) != (_severity(outcome), outcome.message):
+        instance.report_runless_asset_event(_evaluation(key.asset_key, outcome))
 
 
 def _ended(one: Mapping[str, Any], names: Names) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
-from vecsync_dagster.ledger.base import LISTING, Partition, Run
+from vecsync_dagster.ledger.base import LISTING, Ledger, Partition, Run
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.options import SyncOptions
@@ -18,7 +18,7 @@ from vecsync_dagster.sync.options import SyncOptions
 if TYPE_CHECKING:
     from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["asking"]
+__all__ = ["asking", "is_down"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +52,15 @@ def asking(
         _record(workspace, _of_entity(workspace, entity, None), refresh=refresh)
 
 
+def is_down(ledger: Ledger, entity: str) -> bool:
+    """Whether the entity's source could not be asked the last time."""
+    last = ledger.runs(entity, "", 1, collection="", mode=LISTING)
+    return bool(last) and last[0].outcome == "failed"
+
+
 def _of_entity(workspace: Workspace, entity: str, error: VecsyncError | None) -> list[Run]:
     """The run of the entity itself, where it says something new."""
-    last = workspace.ledger.runs(entity, "", 1, collection="", mode=LISTING)
-    was_failing = bool(last) and last[0].outcome == "failed"
-    if was_failing is (error is not None):
+    if is_down(workspace.ledger, entity) is (error is not None):
         return []
     return [_run(Partition(entity, "", ""), LISTING, error)]
 

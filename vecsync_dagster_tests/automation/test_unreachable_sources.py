@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.alerts import Alerts, sync_failed
+from vecsync_dagster.errors import LedgerUnavailable, SourceRejected
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import Selection, retry_rows
 from vecsync_dagster_tests.automation.ticks import Automated
 from vecsync_dagster_tests.world import ENTITY, START
+
+CHANNEL = {"slack": {"url": {"env": "SLACK_URL"}}}
 
 
 def rename(automated: Automated, old: str, new: str) -> None:
@@ -47,6 +51,76 @@ def test_a_sensor_records_an_outage_once(settled: Automated, sensor: str) -> Non
     settled.tick(sensor)
     assert health(settled)["failing"] == 0
     assert (runs(settled), health(settled)["partitions"]) == (before + 2, 4)
+
+
+def shown(automated: Automated) -> tuple[bool, str] | None:
+    """The check `runs` as Dagster has it."""
+    key = dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), "runs")
+    record = automated.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    if record is None:
+        return None
+    assert isinstance(record.evaluation, dg.AssetCheckEvaluation)
+    return record.evaluation.passed, record.evaluation.description or ""
+
+
+def told(automated: Automated) -> int:
+    """How often Dagster was told of that check."""
+    key = dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), "runs")
+    return len(automated.instance.event_log_storage.get_asset_check_execution_history(key, limit=100))
+
+
+def alerts(automated: Automated) -> list[str]:
+    with automated.world.workspace() as workspace:
+        return [known.alert.message for known in workspace.ledger.alerts()]
+
+
+@pytest.mark.parametrize("sensor", ["changes", "tenants"])
+def test_a_sensor_shows_an_outage(settled: Automated, sensor: str) -> None:
+    """While no run can start, `runs` is red and an alert is open, both once; both are over with the next good tick."""
+    settled.use(alerts=CHANNEL)
+    settled.tick(sensor)
+    assert (shown(settled), alerts(settled)) == (None, [])
+    rename(settled, ENTITY, "away")
+    for _ in range(3):
+        with pytest.raises(SourceRejected):
+            settled.tick(sensor)
+    [alert] = alerts(settled)
+    assert alert.startswith("SOURCE_ERROR: ")
+    assert shown(settled) == (False, f"the last run failed: {ENTITY}: {alert}")
+    assert told(settled) == 1
+    rename(settled, "away", ENTITY)
+    for _ in range(2):
+        settled.tick(sensor)
+    assert alerts(settled) == []
+    assert shown(settled) == (True, "4 partitions, all ended well")
+    assert told(settled) == 2
+
+
+def test_a_tick_ends_no_other_alert(settled: Automated) -> None:
+    """Of a run that died the sensor knows nothing: only what kept it from looking is over with its next look."""
+    settled.use(alerts=CHANNEL)
+    with settled.world.workspace() as workspace:
+        Alerts(workspace.config.alerts, workspace.ledger).observe([sync_failed(ENTITY, None, "the process ended")])
+    settled.tick("changes")
+    assert alerts(settled) == ["the process ended"]
+
+
+def test_a_ledger_that_is_away_is_shown(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be synced or kept then; what else Dagster shows is from before."""
+    monkeypatch.setenv("LEDGER_URL", "postgresql://vecsync@127.0.0.1:1/vecsync")
+    here = settled.world.config
+    settled.use(ledger={"url": {"env": "LEDGER_URL"}})
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            settled.tick("changes")
+    found = shown(settled)
+    assert found is not None
+    assert not found[0]
+    assert found[1].startswith("no run can start: LEDGER_UNAVAILABLE: ")
+    assert told(settled) == 1
+    settled.world.config = here
+    settled.tick("changes")
+    assert shown(settled) == (True, "4 partitions, all ended well")
 
 
 def test_an_outage_before_any_run_has_no_outcome(automated: Automated) -> None:

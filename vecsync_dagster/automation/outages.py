@@ -1,0 +1,60 @@
+"""What a sensor tells people while it cannot look: it starts no run then, so no run would tell them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from vecsync_dagster.alerts import Alerts, Unsynced, sync_failed
+from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_runs
+from vecsync_dagster.config.models import Config
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, VecsyncError
+from vecsync_dagster.sync import CheckOutcome, Workspace
+from vecsync_dagster.sync.listing import is_down
+
+__all__ = ["tick"]
+
+_LEDGER = (LedgerRejected, LedgerUnavailable)
+_log = logging.getLogger("vecsync.automation")
+
+
+@contextmanager
+def tick(instance: dg.DagsterInstance, config: Config, entity: str) -> Iterator[Workspace]:
+    """The workspace of a sensor that looks at the entity's source.
+
+    Where it cannot look, the check `runs` of `health` fails and an alert is raised, as after a failed run; both once,
+    however often it tries. Both are over with the first tick that can. The error is raised again.
+    """
+    try:
+        with Workspace(config) as workspace:
+            was_down = is_down(workspace.ledger, entity)
+            yield workspace
+            if was_down:
+                _over(workspace, entity)
+            if runs_are_red(instance, entity):
+                show_runs(instance, entity, runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity)))
+    except VecsyncError as error:
+        show_runs(instance, entity, _failed(config, entity, error))
+        raise
+
+
+def _failed(config: Config, entity: str, error: VecsyncError) -> CheckOutcome:
+    """As the ledger has it, beside other runs that failed; without the ledger, the error alone. Keeps an alert."""
+    if not isinstance(error, _LEDGER):
+        try:
+            with Workspace(config) as workspace:
+                Alerts(config.alerts, workspace.ledger).observe([Unsynced(entity, None, error).alert()])
+                known = runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity))
+                if not known.passed:
+                    return known
+        except VecsyncError as another:  # it must not hide why the sensor cannot look
+            _log.warning("%s: %s: %s", entity, another.code, another)
+    return CheckOutcome(RUNS, False, f"no run can start: {error.code}: {error}")
+
+
+def _over(workspace: Workspace, entity: str) -> None:
+    key = sync_failed(entity, None, "").key
+    Alerts(workspace.config.alerts, workspace.ledger).observe([], lambda known: known.key == key)
