@@ -90,17 +90,22 @@ def events_of(
     touched = result.figures.touched
     whole = before is None or key not in before.materialized or bool(_errors(result))
     whole = whole or (result.mode == "full" and (touched or _were_brief(runs[1:])))
+    tells = [stage for stage in STAGES if stage in stages and (whole or (touched and stage == STAGES[-1]))]
+    checks = [
+        check
+        for check in result.checks
+        if CHECKS[check.name][0] in stages and (whole or not (before and before.says(result.entity, check, key)))
+    ]
+    if not tells and not checks:
+        return
     name = workspace.ledger.tenant_name(result.entity, result.tenant)
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
-    for stage in STAGES:
-        if stage in stages and (whole or (touched and stage == STAGES[-1])):
-            rows = rows_of(result, stage)
-            metadata = materialization_metadata(result, stage, runs, snapshot, rows, name, alone=not whole)
-            yield dg.AssetMaterialization(asset_key(result.entity, stage), partition=key, metadata=metadata)
-    for check in result.checks:
-        known = not whole and before is not None and before.says(result.entity, check, key)
-        if CHECKS[check.name][0] in stages and not known:
-            yield evaluation(result.entity, result.collection, result.tenant, check, name)
+    for stage in tells:
+        rows = rows_of(result, stage)
+        metadata = materialization_metadata(result, stage, runs, snapshot, rows, name, alone=not whole)
+        yield dg.AssetMaterialization(asset_key(result.entity, stage), partition=key, metadata=metadata)
+    for check in checks:
+        yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
 def _were_brief(runs: Sequence[Run]) -> bool:

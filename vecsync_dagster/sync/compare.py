@@ -98,7 +98,6 @@ def compare_partition(target: Target, *, wary: bool = False) -> Iterator[Differe
     `wary`: where the ledger met points that it did not know before it had any of its own, and they are not settled,
     every orphan may be one of those."""
     t = target
-    wary = wary and _met_foreign(t)
     rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, t.tenant))
     for some in in_chunks(compare(rows, chain.from_iterable(t.store.scan(t.collection, t.tenant)))):
         yield from _with_owners(t, list(_with_tenants(t, some)), wary=wary)
@@ -150,6 +149,7 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
 
 
 def _with_owners(target: Target, some: Sequence[Difference], *, wary: bool) -> Iterator[Difference]:
+    wary = wary and any(d.kind == "orphan" for d in some) and _met_foreign(target)
     former = former_rows(target, some)
     gone = {entity for entity in {entity for entity, _ in former.values()} if _is_gone(target, entity)}
     for d in some:

@@ -505,7 +505,9 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     t = part.target
     count = partial(t.ledger.tally, t.entity, t.collection, t.tenant)
     tally, unidentified = count(), part.figures.unidentified
-    failed = t.ledger.failed_checks(t.entity, t.collection, t.tenant)
+    identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
+    # Whoever reads and compares everything needs to know nothing of earlier results.
+    failed = [] if full and identity else t.ledger.failed_checks(t.entity, t.collection, t.tenant)
     if not full:
         unidentified = unidentified_now(job.ledger, job.name, t.collection, job.tenant)
         if still_stopped(failed, incremental=not job.options.partial) is None:
@@ -513,7 +515,6 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         if job.options.partial:
             stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
             return [*checks, statuses(t, tally.failures), *stopped]
-    identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.spared if full else job.source_rows()
     look = partial(
@@ -527,14 +528,16 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         lacking=part.lacking,
     )
     # A run of some stages alone has an older read: it is not for repairing.
+    found = look(tally)
     if not identity:
-        return checks + look(tally) + once_reported(failed)
+        return checks + found + once_reported(failed)
     if job.settings.repair == "report" or not stream.fresh or job.options.stages != STAGES:
-        return checks + look(tally)
+        return checks + found
     return checks + repair_found(
         t,
         job.source,
         part.figures,
+        found,
         lambda: look(count()),
         complete=full,
         believed=not part.holds_back,

@@ -27,19 +27,19 @@ def repair_found(
     target: Target,
     source: Source,
     figures: Figures,
-    look: Callable[[], list[CheckOutcome]],
+    found: list[CheckOutcome],
+    look_again: Callable[[], list[CheckOutcome]],
     *,
     complete: bool,
     believed: bool,
     allow_removals: bool,
     watch: Callable[[Figures], bool],
 ) -> list[CheckOutcome]:
-    """The checks that `look` makes, after what they found is repaired. The caller holds the right to sync the tenant.
+    """The checks as they are after what they `found` is repaired. The caller holds the right to sync the tenant.
 
     `complete`: the whole source was read, so that orphans may go, if it is `believed`: no removal was stopped or
     waits. What was repaired is added to `figures`; once `watch` says that the run was asked to end, the rest is left.
     """
-    found = look()
     total = sum(_count(check) for check in found if check.name in _COMPARED)
     if not total:
         return found
@@ -51,7 +51,9 @@ def repair_found(
         done.add(repair_unpaid(target, source, some))
     figures.repaired += done.upserted + done.payload_only + done.removed
     figures.failed += done.failed
-    return [_told(before, after, why_kept, done.cache_misses) for before, after in zip(found, look(), strict=True)]
+    return [
+        _told(before, after, why_kept, done.cache_misses) for before, after in zip(found, look_again(), strict=True)
+    ]
 
 
 def _count(check: CheckOutcome, *kinds: str) -> int:
