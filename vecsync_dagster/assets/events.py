@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
@@ -14,7 +15,6 @@ from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation, grid_key, severity
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
-from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
     "events_of",
     "failure_of",
     "log_failed_checks",
+    "show",
     "told_before",
 ]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
-_WRITES = ("upserted", "payload_only", "removed", "repaired")
 _SHOWN_FAILURES = 20
 
 
@@ -39,12 +39,14 @@ def asset_key(entity: str, stage: str) -> dg.AssetKey:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What Dagster has of an entity's partitions: which were materialized; checks and partitions by result."""
+    """What Dagster has of an entity's partitions: which were materialized; checks and partitions by result. `unshown`:
+    those that runs wrote to since all their stages were materialized."""
 
     instance: dg.DagsterInstance
     materialized: frozenset[str]
     passed: frozenset[tuple[str, str]]
     failed: frozenset[tuple[str, str]]
+    unshown: frozenset[str]
 
     def says(self, entity: str, check: CheckOutcome, key: str) -> bool:
         """Whether it shows this result. Of one that passed only that it did: the next full run brings its figures."""
@@ -56,10 +58,18 @@ class Told:
             dg.AssetCheckKey(grid_key(entity), check.name), limit=1, partition_filter=PartitionKeyFilter(key=key)
         )
         shown = last.evaluation
-        return shown is not None and (shown.description, shown.severity) == (check.message, severity(check))
+        return shown is not None and (shown.severity, _untitled(shown.metadata)) == (
+            severity(check),
+            _untitled(evaluation(entity, "", "", check).metadata),
+        )
 
 
-def told_before(instance: dg.DagsterInstance, entity: str) -> Told:
+def _untitled(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, dg.MetadataValue[Any]]:
+    """Without the tenant's name."""
+    return {name: value for name, value in metadata.items() if name != "tenant_name"}
+
+
+def told_before(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> Told:
     checks = [dg.AssetCheckKey(grid_key(entity), name) for name in CHECKS]
     by_status: dict[AssetCheckExecutionRecordStatus, set[tuple[str, str]]] = defaultdict(set)
     for state in instance.event_log_storage.get_asset_check_partition_info(checks):
@@ -69,6 +79,7 @@ def told_before(instance: dg.DagsterInstance, entity: str) -> Told:
         frozenset(instance.get_materialized_partitions(asset_key(entity, STAGES[-1]))),
         frozenset(by_status[AssetCheckExecutionRecordStatus.SUCCEEDED]),
         frozenset(by_status[AssetCheckExecutionRecordStatus.FAILED]),
+        frozenset(str(partition_key(*place)) for place in workspace.ledger.unshown(entity)),
     )
 
 
@@ -80,16 +91,20 @@ def events_of(
 
     Events are dear (each is stored twice, and 30 to 90 ms where Dagster's storage is SQLite on a slow disk). So an
     unchanged partition gets none: the ledger knows when it was last verified. An incremental run tells what it wrote,
-    on the last stage, and which checks have another result now; the next full run all of it. One that failed or was
-    interrupted is not materialized at all.
+    on the last stage, and which checks have another result now; the next full run shows all of it. One that failed or
+    was interrupted is not materialized at all.
     """
     if result.outcome != "success":
         return
     key = str(partition_key(result.collection, result.tenant))
-    runs = workspace.ledger.runs(result.entity, result.tenant, _SHOWN_RUNS, collection=result.collection)
     touched = result.figures.touched
-    whole = before is None or key not in before.materialized or bool(_errors(result))
-    whole = whole or (result.mode == "full" and (touched or _were_brief(runs[1:])))
+    whole = (
+        before is None
+        or key not in before.materialized
+        or (result.mode == "full" and (touched or key in before.unshown))
+        or bool(_errors(result))
+        or _was_empty(result)
+    )
     tells = [stage for stage in STAGES if stage in stages and (whole or (touched and stage == STAGES[-1]))]
     checks = [
         check
@@ -98,6 +113,7 @@ def events_of(
     ]
     if not tells and not checks:
         return
+    runs = workspace.ledger.runs(result.entity, result.tenant, _SHOWN_RUNS, collection=result.collection)
     name = workspace.ledger.tenant_name(result.entity, result.tenant)
     snapshot = str(workspace.snapshots.path(result.entity, result.tenant))
     for stage in tells:
@@ -108,10 +124,15 @@ def events_of(
         yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
-def _were_brief(runs: Sequence[Run]) -> bool:
-    """Whether something was told briefly since the last full run."""
-    full = next((n for n, run in enumerate(runs) if (run.mode, run.outcome) == ("full", "success")), len(runs))
-    return any(run.mode != "full" and any(map(run.figures.get, _WRITES)) for run in runs[:full])
+def show(workspace: Workspace, result: PartitionResult, events: Sequence[Event]) -> None:
+    """To be called when Dagster has these events of a result: whether it shows all stages of the partition now."""
+    if sum(isinstance(event, dg.AssetMaterialization) for event in events) == len(STAGES):
+        workspace.ledger.shown(result.entity, result.collection, result.tenant, result.ended_at)
+
+
+def _was_empty(result: PartitionResult) -> bool:
+    """Whether all that the partition has is new: its stages may say that it was removed."""
+    return bool(result.figures.new) and rows_of(result, STAGES[-1]) == result.figures.new
 
 
 def _errors(result: PartitionResult) -> list[str]:

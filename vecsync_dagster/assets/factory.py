@@ -29,6 +29,7 @@ from vecsync_dagster.assets.events import (
     events_of,
     failure_of,
     log_failed_checks,
+    show,
     told_before,
 )
 from vecsync_dagster.automation.partitions import (
@@ -282,6 +283,7 @@ class _Run:
                 events = list(events_of(self._workspace, result, self._options.stages, before[result.entity]))
                 if events:
                     yield from events
+                    show(self._workspace, result, events)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
                     for check in result.checks:
@@ -289,7 +291,7 @@ class _Run:
                         yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
     def _told(self, entity: str) -> Told | None:
-        return None if self._show_unchanged else told_before(self._context.instance, entity)
+        return None if self._show_unchanged else told_before(self._context.instance, self._workspace, entity)
 
     def _with_earlier_attempts(self, result: PartitionResult) -> PartitionResult:
         """The result with what this run has done and paid for in the partition before."""

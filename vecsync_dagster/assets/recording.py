@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ from vecsync_dagster.assets.events import (
     events_of,
     failure_of,
     log_failed_checks,
+    show,
     told_before,
 )
 from vecsync_dagster.assets.purging import purge
@@ -130,17 +132,20 @@ def record(
     failure = failure_of(results, unsynced, interrupted=interrupted)
     with _recording(workspace) as instance:
         try:
-            events = _events(workspace, results, instance)
+            told = _events(workspace, results, instance)
         except (LedgerRejected, LedgerUnavailable):
             if failure is None:
                 raise
-            events = []  # that the sync failed is known without the ledger
+            told = []  # that the sync failed is known without the ledger
         of_whole = (name for name in workspace.config.entities if name in (unsynced or {}))
         entities = dict.fromkeys([*(result.entity for result in results), *of_whole])
+        events = [*chain.from_iterable(events for _, events in told)]
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
-        told = _told(instance, workspace, entities, events)
-        return Recorded(len(events), _execute(_job(told, results, failure), instance))
+        run_id = _execute(_job(_told(instance, workspace, entities, events), results, failure), instance)
+        for result, its_events in told:
+            show(workspace, result, its_events)
+        return Recorded(len(events), run_id)
 
 
 def record_checks(workspace: Workspace) -> None:
@@ -172,15 +177,16 @@ def _is_news(instance: dg.DagsterInstance, workspace: Workspace, entities: Itera
     return any(to_tell(instance, workspace, entity) for entity in entities)
 
 
-def _events(workspace: Workspace, results: Sequence[PartitionResult], instance: dg.DagsterInstance) -> list[Event]:
-    events: list[Event] = []
+def _events(
+    workspace: Workspace, results: Sequence[PartitionResult], instance: dg.DagsterInstance
+) -> list[tuple[PartitionResult, list[Event]]]:
+    found: list[tuple[PartitionResult, list[Event]]] = []
     for entity in dict.fromkeys(result.entity for result in results):
         own = [result for result in results if result.entity == entity]
         add_tenants(instance, entity, [result.tenant for result in own])
-        before = told_before(instance, entity)
-        for result in own:
-            events += events_of(workspace, result, result.stages, before)
-    return events
+        before = told_before(instance, workspace, entity)
+        found += [(result, list(events_of(workspace, result, result.stages, before))) for result in own]
+    return found
 
 
 def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance) -> str:

@@ -49,7 +49,7 @@ def _retried(
     rows: Sequence[FailedRow],
     results: list[PartitionResult],
 ) -> Iterator[Event]:
-    before = told_before(instance, entity)
+    before = told_before(instance, workspace, entity)
     for result in retry_rows(workspace, entity, rows):
         results.append(result)
         yield from _events(workspace, result, before)

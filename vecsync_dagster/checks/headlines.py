@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
@@ -189,11 +190,22 @@ def _grid_news(
     }
     known = {(one.check, f"{one.collection}|{one.tenant}"): one for one in results if one.collection}
     for place, one in known.items():
-        if (place in failed) is one.passed:
+        # A run tells what it found itself; of other checks that failed (no run's) the result may be another one now.
+        if (place in failed) is one.passed or not (one.passed or one.run_id or _is_in_grid(instance, one)):
             yield grid_evaluation(one, names.get((entity, one.tenant), ""))
     for check, partition in sorted(failed - known.keys(), key=str):
         collection, _, tenant = str(partition).partition("|")
         yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))
+
+
+def _is_in_grid(instance: dg.DagsterInstance, result: CheckResult) -> bool:
+    found = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(grid_key(result.entity), result.check),
+        limit=1,
+        partition_filter=PartitionKeyFilter(key=f"{result.collection}|{result.tenant}"),
+    )
+    shown = [one.evaluation for one in found if one.evaluation is not None]
+    return [(_severity_of(one), one.description) for one in shown] == [(result.severity, result.message)]
 
 
 def _shown(

@@ -583,6 +583,14 @@ class Ledger(Protocol):
         """Those of one partition that did not pass the last time."""
         ...
 
+    def unshown(self, entity: str) -> set[tuple[str, str]]:
+        """Collection and tenant of the partitions to which runs began to write, until they are `shown`."""
+        ...
+
+    def shown(self, entity: str, collection: str, tenant: str, until: datetime) -> None:
+        """Dagster shows all stages of the partition as the run left them that ended then, or a later one did."""
+        ...
+
     def record_runs(self, runs: Sequence[Run]) -> None:
         """All of them in one transaction."""
         ...

@@ -20,6 +20,7 @@ from vecsync_dagster.ledger.tables import (
     sync_run,
     tenant_name,
     unfinished_run,
+    unshown,
     watermark,
 )
 
@@ -32,6 +33,7 @@ _STATE: Final[tuple[Table, ...]] = (
     source_state,
     partition_seen,
     unfinished_run,
+    unshown,
     invalid_record,
     sync_run,
     check_result,

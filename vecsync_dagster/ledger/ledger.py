@@ -24,6 +24,7 @@ from vecsync_dagster.ledger.runs import Runs
 from vecsync_dagster.ledger.source_states import States
 from vecsync_dagster.ledger.tenant_names import TenantNames
 from vecsync_dagster.ledger.touched import Touched
+from vecsync_dagster.ledger.unshown import Unshown
 from vecsync_dagster.ledger.vectors import Vectors
 
 __all__ = ["SqlLedger"]
@@ -38,6 +39,7 @@ class SqlLedger(
     States,
     MissingTenants,
     TenantNames,
+    Unshown,
     Vectors,
     Runs,
     Leaving,

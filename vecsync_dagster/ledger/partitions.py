@@ -37,8 +37,10 @@ from vecsync_dagster.ledger.tables import (
     partition_seen,
     source_state,
     unfinished_run,
+    unshown,
     watermark,
 )
+from vecsync_dagster.ledger.unshown import mark_unshown
 from vecsync_dagster.sources.base import Cursor
 
 __all__ = ["Partitions"]
@@ -191,22 +193,17 @@ class Partitions(LedgerPart):
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:
-            for table in (watermark, source_state, partition_seen, check_result):
+            for table in (watermark, source_state, partition_seen, check_result, unshown):
                 place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
                 connection.execute(delete(table).where(place))
 
     def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
         """Beginning twice changes nothing."""
-        values = {
-            "entity": entity,
-            "collection": collection,
-            "tenant_id": tenant,
-            "run_id": run_id,
-            "began_at": self._now(),
-        }
+        place, now = {"entity": entity, "collection": collection, "tenant_id": tenant}, self._now()
         statement = insert_into(unfinished_run, self.database.dialect).on_conflict_do_nothing()
         with self.database.write(durable=True) as connection:
-            connection.execute(statement, values)
+            connection.execute(statement, {**place, "run_id": run_id, "began_at": now})
+            mark_unshown(connection, self.database.dialect, place, now)
 
     def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:
         with self.database.read() as connection:

@@ -10,7 +10,8 @@ not skip what only that one has read. `sync_run` is keyed by the partition too: 
 many; the row with an empty collection and tenant says that an entity's source could not be asked for its tenants.
 `check_result` has the last result of each check of each partition. `alert` has a row for each problem that was
 seen, `alert_delivery` what each channel was told of it.
-`tenant_name` has a row for each tenant whose name was asked for.
+`tenant_name` has a row for each tenant whose name was asked for, `unshown` one for each partition that a run wrote to
+and whose stages Dagster does not all show as they are now.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
@@ -60,6 +61,7 @@ __all__ = [
     "space_origin",
     "sync_run",
     "unfinished_run",
+    "unshown",
     "watermark",
 ]
 
@@ -243,6 +245,15 @@ tenant_name = Table(
     Column("entity", _Key, primary_key=True),
     Column("tenant_id", _Key, primary_key=True),
     Column("name", Text, nullable=False),  # '' where the source has none
+)
+
+unshown = Table(
+    "unshown",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("written_at", Moment, nullable=False),  # when the last run that wrote to it began to
 )
 
 source_state = Table(

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckPartitionInfo
 from dagster._core.storage.tags import SENSOR_NAME_TAG
 
+from vecsync_dagster.assets.events import told_before
 from vecsync_dagster.assets.recording import record
-from vecsync_dagster.checks import grid_key
-from vecsync_dagster.sync import STAGES, SyncOptions, checks_of
+from vecsync_dagster.automation.partitions import add_tenants
+from vecsync_dagster.checks import evaluation, grid_key
+from vecsync_dagster.sync import STAGES, CheckOutcome, SyncOptions, checks_of
 from vecsync_dagster_tests.alerts.test_dagster import repair
 from vecsync_dagster_tests.assets.test_assets import ALL, checked, evaluations, materialized, run
 from vecsync_dagster_tests.world import ENTITY, World
@@ -68,6 +71,54 @@ def test_the_next_full_run_tells_all_of_it(world: World, instance: dg.DagsterIns
     assert {partition for _, partition in evaluations(full)} == {ACME}
     assert stages_told(full, "works|brick") == []
     assert stages_told(run(world, instance, config={"mode": "full"})) == []
+
+
+def test_quiet_runs_hide_no_brief_one(world: World, instance: dg.DagsterInstance) -> None:
+    """However many they are: the next full run still shows what the brief one wrote."""
+    assert run(world, instance, config={"mode": "full"}).success
+    change(world)
+    incremental(world, instance)
+    for _ in range(11):
+        world.sync(mode="incremental")
+    assert stages_told(run(world, instance, config={"mode": "full"})) == list(STAGES)
+
+
+def test_what_nobody_was_told_of_is_shown(world: World, instance: dg.DagsterInstance) -> None:
+    """A sync that wrote, and was killed before it was recorded; one stage alone does not show it."""
+    assert run(world, instance, config={"mode": "full"}).success
+    change(world)
+    world.sync(mode="full")
+    assert stages_told(run(world, instance, stages=["export"], config={"mode": "full"})) == ["export"]
+    assert stages_told(run(world, instance, config={"mode": "full"})) == list(STAGES)
+    assert stages_told(run(world, instance, config={"mode": "full"})) == []
+
+
+def test_a_partition_that_was_empty_is_shown_whole(world: World, instance: dg.DagsterInstance) -> None:
+    """Its stages say that it was removed: an incremental run that fills it again tells of all of them."""
+    world.insert([{"id": 500, "is_global": True}])
+    assert run(world, instance, config={"mode": "full"}).success
+    with world.engine.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM {ENTITY} WHERE is_global"))
+    for _ in range(2):
+        run(world, instance, config={"mode": "full", "allow_removals": True})
+    world.insert([{"id": 501, "is_global": True}])
+    result = run(world, instance, config={"mode": "incremental"}, tags=BY_A_SENSOR)
+    assert stages_told(result, "works|global") == list(STAGES)
+
+
+def test_another_document_that_fails_is_shown(world: World, instance: dg.DagsterInstance) -> None:
+    """Where it is one again, the sentence is the same, and the table names another one."""
+
+    def outcome(document: str) -> CheckOutcome:
+        rows = [{"document": document, "error": "EMBEDDING_ERROR", "attempts": "1", "next": "never"}]
+        return CheckOutcome("statuses", False, "failed: 1 permanent", {"failed": 1}, rows=rows)
+
+    add_tenants(instance, ENTITY, ["acme"])
+    instance.report_runless_asset_event(evaluation(ENTITY, ENTITY, "acme", outcome("a"), "Acme"))
+    with world.workspace() as workspace:
+        told = told_before(instance, workspace, ENTITY)
+    assert told.says(ENTITY, outcome("a"), ACME)
+    assert not told.says(ENTITY, outcome("b"), ACME)
 
 
 def test_a_new_tenant_is_told_of_in_full(world: World, instance: dg.DagsterInstance) -> None:

@@ -37,6 +37,20 @@ def unseen(ledger: SqlLedger, partition: tuple[str, str, str], before: datetime)
 
 
 class PartitionsContract:
+    def test_what_runs_wrote_is_marked_until_it_is_shown(self, ledger: SqlLedger) -> None:
+        """By a run that ended after the last one began to write; other partitions keep their mark."""
+        for place in (A, B):
+            ledger.begin_writing(*place, "r1")
+        written = ledger.now()
+        assert ledger.unshown(ENTITY) == {A[1:], B[1:]}
+        assert ledger.unshown("works") == set()
+        ledger.shown(*A, written - DAY)
+        assert ledger.unshown(ENTITY) == {A[1:], B[1:]}
+        ledger.shown(*A, written)
+        assert ledger.unshown(ENTITY) == {B[1:]}
+        ledger.drop_partition(*B)
+        assert ledger.unshown(ENTITY) == set()
+
     @pytest.mark.parametrize("chunk", [1, 7, 20, 500])
     def test_unseen_rows_come_once_each(self, ledger: SqlLedger, chunk: int) -> None:
         """Every row last seen before the date comes exactly once, in chunks, with its point's id."""
