@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
@@ -54,24 +55,23 @@ def ui(
     settings = load_config(file)
     _require_free(host, port)
     home = prepare_instance(settings)
-    with _alone(home) as lock:
-        if lock is not None:
-            _end_orphans(settings)
+    with _locked(home, if_alone=partial(_end_orphans, settings)) as lock:
         _serve(file, home, host, port, lock)
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[int | None]:
-    """A file that is locked until its last holder has ended; None where another `vecsync ui`, or the Dagster that one
-    has left behind, runs on this instance."""
+def _locked(home: Path, *, if_alone: Callable[[], None]) -> Iterator[int]:
+    """A file that every `vecsync ui` of this instance has locked until it has ended, and so has the Dagster that one
+    leaves behind. `if_alone` is called first where there is no other; one that begins meanwhile waits for it."""
     descriptor = os.open(home / "ui.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        yield None
-        return
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            if_alone()
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -90,7 +90,7 @@ def _end_orphans(settings: Config) -> None:
         output.note(f"{ended} {were} cut short when `vecsync ui` last ended")
 
 
-def _serve(file: Path, home: Path, host: str, port: int, lock: int | None) -> NoReturn:
+def _serve(file: Path, home: Path, host: str, port: int, lock: int) -> NoReturn:
     output.note(f"Dagster's UI: http://{host}:{port} (it may take a minute to start; Ctrl-C ends it)")
     code = _run(_command(host, port), _environment(file, home), lock)
     with suppress(OSError):  # the terminal may be closed
@@ -122,7 +122,7 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _run(command: list[str], environment: dict[str, str], lock: int | None) -> int:
+def _run(command: list[str], environment: dict[str, str], lock: int) -> int:
     """Run until it ends. It has its own session, so that a signal reaches it once: through us; and so that all
     of it can be ended if it does not end by itself. It holds the `lock` as well: should we be killed, it goes on."""
     asked_at: float | None = None
@@ -134,7 +134,7 @@ def _run(command: list[str], environment: dict[str, str], lock: int | None) -> i
         start_new_session=True,
         stdout=pipe,
         stderr=subprocess.STDOUT if pipe else None,
-        pass_fds=() if lock is None else (lock,),
+        pass_fds=(lock,),
     ) as process:
         if process.stdout is not None:
             threading.Thread(target=_copy_plain, args=(process.stdout,), daemon=True).start()

@@ -275,7 +275,7 @@ class Ledger(Protocol):
     """Contract (vecsync_dagster_tests/ledger/ledger_contract.py runs it over every implementation):
 
     - Every statement is bounded by entity and collection, and by tenant wherever a tenant is given.
-    - No statement grows with the number of rows: lists are sent in chunks .
+    - No statement grows with the number of rows: lists are sent in chunks.
     - Each writing call is one transaction: all of it or nothing.
     - Methods may be called from several threads; no transaction stays open between calls
       (iterators read in chunks by key).

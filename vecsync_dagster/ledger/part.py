@@ -15,7 +15,7 @@ from vecsync_dagster.ledger.database import Database
 __all__ = ["CHUNK", "Insert", "LedgerPart", "chunks", "clean", "insert_into", "utc_now"]
 
 CHUNK: Final = 500
-"""Rows of one statement, however many there are to write ."""
+"""Rows of one statement, however many there are to write."""
 
 T = TypeVar("T")
 Insert = sqlite.Insert | postgresql.Insert

@@ -11,12 +11,12 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from vecsync_dagster.cli.ui import _alone
+from vecsync_dagster.cli.ui import _locked
 from vecsync_dagster_tests.cli.program import start, vecsync
 
 PATIENCE_S = 120
@@ -65,9 +65,9 @@ def test_the_ui_comes_up_and_ends_with_a_signal(config: Path) -> None:
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A `vecsync ui` whose Dagster is a process that waits, and the id of that process."""
     code = (
-        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.ui import _alone, _run\n"
+        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.ui import _locked, _run\n"
         "home = Path(sys.argv[1])\n"
-        "with _alone(home) as lock:\n"
+        "with _locked(home, if_alone=lambda: None) as lock:\n"
         "    wait = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
         "    os._exit(_run([sys.executable, '-c', wait], {**os.environ, 'VECSYNC_CONFIG': str(home / 'x')}, lock))\n"
     )
@@ -96,12 +96,26 @@ def test_nobody_ends_the_runs_of_a_dagster_that_was_left_behind(
     process, waiting = served
     process.kill()
     process.wait(timeout=PATIENCE_S)
-    with _alone(tmp_path) as lock:
-        assert lock is None
+    assert not is_alone(tmp_path)
     os.kill(waiting, signal.SIGKILL)
     for _ in range(PATIENCE_S * 10):
-        with _alone(tmp_path) as lock:
-            if lock is not None:
-                return
+        if is_alone(tmp_path):
+            return
         threading.Event().wait(0.1)
     pytest.fail("the lock was not given back")
+
+
+def is_alone(home: Path) -> bool:
+    """Whether a `vecsync ui` that began now would take itself for the only one."""
+    called: list[bool] = []
+    with _locked(home, if_alone=lambda: called.append(True)):
+        return bool(called)
+
+
+def test_a_third_ui_ends_no_runs_of_the_second(tmp_path: Path) -> None:
+    """The first one has ended; the second still carries out runs."""
+    with ExitStack() as second:
+        with _locked(tmp_path, if_alone=lambda: None):
+            second.enter_context(_locked(tmp_path, if_alone=lambda: pytest.fail("there is another one")))
+        assert not is_alone(tmp_path)
+    assert is_alone(tmp_path)
