@@ -16,7 +16,7 @@ from vecsync_dagster.assets.factory import (
     build_source_assets,
     pool_of,
 )
-from vecsync_dagster.assets.purging import build_purge_job
+from vecsync_dagster.assets.purging import PURGE_JOB, build_purge_job
 from vecsync_dagster.assets.retrying import build_retry_job
 from vecsync_dagster.automation import (
     Notify,
@@ -55,6 +55,7 @@ def build_definitions(
     reconcile, freshness = build_standing_jobs(config)
     with_tenants = [name for name, entity in config.entities.items() if entity.tenancy is not None]
     watched = [everything.name, retry.name, reconcile.name, freshness.name, *(job.name for job in jobs.values())]
+    watched.append(PURGE_JOB)
     purge = build_purge_job(config, watched)
     return dg.Definitions(
         assets=[

@@ -1,21 +1,26 @@
-"""Forgetting old runs of Dagster's, which it never does by itself: with their events, check results and output."""
+"""Deleting Dagster's old runs, which it never does by itself: with their events, check results and output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
+from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
-from vecsync_dagster.automation.partitions import CLI_JOB
-from vecsync_dagster.automation.run_outcomes import is_ours
+from vecsync_dagster.assets.events import asset_key
+from vecsync_dagster.automation.partitions import CLI_JOB, tenants_name
+from vecsync_dagster.checks.evaluations import grid_key, health_key
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.sync.compare import in_chunks
+from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import STAGES
 from vecsync_dagster.words import number_of
 
 __all__ = ["PURGE_JOB", "build_purge_job", "purge"]
@@ -28,13 +33,15 @@ _C: Final = AssetCheckExecutionsTable.c
 
 
 def build_purge_job(settings: Config, jobs: Collection[str]) -> dg.JobDefinition:
-    """`jobs`: the names of our other jobs."""
+    """`jobs`: the names of our jobs."""
 
     @dg.op(name="purge", out=dg.Out(dg.Nothing))
     def purge_op() -> None:
         context = dg.OpExecutionContext.get()
-        told = purge(context.instance, settings, [*jobs, PURGE_JOB], progress=context.log.info)
-        context.log.info("%s deleted", number_of(told, "old run"))
+        own = context.run.remote_job_origin
+        origin = None if own is None else own.repository_origin
+        deleted = purge(context.instance, settings, jobs, origin=origin, tell=context.log.info)
+        context.log.info("%s deleted", number_of(deleted, "old run"))
 
     @dg.job(
         name=PURGE_JOB,
@@ -52,55 +59,112 @@ def purge(
     config: Config,
     jobs: Collection[str],
     *,
-    progress: Callable[[str], None] = lambda _: None,
+    origin: RemoteRepositoryOrigin | None = None,
+    most: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Delete ended runs of `jobs`, of our assets and of the command line: those that are older than
-    `retention.dagster_runs`, and of each job those beyond `retention.dagster_runs_per_job`. Returns how many.
+    `retention.dagster_runs`, and of each job those beyond `retention.dagster_runs_per_job`; `most` so many. Returns how
+    many.
 
-    A run stays that has the last materialization of a partition, or the last result of a check of one: without it the
-    UI would not know what it shows today. Nothing is deleted from a storage that is none of Dagster's own in SQL.
+    `origin`: the code location whose runs they are; others may have jobs and assets of the same names. A run stays if
+    the UI would not know without it what it shows today: the last materialization of a partition, its last failure, or
+    the last result of a check. One that cannot be deleted is told of, and stays. Nothing is deleted unless the storage
+    is one of Dagster's SQL storages.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return 0
-    with storage.index_connection() as connection:
-        kept = _shown(connection)
-    before = datetime.now(UTC) - config.retention.dagster_runs
+    own = {key for entity in config.entities for key in _keys(entity)}
+    old = _too_old(instance, config, lambda run: _is_ours(run, origin, jobs, own))
+    kept = _shown(instance, storage, config) if old else set()
+    failed = _failed(storage) if old else set()
     deleted = 0
-    for run in _too_old(instance, before, config.retention.dagster_runs_per_job):
-        ours = run.job_name == CLI_JOB or is_ours(config, jobs, run)
-        if ours and run.run_id not in kept:
-            _delete(instance, storage, run.run_id)
-            deleted += 1
-            if not deleted % _PAGE:
-                progress(f"{number_of(deleted, 'old run')} deleted so far")
+    for run_id, status in old.items():
+        if run_id in kept or (status is dg.DagsterRunStatus.FAILURE and run_id in failed):
+            continue
+        if deleted == most:
+            break
+        try:
+            _delete(instance, storage, run_id)
+        except OSError as error:
+            tell(f"run {run_id} cannot be deleted: {error.strerror or type(error).__name__}")
+            continue
+        deleted += 1
+        if not deleted % _PAGE:
+            tell(f"{number_of(deleted, 'old run')} deleted so far")
     return deleted
 
 
-def _shown(connection: Connection) -> set[str]:
-    """Runs with the last materialization of a partition, or the last result of a check."""
+def _keys(entity: str) -> list[dg.AssetKey]:
+    return [*(asset_key(entity, stage) for stage in STAGES), grid_key(entity), health_key(entity)]
+
+
+def _is_ours(
+    run: dg.DagsterRun, origin: RemoteRepositoryOrigin | None, jobs: Collection[str], own: Collection[dg.AssetKey]
+) -> bool:
+    if run.job_name == CLI_JOB:
+        return True
+    theirs = None if run.remote_job_origin is None else run.remote_job_origin.repository_origin
+    if theirs != origin:
+        return False
+    selected = {*(run.asset_selection or ()), *(check.asset_key for check in run.asset_check_selection or ())}
+    return run.job_name in jobs or (bool(selected) and selected <= {*own})
+
+
+def _too_old(
+    instance: dg.DagsterInstance, config: Config, is_ours: Callable[[dg.DagsterRun], bool]
+) -> dict[str, dg.DagsterRunStatus]:
+    """Ended runs by id, newest first."""
+    before, per_job = datetime.now(UTC) - config.retention.dagster_runs, config.retention.dagster_runs_per_job
+    found: dict[str, dg.DagsterRunStatus] = {}
+    counted: Counter[str] = Counter()
+    ended, cursor = dg.RunsFilter(statuses=_ENDED), None
+    while records := instance.get_run_records(ended, limit=_PAGE, cursor=cursor):
+        for record in records:
+            run = record.dagster_run
+            if is_ours(run):
+                counted[run.job_name] += 1
+                if counted[run.job_name] > per_job or record.update_timestamp < before:
+                    found[run.run_id] = run.status
+        cursor = records[-1].dagster_run.run_id
+    return found
+
+
+def _shown(instance: dg.DagsterInstance, storage: SqlEventLogStorage, config: Config) -> set[str]:
+    """Runs with the last materialization of a partition, or the last result of a check, of what there is today."""
     materialized = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
     last = select(func.max(_E.id)).where(materialized).group_by(_E.asset_key, _E.partition)
     checked = select(func.max(_C.id)).group_by(_C.asset_key, _C.check_name, _C.partition)
+    there = {
+        key.to_string(): {GLOBAL, *instance.get_dynamic_partitions(tenants_name(entity))}
+        for entity in config.entities
+        for key in _keys(entity)
+    }
+    with storage.index_connection() as connection:
+        rows = [
+            *connection.execute(select(_E.run_id, _E.asset_key, _E.partition).where(_E.id.in_(last))),
+            *connection.execute(select(_C.run_id, _C.asset_key, _C.partition).where(_C.id.in_(checked))),
+        ]
     return {
-        *connection.scalars(select(_E.run_id).where(_E.id.in_(last)).distinct()),
-        *connection.scalars(select(_C.run_id).where(_C.id.in_(checked)).distinct()),
+        run_id
+        for run_id, key, partition in rows
+        if key in there and (partition is None or partition.partition("|")[2] in there[key])
     }
 
 
-def _too_old(instance: dg.DagsterInstance, before: datetime, per_job: int) -> Iterator[dg.DagsterRun]:
-    old = list(instance.get_run_ids(dg.RunsFilter(statuses=_ENDED, updated_before=before)))
-    ended: dict[str, list[str]] = {}
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_ENDED)):  # newest first
-        ended.setdefault(record.dagster_run.job_name, []).append(record.dagster_run.run_id)
-    too_many = [run_id for ids in ended.values() for run_id in ids[per_job:]]
-    for some in in_chunks(dict.fromkeys([*old, *too_many])):
-        yield from instance.get_runs(dg.RunsFilter(run_ids=some))
+def _failed(storage: SqlEventLogStorage) -> set[str]:
+    """The last runs that were to materialize each partition: one that failed is why the UI shows it red."""
+    planned = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+    last = select(func.max(_E.id)).where(planned).group_by(_E.asset_key, _E.partition)
+    with storage.index_connection() as connection:
+        return {*connection.scalars(select(_E.run_id).where(_E.id.in_(last)).distinct())}
 
 
 def _delete(instance: dg.DagsterInstance, storage: SqlEventLogStorage, run_id: str) -> None:
-    """The run itself last: should this be cut short, the next time goes on."""
-    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    """The run itself last: should this be cut short, the next time goes on. Another process may do the same."""
+    with suppress(FileNotFoundError):
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
     storage.delete_events(run_id)
     with storage.index_connection() as connection:
         connection.execute(AssetCheckExecutionsTable.delete().where(_C.run_id == run_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Final, NamedTuple
 
 import dagster as dg
 from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
 
 from vecsync_dagster.assets.events import (
     Event,
@@ -44,6 +46,8 @@ __all__ = [
 
 
 _DAY_S: Final = 24 * 3600
+_PURGED_AT_ONCE: Final = 200
+_log = logging.getLogger(__name__)
 _UNDER_WAY: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -160,17 +164,23 @@ def _recording(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     with open_instance(workspace.config) as instance:
         if is_ours():
             end_orphans(instance, job=CLI_JOB)  # one that was killed here would take a place in Dagster's queue
-            _purge_daily(instance, workspace.config)
         yield instance
+        if is_ours():
+            _purge_daily(instance, workspace.config)
 
 
 def _purge_daily(instance: dg.DagsterInstance, config: Config) -> None:
-    """Also where nobody runs Dagster's schedules."""
+    """Also where nobody runs Dagster's schedules. Only so many runs, as others wait for the instance; what goes wrong
+    is tried again tomorrow."""
     mark = Path(instance.root_directory) / "last_purged"
-    if not mark.exists() or time.time() - mark.stat().st_mtime > _DAY_S:
-        purge(instance, config, [])
+    if mark.exists() and time.time() - mark.stat().st_mtime <= _DAY_S:
+        return
+    try:
         private_file(mark)
         os.utime(mark)
+        purge(instance, config, [], most=_PURGED_AT_ONCE, tell=_log.warning)
+    except (dg.DagsterError, SQLAlchemyError, OSError) as error:
+        _log.warning("old runs were not deleted: %s", type(error).__name__)
 
 
 def _is_news(instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str]) -> bool:

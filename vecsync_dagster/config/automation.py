@@ -88,7 +88,7 @@ class AutomationConfig(Model):
 
 class ScheduleConfig(Model):
     """`cron`: the nightly full run of each entity. `reconcile_cron`: every point of every collection compared.
-    `freshness_cron`: whether each partition was synced in time. `purge_cron`: old runs of Dagster's deleted."""
+    `freshness_cron`: whether each partition was synced in time. `purge_cron`: Dagster's old runs deleted."""
 
     cron: str = "0 3 * * *"
     reconcile_cron: str = "0 5 * * SUN"

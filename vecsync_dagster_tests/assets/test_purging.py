@@ -1,4 +1,4 @@
-"""Old runs of Dagster's go, and what the UI shows as the state of today stays."""
+"""Dagster's old runs go, and what the UI shows as the state of today stays."""
 
 from __future__ import annotations
 
@@ -10,18 +10,29 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.partition_status_cache import build_failed_and_in_progress_partition_subset
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from vecsync_dagster.assets.purging import PURGE_JOB, purge
 from vecsync_dagster.assets.recording import open_instance, record
+from vecsync_dagster.automation.partitions import add_tenants, partitions_of, tenants_name
 from vecsync_dagster.checks import grid_key
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sync import SyncOptions, checks_of
 from vecsync_dagster_tests.assets.test_assets import ALL, materialized, run
 from vecsync_dagster_tests.world import ENTITY, World
 
+LATER = 10**9  # an event after all of these
 JOBS = ["works_job", PURGE_JOB]
 
 
@@ -107,6 +118,100 @@ def test_runs_of_others_and_runs_under_way_stay(world: World, instance: dg.Dagst
     going = instance.add_run(dg.DagsterRun(job_name="works_job", status=dg.DagsterRunStatus.STARTED)).run_id
     assert purge(instance, keeping(world.config, days=0), JOBS) == 0
     assert {one.run_id for one in instance.get_runs()} == {theirs, going}
+
+
+def ended(job: str, *assets: str, by: str | None = None) -> dg.DagsterRun:
+    """A run of these assets of the entity, of another code location (`by`), if of any."""
+    origin = None
+    if by is not None:
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name=by), by)
+        origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)
+    return dg.DagsterRun(
+        job_name=job,
+        status=dg.DagsterRunStatus.SUCCESS,
+        asset_selection=frozenset(dg.AssetKey([ENTITY, name]) for name in assets) or None,
+        remote_job_origin=origin,
+    )
+
+
+def test_runs_of_another_location_stay(world: World, instance: dg.DagsterInstance) -> None:
+    """Whatever its jobs and assets are called; and runs of assets that are not all ours."""
+    theirs = [ended("works_job", by="theirs"), ended("any", "vectors", by="theirs"), ended("any", "vectors", "raw")]
+    for one in [*theirs, ended("any", "vectors"), ended("works_job")]:
+        instance.add_run(one)
+    assert purge(instance, keeping(world.config, days=0), JOBS) == 2
+    assert {one.run_id for one in instance.get_runs()} == {one.run_id for one in theirs}
+
+
+def red(world: World, instance: dg.DagsterInstance) -> set[str]:
+    """As the tab *Partitions* of an asset works it out."""
+    partitions = partitions_of(ENTITY, world.config.entities[ENTITY])
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        failed, _, _ = build_failed_and_in_progress_partition_subset(
+            instance, dg.AssetKey([ENTITY, "vectors"]), partitions, LATER
+        )
+        return {str(key) for key in failed.get_partition_keys()}
+
+
+def test_a_partition_that_failed_stays_red(world: World, kept: dg.DagsterInstance) -> None:
+    assert run(world, kept, config={"mode": "full"}).success
+    for tenant in ("acme", "brick"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SqlSource, "read", lambda *_: (_ for _ in ()).throw(SourceRejected("no")))
+            assert not run(world, kept, partition_key=f"works|{tenant}", config={"mode": "full"}).success
+    assert red(world, kept) == {"works|acme", "works|brick"}
+    purge(kept, keeping(world.config, days=0), JOBS)
+    assert red(world, kept) == {"works|acme", "works|brick"}
+
+
+def test_runs_of_a_tenant_that_is_gone_go(world: World, instance: dg.DagsterInstance) -> None:
+    """The UI has no partition of it any more."""
+    assert run(world, instance, config={"mode": "full"}).success
+    world.insert([{"id": 500, "tenant_id": "delta"}])
+    add_tenants(instance, ENTITY, ["delta"])
+    only = {"mode": "full", "partitions": ["works|delta"]}
+    gone = run(world, instance, config=only).run_id
+    world.delete(500)
+    run(world, instance, config={**only, "tenant_gone": True, "allow_removals": True})
+    instance.delete_dynamic_partition(tenants_name(ENTITY), "delta")
+    run(world, instance, config={"mode": "full"})
+    purge(instance, keeping(world.config, days=0), JOBS)
+    assert gone not in {one.run_id for one in instance.get_runs()}
+
+
+def test_a_run_that_cannot_be_deleted_is_told_of(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays, and the others go. One whose output another purge deleted first is none that failed."""
+    _, *quiet = [run(world, instance, config={"mode": "full"}).run_id for _ in range(4)]
+
+    def delete_logs(prefix: list[str]) -> None:
+        if prefix == [quiet[0]]:
+            raise PermissionError(13, "Permission denied")
+        raise FileNotFoundError
+
+    monkeypatch.setattr(instance.compute_log_manager, "delete_logs", delete_logs)
+    told: list[str] = []
+    assert purge(instance, keeping(world.config, days=0), JOBS, tell=told.append) == 2
+    assert told == [f"run {quiet[0]} cannot be deleted: Permission denied"]
+    assert {quiet[0]} == {*quiet} & {one.run_id for one in instance.get_runs()}
+
+
+def test_a_purge_that_fails_costs_no_recording(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sync is recorded before, and the purge is not tried again before tomorrow."""
+    tried = []
+
+    def fails(*_: object, **__: object) -> int:
+        tried.append(1)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("vecsync_dagster.assets.recording.purge", fails)
+    for number in range(2):
+        world.update(11, name=f"иначе {number}")
+        with world.workspace() as workspace:
+            [selection] = workspace.select([ENTITY], ["acme"])
+            assert record(workspace, workspace.sync(selection, SyncOptions(mode="full"))).run_id
+    assert tried == [1]
 
 
 def test_the_job_and_its_schedule(world: World, instance: dg.DagsterInstance) -> None:
