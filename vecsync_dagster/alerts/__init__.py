@@ -8,6 +8,7 @@ from vecsync_dagster.alerts.problems import (
     cost_passed,
     failed_for_good,
     kind_of_check,
+    source_failed,
     sync_failed,
     tenants_lost,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "observing",
     "send_test",
     "settled",
+    "source_failed",
     "sync_failed",
     "tenants_lost",
 ]

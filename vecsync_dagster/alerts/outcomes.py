@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import product
+from typing import Final
 
-from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, kind_of_check, sync_failed
+from vecsync_dagster.alerts.problems import (
+    check_failed,
+    cost_passed,
+    failed_for_good,
+    kind_of_check,
+    source_failed,
+    sync_failed,
+)
 from vecsync_dagster.alerts.settled import settled
 from vecsync_dagster.config.alerts import Severity
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import PartitionBusy, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult
 
 __all__ = ["Observed", "Unsynced", "observe_checks", "observe_results", "observing"]
+
+
+_OF_RUNS: Final = ("run_failure", "cost_limit")
+"""Kinds that may be about a job, whose name ends in `_job`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,8 @@ class Unsynced:
     error: VecsyncError
 
     def alert(self, run_id: str = "") -> Alert:
+        if self.tenant is None and not isinstance(self.error, LedgerRejected | LedgerUnavailable):
+            return source_failed(self.entity, _reason(self.error), run_id=run_id)
         return sync_failed(self.entity, self.tenant, _reason(self.error), run_id=run_id)
 
 
@@ -63,7 +79,10 @@ def _has_left(config: Config, known: KnownAlert) -> bool:
     if alert.partition is not None:
         collection, _, _ = alert.partition.partition("|")
         return not any(collection in entity.collections for entity in config.entities.values())
-    return alert.check is not None and alert.entity not in config.entities
+    named = alert.entity.split(", ")  # of a run over several entities all are named, or its job
+    if alert.kind in _OF_RUNS and any(name.endswith("_job") for name in named):
+        return False
+    return not any(name in config.entities for name in named)
 
 
 def observe_results(
@@ -79,9 +98,15 @@ def observe_results(
     for result in results:
         _result(observed, result, run_id)
     unreached = {one.entity for one in unsynced if one.tenant is None}
+    synced: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for result in results:
         if result.synced and result.entity not in unreached:
-            observed.well.update(sync_failed(result.entity, place, "").key for place in (None, result.tenant))
+            synced[result.entity].add((result.collection, result.tenant))
+            observed.well.add(sync_failed(result.entity, result.tenant, "").key)
+    for entity, places in synced.items():
+        observed.well.add(source_failed(entity, "").key)
+        if places >= {*product(config.entities[entity].collections, book.tenants(entity))}:
+            observed.well.add(sync_failed(entity, None, "").key)
     if results:
         _cost(observed, config, results, run_id)
         observed.entities = {result.entity for result in results}

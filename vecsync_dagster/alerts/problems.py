@@ -19,6 +19,7 @@ __all__ = [
     "cost_passed",
     "failed_for_good",
     "kind_of_check",
+    "source_failed",
     "sync_failed",
     "tenants_lost",
 ]
@@ -48,8 +49,13 @@ def check_failed(
 
 
 def sync_failed(entity: str, partition: str | None, message: str, *, run_id: str = "") -> Alert:
-    """A partition, or (without one) everything of an entity or a job, was not synced."""
+    """A partition was not synced; without one, the run of a whole entity or job did not end well."""
     return Alert("run_failure", entity, message, partition, run_id=run_id)
+
+
+def source_failed(entity: str, message: str, *, run_id: str = "") -> Alert:
+    """The source of an entity cannot be asked which tenants there are, so nothing of it is synced."""
+    return Alert("source_failure", entity, message, run_id=run_id)
 
 
 def cost_passed(entity: str, price_usd: float, limit_usd: float, *, run_id: str = "") -> Alert:

@@ -168,6 +168,7 @@ def failure_of(
                 for result in ours[:_SHOWN_FAILURES]
                 if result.error
             },
+            "busy": [f"{one.collection}|{one.tenant}" for one in failed if isinstance(one.error, PartitionBusy)],
             "failed_checks": checks[:_SHOWN_FAILURES],
             "unsynced": unsynced,
         },

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from vecsync_dagster.alerts import Alerts, Unsynced, sync_failed
+from vecsync_dagster.alerts import Alerts, Unsynced, source_failed
 from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_runs
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.sync import CheckOutcome, Workspace
-from vecsync_dagster.sync.listing import is_down
 
 __all__ = ["tick"]
 
@@ -30,10 +29,8 @@ def tick(instance: dg.DagsterInstance, config: Config, entity: str) -> Iterator[
     """
     try:
         with Workspace(config) as workspace:
-            was_down = is_down(workspace.ledger, entity)
             yield workspace
-            if was_down:
-                _over(workspace, entity)
+            _over(workspace, entity)
             if runs_are_red(instance, entity):
                 show_runs(instance, entity, runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity)))
     except VecsyncError as error:
@@ -46,7 +43,8 @@ def _failed(config: Config, entity: str, error: VecsyncError) -> CheckOutcome:
     if not isinstance(error, _LEDGER):
         try:
             with Workspace(config) as workspace:
-                Alerts(config.alerts, workspace.ledger).observe([Unsynced(entity, None, error).alert()])
+                if config.alerts.enabled:
+                    Alerts(config.alerts, workspace.ledger).observe([Unsynced(entity, None, error).alert()])
                 known = runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity))
                 if not known.passed:
                     return known
@@ -56,5 +54,7 @@ def _failed(config: Config, entity: str, error: VecsyncError) -> CheckOutcome:
 
 
 def _over(workspace: Workspace, entity: str) -> None:
-    key = sync_failed(entity, None, "").key
-    Alerts(workspace.config.alerts, workspace.ledger).observe([], lambda known: known.key == key)
+    """In each good tick: somebody else may have been the first to find that the source answers again."""
+    key = source_failed(entity, "").key
+    if any(known.key == key for known in workspace.ledger.alerts()):
+        Alerts(workspace.config.alerts, workspace.ledger).observe([], lambda known: known.key == key)

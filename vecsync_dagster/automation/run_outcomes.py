@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
 from vecsync_dagster.alerts import (
@@ -21,6 +21,7 @@ from vecsync_dagster.alerts import (
     failed_for_good,
     observe_checks,
     observing,
+    source_failed,
     sync_failed,
 )
 from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG
@@ -50,8 +51,12 @@ def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance,
     entities = entities_of(config, run)
     known = [one for one in configured(ledger.check_results(), config) if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
-    synced = [*entities, run.job_name] if run.is_success else _failures(observed, config, instance, run, entities)
-    observed.over.append(_synced(run, synced))
+    reached, synced = (
+        (entities, [*entities, run.job_name])
+        if run.is_success
+        else _failures(observed, config, instance, run, entities)
+    )
+    observed.over.append(_over(run, reached, synced))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
     observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
@@ -65,9 +70,10 @@ def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
 
 def _failures(
     observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
-) -> Collection[str]:
-    """The entities that were synced all the same, but for partitions that have alerts of their own, and the job where
-    nothing else failed than checks: the run failed by naming what did. Nothing where it ended in another way."""
+) -> tuple[Collection[str], Collection[str]]:
+    """The entities whose source answered all the same; and what was synced but for partitions that have alerts of their
+    own: those entities, and the job where nothing else failed than checks. Of partitions that another run was busy with
+    this one knows nothing, and where it ended in another way than by naming what failed, nothing at all."""
     name = next(iter(entities)) if len(entities) == 1 else run.job_name
     causes = list(_data(instance, run, dg.DagsterEventType.STEP_FAILURE))
     for cause in causes:
@@ -79,15 +85,19 @@ def _failures(
                 observed.raised.append(sync_failed(owner, key, reason, run_id=run.run_id))
             unsynced: Mapping[str, str] = named["unsynced"].value if "unsynced" in named else {}
             for entity, reason in unsynced.items():
-                observed.raised.append(sync_failed(entity, None, reason, run_id=run.run_id))
+                observed.raised.append(source_failed(entity, reason, run_id=run.run_id))
             reached = [entity for entity in entities if entity not in unsynced]
-            return reached if reasons or unsynced else [*reached, run.job_name]
+            if "busy" in named and named["busy"].value:
+                return reached, []
+            return reached, reached if reasons or unsynced else [*reached, run.job_name]
     if run.tags.get(WILL_RETRY_TAG) != "true":
         # Only the error's type: its text is not ours, and may hold anything.
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
         message = f"the run ended with {kinds}" if kinds else "the run's process ended, or it never began"
-        observed.raised.append(sync_failed(name, run.tags.get(PARTITION_TAG), message, run_id=run.run_id))
-    return []
+        # Of a range Dagster names the first partition, too.
+        partition = None if ASSET_PARTITION_RANGE_START_TAG in run.tags else run.tags.get(PARTITION_TAG)
+        observed.raised.append(sync_failed(name, partition, message, run_id=run.run_id))
+    return [], []
 
 
 def _root(error: SerializableErrorInfo) -> str:
@@ -102,13 +112,29 @@ def _reasons(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str]:
     return {key: known.get(key, "see the run") for key in metadata["failed"].value}
 
 
-def _synced(run: dg.DagsterRun, names: Collection[str]) -> Callable[[KnownAlert], bool]:
-    """Says which failures of whole entities and jobs (`names`) are over with this run, if it synced anything at all: a
-    run of checks, or of stages before the store, does not. Those of partitions are over when the ledger says so."""
-    over = {*names} if _syncs(run) else set()
-    return lambda known: (
-        known.alert.kind == "run_failure" and known.alert.partition is None and known.alert.entity in over
-    )
+def _over(run: dg.DagsterRun, reached: Collection[str], synced: Collection[str]) -> Callable[[KnownAlert], bool]:
+    """Says which failures are over with this run, if it synced anything at all: a run of checks, or of stages before
+    the store, does not. Those of sources that were `reached`; those of whole entities and jobs (`synced`) if it was
+    over all their partitions. Those of partitions are over when the ledger says so."""
+    if not _syncs(run):
+        return lambda _: False
+    whole = {*synced} if _is_whole(run) else set()
+
+    def over(known: KnownAlert) -> bool:
+        alert = known.alert
+        if alert.kind == "source_failure":
+            return alert.entity in reached
+        return alert.kind == "run_failure" and alert.partition is None and alert.entity in whole
+
+    return over
+
+
+def _is_whole(run: dg.DagsterRun) -> bool:
+    """Whether the run was over all partitions."""
+    if PARTITION_TAG in run.tags or ASSET_PARTITION_RANGE_START_TAG in run.tags:
+        return False
+    ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
+    return not any((op.get("config") or {}).get("partitions") for op in ops.values())
 
 
 def _syncs(run: dg.DagsterRun) -> bool:

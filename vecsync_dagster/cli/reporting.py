@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vecsync_dagster.alerts import Delivery
     from vecsync_dagster.cli.running import Outcome
 
-__all__ = ["alert_results", "is_recorded", "make_checks_again", "record_results", "report_checks"]
+__all__ = ["alert_results", "is_recorded", "make_checks_again", "record_headlines", "record_results", "report_checks"]
 
 T = TypeVar("T")
 
@@ -58,9 +58,7 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
     except OutputUnwritable as error:
         output.warn(f"{error.code}: {error}")
     if is_recorded(workspace.config):
-        from vecsync_dagster.assets.recording import record_checks
-
-        _recorded(lambda: record_checks(workspace))
+        record_headlines(workspace)
     if workspace.config.alerts.channels and workspace.config.alerts.enabled:
         from vecsync_dagster.alerts import Alerts, observe_checks, observing
 
@@ -73,6 +71,13 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
             output.warn(f"alerts were not sent: {error.code}: {error}")
         else:
             _warn_of_unsent(delivery)
+
+
+def record_headlines(workspace: Workspace) -> None:
+    """Show in Dagster's UI what the ledger knows of checks and runs, where it shows anything else."""
+    from vecsync_dagster.assets.recording import record_checks
+
+    _recorded(lambda: record_checks(workspace))
 
 
 def is_recorded(config: Config) -> bool:
@@ -103,7 +108,7 @@ def alert_results(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
     if not config.alerts.channels or not config.alerts.enabled:
         return
     from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_checks, observe_results
-    from vecsync_dagster.alerts.problems import sync_failed
+    from vecsync_dagster.alerts.problems import source_failed
 
     unsynced = [Unsynced(one.entity or "", one.tenant, one.error) for one in outcome.unsynced]
     try:
@@ -112,7 +117,7 @@ def alert_results(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
             for entity in {result.entity for result in outcome.results}:
                 of_all = configured(workspace.ledger.check_results(entity, ""), workspace.config)
                 observe_checks(observed, of_all, outcome.started_at, run_id=run_id)
-            observed.well.update(sync_failed(name, None, "").key for name in outcome.reached)
+            observed.well.update(source_failed(name, "").key for name in outcome.reached)
             delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
     except VecsyncError as error:
         # Without the ledger nobody knows what was told before: better twice than not at all.

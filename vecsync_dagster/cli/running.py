@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
-from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results
+from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_headlines, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
 from vecsync_dagster.cli.tenants import called_that, tenant_called
 from vecsync_dagster.config.models import Config
@@ -167,10 +167,12 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
     return outcome
 
 
-def end_run(workspace: Workspace, outcome: Outcome, *, record: bool, problems: bool = False) -> None:
+def end_run(
+    workspace: Workspace, outcome: Outcome, *, record: bool, problems: bool = False, outage: bool = False
+) -> None:
     """What every sync ends in that is made without Dagster: the checks that may be over with it, sync_metrics.json,
     Dagster's UI, the alerts. `problems`: what could not be synced, or was not because of a signal, is a failed run in
-    the UI, too; not for `watch`, which keeps retrying."""
+    the UI, too; not for `watch`, which keeps retrying. `outage`: a source is away now, or is there again."""
     make_checks_again(workspace, outcome.results)
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
@@ -179,6 +181,8 @@ def end_run(workspace: Workspace, outcome: Outcome, *, record: bool, problems: b
     cut = outcome.interrupted and problems
     worth = record and (outcome.results or unsynced or cut)
     run_id = record_results(workspace, outcome.results, unsynced, interrupted=cut) if worth else ""
+    if record and outage:
+        record_headlines(workspace)
     alert_results(workspace, outcome, run_id)
 
 

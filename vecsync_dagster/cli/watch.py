@@ -47,6 +47,8 @@ def watch(
         for name in names:
             workspace.entity(name)
 
+    down: set[str] = set()
+
     def done(workspace: Workspace, found: Round) -> None:
         from vecsync_dagster.cli.running import Outcome, Problem, end_run
 
@@ -58,7 +60,10 @@ def watch(
             outcome.names = workspace.ledger.tenant_names()
         for result in found.results:
             _tell(result, outcome.named(result.entity, result.tenant))
-        end_run(workspace, outcome, record=not no_record)
+        away = {name for name, tenant, _ in found.problems if tenant is None} - down
+        down.update(away)
+        down.difference_update(found.reached)
+        end_run(workspace, outcome, record=not no_record, outage=bool(away or found.reached))
 
     with stop_on_signals() as stop:
         wakers = wakers_of(settings, names)

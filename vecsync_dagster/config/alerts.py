@@ -12,7 +12,15 @@ from vecsync_dagster.config.values import Duration, EnvRef, EnvText, Model, Text
 
 __all__ = ["ALERT_KINDS", "AlertKind", "AlertsConfig", "EmailConfig", "Severity", "SlackConfig", "WebhookConfig"]
 
-AlertKind = Literal["check_failure", "run_failure", "tenants_lost", "cost_limit", "permanent_failure", "reconciliation"]
+AlertKind = Literal[
+    "check_failure",
+    "run_failure",
+    "source_failure",
+    "tenants_lost",
+    "cost_limit",
+    "permanent_failure",
+    "reconciliation",
+]
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 Severity = Literal["warning", "error"]
 

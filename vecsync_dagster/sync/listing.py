@@ -18,7 +18,7 @@ from vecsync_dagster.sync.options import SyncOptions
 if TYPE_CHECKING:
     from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["asking", "is_down"]
+__all__ = ["asking"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def asking(
         _record(workspace, _of_entity(workspace, entity, None), refresh=refresh)
 
 
-def is_down(ledger: Ledger, entity: str) -> bool:
+def _is_down(ledger: Ledger, entity: str) -> bool:
     """Whether the entity's source could not be asked the last time."""
     last = ledger.runs(entity, "", 1, collection="", mode=LISTING)
     return bool(last) and last[0].outcome == "failed"
@@ -60,7 +60,7 @@ def is_down(ledger: Ledger, entity: str) -> bool:
 
 def _of_entity(workspace: Workspace, entity: str, error: VecsyncError | None) -> list[Run]:
     """The run of the entity itself, where it says something new."""
-    if is_down(workspace.ledger, entity) is (error is not None):
+    if _is_down(workspace.ledger, entity) is (error is not None):
         return []
     return [_run(Partition(entity, "", ""), LISTING, error)]
 

@@ -14,6 +14,7 @@ from vecsync_dagster.errors import LedgerUnavailable, SourceRejected
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import Selection, retry_rows
+from vecsync_dagster.sync.listing import asking
 from vecsync_dagster_tests.automation.ticks import Automated
 from vecsync_dagster_tests.world import ENTITY, START
 
@@ -97,12 +98,28 @@ def test_a_sensor_shows_an_outage(settled: Automated, sensor: str) -> None:
 
 
 def test_a_tick_ends_no_other_alert(settled: Automated) -> None:
-    """Of a run that died the sensor knows nothing: only what kept it from looking is over with its next look."""
+    """Of a run that died the sensor knows nothing: only what kept it from looking is over with its next look, also
+    where somebody else was the first to find that the source is there again."""
     settled.use(alerts=CHANNEL)
     with settled.world.workspace() as workspace:
         Alerts(workspace.config.alerts, workspace.ledger).observe([sync_failed(ENTITY, None, "the process ended")])
+    rename(settled, ENTITY, "away")
+    with pytest.raises(SourceRejected):
+        settled.tick("changes")
+    assert len(alerts(settled)) == 2
+    rename(settled, "away", ENTITY)
+    with settled.world.workspace() as workspace, asking(workspace, ENTITY):
+        pass
     settled.tick("changes")
     assert alerts(settled) == ["the process ended"]
+
+
+def test_alerts_that_are_off_stay_off(settled: Automated) -> None:
+    settled.use(alerts={**CHANNEL, "enabled": False})
+    rename(settled, ENTITY, "away")
+    with pytest.raises(SourceRejected):
+        settled.tick("changes")
+    assert alerts(settled) == []
 
 
 def test_a_ledger_that_is_away_is_shown(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:

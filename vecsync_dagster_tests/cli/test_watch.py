@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 
+from vecsync_dagster.assets.recording import open_instance
 from vecsync_dagster.config import Config
 from vecsync_dagster.config.models import EnvRef, PostgresSource
 from vecsync_dagster.ledger import migrate
@@ -219,8 +221,9 @@ def test_changes_are_synced_at_once(world: World, postgres_database: str, tmp_pa
 
 
 def test_watch_ends_where_every_sync_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One entity's source is down: the other is synced; the figures say both, one alert tells of it and one of its
-    end."""
+    """One entity's source is down: the other is synced; the figures and Dagster say both, one alert tells of it and one
+    of its end."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     source = {"type": "sqlite", "path": "source.db"}
     config = config_of(tmp_path, source=source, store={"type": "qdrant", "path": "qdrant"})
     data = config.model_dump(mode="json", exclude_unset=True)
@@ -239,12 +242,14 @@ def test_watch_ends_where_every_sync_does(tmp_path: Path, monkeypatch: pytest.Mo
 
     with Inbox() as inbox:
         monkeypatch.setenv("SLACK_URL", inbox.url)
-        process = start("watch", "--no-record", "--config", file_of(config, tmp_path))
+        process = start("watch", "--config", file_of(config, tmp_path))
         try:
             first = wait_for("the figures", metrics)
             wait_for("the alert", lambda: inbox.posts)
+            assert shown(config, "late").startswith("the last run failed: late: SOURCE_ERROR")
             World(f"sqlite:///{tmp_path / 'late.db'}", config)
             wait_for("its end", lambda: len(inbox.posts) > 1)
+            wait_for("Dagster", lambda: shown(config, "late").endswith("all ended well"))
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = ended(process)
@@ -259,6 +264,15 @@ def test_watch_ends_where_every_sync_does(tmp_path: Path, monkeypatch: pytest.Mo
     assert "SOURCE_ERROR" in raised
     assert "late" in resolved
     world.assert_exact()
+
+
+def shown(config: Config, entity: str) -> str:
+    """What Dagster shows of the entity's last runs."""
+    key = dg.AssetCheckKey(dg.AssetKey([entity, "health"]), "runs")
+    with open_instance(config) as instance:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert isinstance(record.evaluation, dg.AssetCheckEvaluation)
+    return record.evaluation.description or ""
 
 
 def listeners(url: str) -> list[int]:
