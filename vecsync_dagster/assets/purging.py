@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 from dagster._core.remote_origin import RemoteRepositoryOrigin
@@ -16,7 +16,7 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, Sq
 from sqlalchemy import func, select
 
 from vecsync_dagster.assets.events import asset_key
-from vecsync_dagster.automation.partitions import CLI_JOB, tenants_name
+from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, state_of, tenants_name
 from vecsync_dagster.checks.evaluations import grid_key, health_key
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.stores import GLOBAL
@@ -67,7 +67,8 @@ def purge(
     `retention.dagster_runs`, and of each job those beyond `retention.dagster_runs_per_job`; `most` so many. Returns how
     many.
 
-    `origin`: the code location whose runs they are; others may have jobs and assets of the same names. A run stays if
+    `origin`: the code location whose runs they are; others may have jobs and assets of the same names. Without `jobs`
+    only runs of the command line go. A run stays if
     the UI would not know without it what it shows today: the last materialization of a partition, its last failure, or
     the last result of a check. One that cannot be deleted is told of, and stays. Nothing is deleted unless the storage
     is one of Dagster's SQL storages.
@@ -76,9 +77,15 @@ def purge(
     if not isinstance(storage, SqlEventLogStorage):
         return 0
     own = {key for entity in config.entities for key in _keys(entity)}
-    old = _too_old(instance, config, lambda run: _is_ours(run, origin, jobs, own))
+
+    def is_ours(run: dg.DagsterRun) -> bool:
+        if run.job_name == CLI_JOB:
+            return run.tags.get(STATE_TAG) in (None, state_of(config))
+        return bool(jobs) and _is_ours(run, origin, jobs, own)
+
+    old = _too_old(instance, config, is_ours)
     kept = _shown(instance, storage, config) if old else set()
-    failed = _failed(storage) if old else set()
+    failed = _failed(instance, storage, config) if old else set()
     deleted = 0
     for run_id, status in old.items():
         if run_id in kept or (status is dg.DagsterRunStatus.FAILURE and run_id in failed):
@@ -103,8 +110,6 @@ def _keys(entity: str) -> list[dg.AssetKey]:
 def _is_ours(
     run: dg.DagsterRun, origin: RemoteRepositoryOrigin | None, jobs: Collection[str], own: Collection[dg.AssetKey]
 ) -> bool:
-    if run.job_name == CLI_JOB:
-        return True
     theirs = None if run.remote_job_origin is None else run.remote_job_origin.repository_origin
     if theirs != origin:
         return False
@@ -136,29 +141,35 @@ def _shown(instance: dg.DagsterInstance, storage: SqlEventLogStorage, config: Co
     materialized = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
     last = select(func.max(_E.id)).where(materialized).group_by(_E.asset_key, _E.partition)
     checked = select(func.max(_C.id)).group_by(_C.asset_key, _C.check_name, _C.partition)
-    there = {
-        key.to_string(): {GLOBAL, *instance.get_dynamic_partitions(tenants_name(entity))}
-        for entity in config.entities
-        for key in _keys(entity)
-    }
     with storage.index_connection() as connection:
         rows = [
             *connection.execute(select(_E.run_id, _E.asset_key, _E.partition).where(_E.id.in_(last))),
             *connection.execute(select(_C.run_id, _C.asset_key, _C.partition).where(_C.id.in_(checked))),
         ]
+    return _of_today(instance, config, rows)
+
+
+def _failed(instance: dg.DagsterInstance, storage: SqlEventLogStorage, config: Config) -> set[str]:
+    """The last runs that were to materialize each partition: one that failed is why the UI shows it red."""
+    planned = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+    last = select(func.max(_E.id)).where(planned).group_by(_E.asset_key, _E.partition)
+    with storage.index_connection() as connection:
+        rows = connection.execute(select(_E.run_id, _E.asset_key, _E.partition).where(_E.id.in_(last))).all()
+    return _of_today(instance, config, rows)
+
+
+def _of_today(instance: dg.DagsterInstance, config: Config, rows: Iterable[Sequence[Any]]) -> set[str]:
+    """Those of the runs, each with an asset and a partition of it, that say something of what there is today."""
+    there = {
+        key.to_string(): {GLOBAL, *instance.get_dynamic_partitions(tenants_name(entity))}
+        for entity in config.entities
+        for key in _keys(entity)
+    }
     return {
         run_id
         for run_id, key, partition in rows
         if key in there and (partition is None or partition.partition("|")[2] in there[key])
     }
-
-
-def _failed(storage: SqlEventLogStorage) -> set[str]:
-    """The last runs that were to materialize each partition: one that failed is why the UI shows it red."""
-    planned = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
-    last = select(func.max(_E.id)).where(planned).group_by(_E.asset_key, _E.partition)
-    with storage.index_connection() as connection:
-        return {*connection.scalars(select(_E.run_id).where(_E.id.in_(last)).distinct())}
 
 
 def _delete(instance: dg.DagsterInstance, storage: SqlEventLogStorage, run_id: str) -> None:

@@ -25,7 +25,7 @@ from vecsync_dagster.assets.events import (
     told_before,
 )
 from vecsync_dagster.assets.purging import purge
-from vecsync_dagster.automation.partitions import CLI_JOB, add_tenants
+from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, add_tenants, state_of
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
@@ -146,7 +146,8 @@ def record(
         events = [*chain.from_iterable(events for _, events in told)]
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
-        run_id = _execute(_job(_told(instance, workspace, entities, events), results, failure), instance)
+        job = _job(_told(instance, workspace, entities, events), results, failure)
+        run_id = _execute(job, instance, workspace.config)
         for result, its_events in told:
             show(workspace, result, its_events)
         return Recorded(len(events), run_id)
@@ -156,7 +157,9 @@ def record_checks(workspace: Workspace) -> None:
     """Record the checks that were made without Dagster and without a sync: by a repair."""
     with _recording(workspace) as instance:
         if _is_news(instance, workspace, workspace.config.entities):
-            _execute(_job(_told(instance, workspace, workspace.config.entities, ()), (), None), instance)
+            _execute(
+                _job(_told(instance, workspace, workspace.config.entities, ()), (), None), instance, workspace.config
+            )
 
 
 @contextmanager
@@ -199,10 +202,11 @@ def _events(
     return found
 
 
-def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance) -> str:
+def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, config: Config) -> str:
     """The run's id."""
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    return job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False).run_id
+    tags = {STATE_TAG: state_of(config)}
+    return job.execute_in_process(instance=instance, run_config=quiet, tags=tags, raise_on_error=False).run_id
 
 
 def _told(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import dagster as dg
 
-from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.sync import Selection
 from vecsync_dagster.sync.options import is_tenant
 
@@ -17,10 +18,12 @@ __all__ = [
     "PARTITION_TAG",
     "RANGE_END_TAG",
     "RANGE_TAG",
+    "STATE_TAG",
     "add_tenants",
     "partition_key",
     "partitions_of",
     "selections",
+    "state_of",
     "tenants_name",
 ]
 
@@ -32,6 +35,14 @@ PARTITION_TAG: Final = "dagster/partition"
 RANGE_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 """Of a run that was started in the UI: its partition, or the first and the last one of a range."""
+
+
+STATE_TAG: Final = "vecsync/state"
+"""Of a run that records what the command line did: whose (`state_of`), where several projects share an instance."""
+
+
+def state_of(config: Config) -> str:
+    return hashlib.sha256(str(config.state_folder.resolve()).encode()).hexdigest()[:12]
 
 
 def tenants_name(entity: str) -> str:

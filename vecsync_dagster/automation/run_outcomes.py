@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
 from vecsync_dagster.alerts import (
@@ -24,7 +24,7 @@ from vecsync_dagster.alerts import (
     source_failed,
     sync_failed,
 )
-from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG
+from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
@@ -95,7 +95,7 @@ def _failures(
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
         message = f"the run ended with {kinds}" if kinds else "the run's process ended, or it never began"
         # Of a range Dagster names the first partition, too.
-        partition = None if ASSET_PARTITION_RANGE_START_TAG in run.tags else run.tags.get(PARTITION_TAG)
+        partition = None if RANGE_TAG in run.tags else run.tags.get(PARTITION_TAG)
         observed.raised.append(sync_failed(name, partition, message, run_id=run.run_id))
     return [], []
 
@@ -131,7 +131,7 @@ def _over(run: dg.DagsterRun, reached: Collection[str], synced: Collection[str])
 
 def _is_whole(run: dg.DagsterRun) -> bool:
     """Whether the run was over all partitions."""
-    if PARTITION_TAG in run.tags or ASSET_PARTITION_RANGE_START_TAG in run.tags:
+    if PARTITION_TAG in run.tags or RANGE_TAG in run.tags:
         return False
     ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
     return not any((op.get("config") or {}).get("partitions") for op in ops.values())

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from vecsync_dagster.alerts import Alert, KnownAlert, observe_results, observing, sync_failed
 from vecsync_dagster.automation import add_tenants
-from vecsync_dagster.automation.partitions import PARTITION_TAG
+from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY, World
@@ -61,7 +60,7 @@ def test_a_run_of_one_tenant_is_not_all_of_it(daemon: Daemon) -> None:
 def test_a_dead_run_over_a_range_is_about_all_of_it(daemon: Daemon) -> None:
     """Dagster names the range's first partition beside it."""
     first, last = "works|acme", "works|global"
-    tags = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last, PARTITION_TAG: first}
+    tags = {RANGE_TAG: first, RANGE_END_TAG: last, PARTITION_TAG: first}
     dies(daemon, **tags)
     assert opened(daemon) == WHOLE
     dies(daemon, **{PARTITION_TAG: first})

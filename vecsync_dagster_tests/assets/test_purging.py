@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
@@ -22,7 +23,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from vecsync_dagster.assets.purging import PURGE_JOB, purge
 from vecsync_dagster.assets.recording import open_instance, record
-from vecsync_dagster.automation.partitions import add_tenants, partitions_of, tenants_name
+from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, add_tenants, partitions_of, tenants_name
 from vecsync_dagster.checks import grid_key
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
@@ -137,8 +138,10 @@ def ended(job: str, *assets: str, by: str | None = None) -> dg.DagsterRun:
 def test_runs_of_another_location_stay(world: World, instance: dg.DagsterInstance) -> None:
     """Whatever its jobs and assets are called; and runs of assets that are not all ours."""
     theirs = [ended("works_job", by="theirs"), ended("any", "vectors", by="theirs"), ended("any", "vectors", "raw")]
-    for one in [*theirs, ended("any", "vectors"), ended("works_job")]:
+    theirs.append(ended(CLI_JOB).with_tags({STATE_TAG: "theirs"}))
+    for one in [*theirs, ended("any", "vectors"), ended("works_job"), ended(CLI_JOB)]:
         instance.add_run(one)
+    assert purge(instance, keeping(world.config, days=0), []) == 1  # as the command line does: its own
     assert purge(instance, keeping(world.config, days=0), JOBS) == 2
     assert {one.run_id for one in instance.get_runs()} == {one.run_id for one in theirs}
 
@@ -173,10 +176,19 @@ def test_runs_of_a_tenant_that_is_gone_go(world: World, instance: dg.DagsterInst
     gone = run(world, instance, config=only).run_id
     world.delete(500)
     run(world, instance, config={**only, "tenant_gone": True, "allow_removals": True})
+    died = dg.DagsterRun(job_name="works_job", status=dg.DagsterRunStatus.FAILURE)
+    instance.add_run(died)
+    planned = dg.AssetKey([ENTITY, "vectors"]), "works|delta"
+    instance.report_dagster_event(
+        dg.DagsterEvent.build_asset_materialization_planned_event(
+            "works_job", "works_sync", AssetMaterializationPlannedData(planned[0], partition=planned[1])
+        ),
+        died.run_id,
+    )
     instance.delete_dynamic_partition(tenants_name(ENTITY), "delta")
     run(world, instance, config={"mode": "full"})
     purge(instance, keeping(world.config, days=0), JOBS)
-    assert gone not in {one.run_id for one in instance.get_runs()}
+    assert not {gone, died.run_id} & {one.run_id for one in instance.get_runs()}
 
 
 def test_a_run_that_cannot_be_deleted_is_told_of(
