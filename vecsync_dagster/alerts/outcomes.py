@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -31,7 +31,6 @@ __all__ = ["Observed", "Unsynced", "observe_checks", "observe_results", "observi
 
 
 _OF_RUNS: Final = ("run_failure", "cost_limit")
-"""Kinds that may be about a job, whose name ends in `_job`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +70,19 @@ class Observed:
 def observing(config: Config, ledger: SqlLedger) -> Observed:
     """Nothing yet; but what the ledger says is over, is over. So is every problem of what left the configuration:
     nothing syncs or checks it any more."""
-    return Observed(over=[partial(_has_left, config), settled(config, ledger)])
+    former = {entity for entity, _ in ledger.collections()} - {*config.entities}
+    return Observed(over=[partial(_has_left, config, former), settled(config, ledger)])
 
 
-def _has_left(config: Config, known: KnownAlert) -> bool:
+def _has_left(config: Config, former: Collection[str], known: KnownAlert) -> bool:
     alert = known.alert
     if alert.partition is not None:
         collection, _, _ = alert.partition.partition("|")
         return not any(collection in entity.collections for entity in config.entities.values())
-    named = alert.entity.split(", ")  # of a run over several entities all are named, or its job
-    if alert.kind in _OF_RUNS and any(name.endswith("_job") for name in named):
-        return False
-    return not any(name in config.entities for name in named)
+    if alert.kind not in _OF_RUNS:
+        return alert.entity not in config.entities
+    # What a run found is said of its entities, or of its job, whatever that is called.
+    return all(name in former for name in alert.entity.split(", "))
 
 
 def observe_results(

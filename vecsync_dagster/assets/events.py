@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
 from vecsync_dagster.automation.partitions import partition_key
-from vecsync_dagster.checks import evaluation, grid_key, severity
+from vecsync_dagster.checks import evaluation, grid_key, last_in_grid, severity
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace
 
@@ -24,7 +23,7 @@ __all__ = [
     "events_of",
     "failure_of",
     "log_failed_checks",
-    "show",
+    "mark_shown",
     "told_before",
 ]
 
@@ -54,10 +53,7 @@ class Told:
             return (check.name, key) in self.passed
         if (check.name, key) not in self.failed:
             return False
-        [last] = self.instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(grid_key(entity), check.name), limit=1, partition_filter=PartitionKeyFilter(key=key)
-        )
-        shown = last.evaluation
+        shown = last_in_grid(self.instance, entity, check.name, key)
         return shown is not None and (shown.severity, _untitled(shown.metadata)) == (
             severity(check),
             _untitled(evaluation(entity, "", "", check).metadata),
@@ -124,8 +120,8 @@ def events_of(
         yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
-def show(workspace: Workspace, result: PartitionResult, events: Sequence[Event]) -> None:
-    """To be called when Dagster has these events of a result: whether it shows all stages of the partition now."""
+def mark_shown(workspace: Workspace, result: PartitionResult, events: Sequence[Event]) -> None:
+    """To be called when Dagster has these events of a result: if they are of all stages, the ledger knows it."""
     if sum(isinstance(event, dg.AssetMaterialization) for event in events) == len(STAGES):
         workspace.ledger.shown(result.entity, result.collection, result.tenant, result.ended_at)
 

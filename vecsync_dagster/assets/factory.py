@@ -29,7 +29,7 @@ from vecsync_dagster.assets.events import (
     events_of,
     failure_of,
     log_failed_checks,
-    show,
+    mark_shown,
     told_before,
 )
 from vecsync_dagster.automation.partitions import (
@@ -283,7 +283,7 @@ class _Run:
                 events = list(events_of(self._workspace, result, self._options.stages, before[result.entity]))
                 if events:
                     yield from events
-                    show(self._workspace, result, events)
+                    mark_shown(self._workspace, result, events)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
                     for check in result.checks:

@@ -68,10 +68,9 @@ def purge(
     many.
 
     `origin`: the code location whose runs they are; others may have jobs and assets of the same names. Without `jobs`
-    only runs of the command line go. A run stays if
-    the UI would not know without it what it shows today: the last materialization of a partition, its last failure, or
-    the last result of a check. One that cannot be deleted is told of, and stays. Nothing is deleted unless the storage
-    is one of Dagster's SQL storages.
+    only runs of the command line go. A run stays if the UI would not know without it what it shows today: the last
+    materialization of a partition, its last failure, or the last result of a check. One that cannot be deleted is told
+    of, and stays. Nothing is deleted unless the storage is one of Dagster's SQL storages.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):

@@ -21,7 +21,7 @@ from vecsync_dagster.assets.events import (
     events_of,
     failure_of,
     log_failed_checks,
-    show,
+    mark_shown,
     told_before,
 )
 from vecsync_dagster.assets.purging import purge
@@ -149,7 +149,7 @@ def record(
         job = _job(_told(instance, workspace, entities, events), results, failure)
         run_id = _execute(job, instance, workspace.config)
         for result, its_events in told:
-            show(workspace, result, its_events)
+            mark_shown(workspace, result, its_events)
         return Recorded(len(events), run_id)
 
 

@@ -5,9 +5,10 @@ An unchanged partition has no event, so a run that succeeded says by its extent 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster._core.storage.tags import WILL_RETRY_TAG
@@ -41,7 +42,7 @@ def is_ours(config: Config, jobs: Collection[str], run: dg.DagsterRun) -> bool:
 def entities_of(config: Config, run: dg.DagsterRun) -> list[str]:
     """The entities a run was to sync; none for a job that is known by its checks alone."""
     selected = _selected(config, run)
-    everything = run.job_name == ALL_JOB
+    everything = run.job_name == ALL_JOB and not selected
     return [name for name in config.entities if name in selected or everything or run.job_name == f"{name}_job"]
 
 
@@ -51,16 +52,18 @@ def observe_run(config: Config, ledger: SqlLedger, instance: dg.DagsterInstance,
     entities = entities_of(config, run)
     known = [one for one in configured(ledger.check_results(), config) if one.entity in (entities or config.entities)]
     observe_checks(observed, known, _began(instance, run), run_id=run.run_id)
-    reached, synced = (
-        (entities, [*entities, run.job_name])
-        if run.is_success
-        else _failures(observed, config, instance, run, entities)
-    )
+    ended_well = entities, _names(config, run, entities)
+    reached, synced = ended_well if run.is_success else _failures(observed, config, instance, run, entities)
     observed.over.append(_over(run, reached, synced))
     _cost(observed, config, run, entities)
     observed.entities = set(entities or config.entities)
     observed.raised += failed_for_good(ledger, config, sorted(observed.entities), run_id=run.run_id)
     return observed
+
+
+def _names(config: Config, run: dg.DagsterRun, entities: Sequence[str]) -> Sequence[str]:
+    """What alerts of the run may be about: its entities, and its job unless it was over some of the job's alone."""
+    return entities if run.job_name == ALL_JOB and {*entities} < {*config.entities} else [*entities, run.job_name]
 
 
 def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
@@ -69,8 +72,8 @@ def _began(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
 
 
 def _failures(
-    observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Collection[str]
-) -> tuple[Collection[str], Collection[str]]:
+    observed: Observed, config: Config, instance: dg.DagsterInstance, run: dg.DagsterRun, entities: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
     """The entities whose source answered all the same; and what was synced but for partitions that have alerts of their
     own: those entities, and the job where nothing else failed than checks. Of partitions that another run was busy with
     this one knows nothing, and where it ended in another way than by naming what failed, nothing at all."""
@@ -89,7 +92,7 @@ def _failures(
             reached = [entity for entity in entities if entity not in unsynced]
             if "busy" in named and named["busy"].value:
                 return reached, []
-            return reached, reached if reasons or unsynced else [*reached, run.job_name]
+            return reached, reached if reasons or unsynced else _names(config, run, reached)
     if run.tags.get(WILL_RETRY_TAG) != "true":
         # Only the error's type: its text is not ours, and may hold anything.
         kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
@@ -115,7 +118,7 @@ def _reasons(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str]:
 def _over(run: dg.DagsterRun, reached: Collection[str], synced: Collection[str]) -> Callable[[KnownAlert], bool]:
     """Says which failures are over with this run, if it synced anything at all: a run of checks, or of stages before
     the store, does not. Those of sources that were `reached`; those of whole entities and jobs (`synced`) if it was
-    over all their partitions. Those of partitions are over when the ledger says so."""
+    over all their partitions and stages. Those of partitions are over when the ledger says so."""
     if not _syncs(run):
         return lambda _: False
     whole = {*synced} if _is_whole(run) else set()
@@ -130,11 +133,15 @@ def _over(run: dg.DagsterRun, reached: Collection[str], synced: Collection[str])
 
 
 def _is_whole(run: dg.DagsterRun) -> bool:
-    """Whether the run was over all partitions."""
+    """Whether the run was over all partitions, and all stages, of what it selected."""
     if PARTITION_TAG in run.tags or RANGE_TAG in run.tags:
         return False
-    ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
-    return not any((op.get("config") or {}).get("partitions") for op in ops.values())
+    stages: dict[str, set[str]] = defaultdict(set)
+    for key in run.asset_selection or ():
+        stages[key.path[0]].add(key.path[-1])
+    ops = cast("Mapping[str, Any]", run.run_config.get("ops", {}))
+    limited = any((op.get("config") or {}).get("partitions") for op in ops.values())
+    return not limited and all(some >= {*STAGES} for some in stages.values())
 
 
 def _syncs(run: dg.DagsterRun) -> bool:

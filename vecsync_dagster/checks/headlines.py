@@ -24,6 +24,7 @@ __all__ = [
     "grid_evaluation",
     "headline",
     "headlines",
+    "last_in_grid",
     "runs_are_red",
     "runs_outcome",
     "show_runs",
@@ -198,14 +199,20 @@ def _grid_news(
         yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))
 
 
-def _is_in_grid(instance: dg.DagsterInstance, result: CheckResult) -> bool:
+def last_in_grid(
+    instance: dg.DagsterInstance, entity: str, check: str, partition: str
+) -> dg.AssetCheckEvaluation | None:
+    """The last result of a partition's check that Dagster has."""
     found = instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(grid_key(result.entity), result.check),
-        limit=1,
-        partition_filter=PartitionKeyFilter(key=f"{result.collection}|{result.tenant}"),
+        dg.AssetCheckKey(grid_key(entity), check), limit=1, partition_filter=PartitionKeyFilter(key=partition)
     )
-    shown = [one.evaluation for one in found if one.evaluation is not None]
-    return [(_severity_of(one), one.description) for one in shown] == [(result.severity, result.message)]
+    shown = found[0].evaluation if found else None
+    return shown if isinstance(shown, dg.AssetCheckEvaluation) else None
+
+
+def _is_in_grid(instance: dg.DagsterInstance, result: CheckResult) -> bool:
+    shown = last_in_grid(instance, result.entity, result.check, f"{result.collection}|{result.tenant}")
+    return shown is not None and (_severity_of(shown), shown.description) == (result.severity, result.message)
 
 
 def _shown(

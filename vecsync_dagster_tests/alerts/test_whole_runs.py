@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -12,6 +12,9 @@ import pytest
 from vecsync_dagster.alerts import Alert, KnownAlert, observe_results, observing, sync_failed
 from vecsync_dagster.automation import add_tenants
 from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG
+from vecsync_dagster.automation.run_outcomes import observe_run
+from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.sync import STAGES
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY, World
@@ -78,6 +81,31 @@ def test_a_run_that_was_busy_everywhere_resolves_nothing(daemon: Daemon) -> None
     assert opened(daemon) == []
 
 
+@pytest.mark.parametrize(
+    ("job", "stages", "is_over"),
+    [
+        ("works_job", (), {ENTITY, "works_job"}),
+        ("works_job", STAGES, {ENTITY, "works_job"}),
+        ("works_job", ["vectors"], set()),
+        ("sync_all_job", STAGES, {ENTITY}),
+        ("sync_all_job", (), {ENTITY, "parts", "sync_all_job"}),
+    ],
+)
+def test_a_run_of_a_part_of_the_assets_is_not_all_of_it(
+    daemon: Daemon, job: str, stages: Sequence[str], is_over: set[str]
+) -> None:
+    """Neither some stages, nor one entity of a job over several."""
+    works = daemon.world.config.entities[ENTITY]
+    config = daemon.world.config.model_copy(update={"entities": {ENTITY: works, "parts": works}})
+    selection = frozenset(dg.AssetKey([ENTITY, stage]) for stage in stages) or None
+    run = dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.SUCCESS, asset_selection=selection)
+    with daemon.world.workspace() as workspace:
+        observed = observe_run(config, workspace.ledger, daemon.instance, run)
+    names = [ENTITY, "parts", "works_job", "sync_all_job"]
+    dead = {name: KnownAlert(sync_failed(name, None, "died"), 1, NOW, NOW, None) for name in names}
+    assert {name for name, one in dead.items() if observed.is_over(one)} == is_over
+
+
 @pytest.mark.parametrize("tenants", [["acme"], None])
 def test_the_command_line_knows_what_is_all_of_it(daemon: Daemon, tenants: list[str] | None) -> None:
     world = daemon.world
@@ -98,10 +126,14 @@ def test_the_command_line_knows_what_is_all_of_it(daemon: Daemon, tenants: list[
         (Alert("cost_limit", f"former, {ENTITY}", "dear"), False),
         (Alert("source_failure", ENTITY, "away"), False),
         (sync_failed("sync_all_job", None, "died"), False),
+        (sync_failed("__ASSET_JOB", None, "died"), False),
+        (sync_failed("nightly", None, "died"), False),
         (Alert("cost_limit", "sync_all_job", "dear"), False),
     ],
 )
 def test_what_left_the_configuration_is_over(world: World, alert: Alert, is_over: bool) -> None:
+    """But a job may be called anything, also what no entity is."""
     with world.workspace() as workspace:
+        workspace.ledger.record_run(Run("r", "former", "former", "acme", "full", "success", NOW, NOW, {}))
         observed = observing(world.config, workspace.ledger)
     assert observed.is_over(KnownAlert(alert, 1, NOW, NOW, None)) is is_over

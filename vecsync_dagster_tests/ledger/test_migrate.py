@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from vecsync_dagster.errors import ConfigError, LedgerRejected
 from vecsync_dagster.ledger import SqlLedger, migrate, version
+from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.tables import index_state, metadata
 from vecsync_dagster_tests.ledger.samples import MINUTE, NOON, SPACE, A, B, confirm, failed, state
@@ -95,6 +96,18 @@ class TestMigrations:
         confirm(ledger, A, ["d1"])
         migrate.upgrade(url)
         assert ledger.tally(*A).held == 1
+        ledger.close()
+
+    def test_partitions_that_ran_before_are_shown_once_more(self, url: str) -> None:
+        """What earlier versions told Dagster briefly nobody knows; a source that was asked is no partition."""
+        ledger = SqlLedger.open(url)
+        for run_id, place, mode in (("r1", A, "full"), ("r2", A, "full"), ("r3", (A[0], "", ""), "listing")):
+            ledger.record_run(Run(run_id, *place, mode, "success", NOON, NOON + MINUTE, {}))
+        migrate.downgrade(url, "0017")
+        migrate.upgrade(url)
+        assert ledger.unshown(A[0]) == {A[1:]}
+        ledger.shown(*A, NOON + MINUTE)
+        assert ledger.unshown(A[0]) == set()
         ledger.close()
 
     def test_documents_and_when_they_were_seen_survive_both_ways(self, url: str) -> None:
