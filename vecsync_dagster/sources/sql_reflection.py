@@ -27,7 +27,8 @@ _LISTED = 25
 class Reflected:
     """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses,
     `declared` their types, as `Dialect.declared` has them. `key`: the columns that tell the rows apart.
-    `primary`: those of the table's own primary key, if it has one; `unique`: those, and whatever else is unique."""
+    `primary`: those of the table's own primary key, if it has one; `enforced`: the table itself sees to it that no two
+    rows have the same key."""
 
     table: TableClause
     columns: tuple[Column, ...]
@@ -37,15 +38,10 @@ class Reflected:
     width: int
     key: tuple[str, ...]
     primary: tuple[str, ...]
-    unique: tuple[tuple[str, ...], ...]
+    enforced: bool
 
     def __getitem__(self, name: str) -> ColumnClause[Any]:
         return self.table.c[name]
-
-    @property
-    def enforced(self) -> bool:
-        """Whether the table itself sees to it that no two rows have the same key."""
-        return any(set(columns) <= set(self.key) for columns in self.unique)
 
     @property
     def plain_key(self) -> bool:
@@ -82,7 +78,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 column=dated,
             )
     _check_filter(connection, dialect, entity, entity_name, kinds, declared)
-    primary, unique = _unique(inspector, name, schema)
+    primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),
         columns=tuple(
@@ -95,7 +91,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         width=len(types),
         key=entity.key,
         primary=primary,
-        unique=unique,
+        enforced=_is_within(primary, entity.key) or _is_unique(inspector, name, schema, entity.key),
     )
 
 
@@ -103,16 +99,21 @@ def _declared(kind: TypeEngine[Any]) -> str:
     return "without a type" if isinstance(kind, NullType) else repr(kind).partition("(")[0].lower()
 
 
-def _unique(inspector: Inspector, name: str, schema: str | None) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """The primary key, and all that is unique: with it, by a constraint, or by an index over columns of all rows."""
-    primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
-    found = [primary, *(tuple(one["column_names"]) for one in inspector.get_unique_constraints(name, schema))]
-    for index in inspector.get_indexes(name, schema):
-        names = [name for name in index["column_names"] if name is not None]
-        partial = any(option.endswith("_where") for option in index.get("dialect_options", {}))
-        if index["unique"] and len(names) == len(index["column_names"]) and not partial:
-            found.append(tuple(names))
-    return primary, tuple(columns for columns in found if columns)
+def _is_within(columns: Sequence[str | None], key: Sequence[str]) -> bool:
+    return bool(columns) and set(columns) <= set(key)
+
+
+def _is_unique(inspector: Inspector, name: str, schema: str | None, key: Sequence[str]) -> bool:
+    """By a constraint, or by an index over columns of all rows."""
+    constraints = (one["column_names"] for one in inspector.get_unique_constraints(name, schema))
+    if any(_is_within(columns, key) for columns in constraints):
+        return True
+    return any(
+        index["unique"]
+        and _is_within(index["column_names"], key)
+        and not any(option.endswith("_where") for option in index.get("dialect_options", {}))
+        for index in inspector.get_indexes(name, schema)
+    )
 
 
 def _check_filter(
