@@ -24,25 +24,25 @@ def health(
     config: Config, runs: Mapping[Partition, LastRuns], now: datetime, results: Iterable[CheckResult] = ()
 ) -> dict[str, Any]:
     """Counts over all configured partitions, and the last runs of those that need a look, as plain values for JSON.
-    `results`: of the checks that fail now.
+    `results`: of the checks that fail now. One that is made over all partitions of an entity is in `failed_checks`, and
+    counts as failing as a partition does.
 
     `overdue_at`: when the first partition will not have been synced for `checks.freshness.max_age`. It holds without
     anybody writing the file again, so that monitoring can compare it with its own clock.
     """
     max_age = config.checks.freshness.max_age
     there = {key: last for key, last in runs.items() if _counts(config, key, last, now)}
-    broken = {
-        Partition(one.entity, one.collection, one.tenant)
-        for one in configured(results, config)
-        if one.severity == "error"
-    }
+    errors = [one for one in configured(results, config) if one.severity == "error"]
+    broken = {Partition(one.entity, one.collection, one.tenant) for one in errors}
+    over_all = [{"entity": one.entity, "check": one.check} for one in errors if not one.collection]
     failing = {key for key, last in there.items() if key in broken or not _ended_well(last)}
     due = {key: _synced_at(last) + max_age for key, last in there.items() if last.last.mode != LISTING}
     order = sorted(there, key=lambda key: (key not in failing, due.get(key, now), key))
     return {
         "at": _moment(now),
         "partitions": len(due),
-        "failing": len(failing),
+        "failing": len(failing) + len(over_all),
+        "failed_checks": over_all,
         "overdue": sum(at < now for at in due.values()),
         "overdue_at": _moment(min(due.values(), default=now + max_age)),
         "last_runs": [_entry(key, there[key], key in failing) for key in order[:LISTED]],

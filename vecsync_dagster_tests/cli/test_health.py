@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
@@ -16,6 +18,7 @@ from vecsync_dagster.demo import DATABASE
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.tables import sync_run
+from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.health import LISTED, health
 from vecsync_dagster_tests.cli.program import (
@@ -202,3 +205,19 @@ def test_a_repair_by_hand_ends_the_alarm(config: Path, synced: Path) -> None:
     assert vecsync("reconcile", "--repair", "--config", config).code == 0
     assert (metrics(synced)["health"]["failing"], vecsync("status", "--strict", "--config", config).code) == (0, 0)
     assert not alarm(synced)
+
+
+def test_a_point_that_lies_in_no_partition_raises_the_alarm(config: Path, synced: Path) -> None:
+    """What only a check over all partitions finds is no partition's failure, and is counted all the same."""
+    with Workspace(config_of(synced)) as workspace:
+        store = workspace.store_of("works", "works")
+        [found, *_] = next(iter(store.scan("works", MORAVA)))
+        vector = np.ones(workspace.target("works", "works", MORAVA).space.dimensions, np.float32)
+        store.upsert("works", [Point(str(uuid.uuid4()), {**found.payload, "tenantId": "nobody"}, vector)])
+    assert vecsync("reconcile", "--entity", "works", "--config", config).code == 1
+    written = metrics(synced)["health"]
+    assert {"entity": "works", "check": "reconciliation"} in written["failed_checks"]
+    assert (written["failing"], alarm(synced)) == (len(written["failed_checks"]), True)
+    assert vecsync("status", "--strict", "--config", config).code == 1
+    assert vecsync("reconcile", "--repair", "--entity", "works", "--config", config).code == 0
+    assert (metrics(synced)["health"]["failed_checks"], alarm(synced)) == ([], False)
