@@ -14,7 +14,19 @@ from decimal import Decimal
 
 from vecsync_dagster.numbers import all_digits
 
-__all__ = ["KEY_NATIVE", "KEY_TEXT", "OF_MANY", "Key", "differ", "key_parts", "key_text", "native_of", "number_text"]
+__all__ = [
+    "KEY_NATIVE",
+    "KEY_TEXT",
+    "OF_MANY",
+    "Key",
+    "as_storable",
+    "differ",
+    "key_parts",
+    "key_text",
+    "native_of",
+    "number_text",
+    "storable",
+]
 
 KEY_TEXT = "vecsync:key"
 """The column of a source's records that holds the text of the key, where that is not the text of one field."""
@@ -26,6 +38,7 @@ OF_MANY = "is a list or an object, not one tenant"
 """Ends the reason why a record of many tenants, which is nobody's, is rejected."""
 
 _NULL = "~"
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DIGITS = 4000
 """From about here on Python makes no text of an int."""
 _PART = re.compile(r"(?:[^~]|~[01])*")
@@ -52,6 +65,17 @@ def native_of(key: str) -> str | None:
 def differ(one: str, other: str) -> bool:
     """Whether two keys of one text are known to be different ones."""
     return None not in (natives := (native_of(one), native_of(other))) and natives[0] != natives[1]
+
+
+def storable(text: str) -> bool:
+    """Whether a text column could hold this text at all: PostgreSQL refuses NUL, UTF-8 lone surrogates. No document has
+    an id that it could not."""
+    return _UNSTORABLE.search(text) is None
+
+
+def as_storable(text: str) -> str:
+    """The text, with U+FFFD for what no text column holds."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def key_text(parts: Iterable[str | None]) -> str:

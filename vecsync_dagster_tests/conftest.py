@@ -38,7 +38,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a test that is marked `in_turn`, `-m many` runs all combinations of its parameters; else each value of the
-    longer one is run with one value of the shorter one, in turn."""
+    longer one is run with one value of the shorter one, in turn. A single parameter has all its values."""
     tests: dict[str, list[pytest.Function]] = defaultdict(list)
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("in_turn"):
@@ -47,7 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Of parameters that go together one counts.
         columns = {_places([repr(v.callspec.params[name]) for v in variants]) for name in variants[0].callspec.params}
         several = [column for column in columns if max(column) > 0]
-        shortest = min((max(column) + 1 for column in several), default=1)
+        if len(several) < 2:
+            continue
+        shortest = min(max(column) + 1 for column in several)
         for number, variant in enumerate(variants):
             if sum(column[number] for column in several) % shortest:
                 variant.add_marker(pytest.mark.many)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from vecsync_dagster.identity import as_storable
 from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.mongo_queries import moment
 from vecsync_dagster.sources.mongo_stream import Token, cursor_with
@@ -18,8 +19,8 @@ T = TypeVar("T")
 
 
 class Progress:
-    """The cursor as the pages go by: the latest moment so far, never later than the server's clock at the start,
-    and the resume token that was taken then. `counts`: whether this read has cursors at all."""
+    """The cursor as the pages go by: the latest moment so far that is not after the server's clock at the start (the
+    clock, where all are), and the resume token that was taken then. `counts`: whether this read has cursors at all."""
 
     def __init__(self, what: Read, updated_at: str | None) -> None:
         self.token: Token | None = None
@@ -29,6 +30,7 @@ class Progress:
         self._by_events = False
         self._clock = 0
         self._latest: int | None = None
+        self._ahead = False
         self._id = ""
         if what.since is not None and updated_at is not None:
             self._latest, self._id = moment_of(what.since.value), what.since.id
@@ -44,8 +46,10 @@ class Progress:
             return None
         for document, key in documents if self._updated_at is not None else ():
             when = moment(value_at(document, self._updated_at or ""))
-            if when is not None and (self._latest is None or when >= self._latest):
-                self._latest, self._id = when, str(key or "")
+            if when is not None and when > self._clock:
+                self._ahead = True
+            elif when is not None and (self._latest is None or when >= self._latest):
+                self._latest, self._id = when, as_storable(str(key or ""))
         return None if self._by_events else self._cursor()
 
     def end(self) -> Cursor | None:
@@ -53,12 +57,11 @@ class Progress:
         return None if self._limited else self._cursor()
 
     def _cursor(self) -> Cursor | None:
+        latest = self._clock if self._latest is None else min(self._latest, self._clock)
+        reached = text_of(latest, zone=True)
         if self.token is not None:
-            latest = self._clock if self._latest is None else min(self._latest, self._clock)
-            return cursor_with(text_of(latest, zone=True), self.token)
-        if self._latest is None:
-            return None
-        return Cursor(text_of(min(self._latest, self._clock), zone=True), self._id)
+            return cursor_with(reached, self.token)
+        return Cursor(reached, self._id) if self._latest is not None or self._ahead else None
 
 
 class Shared(Generic[T]):

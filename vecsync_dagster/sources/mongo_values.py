@@ -30,10 +30,10 @@ from bson.binary import UUID_SUBTYPE
 from bson.decimal128 import create_decimal128_context
 
 from vecsync_dagster.arrays import arrow_array
-from vecsync_dagster.identity import number_text
+from vecsync_dagster.identity import number_text, storable
 from vecsync_dagster.numbers import exact
 from vecsync_dagster.sources.filter_values import flag_of, number_of, whole_of
-from vecsync_dagster.sources.sql_types import integers, storable, uuids
+from vecsync_dagster.sources.sql_types import integers, uuids
 from vecsync_dagster.unreadable import json_or_reason, text_in
 
 __all__ = [

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.sources.sql_postgres import postgres_error
+from vecsync_dagster.sources.sql_postgres import LOOKS, postgres_error, take_any_bytes
 from vecsync_dagster.sources.sql_queries import GLOBAL
 from vecsync_dagster.sources.waking import Stop, Wake
 
@@ -34,7 +34,7 @@ _LISTEN_S = 0.5
 _WITH_TRIGGERS = "SELECT p.proname FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid WHERE p.proname = ANY(%s)"
 # A message has at most 8000 bytes: an error in it would be one of the statement that was only to be told of.
 _FUNCTION = """
-CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $vecsync$
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {looks} AS $vecsync$
 DECLARE
   touched text[];
   message text;
@@ -62,11 +62,21 @@ $vecsync$"""
 _TRIGGER = "CREATE TRIGGER {trigger} AFTER {event} ON {table} {rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
 
 
+# A tenant's key is the text that the source's own queries see, whatever the settings of who changed the row are.
+_LOOKS = sql.SQL(" ").join(
+    sql.SQL("SET {} TO {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in LOOKS.items()
+)
+
+
 def install_statements(name: str, entity: EntityConfig, schema: str | None, table: str) -> list[sql.Composed]:
     """Function and triggers of one entity; what an earlier installation left is replaced."""
     function = _identifier(schema, _own_name(name))
     made = sql.SQL(_FUNCTION).format(
-        function=function, owner=_owner(entity), entity=sql.Literal(name), channel=sql.Literal(CHANNEL)
+        function=function,
+        looks=_LOOKS,
+        owner=_owner(entity),
+        entity=sql.Literal(name),
+        channel=sql.Literal(CHANNEL),
     )
     triggers = [
         sql.SQL(_TRIGGER).format(
@@ -110,13 +120,14 @@ class NotifyWaker:
 
     def run(self, wake: Wake, stop: Stop) -> None:
         with connected(self._url, f"source {self.name}") as connection:
+            take_any_bytes(connection)
             self._tell_silent(connection)
             connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             for entity in self._entities:
                 wake(entity, None)  # what was told before somebody listened
             while not stop():
                 for notice in connection.notifies(timeout=_LISTEN_S):
-                    self._tell(notice.payload, wake)
+                    self._tell(_as_written(connection, notice.payload), wake)
                     if stop():
                         return
 
@@ -151,6 +162,13 @@ class NotifyWaker:
                 wake(entity, tenant)
 
 
+def _as_written(connection: psycopg.Connection, payload: str) -> str:
+    """Where any bytes are let through (`take_any_bytes`), the text that they are."""
+    if connection.info.encoding != "iso8859-1":
+        return payload
+    return payload.encode("latin-1").decode("utf-8", "replace")
+
+
 @contextmanager
 def connected(url: str, place: str) -> Iterator[psycopg.Connection]:
     """Autocommitting. The driver's text may quote a row or a password: it is not repeated."""
@@ -160,6 +178,7 @@ def connected(url: str, place: str) -> Iterator[psycopg.Connection]:
             autocommit=True,
             connect_timeout=10,
             application_name="vecsync",
+            client_encoding="utf8",
             # A peer that vanished is noticed after a minute, not after hours.
             keepalives_idle=30,
             keepalives_interval=10,

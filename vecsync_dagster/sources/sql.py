@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected, VecsyncError
-from vecsync_dagster.identity import KEY_TEXT, Key
+from vecsync_dagster.identity import KEY_TEXT, Key, as_storable
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import certain, key_texts
@@ -274,7 +274,9 @@ def _fingerprint(rows: int, checksum: str | None, times: Sequence[Any], width: i
 
 
 class _Progress:
-    """The cursor as the pages go by: the latest moment so far, never later than the clock at the start."""
+    """The cursor as the pages go by: the latest moment so far that is not after the clock at the start; where all are,
+    the clock. Rows dated after it move no cursor, or what is dated between the others and the clock would not be read;
+    they are read each time."""
 
     def __init__(self, what: Read, clock: Clock, kind: Kind | None) -> None:
         self._kind = kind
@@ -282,6 +284,7 @@ class _Progress:
         self._clock = clock.of(kind) if kind is not None else 0
         self._latest: int | None = None
         self._id = ""
+        self._ahead = False
         if kind is not None and what.since is not None:
             self._latest, self._id = moment_of(what.since.value), what.since.id
 
@@ -289,11 +292,16 @@ class _Progress:
         """The cursor once the rows of these ids and moments are applied too; None if this read has none."""
         if self._kind is None or not self._counts:
             return None
-        latest = max((moment for moment in moments if moment is not None and moment < BEYOND), default=None)
+        dated = [moment for moment in moments if moment is not None and moment < BEYOND]
+        latest = max(dated, default=None)
+        if latest is not None and latest > self._clock:
+            self._ahead = True
+            latest = max((moment for moment in dated if moment <= self._clock), default=None)
         if latest is not None and (self._latest is None or latest >= self._latest):
             self._latest = latest
-            self._id = id_text(ids[-1 - moments[::-1].index(latest)])
-        if self._latest is None:
+            self._id = as_storable(id_text(ids[-1 - moments[::-1].index(latest)]))
+        if self._latest is None and not self._ahead:
             return None
         zone = self._kind not in (Kind.TIMESTAMP, Kind.DATE)
-        return Cursor(text_of(min(self._latest, self._clock), zone=zone), self._id)
+        reached = self._clock if self._latest is None else min(self._latest, self._clock)
+        return Cursor(text_of(reached, zone=zone), self._id)

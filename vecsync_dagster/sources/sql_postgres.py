@@ -48,14 +48,15 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 from vecsync_dagster.compiled import CompiledStatements
 from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.identity import storable
 from vecsync_dagster.postgres_login import REASONS, refusal_of, unreachable_of
 from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
-from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, earlier, integers, storable, uuids
+from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, earlier, integers, uuids
 from vecsync_dagster.unreadable import Unreadable
 
-__all__ = ["Postgres", "postgres_error"]
+__all__ = ["LOOKS", "Postgres", "postgres_error", "take_any_bytes"]
 
 _COMPILED = CompiledStatements()
 _RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.FOLDED, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
@@ -71,7 +72,7 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (types.String, Kind.TEXT),
 )
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money", "oid")
-_LOOKS = {
+LOOKS = {
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "timezone": "UTC",
@@ -105,7 +106,7 @@ class _TextOrUnreadable(Loader):
             return Unreadable("is not valid UTF-8", stored.decode("utf-8", "replace"))
 
 
-def _take_any_bytes(driver: psycopg.Connection[Any], _: object) -> None:
+def take_any_bytes(driver: psycopg.Connection[Any], _: object = None) -> None:
     """A database in SQL_ASCII holds any bytes; to a client that asks for UTF-8 its server refuses the whole read for
     one that is none. It checks nothing for one that asks for LATIN1, and converts nothing either."""
     if driver.info.parameter_status("server_encoding") == "SQL_ASCII":
@@ -185,7 +186,7 @@ class Postgres:
             pool_pre_ping=True,
             hide_parameters=True,
         )
-        event.listen(engine, "connect", _take_any_bytes)
+        event.listen(engine, "connect", take_any_bytes)
         event.listen(engine, "before_cursor_execute", _send_as_stored, retval=True)
         return engine
 
@@ -193,7 +194,7 @@ class Postgres:
         """The time limit holds for every single fetch: a slow consumer is not a stuck statement."""
         clocks: tuple[ColumnElement[Any], ...] = (literal_column("CURRENT_TIMESTAMP"), literal_column("LOCALTIMESTAMP"))
         settings = {
-            **_LOOKS,
+            **LOOKS,
             "statement_timeout": str(math.ceil(self._config.statement_timeout_s * 1000)),
             "idle_in_transaction_session_timeout": "0",
             "cursor_tuple_fraction": "1",  # plan for all rows: the default plans for a tenth of them

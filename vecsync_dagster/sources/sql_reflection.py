@@ -77,6 +77,13 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 entity=entity_name,
                 column=dated,
             )
+    if entity.tenancy is not None and kinds[entity.tenancy.column].array:
+        raise SourceRejected(
+            f"entities.{entity_name}.tenancy.column: column {entity.tenancy.column!r} of table {entity.table} is "
+            f"{declared.get(entity.tenancy.column)}; a record belongs to one tenant",
+            entity=entity_name,
+            column=entity.tenancy.column,
+        )
     _check_filter(connection, dialect, entity, entity_name, kinds, declared)
     primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
     return Reflected(

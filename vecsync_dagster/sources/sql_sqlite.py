@@ -45,10 +45,11 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from vecsync_dagster.compiled import CompiledStatements
 from vecsync_dagster.errors import SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.identity import storable
 from vecsync_dagster.sources.filter_values import FLAG_WORDS, flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_records import id_text
-from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, integers, storable
+from vecsync_dagster.sources.sql_types import EPOCH, Clock, Kind, earlier, integers
 
 __all__ = ["Sqlite"]
 

@@ -23,7 +23,6 @@ __all__ = [
     "earlier",
     "integers",
     "moment_of",
-    "storable",
     "text_of",
     "uuids",
 ]
@@ -68,6 +67,10 @@ class Kind(Enum):
     """Array of anything else, as JSON text."""
     OTHER = auto()
     """Anything else, as the database writes it as text."""
+
+    @property
+    def array(self) -> bool:
+        return self in (Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS, Kind.NUMBERS, Kind.ARRAY)
 
     @property
     def temporal(self) -> bool:
@@ -122,11 +125,6 @@ def text_of(moment: int, *, zone: bool) -> str:
 def earlier(moment: int, by: timedelta) -> datetime:
     """The moment less `by`, in UTC; never before year 1."""
     return EPOCH + timedelta(microseconds=max(moment - by // timedelta(microseconds=1), _EARLIEST))
-
-
-def storable(key: str) -> bool:
-    """Whether a text column could hold this text at all: PostgreSQL refuses NUL, UTF-8 lone surrogates."""
-    return "\x00" not in key and not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def integers(keys: Iterable[str]) -> list[int]:

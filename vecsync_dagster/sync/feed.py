@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from vecsync_dagster.documents import DocumentBatch, DocumentBuilder
 from vecsync_dagster.documents.columns import Records
 from vecsync_dagster.embedding.base import Limited
+from vecsync_dagster.identity import storable
 from vecsync_dagster.ledger.base import Recognised
 from vecsync_dagster.sources.base import Page
 from vecsync_dagster.sync.job import Job
@@ -81,7 +82,8 @@ class Feed:
             for name, part in self._parts.items()
             if part.recognises
         }
-        tombstones = () if self._job.options.partial else page.tombstones
+        # What no ledger could hold was never a document.
+        tombstones = () if self._job.options.partial else tuple(filter(storable, page.tombstones))
         return _Waiting(tombstones, records, hashes, once, asked)
 
     def _take(self, page: _Waiting) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.documents.columns import Cleaner
+from vecsync_dagster.identity import storable
 from vecsync_dagster.sources.base import Read
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.workspace import Workspace
@@ -44,7 +45,7 @@ def _known(workspace: Workspace, entity: str, ids: Sequence[str], tenant: str | 
     """What the ledger knows of them: ids by tenant."""
     config = workspace.entity(entity)
     kind = config.type or entity
-    documents = [document_id(scope, kind, one) for one in ids for scope in (GLOBAL, "")]
+    documents = [document_id(scope, kind, one) for one in filter(storable, ids) for scope in (GLOBAL, "")]
     names = tuple(config.collections)
     found: dict[str, list[str]] = {}
     for record in workspace.ledger.records(entity, names, tenant=tenant, ids=documents, limit=len(documents)):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
+from vecsync_dagster.identity import as_storable
 from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.job import run_of
@@ -53,7 +54,7 @@ def _failed(
         run_id=uuid.uuid4().hex,
         entity=selection.entity,
         collection=collection,
-        tenant=selection.tenant,
+        tenant=as_storable(selection.tenant),  # whose failure is known to the ledger, too
         mode=options.mode_of(configured),
         outcome="failed",
         started_at=started_at,

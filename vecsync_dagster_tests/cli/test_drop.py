@@ -98,6 +98,35 @@ def test_a_collection_that_left_the_file_goes_with_all_it_had(used: Path) -> Non
     assert vecsync("sync", "all", "--full", "--no-record", "--json", "--config", used).json["totals"]["upserted"] == 0
 
 
+def test_one_of_an_entitys_collections_goes_alone(config: Path) -> None:
+    """Its points and rows go, and what is said of it; the entity's other collection stays as it is, and is exact."""
+    entities = change(config)["entities"]
+    works = entities["works"]
+    both = {**works["collections"], "codes": {"text": "{name}"}}
+    change(config, entities={**entities, "works": {**works, "collections": both}})
+    assert vecsync("sync", "all", "--entity", "works", "--full", "--no-record", "--config", config).code == 0
+    change(config, entities=entities)
+    named = vecsync("check", "--config", config)
+    assert "codes" in named.out + named.err
+    assert "codes" in vecsync("status", "--config", config).err
+
+    def known(collection: str) -> tuple[int, bool, bool]:
+        with Workspace(config_of(config.parent)) as workspace:
+            rows = sum(one.documents for one in workspace.ledger.totals(workspace.ledger.now())
+                       if one.collection == collection)  # fmt: skip
+            runs = any(key.collection == collection for key in workspace.ledger.last_runs())
+            return rows, runs, workspace.store("main").pinned_space(collection) is not None
+
+    before = known("works")
+    assert all(known("codes"))
+    assert vecsync("drop", "codes", "--yes", "--config", config).code == 0
+    assert known("codes") == (0, False, False)
+    assert known("works") == before
+    assert "codes" not in vecsync("status", "--config", config).err
+    assert vecsync("reconcile", "--config", config).code == 0
+    assert vecsync("sync", "all", "--full", "--no-record", "--json", "--config", config).json["totals"]["upserted"] == 0
+
+
 def test_what_is_in_the_file_is_not_dropped_by_mistake(used: Path) -> None:
     """A configured collection needs --force, and comes back with the next sync, from the cache."""
     for option in ("--yes", "--dry-run"):

@@ -171,3 +171,10 @@ finally:
     listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "global-material-" in listed.stdout
     assert not {"dagster", "pandas"}.intersection(listed.stdout.split())
+
+
+@pytest.mark.parametrize("command", [["sync", "works"], ["retry", "works"], ["status", "--entity", "works"]], ids=str)
+def test_an_id_that_is_no_text_is_wrong_usage(config: Path, command: list[str]) -> None:
+    """Bytes of a terminal in another encoding come as lone surrogates."""
+    ran = vecsync(*command, "--id", "\udcff", "--config", config)
+    assert (ran.code, "no valid UTF-8" in ran.err) == (2, True), ran.err

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sources.postgres_notify import CHANNEL, execute, install_statements
 from vecsync_dagster_tests.sources.backends import SqlBackend, entity_config, ids, keys, read
@@ -136,3 +137,28 @@ def test_triggers_tell_of_each_tenant_by_its_text(postgres: SqlBackend, postgres
         postgres.run("UPDATE materials SET tenant_id = 'ACME' WHERE id = 1")
         told = [json.loads(one.payload)["tenants"] for one in listener.notifies(timeout=5, stop_after=2)]
     assert list(map(sorted, told)) == [["Acme", "acme"], ["ACME", "Acme"]]
+
+
+@pytest.mark.parametrize(
+    ("declared", "setting", "key"),
+    [("date", "datestyle = 'German'", "2026-12-31"), ("bytea", "bytea_output = 'escape'", "\\x6163")],
+)
+def test_triggers_tell_the_key_that_the_source_reads(
+    postgres: SqlBackend, postgres_of_module: str, declared: str, setting: str, key: str
+) -> None:
+    """Whatever the session's settings are in which an application changes a row."""
+    postgres.create(tenant_id=declared)
+    execute(postgres_of_module, install_statements("materials", entity_config(), None, "materials"), "the database")
+    with psycopg.connect(postgres_of_module, autocommit=True) as db:
+        db.execute(f"LISTEN {CHANNEL}")
+        db.execute(f"SET {setting}")
+        db.execute("INSERT INTO materials (id, tenant_id) VALUES (1, %s)", [key])
+        [told] = [json.loads(one.payload)["tenants"] for one in db.notifies(timeout=5, stop_after=1)]
+    assert told == [key] == [*postgres.source().tenants()]
+
+
+def test_the_tenants_column_is_no_array(postgres: SqlBackend) -> None:
+    """Of `{acme,brick}` no tenant would be made that nobody has."""
+    postgres.create(tenant_id="text[]")
+    with pytest.raises(SourceRejected, match=r"text\[\]; a record belongs to one tenant"):
+        [*postgres.source().tenants()]

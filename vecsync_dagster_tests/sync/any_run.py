@@ -113,6 +113,8 @@ class Sequence:
     def __init__(self, place: Place, seed: int) -> None:
         self.place = place
         self.random = random.Random(f"any run {seed}")
+        # Drawn apart, so that a seed that failed once stays the same sequence.
+        self.repair = random.Random(f"repair {seed}").choice(["write", "write", "report"])
         self.told: list[str] = []
         self.rows: dict[int, dict[str, Any]] = {}
         self.collections = self.random.choice([COLLECTIONS[:1]] * 3 + [COLLECTIONS])
@@ -269,6 +271,7 @@ class Sequence:
                 "parallel": pick([1, 2, 4]),
                 "skip_invalid": pick([True, True, True, False]),
                 "verify": pick(["auto", "identity", "counts"]),
+                "repair": self.repair,
                 "removal_guard": {"share": pick([0, 0.3, 1]), "min_documents": pick([0, 1, 2, 50])},
                 "retry": {"base": "PT0S", "max_retries": pick([0, 1_000, 1_000])},
             }

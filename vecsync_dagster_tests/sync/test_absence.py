@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster_tests.sync.test_exactness import one, seed
-from vecsync_dagster_tests.world import ENTITY, WORKS, World
+from vecsync_dagster_tests.world import ENTITY, WORKS, World, config_of
 
 BRICK = (1001, 1002, 1003)
 
@@ -264,3 +266,38 @@ def missing(world: World) -> dict[str, int]:
 def fingerprints(world: World) -> dict[str, str]:
     with world.workspace() as workspace:
         return {tenant: str(one.fingerprint) for (_, tenant), one in workspace.ledger.seen(ENTITY).items()}
+
+
+def test_a_role_that_suddenly_sees_no_row_removes_nothing_at_once(
+    tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row-level security that is switched on hides a tenant's rows, and those of everybody, without any error: what was
+    there stays until looks that are far enough apart agree, and until the policy is put right nothing is lost."""
+    monkeypatch.setenv("SOURCE_URL", re.sub("//[^@]*@", "//reader:secret@", postgres_database))
+    url = postgres_database.replace("postgresql://", "postgresql+psycopg://")
+    config = config_of(
+        tmp_path, source={"type": "postgres", "url": {"env": "SOURCE_URL"}}, store={"type": "qdrant", "path": "qdrant"}
+    )
+    world = World(url, config)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE reader LOGIN PASSWORD 'secret'")
+        connection.exec_driver_sql("GRANT SELECT ON works TO reader")
+    try:
+        seed(world, {GLOBAL: 3, "acme": 4, "brick": 2, "cedar": 2})
+        world.sync(mode="full")
+        before = world.stored()
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE works ENABLE ROW LEVEL SECURITY")
+            connection.exec_driver_sql("CREATE POLICY few ON works USING (tenant_id IN ('brick', 'cedar'))")
+        hidden = world.sync(mode="full")
+        assert sum(result.figures.removed for result in hidden) == 0
+        assert world.stored() == before
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE works DISABLE ROW LEVEL SECURITY")
+        world.sync(mode="full")
+        assert world.stored() == before
+        world.assert_exact()
+    finally:
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql("DROP OWNED BY reader")
+            connection.exec_driver_sql("DROP ROLE reader")

@@ -114,6 +114,24 @@ def test_a_key_of_both_columns_tells_them_apart(shared: World, kind: dict[str, A
     assert owners(world) == ["brick", GLOBAL]
 
 
+@pytest.mark.parametrize("first", ["acme", "brick"])
+def test_a_record_that_moves_under_a_key_with_the_tenant_is_there_once(shared: World, first: str) -> None:
+    """Its key changes with its owner: the old document goes and the new one comes, whoever runs first, unpaid."""
+    world = shared
+    entity = world.config.entities[ENTITY].model_copy(update={"id": ("tenant_id", "id")})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: entity}})
+    world.insert([{"id": n, "tenant_id": tenant} for n in (1, 2) for tenant in ("acme", "brick")])
+    world.insert([{"id": 3, "tenant_id": "acme"}])
+    world.sync(mode="full")
+    world.update(3, tenant_id="brick")
+    results = world.sync(first, mode="full") + world.sync(mode="full")
+    assert sum(result.figures.embedded for result in results) == 0
+    assert sorted(payload["dbId"] for payload in world.stored().values()) == [
+        *("acme/1", "acme/2", "brick/1", "brick/2", "brick/3")
+    ]
+    world.assert_exact()
+
+
 # -- the key that the table itself declares ------------------------------------------------------------
 def declared(world: World, key: str) -> World:
     with world.engine.begin() as connection:

@@ -18,7 +18,7 @@ from vecsync_dagster.sync import Figures, SyncOptions, Workspace
 from vecsync_dagster.sync.watching import Round, Watch
 from vecsync_dagster_tests.sync.test_exactness import seed
 from vecsync_dagster_tests.tools import Tools, sample, tools_config
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, WORKS, World
 
 PATIENCE_S = 60
 QUICK = {"watch": {"poll": 1, "debounce": 0}, "tenants": {"missing_for": 0}}
@@ -296,3 +296,21 @@ def test_any_text_may_be_the_key_of_a_record_that_is_gone(two_tenants: Config, k
     waker = Tells((None, key), ("1", None), moment=1)
     [found, *_] = watch(two_tenants, lambda rounds: len(rounds) == 1, [waker])
     assert {one.tenant for one in found.results} == {"1"}
+
+
+def test_a_row_dated_in_the_future_hides_no_change_from_watch(embedded_world: World) -> None:
+    """What changes after a row that is dated years ahead is synced by the next look."""
+    world = embedded_world
+    use(world, automation=QUICK)
+    seed(world, {"acme": 3})
+    with world.engine.begin() as connection:
+        connection.execute(sa.update(WORKS).where(WORKS.c.id == 1).values(updated_at="2099-01-01 00:00:00"))
+    world.sync(mode="full")
+
+    def wrote(rounds: list[Round]) -> bool:
+        return any(result.figures.upserted for found in rounds for result in found.results)
+
+    for row in (2, 3):
+        world.update(row, name=f"changed {row}")
+        watch(world.config, wrote)
+    world.assert_exact()
