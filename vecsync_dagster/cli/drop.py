@@ -11,7 +11,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
-from vecsync_dagster.errors import VecsyncError, WrongUsage
+from vecsync_dagster.errors import VecsyncError
 
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import Config
@@ -35,6 +35,7 @@ def drop(
 ) -> None:
     """Remove a collection that left the configuration: its points, ledger rows and runs.
 
+    Of one that another entity has by now, only what the former entity left goes.
     With the last collection of an entity that left it too, also the entity's snapshots, rejected records and Dagster
     partitions. Only stores that are still configured can be reached; where one of them does not answer nothing is
     removed. Where it is cut short, run it again. Cached vectors stay.
@@ -44,25 +45,21 @@ def drop(
     from vecsync_dagster.sync.dropping import drop as drop_collection
     from vecsync_dagster.sync.dropping import leaving
 
-    if not force and any(collection in entity.collections for entity in settings.entities.values()):
-        raise WrongUsage(
-            f"collection {collection} is in the configuration; take it out first, or use --force",
-            collection=collection,
-        )
     with Workspace(settings, read_only=dry_run) as workspace:
-        what = leaving(workspace, collection)
+        what = leaving(workspace, collection, everything=force)
         if not as_json:
             _show(what)
         if not dry_run:
             if not yes:
-                typer.confirm(f"Remove collection {collection} for good?", abort=True, err=True)
+                left = f"what {', '.join(what.entities)} left in" if what.shared else "collection"
+                typer.confirm(f"Remove {left} {collection} for good?", abort=True, err=True)
             began = datetime.now(UTC)
             drop_collection(workspace, what, partial(_drop_partitions, settings))
             _check_again(workspace, began)
     if as_json:
         output.print_json({"command": "drop", "dry_run": dry_run, **asdict(what)})
     elif not dry_run:
-        output.stdout().print(f"{collection} is removed")
+        output.stdout().print(f"{collection}: what was left is removed" if what.shared else f"{collection} is removed")
 
 
 def _check_again(workspace: Workspace, began: datetime) -> None:
@@ -85,7 +82,8 @@ def _check_again(workspace: Workspace, began: datetime) -> None:
 def _show(what: Leaving) -> None:
     out = output.stdout()
     for name, points in what.stores.items():
-        out.print(f"store {name}: {output.number_of(points, 'point')} of {what.collection}")
+        theirs = f" of entity {', '.join(what.entities)}" if what.shared else ""
+        out.print(f"store {name}: {output.number_of(points, 'point')} of {what.collection}{theirs}")
     for name, reason in what.unreachable.items():
         output.warn(f"store {name} could not be asked: {reason}")
     if not what.stores and not what.unreachable:

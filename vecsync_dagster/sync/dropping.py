@@ -1,5 +1,5 @@
 """A collection dropped for good: its points, its rows in the ledger and, with the last collection of an entity that
-left the configuration, what is left of the entity."""
+left the configuration, what is left of the entity. Of one that another entity has by now, what the former one left."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError
+from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError, WrongUsage
 from vecsync_dagster.ledger.base import Partition
-from vecsync_dagster.stores.base import GLOBAL, Droppable
+from vecsync_dagster.stores.base import GLOBAL, Droppable, VectorStore
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.forgetting import forget_tenant
 from vecsync_dagster.sync.workspace import Workspace
@@ -44,12 +44,13 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What would go. `stores`: configured stores that have the collection, with its points; `unreachable`: those that
-    could not be asked, and why. `entities`: whose rows the ledger has, with their documents; `whole`: those of them of
-    which nothing else is left."""
+    """What would go. `shared`: the configuration has the collection, and only what is left of entities that have it no
+    more goes. `stores`: configured stores that have the collection, with its points, or with those of these
+    entities; `unreachable`: those that could not be asked, and why. `entities`: whose rows go, with their documents;
+    `whole`: those of them of which nothing else is left."""
 
     collection: str
-    configured: bool
+    shared: bool
     stores: dict[str, int]
     unreachable: dict[str, str]
     entities: dict[str, int]
@@ -72,19 +73,28 @@ def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
             yield Leftover(name, collection, GLOBAL if held == [GLOBAL] else "tenant", rows)
 
 
-def leaving(workspace: Workspace, collection: str) -> Leaving:
-    """What `drop` would remove. Raises NotFound for a collection that neither the ledger nor a store knows."""
+def leaving(workspace: Workspace, collection: str, *, everything: bool = False) -> Leaving:
+    """What `drop` would remove. `everything`: also what the configuration has. Raises WrongUsage where nothing else is
+    left, and NotFound for a collection that neither the ledger nor a store knows."""
     known = workspace.ledger.collections()
+    users = {name for name, entity in workspace.config.entities.items() if collection in entity.collections}
+    shared = bool(users) and not everything
+    owners = [entity for entity, one in known if one == collection and not (shared and entity in users)]
+    if shared and not owners:
+        raise WrongUsage(
+            f"collection {collection} is in the configuration; take it out first, or use --force", collection=collection
+        )
     stores: dict[str, int] = {}
     unreachable: dict[str, str] = {}
     for name in workspace.config.stores:
         try:
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
-                stores[name] = store.count(collection)
+                stores[name] = (
+                    sum(_held(workspace, one, collection) for one in owners) if shared else store.count(collection)
+                )
         except VecsyncError as error:
             unreachable[name] = f"{error.code}: {error}"
-    owners = [entity for entity, one in known if one == collection]
     if not owners and not stores and not unreachable:
         names = ", ".join(sorted({one for _, one in known})) or "none"
         raise NotFound(
@@ -93,7 +103,7 @@ def leaving(workspace: Workspace, collection: str) -> Leaving:
     entities = workspace.config.entities
     return Leaving(
         collection,
-        any(collection in entity.collections for entity in entities.values()),
+        shared,
         stores,
         unreachable,
         {entity: workspace.ledger.documents(entity, collection) for entity in owners},
@@ -125,7 +135,10 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
         for name in workspace.config.stores:
             store = workspace.store(name)
             # Also one that has no points of it: what an earlier call left half removed is to go.
-            if isinstance(store, Droppable):
+            if what.shared:
+                for entity in what.entities:
+                    _delete(workspace, store, entity, what.collection)
+            elif isinstance(store, Droppable):
                 store.drop_collection(what.collection)
             elif name in what.stores:
                 raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
@@ -135,6 +148,19 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
                 forget_tenant(workspace.ledger, workspace.snapshots, workspace.rejections, entity, None)
                 workspace.ledger.forget_entity(entity)
             workspace.ledger.forget_collection(entity, what.collection)
+
+
+def _held(workspace: Workspace, entity: str, collection: str) -> int:
+    return sum(map(len, workspace.ledger.points(entity, collection)))
+
+
+def _delete(workspace: Workspace, store: VectorStore, entity: str, collection: str) -> None:
+    """The points that the ledger has of one entity; those of others in the collection stay."""
+    if store.pinned_space(collection) is None:
+        return
+    for tenant in workspace.ledger.tenants(entity, collection):
+        for points in workspace.ledger.points(entity, collection, tenant):
+            store.delete(collection, tenant, [point.point_id for point in points])
 
 
 def _hold(holds: ExitStack, workspace: Workspace, entity: str, collection: str) -> None:

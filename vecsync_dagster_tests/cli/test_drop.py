@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,29 @@ def test_what_is_in_the_file_is_not_dropped_by_mistake(used: Path) -> None:
     assert ran.code == 0, ran.err
     assert ran.json["totals"]["upserted"] > 0
     assert ran.json["totals"]["embedded"] == 0
+
+
+def test_of_a_collection_that_another_entity_has_only_the_former_ones_goes(used: Path) -> None:
+    """An entity that got another name: what it left under the old one goes, without --force; the new one's stay."""
+    entities = change(used)["entities"]
+    change(used, entities={("labour" if name == "works" else name): value for name, value in entities.items()})
+    assert vecsync("sync", "all", "--entity", "labour", "--full", "--no-record", "--config", used).code in (0, 1)
+
+    def points() -> dict[str, int]:
+        with Workspace(config_of(used.parent)) as workspace:
+            stored = [one for page in workspace.store_of("labour", "works").scan("works") for one in page]
+        return dict(Counter(str(point.payload["entity"]) for point in stored))
+
+    before = points()
+    dry = drop(used, "--dry-run", "--json")
+    assert (dry.code, dry.json["shared"], list(dry.json["entities"])) == (0, True, ["works"])
+    ran = drop(used, "--yes")
+    assert ran.code == 0, ran.err
+    assert points() == {"labour": before["labour"]}
+    assert "works of works" not in vecsync("status", "--config", used).err
+    assert drop(used, "--yes").code == 2
+    assert vecsync("sync", "all", "--full", "--no-record", "--config", used).code == 0
+    assert vecsync("reconcile", "--config", used).code == 0
 
 
 def test_it_asks_first(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

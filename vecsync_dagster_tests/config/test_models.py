@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vecsync_dagster.config import Config, parse_config, resolve
-from vecsync_dagster.config.models import EnvRef, OpenAIProvider, PostgresSource
+from vecsync_dagster.config.models import (
+    BundledProvider,
+    EnvRef,
+    HashProvider,
+    OpenAIProvider,
+    PostgresSource,
+    SentenceTransformersProvider,
+)
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster_tests.config.examples import VALID, changed
 
@@ -25,6 +33,7 @@ def test_defaults() -> None:
     assert (config.schedule.cron, config.schedule.timezone) == ("0 3 * * *", "UTC")
     assert [provider.provider for provider in config.embedding.chain] == ["bundled"]
     assert (config.stores["main"].path, config.stores["main"].url) == (".vecsync/qdrant", None)
+    assert config.stores["main"].max_request_bytes == 16_000_000
     assert config.entities["works"].overlap == timedelta(minutes=10)
 
 
@@ -131,3 +140,15 @@ class TestSecrets:
         assert source.url.get() == "postgresql://user:hunter2@host/db"
         assert "DATABASE_URL" in repr(source)
         assert "hunter2" not in repr(source) + source.model_dump_json()
+
+
+@pytest.mark.parametrize("provider", [HashProvider, BundledProvider, SentenceTransformersProvider])
+def test_what_costs_nothing_has_no_price(provider: type[BaseModel]) -> None:
+    """A setting that would do nothing is refused."""
+    with pytest.raises(ValidationError, match="price_per_million_tokens"):
+        provider.model_validate({"provider": _name_of(provider), "price_per_million_tokens": 1})
+
+
+def _name_of(provider: type[BaseModel]) -> str:
+    [name] = get_args(provider.model_fields["provider"].annotation)
+    return str(name)

@@ -305,3 +305,13 @@ class TestEngine:
         with opened(folder) as store:
             store.ensure_collection(NAME, SPACE)
             assert store.check() == f"embedded Qdrant (qdrant-edge-py 0.9.0) at {folder}, 1 collections"
+
+
+def test_a_dropped_collections_shard_is_closed(folder: Path) -> None:
+    """At once, not when Python comes to collect it: its files would be held until then."""
+    with opened(folder) as store:
+        store.ensure_collection(NAME, SPACE)
+        shard = store._known(NAME).shard
+        store.drop_collection(NAME)
+        with pytest.raises(Exception, match="not initialized"):
+            shard.count(edge.CountRequest(exact=True))
