@@ -15,6 +15,7 @@ from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation, grid_key, last_in_grid, severity
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace
+from vecsync_dagster.words import number_of
 
 __all__ = [
     "Event",
@@ -178,7 +179,8 @@ def log_failed_checks(log: dg.DagsterLogManager, results: Sequence[PartitionResu
     if failed:
         log.error("failed checks of this run: %s", _some(failed))
     else:
-        log.info("failed checks of this run: none")
+        warned = sum(check.warning and not check.passed for result in results for check in result.checks)
+        log.info("failed checks of this run: none%s", f" ({number_of(warned, 'warning')})" if warned else "")
 
 
 def _failed_checks(results: Sequence[PartitionResult]) -> list[str]:

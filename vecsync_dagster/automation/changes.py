@@ -6,7 +6,7 @@ change came between tick and run) it finds with its next look.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -17,6 +17,7 @@ from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.automation.under_way import under_way
+from vecsync_dagster.checks.headlines import runs_are_red
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.sources import Fingerprinting
@@ -89,7 +90,21 @@ class _Tick:
         there = set(source.tenants() if looks is None else looks) - {GLOBAL}
         tenants = sorted(there & self._partitions) + ([GLOBAL] if self._shared else [])
         entity = self._workspace.entity(self._entity)
-        return due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
+        due = due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
+        return due + self._failed(tenants, {(one.collection, one.tenant) for one in due})
+
+    def _failed(self, tenants: Sequence[str], due: Container[tuple[str, str]]) -> list[Due]:
+        """Partitions whose last run failed, or whose last full one did, and of which nothing has changed since: nobody
+        else would run them again before the night."""
+        if not runs_are_red(self._instance, self._entity):
+            return []
+        collections = self._workspace.entity(self._entity).collections
+        return [
+            Due(key.collection, key.tenant, f"after {undone.run_id}", full=undone is last.full)
+            for key, last in self._workspace.ledger.last_runs(self._entity).items()
+            if key.collection in collections and key.tenant in tenants and (key.collection, key.tenant) not in due
+            if (undone := last.undone) is not None and undone.outcome == "failed"
+        ]
 
     def _runs(self, wanted: Sequence[Due]) -> list[dg.RunRequest]:
         """A run for each partition while they are few; else one for all that need no more than their changed rows,

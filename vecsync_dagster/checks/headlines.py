@@ -71,12 +71,17 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
     failing = sorted(
         (one for one in found["last_runs"] if one["failing"]), key=lambda one: (one["collection"] or "", one["tenant"])
     )
-    facts = {"partitions": found["partitions"], "failed": found["failing"]}
+    listings = sum(not one["collection"] for one in failing)  # no partition: that of the entity's tenants
+    facts = {"partitions": found["partitions"], "failed": found["failing"] - listings}
     if not failing:
         return CheckOutcome(RUNS, True, f"{number_of(found['partitions'], 'partition')}, all ended well", facts)
-    told = "; ".join(_ended(one, names) for one in failing[:_NAMED])
+    told: dict[str, list[str]] = defaultdict(list)
+    for one in failing[:_NAMED]:
+        what, where = _ended(one, names)
+        told[what].append(where)
+    message = "; ".join(f"{what}: {'; '.join(places)}" for what, places in told.items())
     more = f"; and {found['failing'] - _NAMED} more" if found["failing"] > _NAMED else ""
-    return CheckOutcome(RUNS, False, f"the last run failed: {told}{more}", facts)
+    return CheckOutcome(RUNS, False, message + more, facts)
 
 
 def runs_are_red(instance: dg.DagsterInstance, entity: str) -> bool:
@@ -94,14 +99,14 @@ def show_runs(instance: dg.DagsterInstance, entity: str, outcome: CheckOutcome) 
         instance.report_runless_asset_event(_evaluation(key.asset_key, outcome))
 
 
-def _ended(one: Mapping[str, Any], names: Names) -> str:
-    """`one`: of the `last_runs` of sync_metrics.json."""
-    place = one["entity"]
-    if one["collection"]:
-        place = place_of(one["entity"], one["collection"], one["tenant"], names)
-    full = one["last_full"]
-    bad = full if one["outcome"] == "success" and full else one
-    return f"{place}: {bad['error'] or bad['outcome']}"
+def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str]:
+    """What failed, and where and why. `one`: of the `last_runs` of sync_metrics.json."""
+    if not one["collection"]:
+        return "the source could not be asked for its tenants", one["error"] or one["outcome"]
+    only_full = one["outcome"] == "success"
+    bad = one["last_full"] if only_full else one
+    place = place_of(one["entity"], one["collection"], one["tenant"], names)
+    return f"the last {'full ' * only_full}run failed", f"{place}: {bad['error'] or bad['outcome']}"
 
 
 def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:

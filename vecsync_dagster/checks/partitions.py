@@ -60,7 +60,9 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         for check, (_, text) in checks_of(entity).items()
     ]
     overall.append(
-        dg.AssetCheckSpec(RUNS, asset=health_key(name), description="The last run of each partition ended well")
+        dg.AssetCheckSpec(
+            RUNS, asset=health_key(name), description="The last run of each partition ended well, and its last full run"
+        )
     )
 
     @dg.multi_asset_check(

@@ -61,6 +61,8 @@ class PartitionState:
     waiting_retries: int
     next_retry: datetime | None
     failed_checks: tuple[CheckResult, ...] = ()
+    only_full: bool = False
+    """Whether `outcome` is that of the last full run, as one after it succeeded."""
     left_over: bool = False
     """Whether its collection left the configuration: then nothing syncs it any more."""
     tenant_name: str = ""
@@ -224,10 +226,8 @@ def _partition(
     tenant_name: str,
 ) -> PartitionState:
     last, succeeded = (runs.last, runs.success) if runs else (None, None)
-    full = runs.full if runs else None
-    # What only a full run does is still to be done after one that failed, however well later runs ended.
-    undone = last is not None and last.outcome == "success" and full is not None and full.outcome != "success"
-    shown = full if undone else last
+    undone = runs.undone if runs else None
+    shown = undone or last
     counts = Counts()
     if totals is not None:
         counts = Counts(totals.documents, unseen=totals.unseen_since, **totals.by_status)
@@ -239,6 +239,7 @@ def _partition(
         last_sync=succeeded.ended_at if succeeded else None,
         last_written=totals.last_synced_at if totals else None,
         outcome=shown.outcome if shown else None,
+        only_full=undone is not None and undone is not last,
         error=shown.error if shown else None,
         rejected=_rejected(totals, last) if rejected is None else rejected,
         waiting_retries=waiting,

@@ -59,7 +59,11 @@ def status(
         Format, typer.Option("--format", "-f", help="csv is for records: with --entity.")
     ] = Format.TABLE,
     failed_checks: Annotated[
-        bool, typer.Option("--failed-checks", help="Only the checks that failed when they were last made, and why.")
+        bool,
+        typer.Option(
+            "--failed-checks",
+            help="Only what is wrong, and why: runs and checks that failed.",
+        ),
     ] = False,
     strict: Annotated[
         bool,
@@ -104,7 +108,9 @@ def status(
                 page=page,
             )
     if failed_checks and not as_json:
+        _show_failed_runs(seen, output.stdout())
         _show_failed_checks(seen, output.stdout())
+        _show_unreachable(seen, output.stdout())
     elif as_json or format_ is Format.JSON:
         output.print_json({**seen.as_dict(), **({} if records is None else records.as_dict())})
     elif records is not None:
@@ -169,7 +175,7 @@ def _show(seen: Overview) -> None:
             Tenant(p.tenant, p.tenant_name),
             *p.counts.cells(),
             p.last_sync,
-            p.outcome,
+            f"full {p.outcome}" if p.only_full else p.outcome,
             p.checks,
             p.rejected,
             p.retries,
@@ -183,10 +189,7 @@ def _show(seen: Overview) -> None:
     for one in seen.missing:
         where = f"{one.entity}, {one.tenant_name}" if one.tenant_name else one.entity
         output.stderr().print(f"{where}: {one.text}", style="yellow", soft_wrap=True)
-    for partition in seen.partitions:
-        if partition.error is not None and not partition.left_over:
-            told = f"last run failed: {partition.where}: {partition.error}"
-            output.stderr().print(told, style="red", soft_wrap=True)
+    _show_failed_runs(seen, output.stderr())
     places = {(p.entity, p.collection, p.tenant): p.where for p in seen.partitions}
     for cut in seen.cut:
         place = places.get((cut.entity, cut.collection, cut.tenant), cut.collection)
@@ -195,6 +198,13 @@ def _show(seen: Overview) -> None:
     for leftover in seen.leftovers:
         output.warn(str(leftover))
     _show_unreachable(seen)
+
+
+def _show_failed_runs(seen: Overview, console: Console) -> None:
+    for partition in seen.partitions:
+        if partition.error is not None and not partition.left_over:
+            told = f"last {'full ' * partition.only_full}run failed: {partition.where}: {partition.error}"
+            console.print(told, style="red", soft_wrap=True, highlight=False)
 
 
 def _show_failed_checks(seen: Overview, console: Console) -> None:
@@ -215,7 +225,7 @@ def _show_check(console: Console, check: CheckResult, where: str) -> None:
     )
 
 
-def _show_unreachable(seen: Overview) -> None:
+def _show_unreachable(seen: Overview, console: Console | None = None) -> None:
     for entity, error in seen.unreachable.items():
         message = f"source of {entity} could not be asked for its tenants: {error}"
-        output.stderr().print(message, style="red", soft_wrap=True)
+        (console or output.stderr()).print(message, style="red", soft_wrap=True)

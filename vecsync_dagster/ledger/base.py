@@ -222,6 +222,12 @@ class LastRuns:
     full: Run | None = None
     full_success: Run | None = None
 
+    @property
+    def undone(self) -> Run | None:
+        """The last run where it did not succeed, else the last full one where it did not: what only a full run does is
+        still to be done then, however well later runs ended. None where all is well."""
+        return next((run for run in (self.last, self.full) if run is not None and run.outcome != "success"), None)
+
 
 @dataclass(frozen=True, slots=True)
 class InvalidRecord:

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.sync import Selection, SyncOptions
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
@@ -225,3 +226,31 @@ def test_a_run_that_is_being_canceled_is_under_way(settled: Automated) -> None:
     assert settled.asked("changes") == []
     settled.instance.report_run_canceled(run)
     assert asked_keys(settled.asked("changes")) == ["works|acme"]
+
+
+def test_a_partition_that_failed_runs_again_though_nothing_changed(settled: Automated) -> None:
+    """A full run failed while the table was away, and all is as before: a tick asks for what is undone, in full, though
+    an incremental run succeeded since; once it is done all is green, and nothing is asked for."""
+    world, health = settled.world, dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), "runs")
+
+    def rename(old: str, new: str) -> None:
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    def shown() -> tuple[bool, str | None]:
+        [record] = settled.instance.event_log_storage.get_asset_check_execution_history(health, limit=1)
+        assert record.evaluation is not None
+        return record.evaluation.passed, record.evaluation.description
+
+    rename(ENTITY, "away")
+    assert [result.outcome for result in world.sync("acme", mode="full")] == ["failed"]
+    rename("away", ENTITY)
+    settled.run([run_over(ENTITY, ["works|acme"], ["by hand"], mode="incremental", single=True)])
+    passed, told = shown()
+    assert (passed, str(told).startswith("the last full run failed: works|acme: ")) == (False, True)
+    [request] = settled.asked("changes")
+    assert (keys_of(request), config_of_op(request)["mode"]) == (["works|acme"], "full")
+    assert settled.asked("changes") == [], "asked for once"
+    settled.run([request])
+    assert shown() == (True, "4 partitions, all ended well")
+    assert settled.asked("changes") == []
