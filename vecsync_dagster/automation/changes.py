@@ -91,9 +91,9 @@ class _Tick:
         tenants = sorted(there & self._partitions) + ([GLOBAL] if self._shared else [])
         entity = self._workspace.entity(self._entity)
         due = due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
-        return due + self._failed(tenants, {(one.collection, one.tenant) for one in due})
+        return due + self._failed({*tenants}, {(one.collection, one.tenant) for one in due})
 
-    def _failed(self, tenants: Sequence[str], due: Container[tuple[str, str]]) -> list[Due]:
+    def _failed(self, tenants: Container[str], due: Container[tuple[str, str]]) -> list[Due]:
         """Partitions whose last run failed, or whose last full one did, and of which nothing has changed since: nobody
         else would run them again before the night."""
         if not runs_are_red(self._instance, self._entity):

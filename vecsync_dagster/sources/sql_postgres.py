@@ -85,6 +85,21 @@ LOOKS = {
 """Settings that decide how a value looks: a role or database may have others, and change them."""
 _ZONE = "vecsync.timezone"
 """The time zone of the session before; columns without one are written by it."""
+_OBJECTS = {
+    "regclass": "pg_class",
+    "regcollation": "pg_collation",
+    "regconfig": "pg_ts_config",
+    "regdictionary": "pg_ts_dict",
+    "regnamespace": "pg_namespace",
+    "regoper": "pg_operator",
+    "regoperator": "pg_operator",
+    "regproc": "pg_proc",
+    "regprocedure": "pg_proc",
+    "regrole": "pg_authid",
+    "regtype": "pg_type",
+}
+"""Types whose values are names of the database's own objects, and the catalogue that has these (PostgreSQL's manual,
+"Object Identifier Types"). As text they have a schema or none, as the session's search_path is."""
 # Text to SQLAlchemy, but not compared like text.
 _NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
 # Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
@@ -220,7 +235,7 @@ class Postgres:
             item = reflected.item_type if isinstance(reflected, types.ARRAY) else None
             plain = None if item is None or isinstance(item, postgresql.DOMAIN) else self._plain(item)
             return _LISTS.get(plain, Kind.ARRAY) if plain is not None else Kind.ARRAY
-        return self._plain(reflected)
+        return Kind.OBJECT if declared in _OBJECTS else self._plain(reflected)
 
     def _plain(self, reflected: TypeEngine[Any]) -> Kind:
         if isinstance(reflected, postgresql.DOMAIN):
@@ -238,6 +253,8 @@ class Postgres:
             return cast(func.to_json(column), Text)
         if kind is Kind.TIMESTAMPTZ and not identity:
             return cast(func.timezone("UTC", column), Text)
+        if kind is Kind.OBJECT and not identity:
+            return _qualified(column)
         return cast(column, Text)
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:
@@ -459,3 +476,12 @@ def _is_json(written: str) -> bool:
 
 def _micros(time: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(extract("epoch", time) * 1_000_000, BigInteger)
+
+
+def _qualified(column: AnyColumn) -> ColumnElement[str]:
+    """The name of a column of `_OBJECTS` with its schema, whatever the search_path is; of what is gone, its number."""
+    number = cast(column, postgresql.OID)
+    catalogues = {name: cast(literal(where, Text()), postgresql.REGCLASS) for name, where in _OBJECTS.items()}
+    catalogue = case(catalogues, value=cast(func.pg_typeof(column), Text))
+    found = func.to_jsonb(func.pg_identify_object(cast(catalogue, postgresql.OID), number, 0))
+    return func.coalesce(found.op("->>")("identity"), cast(number, Text))

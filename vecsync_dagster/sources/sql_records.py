@@ -48,7 +48,7 @@ _TYPES: dict[Kind, pa.DataType] = {
     Kind.TEXTS: pa.list_(pa.string()),
 }
 _WHOLE = 2**53  # below it a float has all whole numbers
-_TEXTUAL = (Kind.TEXT, Kind.FOLDED, Kind.UUID, Kind.OTHER)
+_TEXTUAL = (Kind.TEXT, Kind.FOLDED, Kind.UUID, Kind.OBJECT, Kind.OTHER)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?")
 _CLOCK = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?")
 _MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)

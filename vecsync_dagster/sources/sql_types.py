@@ -65,6 +65,8 @@ class Kind(Enum):
     """Array of decimal numbers, as JSON text."""
     ARRAY = auto()
     """Array of anything else, as JSON text."""
+    OBJECT = auto()
+    """The name of an object of the database itself, with its schema."""
     OTHER = auto()
     """Anything else, as the database writes it as text."""
 

@@ -154,6 +154,37 @@ def test_settings_of_a_role_change_no_value(tmp_path: Path, database: str, decla
 
 
 @pytest.mark.parametrize(
+    ("declared", "value", "stored"),
+    [
+        ("regclass", "others", "public.others"),
+        ("regtype", "mood", "public.mood"),
+        ("regprocedure", "twice(integer)", "public.twice(integer)"),
+        ("regnamespace", "elsewhere", "elsewhere"),
+    ],
+)
+def test_names_of_objects_have_their_schema(
+    tmp_path: Path, database: str, declared: str, value: str, stored: str
+) -> None:
+    """Whether a role's search_path has it or not; of an object that was dropped the number stays."""
+    with in_postgres(tmp_path, database, declared) as (small, put), psycopg.connect(database, autocommit=True) as db:
+        entities: Any = small.data["entities"]
+        entities["things"]["table"] = "public.things"
+        db.execute("CREATE TABLE others ()")
+        db.execute("CREATE TYPE mood AS ENUM ('well')")
+        db.execute("CREATE FUNCTION twice(integer) RETURNS integer LANGUAGE sql AS 'SELECT 2 * $1'")
+        db.execute("CREATE SCHEMA elsewhere")
+        put(value)
+        small.sync()
+        assert small.stored()["1"]["v"] == stored
+        [name] = db.execute("SELECT quote_ident(current_database())").fetchone() or ()
+        db.execute(f"ALTER DATABASE {name} SET search_path = elsewhere")
+        assert small.sync().figures.unchanged == 1
+        db.execute("DROP TABLE public.others")
+        small.sync()
+        assert small.stored()["1"]["v"].isdigit() is (declared == "regclass")
+
+
+@pytest.mark.parametrize(
     ("declared", "first", "second", "stored"),
     [
         ("NUMERIC", 2**53 + 1, 2**53, 2**53 + 1),
