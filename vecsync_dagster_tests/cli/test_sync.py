@@ -54,6 +54,39 @@ def test_a_change_is_synced_alone(config: Path, synced: Path) -> None:
     assert ran.json["totals"]["upserted"] == 1
 
 
+def test_a_record_is_named_by_its_whole_key(fresh: Path) -> None:
+    """With an id of two columns `--id` takes both: what is changed, or gone, is one tenant's record, whoever else has
+    one of that number."""
+    folder = fresh.parent
+    replace_in_config(fresh, "    table: works\n    id: id\n", "    table: works\n    id: [tenant_id, id]\n")
+    change_rows(folder, "CREATE TABLE copy AS SELECT * FROM works")
+    change_rows(folder, "DROP TABLE works")
+    change_rows(folder, "ALTER TABLE copy RENAME TO works")
+    for tenant in (MORAVA, HARBOUR):
+        change_rows(
+            folder, "UPDATE works SET id = 1 WHERE id = (SELECT min(id) FROM works WHERE tenant_id = ?)", tenant
+        )
+
+    def sync(*arguments: str) -> dict[str, int]:
+        ran = vecsync("sync", *arguments, "--no-record", "--json", "--config", fresh)
+        assert ran.code == 0, ran.err
+        totals: dict[str, int] = ran.json["totals"]
+        return totals
+
+    def named() -> set[str]:
+        with Workspace(config_of(folder)) as workspace:
+            points = [point for page in workspace.store_of("works", "works").scan("works") for point in page]
+        return {str(point.payload["dbId"]) for point in points if str(point.payload["dbId"]).endswith("/1")}
+
+    sync("all", "--entity", "works", "--full")
+    assert named() == {f"{MORAVA}/1", f"{HARBOUR}/1"}
+    change_rows(folder, "UPDATE works SET name = 'Omítka' WHERE id = 1 AND tenant_id = ?", MORAVA)
+    assert sync("works", "--id", f"{MORAVA}/1")["upserted"] == 1
+    change_rows(folder, "DELETE FROM works WHERE id = 1 AND tenant_id = ?", MORAVA)
+    assert sync("works", "--id", f"{MORAVA}/1")["removed"] == 1
+    assert named() == {f"{HARBOUR}/1"}
+
+
 def test_the_table_adds_up(fresh: Path) -> None:
     """The table has a row for each partition, the totals, and leaves out what rarely happens and did not."""
     ran = vecsync("sync", "all", "--no-record", "--config", fresh)

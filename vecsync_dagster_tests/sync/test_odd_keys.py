@@ -28,6 +28,7 @@ KEYS: dict[str, Any] = {
     "uuid": uuid.UUID(int=7),
     "bytes": Binary(b"\x01\x02\x03\xff"),
     "user-defined": Binary(b"\x01\x02\x04\xff", 128),
+    **{f"binary {subtype}": Binary(bytes([1, 2, 5, subtype]), subtype) for subtype in (1, 2, 5, 6, 7, 8, 9)},
     "long": Int64(2**62),
     "object id": ObjectId(HEX),
     "text": "plain",
@@ -189,5 +190,6 @@ def test_a_record_of_several_tenants_is_refused(notes: Notes, tenant: Any) -> No
         rejected = workspace.ledger.invalid(dict(workspace.ledger.last_runs("notes")))
         assert workspace.source("notes").unassigned() == 1
     assert [(one.id, one.tenant) for one in rejected] == [("2", one) for one in tenant if isinstance(tenant, list)]
+    assert {one.error for one in rejected} <= {"firm is a list or an object, not one tenant"}
     notes.config = config
     assert notes.names() == ["1"]
