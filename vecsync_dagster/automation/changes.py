@@ -1,4 +1,5 @@
-"""The change sensor of an entity: asks the source which tenants differ from what the ledger has seen.
+"""The change sensor of an entity: asks the source which tenants differ from what the ledger has seen, and the ledger
+which partitions failed.
 
 Level-triggered: it looks at what is, not at what happened, so that whatever it missed (it was off, a run failed, a
 change came between tick and run) it finds with its next look.
@@ -6,7 +7,7 @@ change came between tick and run) it finds with its next look.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -17,7 +18,6 @@ from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.automation.under_way import under_way
-from vecsync_dagster.checks.headlines import runs_are_red
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.sources import Fingerprinting
@@ -39,7 +39,7 @@ def change_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinition
         job=job,
         minimum_interval_seconds=round(settings.interval.total_seconds()),
         default_status=running if settings.enabled else stopped,
-        description=f"Asks for a sync of those tenants of {entity} whose rows have changed since they were last synced",
+        description=f"Asks for a sync of those tenants of {entity} whose rows have changed, or whose last sync failed",
     )
     def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         with tick(context.instance, config, entity) as workspace:
@@ -65,20 +65,21 @@ class _Tick:
         seen = self._workspace.ledger.seen(self._entity)
         with asking(self._workspace, self._entity):
             due = self._due(seen)
-        keys = {partition_key(one.collection, one.tenant): one for one in due}
-        self._requests.keep(keys)
-        free = [
-            (key, one)
-            for key, one in keys.items()
-            if key not in busy and self._requests.may_ask(key, _done_at(seen, one))
-        ]
+        self._requests.keep(_request_key(one) for one in due)
+        free: dict[str, Due] = {}
+        # What reads all last: it takes the place of what reads the changed rows.
+        for one in sorted(due, key=lambda one: one.full):
+            key = partition_key(one.collection, one.tenant)
+            if key not in busy and self._requests.may_ask(_request_key(one), _done_at(seen, one)):
+                free[key] = one
         # Those that failed wait behind the others: they must not take the places of a tick for ever.
-        free.sort(key=lambda pair: self._requests.attempts(pair[0]))
-        wanted = [one for _, one in free[: self._settings.max_partitions]]
+        ordered = sorted(free.values(), key=lambda one: self._requests.attempts(_request_key(one)))
+        wanted = ordered[: self._settings.max_partitions]
+        keys = {partition_key(one.collection, one.tenant) for one in due}
         runs = self._runs(wanted)
         return dg.SensorResult(
             run_requests=runs,
-            skip_reason=None if runs else self._why_nothing(len(due), busy_with=sum(key in busy for key in keys)),
+            skip_reason=None if runs else self._why_nothing(len(keys), busy_with=sum(key in busy for key in keys)),
             cursor=self._requests.cursor(),
             dynamic_partitions_requests=self._global_partition(),
         )
@@ -91,20 +92,20 @@ class _Tick:
         tenants = sorted(there & self._partitions) + ([GLOBAL] if self._shared else [])
         entity = self._workspace.entity(self._entity)
         due = due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
-        return due + self._failed({*tenants}, {(one.collection, one.tenant) for one in due})
+        return due + list(self._failed({*tenants}, {(one.collection, one.tenant) for one in due}))
 
-    def _failed(self, tenants: Container[str], due: Container[tuple[str, str]]) -> list[Due]:
-        """Partitions whose last run failed, or whose last full one did, and of which nothing has changed since: nobody
-        else would run them again before the night."""
-        if not runs_are_red(self._instance, self._entity):
-            return []
+    def _failed(self, tenants: Container[str], due: Container[tuple[str, str]]) -> Iterator[Due]:
+        """Partitions whose last full run failed, whatever has changed; and those whose last run did, of which nothing
+        has changed since: nobody else would run them again before the night. What was interrupted is left alone:
+        somebody may have meant it."""
         collections = self._workspace.entity(self._entity).collections
-        return [
-            Due(key.collection, key.tenant, f"after {undone.run_id}", full=undone is last.full)
-            for key, last in self._workspace.ledger.last_runs(self._entity).items()
-            if key.collection in collections and key.tenant in tenants and (key.collection, key.tenant) not in due
-            if (undone := last.undone) is not None and undone.outcome == "failed"
-        ]
+        for key, last in self._workspace.ledger.last_runs(self._entity).items():
+            if key.collection not in collections or key.tenant not in tenants:
+                continue
+            if last.full is not None and last.full.outcome == "failed":
+                yield Due(key.collection, key.tenant, f"after {last.full.run_id}", full=True, failed=True)
+            elif last.last.outcome == "failed" and (key.collection, key.tenant) not in due:
+                yield Due(key.collection, key.tenant, f"after {last.last.run_id}", failed=True)
 
     def _runs(self, wanted: Sequence[Due]) -> list[dg.RunRequest]:
         """A run for each partition while they are few; else one for all that need no more than their changed rows,
@@ -116,7 +117,7 @@ class _Tick:
 
     def _run(self, group: Sequence[Due], *, single: bool) -> dg.RunRequest:
         keys = [partition_key(one.collection, one.tenant) for one in group]
-        run_keys = [self._requests.ask(key, one.state) for key, one in zip(keys, group, strict=True)]
+        run_keys = [self._requests.ask(_request_key(one), one.state) for one in group]
         return run_over(self._entity, keys, run_keys, mode="full" if group[0].full else "configured", single=single)
 
     def _global_partition(self) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
@@ -138,6 +139,14 @@ class _Tick:
         return f"{number_of(due, 'partition')} to sync{running}{waiting}"
 
 
+def _request_key(one: Due) -> str:
+    """What failed is asked for apart from what changed, each with its own delays: neither holds up the other."""
+    key = partition_key(one.collection, one.tenant)
+    return f"{key} again" if one.failed else key
+
+
 def _done_at(seen: dict[tuple[str, str], Seen], one: Due) -> datetime | None:
+    if one.failed:
+        return None  # as long as it is there it is not done
     last = seen.get((one.collection, one.tenant))
     return None if last is None else last.at

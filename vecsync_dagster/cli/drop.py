@@ -35,7 +35,7 @@ def drop(
 ) -> None:
     """Remove a collection that left the configuration: its points, ledger rows and runs.
 
-    Of one that another entity has by now, only what the former entity left goes.
+    If another entity uses the collection now, only what the former one left is removed.
     With the last collection of an entity that left it too, also the entity's snapshots, rejected records and Dagster
     partitions. Only stores that are still configured can be reached; where one of them does not answer nothing is
     removed. Where it is cut short, run it again. Cached vectors stay.

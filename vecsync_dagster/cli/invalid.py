@@ -13,7 +13,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.formats import csv_cell
-from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config, text
 from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def invalid(
     tenant: Annotated[
         str | None,
         typer.Option(
-            metavar="ID|NAME", help="Only this tenant, by id, or by a name that is no tenant's id; or `global`."
+            metavar="ID|NAME",
+            callback=text,
+            help="Only this tenant, by id, or by a name that is no tenant's id; or `global`.",
         ),
     ] = None,
     collection: CollectionOption = None,

@@ -6,7 +6,6 @@ interrupted.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
@@ -38,7 +37,6 @@ from vecsync_dagster.cli.watch import watch
 from vecsync_dagster.cli.writeback import writeback
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import ConfigError, InvalidTenant, NotFound, VecsyncError, WrongUsage
-from vecsync_dagster.identity import storable
 from vecsync_dagster.private import restrict_umask
 
 __all__ = ["app", "main"]
@@ -114,15 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         with output.log_to_stderr(), interruptible(), contained("vecsync"):
-            _check_text(sys.argv[1:] if arguments is None else arguments)
             _built()(arguments, prog_name="vecsync")
     except VecsyncError as error:
         output.error(error.code, output.in_config(error) if isinstance(error, ConfigError) else str(error))
         sys.exit(WRONG_USAGE if isinstance(error, _USAGE) else 1)
-
-
-def _check_text(arguments: Sequence[str]) -> None:
-    """An id or a tenant in another encoding is nobody's; the name of a file may be any bytes. Raises WrongUsage."""
-    for argument in arguments:
-        if not storable(argument) and not os.path.lexists(argument):
-            raise WrongUsage(f"the argument {argument!r} is no valid UTF-8")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.identity import storable
 
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import Config
 
-__all__ = ["CollectionOption", "ConfigOption", "EntityOption", "JsonOption", "config_path", "read_config"]
+__all__ = ["CollectionOption", "ConfigOption", "EntityOption", "JsonOption", "config_path", "read_config", "text"]
 
 ConfigOption = Annotated[
     Path | None,
@@ -21,6 +22,17 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 EntityOption = Annotated[str | None, typer.Option("--entity", "-e", metavar="NAME", help="Only this entity.")]
 CollectionOption = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Only this collection.")]
+
+
+T = TypeVar("T", str, "list[str]", "str | None", "list[str] | None")
+
+
+def text(value: T) -> T:
+    """The callback of ids and tenants: in another encoding they are nobody's. Raises BadParameter."""
+    for one in [value] if isinstance(value, str) else value or ():
+        if not storable(one):
+            raise typer.BadParameter(f"{one!r} is no valid UTF-8")
+    return value
 
 
 def config_path(ctx: typer.Context, given: Path | None) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vecsync_dagster.cli import output
-from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config, text
 from vecsync_dagster.cli.signals import stop_on_signals
 from vecsync_dagster.cli.tables import Column, Tenant, print_table
 from vecsync_dagster.words import named
@@ -28,7 +28,9 @@ def retry(
     collection: CollectionOption = None,
     ids: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="ID", help="Only this record, due or not; may be given several times."),
+        typer.Option(
+            "--id", metavar="ID", callback=text, help="Only this record, due or not; may be given several times."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also documents that are not due yet.")] = False,
     reset: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vecsync_dagster.cli import output
-from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config, text
 from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def status(
     tenant: Annotated[
         str | None,
         typer.Option(
-            metavar="ID|NAME", help="Only this tenant, by id, or by a name that is no tenant's id; or `global`."
+            metavar="ID|NAME",
+            callback=text,
+            help="Only this tenant, by id, or by a name that is no tenant's id; or `global`.",
         ),
     ] = None,
     collection: CollectionOption = None,
@@ -50,7 +52,8 @@ def status(
         State | None, typer.Option(help="Only records in this state: in --collection, else the worst of all.")
     ] = None,
     identity: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Only this record, with every fact about it.")
+        str | None,
+        typer.Option("--id", metavar="ID", callback=text, help="Only this record, with every fact about it."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Records on a page.")] = 20,
     page: Annotated[int, typer.Option(min=1, help="Which page of records.")] = 1,
@@ -67,7 +70,7 @@ def status(
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Exit code 1 if a partition's last run or a check failed."),
+        typer.Option("--strict", help="Exit code 1 if a partition's last run, its last full run or a check failed."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -119,7 +122,7 @@ def status(
         _show(seen)
     else:
         output.stdout().print("nothing was synced yet; `vecsync sync all` does")
-        _show_unreachable(seen)
+        _show_unreachable(seen, output.stderr())
     if strict and not seen.healthy:
         raise typer.Exit(1)
 
@@ -197,13 +200,14 @@ def _show(seen: Overview) -> None:
     _show_failed_checks(seen, output.stderr())
     for leftover in seen.leftovers:
         output.warn(str(leftover))
-    _show_unreachable(seen)
+    _show_unreachable(seen, output.stderr())
 
 
 def _show_failed_runs(seen: Overview, console: Console) -> None:
     for partition in seen.partitions:
-        if partition.error is not None and not partition.left_over:
-            told = f"last {'full ' * partition.only_full}run failed: {partition.where}: {partition.error}"
+        if partition.outcome not in (None, "success") and not partition.left_over:
+            why = f": {partition.error}" if partition.error else ""
+            told = f"last {'full ' * partition.only_full}run {partition.outcome}: {partition.where}{why}"
             console.print(told, style="red", soft_wrap=True, highlight=False)
 
 
@@ -225,7 +229,7 @@ def _show_check(console: Console, check: CheckResult, where: str) -> None:
     )
 
 
-def _show_unreachable(seen: Overview, console: Console | None = None) -> None:
+def _show_unreachable(seen: Overview, console: Console) -> None:
     for entity, error in seen.unreachable.items():
         message = f"source of {entity} could not be asked for its tenants: {error}"
-        (console or output.stderr()).print(message, style="red", soft_wrap=True)
+        console.print(message, style="red", soft_wrap=True)

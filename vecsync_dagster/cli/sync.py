@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vecsync_dagster.cli import output
-from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config
+from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config, text
 from vecsync_dagster.cli.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -32,19 +32,24 @@ def sync(
     ],
     tenant_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID|NAME", help="After `tenant`: its id, or its name if that is no tenant's id."),
+        typer.Argument(
+            metavar="ID|NAME", callback=text, help="After `tenant`: its id, or its name if that is no tenant's id."
+        ),
     ] = None,
     config: ConfigOption = None,
     entity: EntityOption = None,
     collection: CollectionOption = None,
     ids: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="ID", help="Only this record of the entity, now; may be given several times."),
+        typer.Option(
+            "--id", metavar="ID", callback=text, help="Only this record of the entity, now; may be given several times."
+        ),
     ] = None,
     tenant: Annotated[
         str | None,
         typer.Option(
             metavar="ID|NAME",
+            callback=text,
             help="Whose record --id is: a tenant's id, its name if that is no tenant's id, or `global`; without it, it "
             "is looked for.",
         ),

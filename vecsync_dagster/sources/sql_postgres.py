@@ -235,7 +235,12 @@ class Postgres:
             item = reflected.item_type if isinstance(reflected, types.ARRAY) else None
             plain = None if item is None or isinstance(item, postgresql.DOMAIN) else self._plain(item)
             return _LISTS.get(plain, Kind.ARRAY) if plain is not None else Kind.ARRAY
-        return Kind.OBJECT if declared in _OBJECTS else self._plain(reflected)
+        # Of a domain the query sees the domain's own name.
+        return (
+            Kind.OBJECT
+            if declared in _OBJECTS and not isinstance(reflected, postgresql.DOMAIN)
+            else self._plain(reflected)
+        )
 
     def _plain(self, reflected: TypeEngine[Any]) -> Kind:
         if isinstance(reflected, postgresql.DOMAIN):
@@ -479,9 +484,12 @@ def _micros(time: ColumnElement[Any]) -> ColumnElement[int]:
 
 
 def _qualified(column: AnyColumn) -> ColumnElement[str]:
-    """The name of a column of `_OBJECTS` with its schema, whatever the search_path is; of what is gone, its number."""
-    number = cast(column, postgresql.OID)
-    catalogues = {name: cast(literal(where, Text()), postgresql.REGCLASS) for name, where in _OBJECTS.items()}
+    """The name of a column of `_OBJECTS` with its schema, whatever the search_path is. Of none ("-"), and of what is
+    gone (its number), the text is the same in every session; servers before 14 refuse to look for these."""
+    catalogues = {
+        name: cast(literal(f"pg_catalog.{where}", Text()), postgresql.REGCLASS) for name, where in _OBJECTS.items()
+    }
     catalogue = case(catalogues, value=cast(func.pg_typeof(column), Text))
-    found = func.to_jsonb(func.pg_identify_object(cast(catalogue, postgresql.OID), number, 0))
-    return func.coalesce(found.op("->>")("identity"), cast(number, Text))
+    found = func.pg_identify_object(cast(catalogue, postgresql.OID), cast(column, postgresql.OID), 0)
+    nameless = cast(column, Text).op("~")("^(-|[0-9]+)$")
+    return case((nameless, cast(column, Text)), else_=func.to_jsonb(found).op("->>")("identity"))

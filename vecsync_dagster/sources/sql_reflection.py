@@ -77,6 +77,14 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 entity=entity_name,
                 column=dated,
             )
+    for one in (*entity.key, *(() if entity.tenancy is None else (entity.tenancy.column,))):
+        if kinds[one] is Kind.OBJECT:
+            raise SourceRejected(
+                f"entities.{entity_name}: column {one!r} of table {entity.table} is {declared.get(one)}, whose text "
+                "depends on the session: it can be no key",
+                entity=entity_name,
+                column=one,
+            )
     if entity.tenancy is not None and kinds[entity.tenancy.column].array:
         raise SourceRejected(
             f"entities.{entity_name}.tenancy.column: column {entity.tenancy.column!r} of table {entity.table} is "

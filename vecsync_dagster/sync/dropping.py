@@ -3,9 +3,10 @@ left the configuration, what is left of the entity. Of one that another entity h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 
 from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError, WrongUsage
 from vecsync_dagster.ledger.base import Partition
@@ -44,10 +45,10 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What would go. `shared`: the configuration has the collection, and only what is left of entities that have it no
-    more goes. `stores`: configured stores that have the collection, with its points, or with those of these
-    entities; `unreachable`: those that could not be asked, and why. `entities`: whose rows go, with their documents;
-    `whole`: those of them of which nothing else is left."""
+    """What would go. `shared`: another entity uses the collection now, and only what former ones left goes. `stores`:
+    configured stores that have the collection, with its points, or with those of these entities; `unreachable`: those
+    that could not be asked, and why. `entities`: whose rows go, with their documents; `whole`: those of them of which
+    nothing else is left."""
 
     collection: str
     shared: bool
@@ -80,19 +81,16 @@ def leaving(workspace: Workspace, collection: str, *, everything: bool = False) 
     users = {name for name, entity in workspace.config.entities.items() if collection in entity.collections}
     shared = bool(users) and not everything
     owners = [entity for entity, one in known if one == collection and not (shared and entity in users)]
-    if shared and not owners:
-        raise WrongUsage(
-            f"collection {collection} is in the configuration; take it out first, or use --force", collection=collection
-        )
+    if shared:
+        _check_former(workspace, collection, owners, users)
     stores: dict[str, int] = {}
     unreachable: dict[str, str] = {}
     for name in workspace.config.stores:
         try:
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
-                stores[name] = (
-                    sum(_held(workspace, one, collection) for one in owners) if shared else store.count(collection)
-                )
+                theirs = (len(ids) for ids in _points_of(store, collection, owners))
+                stores[name] = sum(theirs) if shared else store.count(collection)
         except VecsyncError as error:
             unreachable[name] = f"{error.code}: {error}"
     if not owners and not stores and not unreachable:
@@ -133,15 +131,7 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
         for entity in what.entities:
             _hold(holds, workspace, entity, what.collection)
         for name in workspace.config.stores:
-            store = workspace.store(name)
-            # Also one that has no points of it: what an earlier call left half removed is to go.
-            if what.shared:
-                for entity in what.entities:
-                    _delete(workspace, store, entity, what.collection)
-            elif isinstance(store, Droppable):
-                store.drop_collection(what.collection)
-            elif name in what.stores:
-                raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
+            _remove(name, workspace.store(name), what)
         for entity in what.entities:
             if entity in what.whole:
                 also(entity)
@@ -150,17 +140,45 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
             workspace.ledger.forget_collection(entity, what.collection)
 
 
-def _held(workspace: Workspace, entity: str, collection: str) -> int:
-    return sum(map(len, workspace.ledger.points(entity, collection)))
+def _remove(name: str, store: VectorStore, what: Leaving) -> None:
+    if what.shared:
+        if name in what.stores:
+            for ids in _points_of(store, what.collection, what.entities):
+                store.delete_foreign(what.collection, ids)
+    # Also where it has no points: what an earlier call left half removed is to go.
+    elif isinstance(store, Droppable):
+        store.drop_collection(what.collection)
+    elif name in what.stores:
+        raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
 
 
-def _delete(workspace: Workspace, store: VectorStore, entity: str, collection: str) -> None:
-    """The points that the ledger has of one entity; those of others in the collection stay."""
-    if store.pinned_space(collection) is None:
-        return
-    for tenant in workspace.ledger.tenants(entity, collection):
-        for points in workspace.ledger.points(entity, collection, tenant):
-            store.delete(collection, tenant, [point.point_id for point in points])
+def _check_former(workspace: Workspace, collection: str, owners: Sequence[str], users: Container[str]) -> None:
+    """Raises WrongUsage where nobody but the configuration's entities has anything of the collection, or somebody else
+    may be another project with the same ledger: until a full run of ours, however it ended, came after its last one."""
+    if not owners:
+        raise WrongUsage(
+            f"collection {collection} is in the configuration; take it out first, or use --force", collection=collection
+        )
+    last: dict[str, datetime] = {}
+    for key, runs in workspace.ledger.last_runs().items():
+        run = runs.full if key.entity in users else runs.last
+        if key.collection == collection and run is not None:
+            last[key.entity] = max(run.started_at, last.get(key.entity, run.started_at))
+    ours = max((at for entity, at in last.items() if entity in users), default=None)
+    for entity in owners:
+        if entity in last and (ours is None or last[entity] >= ours):
+            raise WrongUsage(
+                f"{collection} of {entity} was synced at {last[entity]:%Y-%m-%d %H:%M}Z, after the last full run of "
+                "the configuration's own: it may be another project's; sync in full first",
+                collection=collection,
+            )
+
+
+def _points_of(store: VectorStore, collection: str, entities: Container[str]) -> Iterator[list[str]]:
+    """Ids of their points, wherever in the collection they lie."""
+    for page in store.scan(collection):
+        if ids := [point.point_id for point in page if point.payload.get("entity") in entities]:
+            yield ids
 
 
 def _hold(holds: ExitStack, workspace: Workspace, entity: str, collection: str) -> None:

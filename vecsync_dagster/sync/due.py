@@ -18,13 +18,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A partition that differs from what was seen. `state` names the difference; `full`: changed rows alone would not
-    repair it."""
+    """A partition that differs from what was seen, or one whose run `failed`. `state` names the difference, or the run;
+    `full`: changed rows alone would not repair it."""
 
     collection: str
     tenant: str
     state: str
     full: bool = False
+    failed: bool = False
 
 
 def due_partitions(

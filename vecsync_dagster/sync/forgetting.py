@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.identity import as_storable
 from vecsync_dagster.ledger.base import Ledger, Partition
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
@@ -18,7 +19,7 @@ __all__ = ["forget_if_gone", "forget_tenant", "forget_unusable"]
 def forget_unusable(ledger: Ledger, entity: str, at_source: Iterable[str], runs: Iterable[Partition]) -> None:
     """A key that can be no partition fails as long as the source has it, and no run could ever say that it is gone.
     `runs`: the partitions that the ledger has runs of."""
-    kept = {*at_source, *ledger.tenants(entity)}
+    kept = {*map(as_storable, at_source), *ledger.tenants(entity)}
     for place in runs:
         if place.collection and not is_tenant(place.tenant) and place.tenant not in kept:
             ledger.forget_partition(*place)

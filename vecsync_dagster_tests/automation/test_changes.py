@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.automation.runs import run_over
+from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sync import Selection, SyncOptions
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
@@ -253,4 +254,22 @@ def test_a_partition_that_failed_runs_again_though_nothing_changed(settled: Auto
     assert settled.asked("changes") == [], "asked for once"
     settled.run([request])
     assert shown() == (True, "4 partitions, all ended well")
+    assert settled.asked("changes") == []
+
+
+def test_a_full_run_that_keeps_failing_holds_up_no_change(settled: Automated) -> None:
+    """It is asked for later and later, however many changes are synced meanwhile; and each of these at once."""
+    with settled.world.workspace() as workspace:
+        now = datetime.now(UTC)
+        failed = Run("a run", ENTITY, ENTITY, "acme", "full", "failed", now, now, {}, "X: y")
+        workspace.ledger.record_run(failed)
+    [full] = settled.asked("changes")
+    assert config_of_op(full)["mode"] == "full"
+    for name in ("иначе", "опять", "снова"):
+        settled.world.update(11, name=name)
+        [request] = settled.asked("changes")
+        assert config_of_op(request)["mode"] == "configured"
+        assert all(result.success for result in settled.run([request]))
+        assert settled.asked("changes") == [], "the full run has failed a moment ago"
+    settled.run([full])
     assert settled.asked("changes") == []
