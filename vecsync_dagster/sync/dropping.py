@@ -143,7 +143,7 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
 def _remove(name: str, store: VectorStore, what: Leaving) -> None:
     if what.shared:
         if name in what.stores:
-            for ids in _points_of(store, what.collection, what.entities):
+            for ids in _points_of(store, what.collection, list(what.entities)):
                 store.delete_foreign(what.collection, ids)
     # Also where it has no points: what an earlier call left half removed is to go.
     elif isinstance(store, Droppable):
@@ -174,8 +174,8 @@ def _check_former(workspace: Workspace, collection: str, owners: Sequence[str], 
             )
 
 
-def _points_of(store: VectorStore, collection: str, entities: Container[str]) -> Iterator[list[str]]:
-    """Ids of their points, wherever in the collection they lie."""
+def _points_of(store: VectorStore, collection: str, entities: Sequence[str]) -> Iterator[list[str]]:
+    """Ids of their points, wherever in the collection they lie. A foreign point's payload may hold anything."""
     for page in store.scan(collection):
         if ids := [point.point_id for point in page if point.payload.get("entity") in entities]:
             yield ids

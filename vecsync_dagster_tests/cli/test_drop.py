@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
 import yaml
 
 from vecsync_dagster.automation import add_tenants, tenants_name
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import metadata
+from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import PartitionResult, Workspace, dropping
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.cli.program import Ran, config_of, vecsync
@@ -163,6 +166,22 @@ def test_of_a_collection_that_another_entity_has_only_the_former_ones_goes(used:
     assert drop(used, "--yes").code == 2
     assert vecsync("sync", "all", "--full", "--no-record", "--config", used).code == 0
     assert vecsync("reconcile", "--config", used).code == 0
+
+
+def test_a_foreign_point_in_a_shared_collection_stays(config: Path) -> None:
+    """Whatever its payload holds where ours name their entity."""
+    entities = change(config)["entities"]
+    change(config, entities={("labour" if name == "works" else name): value for name, value in entities.items()})
+    assert vecsync("sync", "all", "--entity", "labour", "--full", "--no-record", "--config", config).code in (0, 1)
+    foreign = str(uuid.uuid4())
+    with Workspace(config_of(config.parent)) as workspace:
+        store, space = workspace.store("main"), workspace.ledger.space_of("works")
+        assert space is not None
+        store.upsert("works", [Point(foreign, {"entity": ["works"]}, np.ones(space.dimensions, np.float32))])
+    ran = drop(config, "--yes")
+    assert ran.code == 0, ran.err
+    with Workspace(config_of(config.parent)) as workspace:
+        assert [one.point_id for one in workspace.store("main").retrieve("works", [foreign])] == [foreign]
 
 
 def test_what_another_project_with_the_same_ledger_may_have_stays(config: Path) -> None:
