@@ -153,13 +153,14 @@ def record(
         return Recorded(len(events), run_id)
 
 
-def record_checks(workspace: Workspace) -> None:
-    """Record the checks that were made without Dagster and without a sync: by a repair."""
+def record_checks(workspace: Workspace) -> str:
+    """Record the checks that were made without Dagster and without a sync: by a repair. The run's id; empty where
+    Dagster shows all of them already."""
     with _recording(workspace) as instance:
-        if _is_news(instance, workspace, workspace.config.entities):
-            _execute(
-                _job(_told(instance, workspace, workspace.config.entities, ()), (), None), instance, workspace.config
-            )
+        if not _is_news(instance, workspace, workspace.config.entities):
+            return ""
+        job = _job(_told(instance, workspace, workspace.config.entities, ()), (), None)
+        return _execute(job, instance, workspace.config)
 
 
 @contextmanager

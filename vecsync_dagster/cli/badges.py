@@ -23,6 +23,8 @@ __all__ = ["badges", "show_page", "write_csv"]
 _COLOURS: Mapping[Status, str] = {"synced": "green", "stale": "yellow", "failed": "red", "pending": "bright_black"}
 # Beside the colour, which neither a file nor everybody's eyes can tell.
 _MARKS: Mapping[Status, str] = {"synced": "", "stale": "~", "failed": "!", "pending": "?"}
+_CALLED: Mapping[Status, str] = {"failed": "failed or rejected"}
+"""Here a record without a good version is one that failed; in other tables those that were rejected are `invalid`."""
 _LONGEST = 160  # characters of an error in a list; one record alone shows all of it
 
 
@@ -37,14 +39,14 @@ def show_page(page: RecordPage, *, in_full: bool) -> None:
         out.print(_list(page) if page.records else "no such record")
     legend = Text("badges: ").append("synced", _COLOURS["synced"])
     for status in ("stale", "failed", "pending"):
-        legend.append(", ").append(f"{_MARKS[status]} {status}", _COLOURS[status])
+        legend.append(", ").append(f"{_MARKS[status]} {_CALLED.get(status, status)}", _COLOURS[status])
     out.print(legend)
     if page.pages > 1:
         out.print(f"page {page.page} of {page.pages}, {page.matching:,} records; --page and --limit show others")
 
 
 def _show_totals(page: RecordPage) -> None:
-    counts = tuple(Column(status, number=True) for status in SEVERITY)
+    counts = tuple(Column(_CALLED.get(status, status), number=True) for status in SEVERITY)
     head = (Column(page.entity), Column("badge"), Column("records", number=True))
     rows = [_totals(name, page.letters[name], totals) for name, totals in page.collections.items()]
     columns = (*head, *counts, Column("health", number=True))

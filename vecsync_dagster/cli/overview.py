@@ -241,7 +241,7 @@ def _partition(
         outcome=shown.outcome if shown else None,
         only_full=undone is not None and undone is not last,
         error=shown.error if shown else None,
-        rejected=_rejected(totals, last) if rejected is None else rejected,
+        rejected=_rejected(totals, last, rejected),
         waiting_retries=waiting,
         next_retry=next_retry,
         failed_checks=tuple(failed),
@@ -250,9 +250,12 @@ def _partition(
     )
 
 
-def _rejected(totals: PartitionTotals | None, last: Run | None) -> int:
-    """Where no check says how many are rejected now: of those without an id the last run alone tells."""
-    return max(totals.rejected if totals else 0, int(last.figures.get("invalid", 0)) if last else 0)
+def _rejected(totals: PartitionTotals | None, last: Run | None, checked: int | None) -> int:
+    """How many are rejected now. Of those without an id only the last check tells (`checked`), or where it was not made
+    the last run; and a document that is kept of a tenant that is gone only its row."""
+    if checked is None:
+        checked = int(last.figures.get("invalid", 0)) if last else 0
+    return max(totals.rejected if totals else 0, checked)
 
 
 def _retries(workspace: Workspace, key: Key) -> tuple[int, datetime | None]:

@@ -57,27 +57,28 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
         refresh_metrics(workspace.config, workspace.ledger)
     except OutputUnwritable as error:
         output.warn(f"{error.code}: {error}")
-    if is_recorded(workspace.config):
-        record_headlines(workspace)
+    run_id = record_headlines(workspace) if is_recorded(workspace.config) else ""
     if workspace.config.alerts.channels and workspace.config.alerts.enabled:
         from vecsync_dagster.alerts import Alerts, observe_checks, observing
 
         try:
             with contained("alerts"):
                 observed = observing(workspace.config, workspace.ledger)
-                observe_checks(observed, configured(workspace.ledger.check_results(), workspace.config), since)
-                delivery = Alerts(workspace.config.alerts, workspace.ledger).notify(observed.raised, observed.is_over)
+                known = configured(workspace.ledger.check_results(), workspace.config)
+                observe_checks(observed, known, since, run_id=run_id)
+                alerts = Alerts(workspace.config.alerts, workspace.ledger)
+                delivery = alerts.notify(observed.raised, observed.is_over, run_id=run_id)
         except VecsyncError as error:
             output.warn(f"alerts were not sent: {error.code}: {error}")
         else:
             _warn_of_unsent(delivery)
 
 
-def record_headlines(workspace: Workspace) -> None:
-    """Show in Dagster's UI what the ledger knows of checks and runs, where it shows anything else."""
+def record_headlines(workspace: Workspace) -> str:
+    """Show in Dagster's UI what the ledger knows of checks and runs, where it shows anything else; the run's id."""
     from vecsync_dagster.assets.recording import record_checks
 
-    _recorded(lambda: record_checks(workspace))
+    return _recorded(lambda: record_checks(workspace)) or ""
 
 
 def is_recorded(config: Config) -> bool:

@@ -93,6 +93,15 @@ def test_an_error_that_became_a_warning_is_over(config: Path, synced: Path, slac
     assert "resolved in works" in texts(slack)[-1]
 
 
+def test_what_a_comparison_finds_is_told_with_its_run(config: Path, synced: Path, slack: Inbox) -> None:
+    """Also a comparison that somebody made by hand: its page in Dagster shows the failed checks."""
+    with_alerts(config, ", ui_url: https://dagster.example.com")
+    assert sync(config, "--full") == 0
+    lose_point(config)
+    assert vecsync("reconcile", "--entity", "works", "--config", config).code == 1
+    assert "https://dagster.example.com/runs/" in texts(slack)[-1]
+
+
 def test_what_somebody_mistyped_is_told_to_them_alone(config: Path, synced: Path, slack: Inbox) -> None:
     """An id that nothing has is wrong usage, and no problem of the sync."""
     with_alerts(config)

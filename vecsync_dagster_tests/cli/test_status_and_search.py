@@ -52,6 +52,17 @@ def test_status_says_since_when_a_tenant_is_missing(config: Path, synced: Path) 
     assert vecsync("status", "--json", "--config", config).json["missing"] == []
 
 
+def test_status_counts_each_document_of_a_tenant_that_is_gone(config: Path, synced: Path) -> None:
+    """While its documents stay, each is in one column: the rejected one, too, though no record of it was read."""
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", HARBOUR)
+    assert vecsync("sync", "works", "--full", "--no-record", "--config", config).code == 0
+    state = vecsync("status", "--entity", "works", "--tenant", HARBOUR, "--json", "--config", config).json
+    [harbour] = state["partitions"]
+    counts = harbour["counts"]
+    assert harbour["rejected"] == 1
+    assert counts["documents"] == counts["synced"] + harbour["rejected"] > 1
+
+
 def test_status_of_one_entity_and_tenant(asked: Path) -> None:
     """--entity and --tenant leave out all others."""
     state = vecsync("status", "--entity", "works", "--tenant", MORAVA, "--json", "--config", asked).json
