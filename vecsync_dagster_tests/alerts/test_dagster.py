@@ -14,6 +14,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
 from vecsync_dagster.alerts import KnownAlert
+from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.alerting import DELIVERY, OBSERVERS
 from vecsync_dagster.automation.run_outcomes import observe_run
 from vecsync_dagster.definitions import build_definitions
@@ -247,8 +248,11 @@ def test_an_entity_is_well_although_a_partition_failed(
     assert "works, works|a|b: sync failed: INVALID_TENANT" in texts(slack)[1]
 
 
-def test_partitions_that_another_run_syncs_are_not_told(daemon: Daemon, world: World, slack: Inbox) -> None:
+def test_partitions_that_another_run_syncs_are_not_told(
+    daemon: Daemon, world: World, slack: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many they are; the run itself failed."""
+    monkeypatch.setattr(factory, "RETRY_SECONDS", 0.0)
     world.insert({"id": 1000 + n, "tenant_id": f"t{n}"} for n in range(22))
     assert daemon.run().is_success
     with world.workspace() as workspace, ExitStack() as holds:

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from vecsync_dagster.alerts import Alert, KnownAlert, observe_results, observing, sync_failed
+from vecsync_dagster.assets import factory
 from vecsync_dagster.automation import add_tenants
 from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG
 from vecsync_dagster.automation.run_outcomes import observe_run
@@ -70,7 +71,8 @@ def test_a_dead_run_over_a_range_is_about_all_of_it(daemon: Daemon) -> None:
     assert sorted(opened(daemon), key=str) == [(first, ENTITY), *WHOLE]
 
 
-def test_a_run_that_was_busy_everywhere_resolves_nothing(daemon: Daemon) -> None:
+def test_a_run_that_was_busy_everywhere_resolves_nothing(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "RETRY_SECONDS", 0.0)
     dies(daemon, "sync_all_job")
     with daemon.world.workspace() as workspace, ExitStack() as holds:
         for tenant in ("acme", "brick", "global"):

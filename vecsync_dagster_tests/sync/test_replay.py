@@ -17,6 +17,7 @@ from vecsync_dagster_tests.tools import Tools, tools_config
 pytestmark = [
     pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data/software beside the repository"),
     pytest.mark.timeout(600),
+    pytest.mark.xdist_group("replay"),  # the year is replayed once, not by each worker
 ]
 MODES = ("incremental", "full")
 MONTHS = ["2023-09", *(f"2023-{month}" for month in (10, 11, 12)), *(f"2024-{month:02}" for month in range(1, 9))]
