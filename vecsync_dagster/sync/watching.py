@@ -1,7 +1,8 @@
 """`vecsync watch`: woken by events, it syncs the tenants that were touched at once; and now and then looks at all.
 
 Wakers run in threads of their own; syncs run in the calling thread, one after the other. An event is only a hint:
-what is synced is what differs from what was seen, as for the change sensor, so that the two never do the same twice.
+what is synced is what differs from what was seen, as for the change sensor, so that what one of the two has synced the
+other leaves alone. What failed each of them tries again, with delays of its own.
 """
 
 from __future__ import annotations
