@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.batches import Batch
 from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_headlines, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
@@ -168,19 +169,30 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
 
 
 def end_run(
-    workspace: Workspace, outcome: Outcome, *, record: bool, problems: bool = False, outage: bool = False
+    workspace: Workspace,
+    outcome: Outcome,
+    *,
+    record: bool,
+    problems: bool = False,
+    outage: bool = False,
+    batch: Batch | None = None,
 ) -> None:
     """What every sync ends in that is made without Dagster: the checks that may be over with it, sync_metrics.json,
     Dagster's UI, the alerts. `problems`: what could not be synced, or was not because of a signal, is a failed run in
-    the UI, too; not for `watch`, which keeps retrying. `outage`: a source is away now, or is there again."""
+    the UI, too; not for `watch`, which keeps retrying. `outage`: a source is away now, or is there again. `batch`: what
+    is to be recorded with the results, then or later."""
     make_checks_again(workspace, outcome.results)
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
     unsynced = {"|".join(filter(None, (one.entity, one.tenant))): one.error for one in outcome.unsynced if problems}
     cut = outcome.interrupted and problems
-    worth = record and (outcome.results or unsynced or cut)
-    run_id = record_results(workspace, outcome.results, unsynced, interrupted=cut) if worth else ""
+    results: Sequence[PartitionResult] = outcome.results
+    if batch is not None:
+        news = batch.add(results)
+        results = batch.take() if news or batch.is_due else []
+    worth = record and (results or unsynced or cut)
+    run_id = record_results(workspace, results, unsynced, interrupted=cut) if worth else ""
     if record and outage:
         record_headlines(workspace)
     alert_results(workspace, outcome, run_id)

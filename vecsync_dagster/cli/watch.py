@@ -11,7 +11,8 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
 from vecsync_dagster.cli.signals import stop_on_signals
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, VecsyncError
 
 if TYPE_CHECKING:
     from vecsync_dagster.sync import PartitionResult, Workspace
@@ -38,6 +39,8 @@ def watch(
     neither does again what the other has done.
     """
     settings = read_config(ctx, config)
+    from vecsync_dagster.cli.batches import Batch
+    from vecsync_dagster.cli.reporting import record_results
     from vecsync_dagster.cli.waking import wakers_of
     from vecsync_dagster.sync import Workspace
     from vecsync_dagster.sync.watching import Watch
@@ -48,6 +51,20 @@ def watch(
             workspace.entity(name)
 
     down: set[str] = set()
+    batch = Batch(settings.automation.watch.record)
+
+    def record() -> None:
+        """What is not recorded here the next full run shows."""
+        try:
+            if results := batch.take():
+                with contained("recording in Dagster"), Workspace(settings, read_only=True) as workspace:
+                    record_results(workspace, results)
+        except VecsyncError as error:
+            output.warn(f"Dagster's UI lacks what was synced: {error.code}: {error}")
+
+    def rest() -> None:
+        if batch.is_due:
+            record()
 
     def done(workspace: Workspace, found: Round) -> None:
         from vecsync_dagster.cli.running import Outcome, Problem, end_run
@@ -63,13 +80,15 @@ def watch(
         away = {name for name, tenant, _ in found.problems if tenant is None} - down
         down.update(away)
         down.difference_update(found.reached)
-        end_run(workspace, outcome, record=not no_record, outage=bool(away or found.reached))
+        outage = bool(away or found.reached)
+        end_run(workspace, outcome, record=not no_record, outage=outage, batch=None if no_record else batch)
 
     with stop_on_signals() as stop:
         wakers = wakers_of(settings, names)
         listening = f"; listening to {', '.join(waker.name for waker in wakers)}" if wakers else ""
         output.note(f"watching {', '.join(names)}{listening} (Ctrl-C ends it)")
-        Watch(settings, names, wakers, stop=stop, done=done).run()
+        Watch(settings, names, wakers, stop=stop, done=done, rest=rest).run()
+        record()
 
 
 def _tell(result: PartitionResult, tenant: str) -> None:

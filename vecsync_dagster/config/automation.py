@@ -74,10 +74,12 @@ class ChangesConfig(Model):
 
 
 class WatchConfig(Model):
-    """`vecsync watch`: changes are gathered for `debounce`, and every `poll` all tenants are looked at anyway."""
+    """`vecsync watch`: changes are gathered for `debounce`, and every `poll` all tenants are looked at anyway. What was
+    synced well is shown in Dagster's UI every `record`; failures at once."""
 
     debounce: Duration = timedelta(seconds=1)
     poll: Interval = timedelta(minutes=5)
+    record: Duration = timedelta(seconds=30)
 
 
 class AutomationConfig(Model):

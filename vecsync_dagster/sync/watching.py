@@ -70,16 +70,25 @@ Done = Callable[[Workspace, Round], None]
 
 
 class Watch:
-    """`entities`: those to look after. `done` is told what came of each round, with the workspace still open."""
+    """`entities`: those to look after. `done` is told what came of each round, with the workspace still open; `rest` is
+    called again and again while there is nothing to do."""
 
     def __init__(
-        self, config: Config, entities: Sequence[str], wakers: Sequence[Waker], *, stop: Stop, done: Done
+        self,
+        config: Config,
+        entities: Sequence[str],
+        wakers: Sequence[Waker],
+        *,
+        stop: Stop,
+        done: Done,
+        rest: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._entities = tuple(entities)
         self._wakers = tuple(wakers)
         self._stop = stop
         self._done = done
+        self._rest = rest
         self._lock = threading.Lock()
         self._touched: dict[_Event, float] = {}
         self._failures: Counter[_Event] = Counter()
@@ -103,6 +112,7 @@ class Watch:
             if touched:
                 self._round(touched)
             else:
+                self._rest()
                 time.sleep(_LOOK_S)
         for thread in threads:
             thread.join()

@@ -15,6 +15,7 @@ import pytest
 
 from vecsync_dagster.assets.recording import open_instance
 from vecsync_dagster.config import Config
+from vecsync_dagster.config.automation import AutomationConfig
 from vecsync_dagster.config.models import EnvRef, PostgresSource
 from vecsync_dagster.ledger import migrate
 from vecsync_dagster.sources.postgres_notify import NotifyWaker
@@ -218,6 +219,35 @@ def test_changes_are_synced_at_once(world: World, postgres_database: str, tmp_pa
     assert process.returncode == 0, err
     assert "works of acme: " in out
     assert "Работа" not in out + err
+
+
+def test_dagster_is_told_of_several_rounds_at_once(
+    world: World, postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run for all that was synced well, while it goes on and at its end; and nothing is missing."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert triggers(world).code == 0
+    slow = {**SLOW, "watch": {**SLOW["watch"], "record": 3600}}
+    file_of(world.config.model_copy(update={"automation": AutomationConfig.model_validate(slow)}), tmp_path)
+    process = start("watch", "--config", tmp_path / "vecsync.yaml")
+    try:
+        wait_for("the first look", lambda: exact(world))
+        wait_for("the listener", lambda: listeners(postgres_database))
+        for row, tenant in enumerate(("acme", "acme", "new", "other"), 100):
+            world.insert([{"id": row, "tenant_id": tenant}])
+            wait_for("an inserted row", lambda: exact(world))
+        assert materialized(world.config) == (0, set())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = ended(process)
+    assert process.returncode == 0, err
+    assert materialized(world.config) == (1, {f"works|{tenant}" for tenant in ("acme", "global", "new", "other")})
+
+
+def materialized(config: Config) -> tuple[int, set[str]]:
+    """Runs that Dagster has, and the partitions of the last stage that it was told of."""
+    with open_instance(config) as instance:
+        return instance.get_runs_count(), instance.get_materialized_partitions(dg.AssetKey(["works", "vectors"]))
 
 
 def test_watch_ends_where_every_sync_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
