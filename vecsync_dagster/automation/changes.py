@@ -24,6 +24,7 @@ from vecsync_dagster.sources import Fingerprinting
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.due import Due, due_partitions
+from vecsync_dagster.sync.listening import said
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.words import number_of
 
@@ -66,11 +67,16 @@ class _Tick:
         with asking(self._workspace, self._entity):
             due = self._due(seen)
         self._requests.keep(_request_key(one) for one in due)
+        listener = self._workspace.ledger.listeners().get(self._entity)
+        told = None if listener is None else said(listener, self._workspace.ledger.now())
         free: dict[str, Due] = {}
         # What reads all last: it takes the place of what reads the changed rows.
         for one in sorted(due, key=lambda one: one.full):
             key = partition_key(one.collection, one.tenant)
-            if key not in busy and self._requests.may_ask(_request_key(one), _done_at(seen, one)):
+            may = key not in busy and self._requests.may_ask(_request_key(one), _done_at(seen, one))
+            # Who listens has most likely begun with it; what it lost is still there at the next tick.
+            theirs = told is not None and told[1] and not one.failed
+            if may and (not theirs or self._requests.was_wanted(_request_key(one))):
                 free[key] = one
         # Those that failed wait behind the others: they must not take the places of a tick for ever.
         ordered = sorted(free.values(), key=lambda one: self._requests.attempts(_request_key(one)))
@@ -79,7 +85,7 @@ class _Tick:
         runs = self._runs(wanted)
         return dg.SensorResult(
             run_requests=runs,
-            skip_reason=None if runs else self._why_nothing(len(keys), busy_with=sum(key in busy for key in keys)),
+            skip_reason=None if runs else self._why_nothing(len(keys), sum(key in busy for key in keys), told),
             cursor=self._requests.cursor(),
             dynamic_partitions_requests=self._global_partition(),
         )
@@ -125,7 +131,14 @@ class _Tick:
             return []
         return [dg.DynamicPartitionsDefinition(name=tenants_name(self._entity)).build_add_request([GLOBAL])]
 
-    def _why_nothing(self, due: int, *, busy_with: int) -> str:
+    def _why_nothing(self, due: int, busy_with: int, told: tuple[str, bool] | None) -> str:
+        """What people read on the sensor's page: also whether somebody else syncs what changes (`told`: see `said`)."""
+        if told is None:
+            return self._why(due, busy_with)
+        heard = f"{number_of(due, 'partition')} to sync" if due and told[1] else self._why(due, busy_with)
+        return f"{heard}; {told[0]}"
+
+    def _why(self, due: int, busy_with: int) -> str:
         if not due and not isinstance(self._workspace.source(self._entity), Fingerprinting):
             after = round(self._settings.due_after.total_seconds() / 60, 1)
             return (

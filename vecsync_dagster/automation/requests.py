@@ -20,7 +20,8 @@ __all__ = ["Requests"]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """`first`, `last`: seconds since 1970; `times`: how often it was asked for without being done."""
+    """`first`, `last`: seconds since 1970; `times`: how often it was asked for without being done; 0: it is only known
+    to be wanted."""
 
     first: float
     last: float
@@ -46,7 +47,16 @@ class Requests:
         if asked is not None and done_at is not None and done_at.timestamp() >= asked.last:
             del self._asked[key]
             asked = None
-        return asked is None or self.now.timestamp() >= asked.last + self._wait(asked.times).total_seconds()
+        if asked is None or not asked.times:
+            return True
+        return self.now.timestamp() >= asked.last + self._wait(asked.times).total_seconds()
+
+    def was_wanted(self, key: str) -> bool:
+        """Whether it is wanted since an earlier tick; from now on it is."""
+        if key in self._asked:
+            return True
+        self._asked[key] = _Asked(self.now.timestamp(), self.now.timestamp(), 0)
+        return False
 
     def ask(self, key: str, state: str) -> str:
         """Note that it is asked for. Returns the run key: it has the state, and is another one for every attempt."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import Leftover, leftovers
 from vecsync_dagster.sync.health import configured, is_configured
+from vecsync_dagster.sync.listening import said
 from vecsync_dagster.words import named
 
 __all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
@@ -122,6 +123,16 @@ class MissingTenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """Whether somebody listens to the changes of an entity; `text`: the same for people."""
+
+    entity: str
+    since: datetime
+    hears: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     days: int
     spaces: Mapping[str, str | None]
@@ -134,6 +145,7 @@ class Overview:
     failed_checks: Sequence[CheckResult] = ()
     """Over all partitions of an entity."""
     missing: Sequence[MissingTenant] = ()
+    listening: Sequence[Listening] = ()
     cut: Sequence[CheckResult] = ()
     """`truncation` of the partitions with texts of which the model got a part only, but not too many to pass."""
 
@@ -196,8 +208,25 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
     missing = [one for one in missing if tenant in (None, one.tenant)]
     return Overview(
-        days, spaces, _scopes(partitions), partitions, leftovers(workspace, entity), unreachable, overall, missing, cut
+        days=days,
+        spaces=spaces,
+        scopes=_scopes(partitions),
+        partitions=partitions,
+        leftovers=leftovers(workspace, entity),
+        unreachable=unreachable,
+        failed_checks=overall,
+        missing=missing,
+        listening=list(_listening(workspace, entity)),
+        cut=cut,
     )
+
+
+def _listening(workspace: Workspace, entity: str | None) -> Iterator[Listening]:
+    now = workspace.ledger.now()
+    for name, listener in sorted(workspace.ledger.listeners().items()):
+        if name in workspace.config.entities and entity in (None, name):
+            text, hears = said(listener, now)
+            yield Listening(name, listener.since, hears, text)
 
 
 def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:

@@ -189,6 +189,9 @@ def _show(seen: Overview) -> None:
     out.print()
     for collection, space in seen.spaces.items():
         out.print(f"{collection}: vectors of {space or 'no model yet'}", soft_wrap=True)
+    for listening in seen.listening:
+        style = "dim" if listening.hears else "yellow"
+        output.stderr().print(f"{listening.entity}: {listening.text}", style=style, soft_wrap=True)
     for one in seen.missing:
         where = f"{one.entity}, {one.tenant_name}" if one.tenant_name else one.entity
         output.stderr().print(f"{where}: {one.text}", style="yellow", soft_wrap=True)

@@ -22,9 +22,10 @@ from typing import IO, TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.cli.beside import Beside
 from vecsync_dagster.cli.options import ConfigOption, config_path
 from vecsync_dagster.cli.signals import INTERRUPTED, handled
-from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.errors import ConfigError, VecsyncError
 
 if TYPE_CHECKING:
     from vecsync_dagster.config import Config
@@ -46,7 +47,8 @@ def ui(
 ) -> None:
     """Open Dagster's UI on the same state: assets, partitions, runs, checks, schedules.
 
-    Runs the webserver and the daemon (which runs schedules and sensors) until Ctrl-C.
+    Runs the webserver and the daemon (which runs schedules and sensors) until Ctrl-C; and `vecsync watch` beside them
+    where a source tells of changes by triggers or change streams (`automation.watch.enabled`).
     """
     file = config_path(ctx, config).resolve()
     from vecsync_dagster.assets.recording import prepare_instance
@@ -56,7 +58,7 @@ def ui(
     _require_free(host, port)
     home = prepare_instance(settings)
     with _locked(home, if_alone=partial(_end_orphans, settings)) as lock:
-        _serve(file, home, host, port, lock)
+        _serve(file, home, host, port, lock, _listener(settings, file, home))
 
 
 @contextmanager
@@ -90,9 +92,27 @@ def _end_orphans(settings: Config) -> None:
         output.note(f"{ended} {were} cut short when `vecsync ui` last ended")
 
 
-def _serve(file: Path, home: Path, host: str, port: int, lock: int) -> NoReturn:
+def _listener(settings: Config, file: Path, home: Path) -> Beside | None:
+    """What syncs changes at once, beside the sensors that look every now and then."""
+    from vecsync_dagster.cli.waking import told_by
+
+    if not settings.automation.watch.enabled:
+        return None
+    try:
+        told = list(told_by(settings))
+    except VecsyncError as error:
+        output.warn(f"nobody listens to changes, they are found by looking: {error.code}: {error}")
+        return None
+    if not told:
+        return None
+    output.note(f"listening to the changes of {', '.join(told)}")
+    command = [sys.executable, "-m", "vecsync_dagster.cli", "watch", "--events-only", "--until-stdin-ends"]
+    return Beside([*command, "--config", str(file)], _environment(file, home))
+
+
+def _serve(file: Path, home: Path, host: str, port: int, lock: int, listener: Beside | None) -> NoReturn:
     output.note(f"Dagster's UI: http://{host}:{port} (it may take a minute to start; Ctrl-C ends it)")
-    code = _run(_command(host, port), _environment(file, home), lock)
+    code = _run(_command(host, port), _environment(file, home), lock, listener)
     with suppress(OSError):  # the terminal may be closed
         sys.stderr.flush()
     os._exit(code)  # taking down all that Dagster has imported takes longer than the rest
@@ -122,7 +142,7 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _run(command: list[str], environment: dict[str, str], lock: int) -> int:
+def _run(command: list[str], environment: dict[str, str], lock: int, listener: Beside | None = None) -> int:
     """Run until it ends. It has its own session, so that a signal reaches it once: through us; and so that all
     of it can be ended if it does not end by itself. It holds the `lock` as well: should we be killed, it goes on."""
     asked_at: float | None = None
@@ -143,13 +163,19 @@ def _run(command: list[str], environment: dict[str, str], lock: int) -> int:
             nonlocal asked_at
             asked_at = asked_at or time.monotonic()
             process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+            if listener is not None:
+                listener.ask()
 
         closed = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # `nohup` ignores it
         with handled(pass_on, signal.SIGINT, signal.SIGTERM, *closed):
             while (code := _ended(process)) is None:
+                if listener is not None:
+                    listener.tend()
                 if asked_at is not None and time.monotonic() > asked_at + GRACE_S:
                     _end_all(process.pid)
         _end_all(process.pid)  # code servers stay up to a minute longer than who started them
+        if listener is not None:
+            listener.end(GRACE_S)
     return INTERRUPTED if asked_at is not None else min(abs(code), 1)
 
 

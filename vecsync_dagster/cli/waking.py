@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vecsync_dagster.config.models import Config, MongoSource, PostgresSource
+from vecsync_dagster.errors import SourceUnavailable
 from vecsync_dagster.sources import stream_waker
-from vecsync_dagster.sources.postgres_notify import NotifyWaker
+from vecsync_dagster.sources.postgres_notify import NotifyWaker, with_triggers
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster.sources.waking import Waker
 
-__all__ = ["wakers_of"]
+__all__ = ["told_by", "wakers_of"]
 
 
 def wakers_of(config: Config, entities: Sequence[str]) -> list[Waker]:
@@ -24,3 +25,17 @@ def wakers_of(config: Config, entities: Sequence[str]) -> list[Waker]:
         elif isinstance(source, MongoSource) and source.change_stream != "never":
             found += [stream_waker(source, config.entities[entity], name=name, entity_name=entity) for entity in fed]
     return found
+
+
+def told_by(config: Config) -> Iterator[str]:
+    """Entities of whose changes somebody tells: by triggers that are installed, or by change streams. One whose source
+    is not there yet may be among them. Raises ConfigError and SourceRejected."""
+    for name, source in config.sources.items():
+        fed = [entity for entity in config.entities if config.entities[entity].source == name]
+        if fed and isinstance(source, PostgresSource):
+            try:
+                yield from with_triggers(Postgres(source, name=name).conninfo(), fed, f"source {name}")
+            except SourceUnavailable:
+                yield from fed
+        elif isinstance(source, MongoSource) and source.change_stream != "never":
+            yield from fed

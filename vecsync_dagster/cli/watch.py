@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +12,12 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, EntityOption, read_config
-from vecsync_dagster.cli.signals import stop_on_signals
+from vecsync_dagster.cli.signals import Stop, stop_on_signals
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, VecsyncError
 
 if TYPE_CHECKING:
+    from vecsync_dagster.config import Config
     from vecsync_dagster.sync import PartitionResult, Workspace
     from vecsync_dagster.sync.watching import Round
 
@@ -28,6 +31,11 @@ def watch(
     no_record: Annotated[
         bool, typer.Option("--no-record", help="Do not show the results in Dagster's UI (saves a second).")
     ] = False,
+    events_only: Annotated[
+        bool,
+        typer.Option("--events-only", help="Only what sources tell: Dagster's sensors look at all tenants already."),
+    ] = False,
+    until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Sync each tenant as soon as its rows change, until a signal ends it.
 
@@ -36,37 +44,46 @@ def watch(
     and in the alerts, as after `vecsync sync`; an entity whose source is down keeps no other one waiting.
 
     SIGTERM and Ctrl-C finish the batches in flight; exit code 0. Runs beside Dagster's sensors, or without them:
-    neither does again what the other has done.
+    neither does again what the other has done. `vecsync ui` runs it by itself, with --events-only.
     """
     settings = read_config(ctx, config)
-    from vecsync_dagster.cli.batches import Batch
-    from vecsync_dagster.cli.reporting import record_results
-    from vecsync_dagster.cli.waking import wakers_of
+    from vecsync_dagster.cli.waking import told_by, wakers_of
     from vecsync_dagster.sync import Workspace
+    from vecsync_dagster.sync.listening import saying
     from vecsync_dagster.sync.watching import Watch
 
     with Workspace(settings, read_only=True) as workspace:
         names = list(settings.entities) if entity is None else [entity]
         for name in names:
             workspace.entity(name)
+    if events_only:
+        told = {*told_by(settings)}
+        names = [name for name in names if name in told]
 
-    down: set[str] = set()
-    batch = Batch(settings.automation.watch.record)
+    rounds = _Rounds(settings, record=not no_record)
+    with stop_on_signals() as stop:
+        if until_stdin_ends:
+            threading.Thread(target=_stop_with_stdin, args=(stop,), daemon=True).start()
+        wakers = wakers_of(settings, names)
+        listening = f"; listening to {', '.join(waker.name for waker in wakers)}" if wakers else ""
+        output.note(f"watching {', '.join(names)}{listening} (Ctrl-C ends it)")
+        watching = Watch(settings, names, wakers, stop=stop, done=rounds.done, rest=rounds.rest, looks=not events_only)
+        with saying(settings, watching.heard):
+            watching.run()
+        rounds.end()
 
-    def record() -> None:
-        """What is not recorded here the next full run shows."""
-        try:
-            if results := batch.take():
-                with contained("recording in Dagster"), Workspace(settings, read_only=True) as workspace:
-                    record_results(workspace, results)
-        except VecsyncError as error:
-            output.warn(f"Dagster's UI lacks what was synced: {error.code}: {error}")
 
-    def rest() -> None:
-        if batch.is_due:
-            record()
+class _Rounds:
+    """What each round ends in."""
 
-    def done(workspace: Workspace, found: Round) -> None:
+    def __init__(self, settings: Config, *, record: bool) -> None:
+        from vecsync_dagster.cli.batches import Batch
+
+        self._settings = settings
+        self._batch = Batch(settings.automation.watch.record) if record else None
+        self._down: set[str] = set()
+
+    def done(self, workspace: Workspace, found: Round) -> None:
         from vecsync_dagster.cli.running import Outcome, Problem, end_run
 
         problems = [Problem(*one) for one in found.problems]
@@ -77,18 +94,35 @@ def watch(
             outcome.names = workspace.ledger.tenant_names()
         for result in found.results:
             _tell(result, outcome.named(result.entity, result.tenant))
-        away = {name for name, tenant, _ in found.problems if tenant is None} - down
-        down.update(away)
-        down.difference_update(found.reached)
+        away = {name for name, tenant, _ in found.problems if tenant is None} - self._down
+        self._down.update(away)
+        self._down.difference_update(found.reached)
         outage = bool(away or found.reached)
-        end_run(workspace, outcome, record=not no_record, outage=outage, batch=None if no_record else batch)
+        end_run(workspace, outcome, record=self._batch is not None, outage=outage, batch=self._batch)
 
-    with stop_on_signals() as stop:
-        wakers = wakers_of(settings, names)
-        listening = f"; listening to {', '.join(waker.name for waker in wakers)}" if wakers else ""
-        output.note(f"watching {', '.join(names)}{listening} (Ctrl-C ends it)")
-        Watch(settings, names, wakers, stop=stop, done=done, rest=rest).run()
-        record()
+    def rest(self) -> None:
+        if self._batch is not None and self._batch.is_due:
+            self.end()
+
+    def end(self) -> None:
+        """Record what is kept back. What cannot be recorded here the next full run shows."""
+        from vecsync_dagster.cli.reporting import record_results
+        from vecsync_dagster.sync import Workspace
+
+        results = [] if self._batch is None else self._batch.take()
+        if not results:
+            return
+        try:
+            with contained("recording in Dagster"), Workspace(self._settings, read_only=True) as workspace:
+                record_results(workspace, results)
+        except VecsyncError as error:
+            output.warn(f"Dagster's UI lacks what was synced: {error.code}: {error}")
+
+
+def _stop_with_stdin(stop: Stop) -> None:
+    """Whoever started us has ended, however it did."""
+    sys.stdin.buffer.read()
+    stop.asked = True
 
 
 def _tell(result: PartitionResult, tenant: str) -> None:

@@ -75,8 +75,10 @@ class ChangesConfig(Model):
 
 class WatchConfig(Model):
     """`vecsync watch`: changes are gathered for `debounce`, and every `poll` all tenants are looked at anyway. What was
-    synced well is shown in Dagster's UI every `record`; failures at once."""
+    synced well is shown in Dagster's UI every `record`; failures at once. `enabled`: `vecsync ui` runs it as well,
+    where a source tells of changes."""
 
+    enabled: bool = True
     debounce: Duration = timedelta(seconds=1)
     poll: Interval = timedelta(minutes=5)
     record: Duration = timedelta(seconds=30)

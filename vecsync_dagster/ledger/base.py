@@ -31,6 +31,7 @@ __all__ = [
     "Ledger",
     "LedgerPoint",
     "LedgerRow",
+    "Listener",
     "Missing",
     "Partition",
     "PartitionTotals",
@@ -95,6 +96,15 @@ class Missing(NamedTuple):
 
     since: datetime
     looks: int
+
+
+class Listener(NamedTuple):
+    """A process listens to the changes of an entity since then, and said so last at the time `at`. `problem`: why it
+    hears nothing at present."""
+
+    since: datetime
+    at: datetime
+    problem: str | None
 
 
 class Recognised(NamedTuple):
@@ -595,6 +605,16 @@ class Ledger(Protocol):
 
     def shown(self, entity: str, collection: str, tenant: str, until: datetime) -> None:
         """Dagster shows all stages of the partition as the run left them that ended then, or a later one did."""
+        ...
+
+    def listens(self, entities: Mapping[str, str | None], since: datetime) -> None:
+        """A process that listens since then says so, for each entity with what keeps it from hearing anything now."""
+        ...
+
+    def listens_no_more(self, entities: Iterable[str]) -> None: ...
+
+    def listeners(self) -> dict[str, Listener]:
+        """Of each entity the one that said so last; also one that died."""
         ...
 
     def record_runs(self, runs: Sequence[Run]) -> None:

@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.tables import (
     collection_space,
     index_state,
     invalid_record,
+    listener,
     missing_tenant,
     partition_seen,
     source_state,
@@ -81,7 +82,7 @@ class Leaving(Newest):
 
     def forget_entity(self, entity: str) -> None:
         with self.database.write() as connection:
-            for table in (invalid_record, sync_run, check_result, missing_tenant, tenant_name):
+            for table in (invalid_record, sync_run, check_result, missing_tenant, tenant_name, listener):
                 connection.execute(delete(table).where(table.c.entity == entity))
             keys = select(alert.c.key).where(alert.c.entity == entity)
             connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))

@@ -14,6 +14,7 @@ from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.invalid import Invalid
 from vecsync_dagster.ledger.leaving import Leaving
+from vecsync_dagster.ledger.listeners import Listeners
 from vecsync_dagster.ledger.missing import MissingTenants
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
@@ -40,6 +41,7 @@ class SqlLedger(
     MissingTenants,
     TenantNames,
     Unshown,
+    Listeners,
     Vectors,
     Runs,
     Leaving,

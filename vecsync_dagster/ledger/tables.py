@@ -11,7 +11,8 @@ many; the row with an empty collection and tenant says that an entity's source c
 `check_result` has the last result of each check of each partition. `alert` has a row for each problem that was
 seen, `alert_delivery` what each channel was told of it.
 `tenant_name` has a row for each tenant whose name was asked for, `unshown` one for each partition that a run wrote to
-and whose stages Dagster does not all show as they are now.
+and whose stages Dagster does not all show as they are now. `listener` has a row for each entity whose changes a process
+listens to, or did until it died.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
@@ -55,6 +56,7 @@ __all__ = [
     "embedding_cache",
     "index_state",
     "invalid_record",
+    "listener",
     "metadata",
     "partition_seen",
     "source_state",
@@ -254,6 +256,15 @@ unshown = Table(
     Column("collection", _Key, primary_key=True),
     Column("tenant_id", _Key, primary_key=True),
     Column("written_at", Moment, nullable=False),  # when the last run that wrote to it began to
+)
+
+listener = Table(
+    "listener",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("since", Moment, nullable=False),
+    Column("at", Moment, nullable=False),  # when it last said so
+    Column("problem", Text),  # why it hears nothing now
 )
 
 source_state = Table(

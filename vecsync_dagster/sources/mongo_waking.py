@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection as Among
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ class StreamWaker:
 
     def __init__(self, config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> None:
         self.name = name
+        self.hears: Among[str] = (entity_name,)
         self._config = config
         self._entity = entity
         self._queries = Queries(entity)
@@ -52,6 +54,7 @@ class StreamWaker:
                     self._entity_name,
                     why,
                 )
+                self.hears = ()
                 self._idle(stop)
                 return
             # The driver's text may quote a document: it is not chained.

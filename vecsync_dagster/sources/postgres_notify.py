@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -20,7 +20,7 @@ from vecsync_dagster.sources.sql_postgres import LOOKS, postgres_error, take_any
 from vecsync_dagster.sources.sql_queries import GLOBAL
 from vecsync_dagster.sources.waking import Stop, Wake
 
-__all__ = ["CHANNEL", "NotifyWaker", "connected", "execute", "install_statements", "remove_statements"]
+__all__ = ["CHANNEL", "NotifyWaker", "connected", "execute", "install_statements", "remove_statements", "with_triggers"]
 
 _log = logging.getLogger(__name__)
 CHANNEL = "vecsync_changes"
@@ -115,6 +115,7 @@ class NotifyWaker:
 
     def __init__(self, url: str, name: str, entities: Sequence[str]) -> None:
         self.name = name
+        self.hears: Collection[str] = tuple(entities)
         self._url = url
         self._entities = tuple(entities)
 
@@ -133,9 +134,8 @@ class NotifyWaker:
 
     def _tell_silent(self, connection: psycopg.Connection) -> None:
         """Nobody would see otherwise that an entity is synced minutes later than others."""
-        functions = {_own_name(entity): entity for entity in self._entities}
-        told = {name for (name,) in connection.execute(_WITH_TRIGGERS, [list(functions)])}
-        if silent := [entity for function, entity in functions.items() if function not in told]:
+        self.hears = _with_triggers(connection, self._entities)
+        if silent := [entity for entity in self._entities if entity not in self.hears]:
             _log.warning(
                 "source %s: no triggers for %s: looked at every automation.watch.poll; `vecsync install-triggers` adds "
                 "them to tables, views cannot have them",
@@ -160,6 +160,17 @@ class NotifyWaker:
         for tenant in tenants:
             if isinstance(tenant, str):
                 wake(entity, tenant)
+
+
+def with_triggers(url: str, entities: Iterable[str], place: str) -> set[str]:
+    """Those of the entities of whose changes this database tells. Raises Source* errors."""
+    with connected(url, place) as connection:
+        return _with_triggers(connection, entities)
+
+
+def _with_triggers(connection: psycopg.Connection, entities: Iterable[str]) -> set[str]:
+    functions = {_own_name(entity): entity for entity in entities}
+    return {functions[name] for (name,) in connection.execute(_WITH_TRIGGERS, [list(functions)])}
 
 
 def _as_written(connection: psycopg.Connection, payload: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 __all__ = ["Stop", "Wake", "Waker"]
@@ -24,6 +24,9 @@ class Waker(Protocol):
 
     name: str
     """What messages call it: the source's name."""
+
+    hears: Collection[str]
+    """The entities of whose changes it is told. Until it was connected: those that it was made for."""
 
     def run(self, wake: Wake, stop: Stop) -> None:
         """Listen until `stop` returns True; asked at least once a second. First of all, and whenever events may have

@@ -71,7 +71,8 @@ Done = Callable[[Workspace, Round], None]
 
 class Watch:
     """`entities`: those to look after. `done` is told what came of each round, with the workspace still open; `rest` is
-    called again and again while there is nothing to do."""
+    called again and again while there is nothing to do. Without `looks` only what wakers tell is synced: somebody else
+    looks at all tenants now and then, if their source can be asked what changed."""
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Watch:
         stop: Stop,
         done: Done,
         rest: Callable[[], None] = lambda: None,
+        looks: bool = True,
     ) -> None:
         self._config = config
         self._entities = tuple(entities)
@@ -89,10 +91,12 @@ class Watch:
         self._stop = stop
         self._done = done
         self._rest = rest
+        self._looks = looks
         self._lock = threading.Lock()
         self._touched: dict[_Event, float] = {}
         self._failures: Counter[_Event] = Counter()
         self._all_at = {entity: deque([-math.inf] * _ALL_TIMES, maxlen=_ALL_TIMES) for entity in entities}
+        self._deaf: dict[int, str] = {}
         self._down: set[str] = set()
         self._lacks_ledger = False
 
@@ -104,7 +108,7 @@ class Watch:
         settings = self._config.automation.watch
         poll_at = time.monotonic()
         while not self._stop():
-            if time.monotonic() >= poll_at:
+            if self._looks and time.monotonic() >= poll_at:
                 poll_at = time.monotonic() + settings.poll.total_seconds()
                 for entity in self._entities:
                     self._wake(_Event(entity, poll=True), settings.debounce.total_seconds())
@@ -151,14 +155,23 @@ class Watch:
             found.setdefault(event.entity, set()).add(event)
         return found
 
+    def heard(self) -> dict[str, str | None]:
+        """The entities of whose changes somebody tells; with what keeps us from hearing it now. Safe in any thread."""
+        return {name: self._deaf.get(id(waker)) for waker in self._wakers for name in waker.hears}
+
     def _listen(self, waker: Waker) -> None:
+        def woken(entity: str, tenant: str | None, gone: str | None = None, /) -> None:
+            self._deaf.pop(id(waker), None)
+            self.wake(entity, tenant, gone)
+
         pause = _FIRST_PAUSE_S
         while not self._stop():
             begun = time.monotonic()
             try:
                 with contained(waker.name):
-                    waker.run(self.wake, self._stop)
+                    waker.run(woken, self._stop)
             except VecsyncError as error:
+                self._deaf[id(waker)] = f"{error.code}: {error}"
                 if time.monotonic() > begun + _LONGEST_PAUSE_S:
                     pause = _FIRST_PAUSE_S  # it was well for a while
                 _LOG.warning("%s; listening again in %.0f s", error, pause)
@@ -229,6 +242,7 @@ class Watch:
     ) -> list[tuple[Selection, SyncOptions]]:
         source, named = workspace.source(entity), self._named(workspace, entity, events)
         everybody = any(event.tenant is None and event.gone is None for event in events)
+        everybody = everybody and (self._looks or not isinstance(source, Fingerprinting))
         if not isinstance(source, Fingerprinting):
             looks = None
         elif everybody:

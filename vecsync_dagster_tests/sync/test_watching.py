@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ class Once:
     """An event about brick, when it begins to listen."""
 
     name = "once"
+    hears: Collection[str] = (ENTITY,)
 
     def run(self, wake: Callable[..., None], stop: Callable[[], bool]) -> None:
         wake(ENTITY, "brick")
@@ -249,6 +250,7 @@ class Tells:
     """Listens for a moment at a time."""
 
     name = "directory"
+    hears: Collection[str] = ("tools",)
 
     def __init__(self, *told: tuple[str | None, str | None], moment: float) -> None:
         self.told = told

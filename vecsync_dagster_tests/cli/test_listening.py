@@ -1,0 +1,96 @@
+"""`vecsync ui` also listens: what changes is synced at once, whoever dies, and nobody is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from vecsync_dagster.config.automation import AutomationConfig
+from vecsync_dagster_tests.automation.deployment import wait_for
+from vecsync_dagster_tests.automation.test_runs_by_itself import exact
+from vecsync_dagster_tests.cli.program import start, vecsync
+from vecsync_dagster_tests.cli.test_watch import listeners, triggers, world
+from vecsync_dagster_tests.world import World, file_of
+
+__all__ = ["world"]
+
+SLOW = {
+    "tenants": {"interval": 3600},
+    "changes": {"interval": 3600},
+    "watch": {"poll": 3600, "debounce": 0.1, "record": 1},
+}
+pytestmark = pytest.mark.timeout(400)
+
+
+@contextmanager
+def ui(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = start("ui", "--port", str(port), "--config", folder / "vecsync.yaml")
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def watching(folder: Path) -> list[int]:
+    """The processes that listen for this folder's configuration."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = path.read_bytes()
+            if b"watch" in command and str(folder).encode() in command:
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """All is synced, the triggers are there, and no sensor looks within the hour."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    config = world.config.model_copy(update={"automation": AutomationConfig.model_validate(SLOW)})
+    file_of(config, tmp_path)
+    assert vecsync("sync", "all", "--config", tmp_path / "vecsync.yaml").code == 0
+    assert triggers(world).code == 0
+    return world
+
+
+def test_a_change_is_synced_at_once_whoever_dies(told: World, tmp_path: Path, postgres_database: str) -> None:
+    """By the listener that `vecsync ui` keeps alive; `status` knows of it; nobody is left when `ui` has ended."""
+    with ui(tmp_path) as process:
+        wait_for("the listener", lambda: listeners(postgres_database))
+        told.insert([{"id": 100, "tenant_id": "acme"}])
+        wait_for("a new row", lambda: exact(told))
+        assert "works: listening to its changes since" in vecsync("status", "--config", tmp_path / "vecsync.yaml").err
+        [first] = watching(tmp_path)
+        os.kill(first, signal.SIGKILL)
+        wait_for("another listener", lambda: watching(tmp_path) not in ([], [first]) and listeners(postgres_database))
+        told.insert([{"id": 101, "tenant_id": "acme"}])
+        wait_for("a row of which the second one was told", lambda: exact(told))
+    assert process.returncode == 130
+    assert watching(tmp_path) == []
+    assert vecsync("status", "--json", "--config", tmp_path / "vecsync.yaml").json["listening"] == []
+
+
+def test_nobody_listens_for_a_ui_that_was_killed(told: World, tmp_path: Path, postgres_database: str) -> None:
+    with ui(tmp_path) as process:
+        wait_for("the listener", lambda: listeners(postgres_database))
+        assert len(watching(tmp_path)) == 1
+        children = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        process.kill()
+        wait_for("its end", lambda: not watching(tmp_path))
+        for child in children:  # Dagster goes on by itself
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
