@@ -25,17 +25,26 @@ def drop(
     ctx: typer.Context,
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection to remove.")],
     config: ConfigOption = None,
+    entity: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only what this entity left in a collection that another one has now."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; touch nothing.")] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also a collection that is in the configuration: the next sync makes it anew."),
+        typer.Option(
+            "--force",
+            help="Also a collection that is in the configuration, which the next sync makes anew; with --entity also "
+            "what no other entity has synced.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove a collection that left the configuration: its points, ledger rows and runs.
 
-    If another entity uses the collection now, only what the former one left is removed.
+    With --entity only what one entity left, in a collection that another one has now: it was renamed, or two exchanged
+    collections. The points of another project with the same ledger look the same: name only what left.
     With the last collection of an entity that left it too, also the entity's snapshots, rejected records and Dagster
     partitions. Only stores that are still configured can be reached; where one of them does not answer nothing is
     removed. Where it is cut short, run it again. Cached vectors stay.
@@ -46,20 +55,25 @@ def drop(
     from vecsync_dagster.sync.dropping import leaving
 
     with Workspace(settings, read_only=dry_run) as workspace:
-        what = leaving(workspace, collection, everything=force)
+        what = leaving(workspace, collection, entity, everything=force, replaced=not force)
         if not as_json:
             _show(what)
         if not dry_run:
             if not yes:
-                left = f"what {', '.join(what.entities)} left in" if what.shared else "collection"
-                typer.confirm(f"Remove {left} {collection} for good?", abort=True, err=True)
+                typer.confirm(f"Permanently remove {_what(what)}?", abort=True, err=True)
             began = datetime.now(UTC)
             drop_collection(workspace, what, partial(_drop_partitions, settings))
             _check_again(workspace, began)
     if as_json:
         output.print_json({"command": "drop", "dry_run": dry_run, **asdict(what)})
     elif not dry_run:
-        output.stdout().print(f"{collection}: what was left is removed" if what.shared else f"{collection} is removed")
+        output.stdout().print(f"removed: {_what(what)}")
+
+
+def _what(what: Leaving) -> str:
+    if what.heir is None:
+        return f"collection {what.collection}"
+    return f"the records of entity {', '.join(what.entities)} from collection {what.collection}"
 
 
 def _check_again(workspace: Workspace, began: datetime) -> None:
@@ -82,14 +96,16 @@ def _check_again(workspace: Workspace, began: datetime) -> None:
 def _show(what: Leaving) -> None:
     out = output.stdout()
     for name, points in what.stores.items():
-        theirs = f" of entity {', '.join(what.entities)}" if what.shared else ""
+        theirs = f" of entity {', '.join(what.entities)}" if what.heir is not None else ""
         out.print(f"store {name}: {output.number_of(points, 'point')} of {what.collection}{theirs}")
     for name, reason in what.unreachable.items():
         output.warn(f"store {name} could not be asked: {reason}")
     if not what.stores and not what.unreachable:
         output.warn("no configured store has it; points in a store that left the configuration stay there")
     for entity, documents in what.entities.items():
-        out.print(f"ledger: {output.number_of(documents, 'document')} of entity {entity}, its runs and watermarks")
+        last = f", last synced {what.synced[entity]:%Y-%m-%d %H:%M}Z" if entity in what.synced else ""
+        told = f"{output.number_of(documents, 'document')} of entity {entity}{last}"
+        out.print(f"ledger: {told}; its runs and watermarks")
     for entity in what.whole:
         out.print(f"entity {entity}: nothing else of it is left: its snapshots, rejected records and partitions go too")
 

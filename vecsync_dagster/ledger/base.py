@@ -667,8 +667,9 @@ class Ledger(Protocol):
         """Rows of all its partitions."""
         ...
 
-    def forget_collection(self, entity: str, collection: str) -> None:
-        """Forget everything about it, in chunks: rows, runs, watermarks and its space. Calling it again goes on."""
+    def forget_collection(self, entity: str, collection: str, heir: str | None = None) -> None:
+        """Forget everything about it, in chunks: rows, runs, watermarks and its space. Calling it again goes on.
+        `heir`: another entity has the collection, and keeps its space."""
         ...
 
     def forget_partition(self, entity: str, collection: str, tenant: str) -> None:

@@ -66,8 +66,9 @@ class Documents(LedgerPart):
         """Which of these documents are another tenant's. Raises LedgerRejected where they are another entity's."""
         values = {"of_collection": collection, "ids": [write.document_id for write in writes]}
         found = connection.execute(statements.owners(self.database.dialect), values).all()
-        if any(owner != entity for _, owner, _ in found):
-            raise _of_another_entity(entity, collection)
+        for _, owner, _ in found:
+            if owner != entity:
+                raise _of_another_entity(entity, collection, owner)
         return [document_id for document_id, _, whose in found if whose != tenant]
 
     def fail(
@@ -164,12 +165,14 @@ def _in_order(writes: Sequence[T]) -> list[T]:
     return sorted(writes, key=lambda write: write.document_id)
 
 
-def _of_another_entity(entity: str, collection: str) -> LedgerRejected:
+def _of_another_entity(entity: str, collection: str, owner: str) -> LedgerRejected:
     return LedgerRejected(
-        f"collection {collection}: documents of entity {entity} are in the ledger as another entity's; "
-        "give the collection another name",
+        f"collection {collection}: documents of entity {entity} are in the ledger as those of {owner}; give the "
+        f"collection another name, or if {owner} was renamed, `vecsync drop {collection} --entity {owner} --force` "
+        "and sync again",
         entity=entity,
         collection=collection,
+        owner=owner,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Table, and_, delete, func, select
+from sqlalchemy import Table, and_, delete, func, select, update
 
 from vecsync_dagster.ledger.last_runs import Newest
 from vecsync_dagster.ledger.tables import (
@@ -55,7 +55,7 @@ class Leaving(Newest):
         with self.database.read() as connection:
             return int(connection.scalar(query.where(_T.entity == entity, _T.collection == collection)) or 0)
 
-    def forget_collection(self, entity: str, collection: str) -> None:
+    def forget_collection(self, entity: str, collection: str, heir: str | None = None) -> None:
         some = select(_T.number).where(_T.collection == collection, _T.entity == entity).limit(_CHUNK)
         forget = delete(index_state).where(_T.number.in_(some.scalar_subquery()))
         left = True
@@ -71,8 +71,11 @@ class Leaving(Newest):
             connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
             connection.execute(delete(alert).where(alert.c.key.in_(keys)))
             # Last: as long as it is there, the collection is known, and can be dropped once more.
-            of_collection = and_(collection_space.c.entity == entity, collection_space.c.collection == collection)
-            connection.execute(delete(collection_space).where(of_collection))
+            pinned = and_(collection_space.c.entity == entity, collection_space.c.collection == collection)
+            if heir is None:
+                connection.execute(delete(collection_space).where(pinned))
+            else:
+                connection.execute(update(collection_space).where(pinned).values(entity=heir))
 
     def forget_partition(self, entity: str, collection: str, tenant: str) -> None:
         with self.database.write() as connection:

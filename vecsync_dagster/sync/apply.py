@@ -20,7 +20,7 @@ from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
 from vecsync_dagster.embedding.base import Limited
 from vecsync_dagster.embedding.cache import Paid, TextUse
-from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
+from vecsync_dagster.errors import InternalError, LedgerRejected, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
@@ -267,7 +267,13 @@ class _Batch:
 
     def _upsert(self, some: Sequence[_Text]) -> None:
         self.target.store.upsert(self.target.collection, [_point(one.change, one.vector) for one in some])
-        self._confirm([one.change for one in some], {one.change.document.document_id: one.use for one in some})
+        try:
+            self._confirm([one.change for one in some], {one.change.document.document_id: one.use for one in some})
+        except LedgerRejected as error:
+            if "owner" in error.fields:  # another entity's: no row would ever tell of these points
+                new = [one.change.document.point_id for one in some if one.change.row is None]
+                self.target.store.delete_foreign(self.target.collection, new)
+            raise
         self.figures.upserted += len(some)
 
     def _isolate(

@@ -174,15 +174,10 @@ def former_rows(target: Target, some: Iterable[Difference]) -> dict[str, tuple[s
 
 
 def _is_gone(target: Target, entity: str) -> bool:
-    """Whether an entity of this ledger has fed the partition before and does so no more: no run of it came after our
-    last full one. Until there are two of ours it may belong to another project with the same ledger."""
+    """Whether nothing is known of an entity's runs in the partition any more. Where there are, it may be another
+    project's with the same ledger: `drop` removes what it left, if somebody says so."""
     t = target
-    ours = t.ledger.last_runs(t.entity, t.tenant).get(Partition(t.entity, t.collection, t.tenant))
-    theirs = t.ledger.last_runs(entity, t.tenant).get(Partition(entity, t.collection, t.tenant))
-    if theirs is None:
-        return True
-    full = ours.full_success if ours is not None else None
-    return full is not None and theirs.last.started_at < full.started_at
+    return Partition(entity, t.collection, t.tenant) not in t.ledger.last_runs(entity, t.tenant)
 
 
 def _met_foreign(target: Target) -> bool:

@@ -1,9 +1,11 @@
 """A collection dropped for good: its points, its rows in the ledger and, with the last collection of an entity that
-left the configuration, what is left of the entity. Of one that another entity has by now, what the former one left."""
+left the configuration, what is left of the entity. Or what one entity left in a collection that another one has by now.
+
+Whether an entity of this ledger left, or is another project's, nobody can tell but the people: it must be named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +16,7 @@ from vecsync_dagster.stores.base import GLOBAL, Droppable, VectorStore
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.forgetting import forget_tenant
 from vecsync_dagster.sync.workspace import Workspace
+from vecsync_dagster.words import number_of
 
 __all__ = ["Leaving", "Leftover", "drop", "leaving", "leftovers"]
 
@@ -23,16 +26,20 @@ _HELD = 20
 @dataclass(frozen=True, slots=True)
 class Leftover:
     """What the ledger has of a collection, or of one scope of it (everybody's records, or those of tenants), that the
-    configuration has no more."""
+    configuration has no more. `shared`: another entity has the collection."""
 
     entity: str
     collection: str
     scope: str | None
     documents: int
+    shared: bool = False
 
     def __str__(self) -> str:
         if self.scope is None:
             way = f"`vecsync drop {self.collection}` removes it"
+            if self.shared:
+                named = f"`vecsync drop {self.collection} --entity {self.entity}`"
+                way = f"{named} removes it, unless another project with this ledger syncs it"
             return f"{self.collection} of {self.entity} is not in the configuration any more, {self._documents}; {way}"
         which = "global" if self.scope == GLOBAL else "tenants"
         way = f"`vecsync sync {which} --entity {self.entity} --full` removes them"
@@ -45,17 +52,18 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What would go. `shared`: another entity uses the collection now, and only what former ones left goes. `stores`:
-    configured stores that have the collection, with its points, or with those of these entities; `unreachable`: those
-    that could not be asked, and why. `entities`: whose rows go, with their documents; `whole`: those of them of which
-    nothing else is left."""
+    """What would go. `heir`: the entity that has the collection from now on, where only what another one left goes.
+    `stores`: configured stores that have the collection, with its points, or with those that this entity left;
+    `unreachable`: those that could not be asked, and why. `entities`: whose rows go, with their documents; `whole`:
+    those of them of which nothing else is left. `synced`: when each of them was synced last."""
 
     collection: str
-    shared: bool
+    heir: str | None
     stores: dict[str, int]
     unreachable: dict[str, str]
     entities: dict[str, int]
     whole: tuple[str, ...]
+    synced: dict[str, datetime]
 
 
 def leftovers(workspace: Workspace, entity: str | None = None) -> list[Leftover]:
@@ -65,32 +73,57 @@ def leftovers(workspace: Workspace, entity: str | None = None) -> list[Leftover]
 
 def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
     ledger, entities = workspace.ledger, workspace.config.entities
+    configured = {collection for entity in entities.values() for collection in entity.collections}
     for name, collection in ledger.collections():
         if name not in entities or collection not in entities[name].collections:
-            yield Leftover(name, collection, None, ledger.documents(name, collection))
+            documents = ledger.documents(name, collection)
+            yield Leftover(name, collection, None, documents, shared=collection in configured)
             continue
         held = [one for one in ledger.tenants(name, collection) if is_ruled_out(entities[name], one)]
         if rows := sum(ledger.tally(name, collection, one).rows for one in held):
             yield Leftover(name, collection, GLOBAL if held == [GLOBAL] else "tenant", rows)
 
 
-def leaving(workspace: Workspace, collection: str, *, everything: bool = False) -> Leaving:
-    """What `drop` would remove. `everything`: also what the configuration has. Raises WrongUsage where nothing else is
-    left, and NotFound for a collection that neither the ledger nor a store knows."""
+def leaving(
+    workspace: Workspace, collection: str, entity: str | None = None, *, everything: bool = False, replaced: bool = True
+) -> Leaving:
+    """What `drop` would remove: all of a collection that the configuration does not have, or what this `entity` left in
+    one that it has. `everything`: the collection also where the configuration has it. `replaced`: only once another
+    entity has synced the same tenants in full, so that their records are still found.
+
+    Raises WrongUsage for what is in the configuration or not replaced, NotFound for what neither the ledger nor a store
+    knows; for `replaced` the errors of the source.
+    """
     known = workspace.ledger.collections()
-    users = {name for name, entity in workspace.config.entities.items() if collection in entity.collections}
-    shared = bool(users) and not everything
-    owners = [entity for entity, one in known if one == collection and not (shared and entity in users)]
-    if shared:
-        _check_former(workspace, collection, owners, users)
+    owners = [name for name, one in known if one == collection]
+    users = [name for name, settings in workspace.config.entities.items() if collection in settings.collections]
+    heir = users[0] if users else None
+    if entity is not None:
+        if entity not in owners:
+            raise NotFound(f"the ledger has nothing of {entity} in collection {collection}", entity=entity)
+        if entity in users:
+            raise WrongUsage(
+                f"entity {entity} is in the configuration with collection {collection}; take it out first",
+                entity=entity,
+            )
+        heir = heir or next((name for name in owners if name != entity), None)
+        owners = [entity]
+        if heir is not None and replaced:
+            _check_replaced(workspace, collection, entity, users)
+    elif users and not everything:
+        left = [f"`--entity {name}` removes what {name} left in it" for name in owners if name not in users]
+        told = "; ".join(["take it out first, or use --force", *left])
+        raise WrongUsage(f"collection {collection} is in the configuration; {told}", collection=collection)
+    else:
+        heir = None
     stores: dict[str, int] = {}
     unreachable: dict[str, str] = {}
     for name in workspace.config.stores:
         try:
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
-                theirs = (len(ids) for ids in _points_of(store, collection, owners))
-                stores[name] = sum(theirs) if shared else store.count(collection)
+                theirs = (len(ids) for ids in _points_of(workspace, store, collection, owners))
+                stores[name] = store.count(collection) if heir is None else sum(theirs)
         except VecsyncError as error:
             unreachable[name] = f"{error.code}: {error}"
     if not owners and not stores and not unreachable:
@@ -99,18 +132,43 @@ def leaving(workspace: Workspace, collection: str, *, everything: bool = False) 
             f"no collection {collection!r} in the ledger or a store; the ledger knows: {names}", collection=collection
         )
     entities = workspace.config.entities
+    last = {
+        name: max(run.last.started_at for run in runs)
+        for name in owners
+        if (runs := [run for key, run in workspace.ledger.last_runs(name).items() if key.collection == collection])
+    }
     return Leaving(
         collection,
-        shared,
+        heir,
         stores,
         unreachable,
-        {entity: workspace.ledger.documents(entity, collection) for entity in owners},
+        {name: workspace.ledger.documents(name, collection) for name in owners},
         tuple(
-            entity
-            for entity in owners
-            if entity not in entities and not any(e == entity and c != collection for e, c in known)
+            name
+            for name in owners
+            if name not in entities and not any(one == name and other != collection for one, other in known)
         ),
+        last,
     )
+
+
+def _check_replaced(workspace: Workspace, collection: str, entity: str, users: Collection[str]) -> None:
+    """Raises WrongUsage where a tenant's records would not be found any more."""
+    synced = {
+        key.tenant
+        for name in users
+        for key, runs in workspace.ledger.last_runs(name).items()
+        if key.collection == collection and runs.full_success is not None
+    }
+    there = {GLOBAL, *(tenant for name in users for tenant in workspace.tenants(name))}
+    missing = sorted(there.intersection(workspace.ledger.tenants(entity, collection)) - synced)
+    if missing:
+        raise WrongUsage(
+            f"{collection} of {', '.join(users)}: no full sync of {missing[0]} has succeeded, so the records that "
+            f"{entity} left are all that is found ({number_of(len(missing), 'such tenant')}); sync in full first, or "
+            "use --force",
+            collection=collection,
+        )
 
 
 def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lambda _: None) -> None:
@@ -131,19 +189,20 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
         for entity in what.entities:
             _hold(holds, workspace, entity, what.collection)
         for name in workspace.config.stores:
-            _remove(name, workspace.store(name), what)
+            _remove(workspace, name, what)
         for entity in what.entities:
             if entity in what.whole:
                 also(entity)
                 forget_tenant(workspace.ledger, workspace.snapshots, workspace.rejections, entity, None)
                 workspace.ledger.forget_entity(entity)
-            workspace.ledger.forget_collection(entity, what.collection)
+            workspace.ledger.forget_collection(entity, what.collection, what.heir)
 
 
-def _remove(name: str, store: VectorStore, what: Leaving) -> None:
-    if what.shared:
+def _remove(workspace: Workspace, name: str, what: Leaving) -> None:
+    store = workspace.store(name)
+    if what.heir is not None:
         if name in what.stores:
-            for ids in _points_of(store, what.collection, list(what.entities)):
+            for ids in _points_of(workspace, store, what.collection, what.entities):
                 store.delete_foreign(what.collection, ids)
     # Also where it has no points: what an earlier call left half removed is to go.
     elif isinstance(store, Droppable):
@@ -152,33 +211,14 @@ def _remove(name: str, store: VectorStore, what: Leaving) -> None:
         raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
 
 
-def _check_former(workspace: Workspace, collection: str, owners: Sequence[str], users: Container[str]) -> None:
-    """Raises WrongUsage where nobody but the configuration's entities has anything of the collection, or somebody else
-    may be another project with the same ledger: until a full run of ours, however it ended, came after its last one."""
-    if not owners:
-        raise WrongUsage(
-            f"collection {collection} is in the configuration; take it out first, or use --force", collection=collection
-        )
-    last: dict[str, datetime] = {}
-    for key, runs in workspace.ledger.last_runs().items():
-        run = runs.full if key.entity in users else runs.last
-        if key.collection == collection and run is not None:
-            last[key.entity] = max(run.started_at, last.get(key.entity, run.started_at))
-    ours = max((at for entity, at in last.items() if entity in users), default=None)
-    for entity in owners:
-        if entity in last and (ours is None or last[entity] >= ours):
-            raise WrongUsage(
-                f"{collection} of {entity} was synced at {last[entity]:%Y-%m-%d %H:%M}Z, after the last full run of "
-                "the configuration's own: it may be another project's; sync in full first",
-                collection=collection,
-            )
-
-
-def _points_of(store: VectorStore, collection: str, entities: Sequence[str]) -> Iterator[list[str]]:
-    """Ids of their points, wherever in the collection they lie. A foreign point's payload may hold anything."""
-    for page in store.scan(collection):
-        if ids := [point.point_id for point in page if point.payload.get("entity") in entities]:
-            yield ids
+def _points_of(
+    workspace: Workspace, store: VectorStore, collection: str, entities: Iterable[str]
+) -> Iterator[list[str]]:
+    """Ids of the points that the ledger has as theirs, where the store has them. What else names them in its payload
+    may be anybody's."""
+    for entity in entities:
+        for rows in workspace.ledger.points(entity, collection):
+            yield [point.point_id for point in store.retrieve(collection, [row.point_id for row in rows])]
 
 
 def _hold(holds: ExitStack, workspace: Workspace, entity: str, collection: str) -> None:

@@ -47,8 +47,9 @@ REPAIRED = "repaired"
 """A fact of `identity` or `isolation` whose differences the run that found them has repaired."""
 REMEDY = "repair with `vecsync reconcile --repair`"
 THEIRS = (
-    "foreign points were written by another entity or another project, and no sync of this one removes them: "
-    "if somebody else uses the collection, give it another name"
+    "foreign points were written by another entity or another project, and no sync of this one removes them: if "
+    "somebody else uses the collection, give it another name; `vecsync drop COLLECTION --entity NAME` removes what an "
+    "entity left that was renamed"
 )
 
 CHECKS: Mapping[str, tuple[str, str]] = {

@@ -16,12 +16,13 @@ import pytest
 import yaml
 
 from vecsync_dagster.automation import add_tenants, tenants_name
+from vecsync_dagster.errors import WrongUsage
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import metadata
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import PartitionResult, Workspace, dropping
 from vecsync_dagster.sync.standing import check_everything
-from vecsync_dagster_tests.cli.program import Ran, config_of, vecsync
+from vecsync_dagster_tests.cli.program import MORAVA, Ran, config_of, vecsync
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.sync.failing_services import befall
 
@@ -143,55 +144,101 @@ def test_what_is_in_the_file_is_not_dropped_by_mistake(used: Path) -> None:
     assert ran.json["totals"]["embedded"] == 0
 
 
-def test_of_a_collection_that_another_entity_has_only_the_former_ones_goes(used: Path) -> None:
-    """An entity that got another name: what it left under the old one goes, without --force; the new one's stay."""
-    entities = change(used)["entities"]
-    change(used, entities={("labour" if name == "works" else name): value for name, value in entities.items()})
-    assert vecsync("sync", "all", "--entity", "labour", "--full", "--no-record", "--config", used).code in (0, 1)
+def rename(config: Path, kind: str = "labour") -> None:
+    """The entity works is called labour from now on; its collection keeps its name."""
+    entities = change(config)["entities"]
+    entities = {("labour" if name == "works" else name): value for name, value in entities.items()}
+    entities["labour"]["type"] = kind
+    change(config, entities=entities)
 
-    def points() -> dict[str, int]:
-        with Workspace(config_of(used.parent)) as workspace:
-            stored = [one for page in workspace.store_of("labour", "works").scan("works") for one in page]
-        return dict(Counter(str(point.payload["entity"]) for point in stored))
 
-    before = points()
-    assert vecsync("sync", "all", "--entity", "labour", "--full", "--no-record", "--config", used).code in (0, 1)
-    dry = drop(used, "--dry-run", "--json")
+def sync_labour(config: Path, *scope: str) -> Ran:
+    return vecsync("sync", *(scope or ("all",)), "--entity", "labour", "--full", "--no-record", "--config", config)
+
+
+def points(config: Path) -> dict[str, int]:
+    """How many points name which entity."""
+    with Workspace(config_of(config.parent)) as workspace:
+        stored = [one for page in workspace.store("main").scan("works") for one in page]
+    return dict(Counter(str(point.payload["entity"]) for point in stored))
+
+
+def test_what_a_renamed_entity_left_goes_by_its_name(used: Path) -> None:
+    """Its points stay, and every run says so, until it is named; then the new one's alone are left, as they were."""
+    before = points(used)["works"]
+    rename(used)
+    for _ in range(3):
+        ran = sync_labour(used)
+        assert (ran.code, "vecsync drop COLLECTION --entity NAME" in ran.out + ran.err) == (1, True)
+        assert points(used) == {"works": before, "labour": before}
+    assert "`vecsync drop works --entity works" in vecsync("status", "--config", used).err
+    unnamed = drop(used, "--yes")
+    assert (unnamed.code, "`--entity works` removes what works left" in unnamed.err) == (2, True)
+    dry = drop(used, "--entity", "works", "--dry-run", "--json")
     assert dry.code == 0, dry.err
-    assert (dry.json["shared"], list(dry.json["entities"])) == (True, ["works"])
-    ran = drop(used, "--yes")
-    assert ran.code == 0, ran.err
-    assert points() == {"labour": before["labour"]}
+    assert (dry.json["heir"], dry.json["stores"], list(dry.json["entities"])) == ("labour", {"main": before}, ["works"])
+    assert drop(used, "--entity", "works", "--yes").code == 0
+    assert points(used) == {"labour": before}
+    found = vecsync("search", "brick", "--tenant", MORAVA, "--collection", "works", "--json", "--config", used)
+    assert (found.code, bool(found.json["hits"])) == (0, True)
     assert "works of works" not in vecsync("status", "--config", used).err
-    assert drop(used, "--yes").code == 2
-    assert vecsync("sync", "all", "--full", "--no-record", "--config", used).code == 0
+    assert drop(used, "--entity", "works", "--yes").code == 2
+    ran = sync_labour(used)
+    assert ran.code == 0, ran.err
     assert vecsync("reconcile", "--config", used).code == 0
 
 
-def test_a_foreign_point_in_a_shared_collection_stays(config: Path) -> None:
+def test_what_nothing_replaces_stays(config: Path) -> None:
+    """What a renamed entity left of tenants that were not synced since is all that is found of them."""
+    rename(config)
+    before = points(config)
+    for scope in ((), ("tenant", MORAVA)):
+        if scope:
+            sync_labour(config, *scope)
+        refused = drop(config, "--entity", "works", "--yes")
+        assert (refused.code, "no full sync of" in refused.err, "--force" in refused.err) == (2, True, True)
+        assert points(config)["works"] == before["works"]
+    with Workspace(config_of(config.parent)) as workspace, pytest.raises(WrongUsage):
+        dropping.leaving(workspace, "works", "works", everything=True)
+    assert drop(config, "--entity", "works", "--force", "--yes").code == 0
+    assert points(config).keys() == {"labour"}
+
+
+def test_an_entity_that_keeps_its_type_is_refused_whole(used: Path) -> None:
+    """Its documents have the ids of the former one's: nothing is written beside them; the message says what to do."""
+    before = points(used)
+    rename(used, change(used)["entities"]["works"]["type"])
+    for _ in range(2):
+        ran = sync_labour(used)
+        assert (ran.code, "`vecsync drop works --entity works --force" in ran.out + ran.err) == (1, True)
+        assert points(used) == before
+    assert drop(used, "--entity", "works", "--force", "--yes").code == 0
+    ran = sync_labour(used)
+    assert ran.code == 0, ran.err
+    assert points(used) == {"labour": before["works"]}
+    assert vecsync("reconcile", "--config", used).code == 0
+
+
+@pytest.mark.parametrize("named", [["works"], "works"])
+def test_a_foreign_point_in_a_shared_collection_stays(config: Path, named: object) -> None:
     """Whatever its payload holds where ours name their entity."""
-    entities = change(config)["entities"]
-    change(config, entities={("labour" if name == "works" else name): value for name, value in entities.items()})
-    assert vecsync("sync", "all", "--entity", "labour", "--full", "--no-record", "--config", config).code in (0, 1)
+    rename(config)
+    sync_labour(config)
     foreign = str(uuid.uuid4())
     with Workspace(config_of(config.parent)) as workspace:
         store, space = workspace.store("main"), workspace.ledger.space_of("works")
         assert space is not None
-        store.upsert("works", [Point(foreign, {"entity": ["works"]}, np.ones(space.dimensions, np.float32))])
-    ran = drop(config, "--yes")
+        store.upsert("works", [Point(foreign, {"entity": named}, np.ones(space.dimensions, np.float32))])
+    ran = drop(config, "--entity", "works", "--yes")
     assert ran.code == 0, ran.err
     with Workspace(config_of(config.parent)) as workspace:
         assert [one.point_id for one in workspace.store("main").retrieve("works", [foreign])] == [foreign]
 
 
-def test_what_another_project_with_the_same_ledger_may_have_stays(config: Path) -> None:
-    """Until a full run of the configured entity came after the other's last one, nobody knows that it left."""
-    entities = change(config)["entities"]
-    change(config, entities={("labour" if name == "works" else name): value for name, value in entities.items()})
-    before = traces(config)
-    refused = drop(config, "--yes")
-    assert (refused.code, "another project" in refused.err) == (2, True)
-    assert traces(config) == before
+def test_only_what_left_can_be_named(config: Path) -> None:
+    for entity, told in (("works", "is in the configuration"), ("nobody", "the ledger has nothing of nobody")):
+        refused = drop(config, "--entity", entity, "--yes")
+        assert (refused.code, told in refused.err) == (2, True)
 
 
 def test_it_asks_first(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.ledger.base import Listener, Seen
 from vecsync_dagster.sources.base import Fingerprint
-from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, A, B
+from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, SPACE, A, B, Clock
 
 SEEN = Seen(NOON, "settings", Fingerprint(3, 1_000_000, "12"))
 
@@ -39,6 +39,30 @@ class StatesContract:
         assert ledger.tenant_names() == {("works", "t1"): "Other"}
         ledger.forget_entity("works")
         assert ledger.tenant_names() == {}
+
+    def test_who_listens_is_known_until_they_end(self, ledger: SqlLedger, clock: Clock) -> None:
+        """Of each entity who said so last, and what keeps them from hearing; also of one that died."""
+        ledger.listens({ENTITY: None, "works": "SOURCE_UNAVAILABLE: away"}, NOON)
+        clock.now += MINUTE
+        ledger.listens({ENTITY: None}, NOON)
+        ledger.listens({}, NOON)
+        assert ledger.listeners() == {
+            ENTITY: Listener(NOON, clock.now, None),
+            "works": Listener(NOON, clock.now - MINUTE, "SOURCE_UNAVAILABLE: away"),
+        }
+        ledger.listens_no_more([ENTITY, "nothing"])
+        assert ledger.listeners().keys() == {"works"}
+        ledger.forget_entity("works")
+        assert ledger.listeners() == {}
+
+    def test_a_collection_keeps_its_space_where_another_entity_has_it(self, ledger: SqlLedger) -> None:
+        """What is forgotten of the entity that fed it first takes nothing from the other one."""
+        for heir, left in (("works", SPACE), (None, None)):
+            ledger.pin_space(ENTITY, "shared", SPACE)
+            ledger.forget_collection(ENTITY, "shared", heir)
+            assert ledger.space_of("shared") == left
+            assert (("works", "shared") in ledger.collections()) is (heir is not None)
+            ledger.forget_collection("works", "shared")
 
     def test_a_dropped_partition_was_never_seen(self, ledger: SqlLedger) -> None:
         """Dropping forgets what was seen of that partition alone."""
