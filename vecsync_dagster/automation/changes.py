@@ -7,7 +7,7 @@ change came between tick and run) it finds with its next look.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -23,7 +23,7 @@ from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.sources import Fingerprinting
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
-from vecsync_dagster.sync.due import Due, due_partitions
+from vecsync_dagster.sync.due import Due, due_partitions, undone_partitions
 from vecsync_dagster.sync.listening import said
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.words import number_of
@@ -97,21 +97,10 @@ class _Tick:
         there = set(source.tenants() if looks is None else looks) - {GLOBAL}
         tenants = sorted(there & self._partitions) + ([GLOBAL] if self._shared else [])
         entity = self._workspace.entity(self._entity)
-        due = due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
-        return due + list(self._failed({*tenants}, {(one.collection, one.tenant) for one in due}))
-
-    def _failed(self, tenants: Container[str], due: Container[tuple[str, str]]) -> Iterator[Due]:
-        """Partitions whose last full run failed, whatever has changed; and those whose last run did, of which nothing
-        has changed since: nobody else would run them again before the night. What was interrupted is left alone:
-        somebody may have meant it."""
-        collections = self._workspace.entity(self._entity).collections
-        for key, last in self._workspace.ledger.last_runs(self._entity).items():
-            if key.collection not in collections or key.tenant not in tenants:
-                continue
-            if last.full is not None and last.full.outcome == "failed":
-                yield Due(key.collection, key.tenant, f"after {last.full.run_id}", full=True, failed=True)
-            elif last.last.outcome == "failed" and (key.collection, key.tenant) not in due:
-                yield Due(key.collection, key.tenant, f"after {last.last.run_id}", failed=True)
+        changed = due_partitions(entity, tenants, looks, seen, self._now, self._settings.due_after)
+        undone = undone_partitions(entity, {*tenants}, self._workspace.ledger.last_runs_of_undone(self._entity))
+        # The same read is asked for once, whatever it is for.
+        return list({_request_key(one): one for one in [*changed, *undone]}.values())
 
     def _runs(self, wanted: Sequence[Due]) -> list[dg.RunRequest]:
         """A run for each partition while they are few; else one for all that need no more than their changed rows,
@@ -153,9 +142,9 @@ class _Tick:
 
 
 def _request_key(one: Due) -> str:
-    """What failed is asked for apart from what changed, each with its own delays: neither holds up the other."""
+    """What reads all has delays of its own: while it fails, what changes is synced all the same."""
     key = partition_key(one.collection, one.tenant)
-    return f"{key} again" if one.failed else key
+    return f"{key}|full" if one.full else str(key)
 
 
 def _done_at(seen: dict[tuple[str, str], Seen], one: Due) -> datetime | None:

@@ -106,7 +106,8 @@ def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str]:
     only_full = one["outcome"] == "success"
     bad = one["last_full"] if only_full else one
     place = place_of(one["entity"], one["collection"], one["tenant"], names)
-    return f"the last {'full ' * only_full}run failed", f"{place}: {bad['error'] or bad['outcome']}"
+    ended = "was interrupted" if bad["outcome"] == "interrupted" else "failed"
+    return f"the last {'full ' * only_full}run {ended}", f"{place}: {bad['error']}" if bad["error"] else place
 
 
 def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:

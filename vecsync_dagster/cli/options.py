@@ -28,7 +28,7 @@ T = TypeVar("T", str, "list[str]", "str | None", "list[str] | None")
 
 
 def text(value: T) -> T:
-    """The callback of ids and tenants: in another encoding they are nobody's. Raises BadParameter."""
+    """The callback of ids and tenants: text that is not UTF-8 matches none. Raises BadParameter."""
     for one in [value] if isinstance(value, str) else value or ():
         if not storable(one):
             raise typer.BadParameter(f"{one!r} is no valid UTF-8")

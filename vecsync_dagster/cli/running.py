@@ -203,7 +203,7 @@ def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
     unassigned = workspace.source(entity).unassigned()
     if unassigned:
         rows = output.number_of(unassigned, "row")
-        output.warn(f"{entity}: {rows} without a tenant and not global: nobody's, so not synced")
+        output.warn(f"{entity}: {rows} without a tenant and not global: not synced")
     if workspace.reserved_tenant(entity):
         output.warn(f"{entity}: a tenant is called {GLOBAL!r}, which is the name of everybody's records: not synced")
 

@@ -223,14 +223,15 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LastRuns:
-    """The last syncs of one partition: of any mode and outcome, the last one that succeeded, the last full one
-    and the last full one that succeeded. A few records by id, a retry, a limit or an export alone are no sync of a
-    partition."""
+    """The last syncs of one partition: of any mode and outcome, the last one that succeeded, and the last full one of
+    any outcome, that succeeded and that failed. A few records by id, a retry, a limit or an export alone are no sync
+    of a partition."""
 
     last: Run
     success: Run | None = None
     full: Run | None = None
     full_success: Run | None = None
+    full_failure: Run | None = None
 
     @property
     def undone(self) -> Run | None:
@@ -605,6 +606,10 @@ class Ledger(Protocol):
 
     def shown(self, entity: str, collection: str, tenant: str, until: datetime) -> None:
         """Dagster shows all stages of the partition as the run left them that ended then, or a later one did."""
+        ...
+
+    def last_runs_of_undone(self, entity: str) -> dict[Partition, LastRuns]:
+        """The same of the partitions that have a run that did not succeed, by an index of those alone."""
         ...
 
     def listens(self, entities: Mapping[str, str | None], since: datetime) -> None:

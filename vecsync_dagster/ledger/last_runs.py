@@ -10,7 +10,7 @@ from sqlalchemy import CTE, Column, ColumnElement, Select, and_, func, literal, 
 from vecsync_dagster.ledger.base import LISTING, LastRuns, Partition, Run
 from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.runs import run_of
-from vecsync_dagster.ledger.tables import sync_run
+from vecsync_dagster.ledger.tables import NOT_DONE, sync_run
 
 __all__ = ["Newest"]
 
@@ -19,13 +19,28 @@ _SYNCS: Final = ("full", "incremental")
 _OUTCOMES: Final = ("success", "failed", "interrupted")
 
 
+_Tenants = Callable[[ColumnElement[bool]], CTE]
+"""The tenants to look at, of an entity and collection."""
+
+
 class Newest(LedgerPart):
     """See `base.Ledger` for what each method promises."""
 
     def last_runs(self, entity: str | None = None, tenant: str | None = None) -> dict[Partition, LastRuns]:
+        def tenants(place: ColumnElement[bool]) -> CTE:
+            return _one_by_one(_R.tenant_id, place) if tenant is None else select(literal(tenant).label("value")).cte()
+
+        return self._last_runs(entity, tenants)
+
+    def last_runs_of_undone(self, entity: str) -> dict[Partition, LastRuns]:
+        return self._last_runs(
+            entity, lambda place: select(_R.tenant_id.label("value")).where(place, NOT_DONE).distinct().cte()
+        )
+
+    def _last_runs(self, entity: str | None, tenants: _Tenants) -> dict[Partition, LastRuns]:
         found: dict[Partition, list[Run]] = {}
         for name, collection in self._collections(entity):
-            for run in self._newest(name, collection, tenant):
+            for run in self._newest(name, collection, tenants):
                 found.setdefault(Partition(run.entity, run.collection, run.tenant), []).append(run)
         return {partition: _last(runs) for partition, runs in found.items()}
 
@@ -40,14 +55,12 @@ class Newest(LedgerPart):
                 value for value in connection.scalars(select(_one_by_one(column, where).c.value)) if value is not None
             ]
 
-    def _newest(self, entity: str, collection: str, tenant: str | None) -> list[Run]:
-        """The newest run of each tenant, mode and outcome."""
+    def _newest(self, entity: str, collection: str, tenants: _Tenants) -> list[Run]:
+        """The newest run of each of these tenants, mode and outcome."""
         place = and_(_R.entity == entity, _R.collection == collection)
-        tenants = _one_by_one(_R.tenant_id, place) if tenant is None else select(literal(tenant).label("value")).cte()
+        query = _query(place, tenants(place), _SYNCS if collection else [LISTING])
         with self.database.read() as connection:
-            return [
-                run_of(row) for row in connection.execute(_query(place, tenants, _SYNCS if collection else [LISTING]))
-            ]
+            return [run_of(row) for row in connection.execute(query)]
 
 
 def _one_by_one(column: Column[str], where: ColumnElement[bool]) -> CTE:
@@ -97,4 +110,5 @@ def _last(runs: Iterable[Run]) -> LastRuns:
         first(lambda run: run.outcome == "success"),
         first(lambda run: run.mode == "full"),
         first(lambda run: run.mode == "full" and run.outcome == "success"),
+        first(lambda run: run.mode == "full" and run.outcome == "failed"),
     )

@@ -48,6 +48,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = [
+    "NOT_DONE",
     "Moment",
     "alert",
     "alert_delivery",
@@ -295,7 +296,18 @@ sync_run = Table(
     Index("ix_sync_run_started", "started_at"),
     Index("ix_sync_run_partition", "entity", "tenant_id", "started_at"),
     Index("ix_sync_run_last", "entity", "collection", "tenant_id", "mode", "outcome", "started_at"),
+    Index(
+        "ix_sync_run_undone",
+        "entity",
+        "collection",
+        "tenant_id",
+        sqlite_where=text("outcome <> 'success'"),
+        postgresql_where=text("outcome <> 'success'"),
+    ),
 )
+
+NOT_DONE = text("outcome <> 'success'")
+"""As the index has it: SQLite uses it for no other text of the same meaning."""
 
 check_result = Table(
     "check_result",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.ledger.base import LastRuns, Partition, Seen
 from vecsync_dagster.sources.base import Fingerprint
 from vecsync_dagster.sources.sql_types import EPOCH
 
-__all__ = ["Due", "due_partitions"]
+__all__ = ["Due", "due_partitions", "undone_partitions"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -53,6 +53,22 @@ def due_partitions(
                 full = last.fingerprint is not None and not _dated(last.fingerprint, look, entity, now)
                 found.append(Due(collection, tenant, str(look), full))
     return found
+
+
+def undone_partitions(
+    entity: EntityConfig, tenants: Container[str], runs: Mapping[Partition, LastRuns]
+) -> Iterator[Due]:
+    """The partitions of `tenants` that failed, whatever has changed since: nobody else would run them before the night.
+    In full where a full run failed and none has succeeded since. What was interrupted is left alone: somebody may have
+    meant it."""
+    for key, last in runs.items():
+        if key.collection not in entity.collections or key.tenant not in tenants:
+            continue
+        failed, done = last.full_failure, last.full_success
+        if failed is not None and (done is None or done.started_at < failed.started_at):
+            yield Due(key.collection, key.tenant, f"after {failed.run_id}", full=True, failed=True)
+        elif last.last.outcome == "failed":
+            yield Due(key.collection, key.tenant, f"after {last.last.run_id}", failed=True)
 
 
 def _dated(before: Fingerprint, after: Fingerprint, entity: EntityConfig, now: datetime) -> bool:

@@ -23,7 +23,7 @@ from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sources import Fingerprinting, Source
 from vecsync_dagster.sources.waking import Stop, Waker
 from vecsync_dagster.stores import GLOBAL
-from vecsync_dagster.sync.due import Due, due_partitions
+from vecsync_dagster.sync.due import Due, due_partitions, undone_partitions
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import holders
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions, is_tenant
@@ -255,7 +255,9 @@ class Watch:
         due = list(due_partitions(config, sorted(asked), looks, seen, now, after))
         if looks is None:  # there is nothing to compare with: who was named is due, the others by time
             due += due_partitions(config, sorted(named), None, seen, now, timedelta(0))
-        found = _selections(entity, {(one.collection, one.tenant): one for one in due}.values())
+        if everybody:
+            due += undone_partitions(config, asked, workspace.ledger.last_runs_of_undone(entity))
+        found = _selections(entity, due)
         gone = _gone(workspace, entity) if everybody else []
         return [one for one in found if one[0].tenant not in {selection.tenant for selection, _ in gone}] + gone
 
@@ -296,7 +298,7 @@ def _selections(entity: str, due: Iterable[Due]) -> list[tuple[Selection, SyncOp
         by_tenant.setdefault(one.tenant, []).append(one)
     return [
         (
-            Selection(entity, tenant, tuple(one.collection for one in some)),
+            Selection(entity, tenant, tuple(dict.fromkeys(one.collection for one in some))),
             SyncOptions(mode="full" if any(one.full for one in some) else None),
         )
         for tenant, some in by_tenant.items()

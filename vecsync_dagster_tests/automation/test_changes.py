@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -255,6 +256,97 @@ def test_a_partition_that_failed_runs_again_though_nothing_changed(settled: Auto
     settled.run([request])
     assert shown() == (True, "4 partitions, all ended well")
     assert settled.asked("changes") == []
+
+
+def record_run(settled: Automated, mode: str, outcome: str, tenant: str = "acme") -> None:
+    now = datetime.now(UTC)
+    with settled.world.workspace() as workspace:
+        run = Run(f"{mode} {outcome} {now}", ENTITY, ENTITY, tenant, mode, outcome, now, now, {}, None)
+        workspace.ledger.record_run(run)
+
+
+def modes(requests: Sequence[dg.RunRequest]) -> list[str]:
+    return [config_of_op(request)["mode"] for request in requests]
+
+
+@pytest.mark.parametrize(
+    ("runs", "asked"),
+    [
+        ([("incremental", "failed")], ["configured"]),
+        ([("full", "failed"), ("incremental", "success")], ["full"]),
+        ([("full", "failed"), ("full", "interrupted")], ["full"]),
+        ([("full", "failed"), ("full", "interrupted"), ("incremental", "failed")], ["full"]),
+        ([("full", "interrupted")], []),
+        ([("incremental", "interrupted")], []),
+        ([("full", "failed"), ("full", "success"), ("incremental", "interrupted")], []),
+        ([("incremental", "failed"), ("incremental", "success")], []),
+    ],
+)
+def test_what_failed_is_asked_for_again(settled: Automated, runs: list[tuple[str, str]], asked: list[str]) -> None:
+    """Though nothing changed, and once; what somebody interrupted is theirs."""
+    for mode, outcome in runs:
+        record_run(settled, mode, outcome)
+    requests = settled.asked("changes")
+    assert modes(requests) == asked
+    assert settled.asked("changes") == []
+    settled.run(requests)
+    assert settled.asked("changes") == []
+
+
+def test_a_failed_full_read_is_asked_for_once_whatever_it_was_for(settled: Automated) -> None:
+    """A deleted row needs all rows read; that this failed is no second reason to read them at once."""
+    settled.use(automation={"changes": {"backoff": {"base": 3600, "cap": 3600}}})
+    settled.world.delete(11)
+    assert modes(settled.asked("changes")) == ["full"]
+    record_run(settled, "full", "failed")
+    assert settled.asked("changes") == []
+
+
+def test_what_reads_all_goes_before_what_changed(settled: Automated) -> None:
+    """Of one partition; it reads the changed rows as well."""
+    record_run(settled, "full", "failed")
+    settled.world.update(11, 21, name="иначе")
+    requests = settled.asked("changes")
+    assert sorted(zip(asked_keys(requests), modes(requests), strict=True)) == [
+        ("works|acme", "full"),
+        ("works|brick", "configured"),
+    ]
+
+
+def test_a_tenant_may_be_called_anything(settled: Automated) -> None:
+    """What is asked for again of one is nothing of another."""
+    for tenant in ("acme again", "acme full"):
+        settled.world.insert([{"id": len(tenant) * 100, "tenant_id": tenant}])
+        settled.world.sync(tenant)
+    settled.run(settled.asked("tenants"))
+    record_run(settled, "full", "failed")
+    assert asked_keys(settled.asked("changes")) == ["works|acme"]
+    settled.world.update(1000, name="иначе")
+    settled.world.update(900, name="иначе")
+    assert asked_keys(settled.asked("changes")) == ["works|acme again", "works|acme full"]
+
+
+def test_who_listens_begins_before_the_sensor_does(settled: Automated) -> None:
+    """A change is the listener's until the next tick; one that hears nothing, or is gone, keeps nobody waiting."""
+
+    def listens(problem: str | None) -> None:
+        with settled.world.workspace() as workspace:
+            workspace.ledger.listens({ENTITY: problem}, datetime.now(UTC))
+
+    listens(None)
+    settled.world.update(11, name="иначе")
+    told = settled.tick("changes")
+    assert told.run_requests == []
+    assert "1 partition to sync; listening to its changes since" in str(told.skip_reason)
+    requests = settled.asked("changes")
+    assert asked_keys(requests) == ["works|acme"]
+    settled.run(requests)
+    record_run(settled, "full", "failed", "cord")
+    assert asked_keys(settled.asked("changes")) == ["works|cord"], "nobody tells of what failed"
+    listens("SOURCE_UNAVAILABLE: away")
+    settled.world.update(21, name="иначе")
+    assert asked_keys(settled.asked("changes")) == ["works|brick"]
+    assert "its changes are not heard now: SOURCE_UNAVAILABLE: away" in str(settled.tick("changes").skip_reason)
 
 
 def test_a_full_run_that_keeps_failing_holds_up_no_change(settled: Automated) -> None:

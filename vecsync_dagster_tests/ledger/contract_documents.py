@@ -150,7 +150,7 @@ class DocumentsContract:
     def test_another_entitys_rows_are_not_taken_over(self, ledger: SqlLedger) -> None:
         """A collection that holds another entity's documents is refused, and nothing of that call stays."""
         confirm(ledger, A, ["d000700"])
-        with pytest.raises(LedgerRejected, match="another entity"):
+        with pytest.raises(LedgerRejected, match="as those of materials"):
             confirm(ledger, OTHER_ENTITY, names(800))
         assert ledger.tally(*OTHER_ENTITY).rows == 0
         assert state(ledger, "d000700")["entity"] == "materials"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from vecsync_dagster.config import Config
 from vecsync_dagster.config.models import MongoSource
+from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sources import stream_waker
 from vecsync_dagster.sources.waking import Stop, Wake, Waker
 from vecsync_dagster.sync import Figures, SyncOptions, Workspace
@@ -298,6 +300,19 @@ def test_any_text_may_be_the_key_of_a_record_that_is_gone(two_tenants: Config, k
     waker = Tells((None, key), ("1", None), moment=1)
     [found, *_] = watch(two_tenants, lambda rounds: len(rounds) == 1, [waker])
     assert {one.tenant for one in found.results} == {"1"}
+
+
+def test_watch_runs_again_what_failed_before_it_began(embedded_world: World) -> None:
+    """A full run that failed, though nothing changed since: with its first look."""
+    world = embedded_world
+    use(world, automation=QUICK)
+    seed(world, {"acme": 3, "brick": 2})
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        now = datetime.now(UTC)
+        workspace.ledger.record_run(Run("a run", ENTITY, ENTITY, "acme", "full", "failed", now, now, {}, "X: y"))
+    [found] = watch(world.config, lambda rounds: len(rounds) == 1)
+    assert [(one.tenant, one.mode, one.outcome) for one in found.results] == [("acme", "full", "success")]
 
 
 def test_a_row_dated_in_the_future_hides_no_change_from_watch(embedded_world: World) -> None:
