@@ -66,7 +66,8 @@ class _Tick:
         self._requests = Requests(context.cursor, automation.changes.backoff, datetime.now(UTC))
         # Rows and what was seen: both go with a tenant's removal, and until then it is not done.
         ledger = workspace.ledger
-        self._traces = {*ledger.tenants(entity), *(tenant for _, tenant in ledger.seen(entity))} - {GLOBAL}
+        self._seen = ledger.seen(entity)
+        self._traces = {*ledger.tenants(entity), *(tenant for _, tenant in self._seen)} - {GLOBAL}
         with asking(workspace, entity):
             self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
         self._missing = workspace.look_for_missing(entity, self._roll, self._traces)
@@ -95,9 +96,11 @@ class _Tick:
         return tenant not in self._traces and not any(partition_key(c, tenant) in self._busy for c in self._collections)
 
     def _first_runs(self, new: Sequence[str]) -> list[dg.RunRequest]:
-        """What a tick leaves out, or a first run fails to do, the change sensor finds: those partitions are due."""
+        """What a tick leaves out, or a first run fails to do, the change sensor finds: those partitions are due. What
+        was synced already, by whoever listens or before there was this Dagster, is new to Dagster alone."""
         at = self._requests.now.isoformat()
-        keys = [partition_key(collection, tenant) for tenant in new for collection in self._collections]
+        places = [(collection, tenant) for tenant in new for collection in self._collections]
+        keys = [partition_key(*place) for place in places if place not in self._seen]
         wanted = [key for key in keys if key not in self._busy][: self._max_partitions]
         if len(wanted) <= self._single_runs:
             return [run_over(self._entity, [key], [f"{key}@new#{at}"], single=True) for key in wanted]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
+from vecsync_dagster.errors import LedgerUnavailable, StoreLocked, VecsyncError
 from vecsync_dagster.sources import Fingerprinting, Source
 from vecsync_dagster.sources.waking import Stop, Waker
 from vecsync_dagster.stores import GLOBAL
@@ -35,6 +35,8 @@ _LOG = logging.getLogger("vecsync.watch")
 _LOOK_S = 0.2
 _ALL_TIMES = 2  # a poll, every tenant: for what happened before somebody listened, and for what is told then
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_STORE_S = 1.0
+"""After so long a store is asked for again that another process has: that is no failure."""
 _AGAIN_S, _LONGEST_AGAIN_S = 5.0, 300.0
 
 
@@ -213,6 +215,10 @@ class Watch:
         if entity in self._down:
             self._down.remove(entity)
             found.reached.append(entity)
+        if due and not _has_stores(workspace, entity):
+            for event in events:
+                self._wake(event, _STORE_S)
+            return
         for selection, options in due:
             if not self._stop():
                 self._sync(workspace, selection, options, found)
@@ -271,6 +277,19 @@ class Watch:
             self._all_at[entity].append(time.monotonic())
             named.update(workspace.believable_tenants(entity)[0])
         return {tenant for tenant in named if is_tenant(tenant)}
+
+
+def _has_stores(workspace: Workspace, entity: str) -> bool:
+    """Whether no other process has an embedded one of them; who has it has only a moment's work most of the time. What
+    else is wrong with a store the sync finds."""
+    try:
+        for collection in workspace.entity(entity).collections:
+            workspace.store_of(entity, collection).pinned_space(collection)
+    except StoreLocked:
+        return False
+    except VecsyncError:
+        return True
+    return True
 
 
 def _there(workspace: Workspace, entity: str, source: Source, looks: Mapping[str, object] | None) -> Iterator[str]:

@@ -39,6 +39,15 @@ def test_new_tenants_are_synced_in_the_tick_that_finds_them(automated: Automated
     )
 
 
+def test_what_is_synced_already_is_new_to_dagster_alone(automated: Automated) -> None:
+    """By the command line, before there was this Dagster, or by who listens: a partition, and no run."""
+    automated.world.sync()
+    automated.world.insert([{"id": 500, "tenant_id": "new"}])
+    result = automated.tick("tenants")
+    assert [keys_of(request) for request in result.run_requests or []] == [["works|new"]]
+    assert automated.partitions() == {"acme", "brick", "cord", "new"}
+
+
 def test_many_new_tenants_share_a_run(automated: Automated) -> None:
     """More than a few partitions are one run over a scattered set of them."""
     automated.world.insert({"id": 1000 + n, "tenant_id": f"tenant-{n:02}"} for n in range(20))

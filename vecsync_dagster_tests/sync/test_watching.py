@@ -331,3 +331,22 @@ def test_a_row_dated_in_the_future_hides_no_change_from_watch(embedded_world: Wo
         world.update(row, name=f"changed {row}")
         watch(world.config, wrote)
     world.assert_exact()
+
+
+def test_a_store_that_another_process_has_is_no_failure(embedded_world: World) -> None:
+    """It is waited for, and what was told meanwhile is synced then; nobody is told that anything failed."""
+    world = embedded_world
+    use(world, automation={"watch": {"poll": 3600, "debounce": 0}})
+    use(world, stores={"main": {"type": "qdrant", "path": "qdrant", "lock_timeout_s": 0.1}})
+    seed(world, {"brick": 2})
+    world.sync()
+    world.update(1, name="changed")
+    ended = time.monotonic() + 3
+    with world.workspace() as other:
+        other.store("main").count(ENTITY)
+        assert watch(world.config, lambda _: time.monotonic() > ended, [Once()]) == []
+    [found] = watch(world.config, lambda rounds: len(rounds) == 1, [Once()])
+    assert [(one.tenant, one.outcome, one.figures.changed) for one in found.results] == [("brick", "success", 1)]
+    with world.workspace() as workspace:
+        assert workspace.ledger.runs(outcome="failed") == []
+    world.assert_exact()
