@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.exc import ArgumentError
@@ -19,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 from vecsync_dagster.compiled import CompiledStatements
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.ledger.failures import ledger_errors
+from vecsync_dagster.postgres_session import LOOKS, set_for_session
 from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.url_options import refuse_unknown
 
@@ -146,9 +148,17 @@ def sqlite_file(url: URL) -> Path | None:
 
 
 def _postgres_engine(url: URL) -> Engine:
-    defaults: dict[str, Any] = {"connect_timeout": 10, "application_name": "vecsync"}
+    defaults: dict[str, Any] = {"connect_timeout": 10, "application_name": "vecsync", "client_encoding": "utf8"}
     arguments = {key: value for key, value in defaults.items() if key not in url.query}
-    return create_engine(url, **_ENGINE, pool_pre_ping=True, connect_args=arguments)
+    engine = create_engine(url, **_ENGINE, pool_pre_ping=True, connect_args=arguments)
+    event.listen(engine, "connect", _settle, insert=True)  # before SQLAlchemy asks for the isolation level
+    return engine
+
+
+def _settle(driver: psycopg.Connection[Any], _: object) -> None:
+    # The session that holds a tenant (holds.py) is idle as long as the sync takes; servers before 14 have no limit.
+    patient = {"idle_session_timeout": "0"} if driver.info.server_version >= 140_000 else {}
+    set_for_session(driver, {**LOOKS, "default_transaction_isolation": "read committed", **patient})
 
 
 def _sqlite_engine(url: URL) -> Engine:

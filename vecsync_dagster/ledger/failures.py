@@ -35,7 +35,7 @@ _SQLITE_UNWRITABLE: Final = {
 # now, and a server that is read-only because another one has taken over.
 _PG_UNAVAILABLE: Final = ("08", "53", "57", "40", "58", "55", "25006")
 _PG_DISK_FULL: Final = "53100"
-_PG_NOT_THERE: Final = ("42P01", "42703", "3F000")
+_PG_NOT_THERE: Final = ("42P01", "42703")
 
 
 @contextmanager

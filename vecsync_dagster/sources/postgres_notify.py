@@ -16,7 +16,8 @@ import psycopg
 from psycopg import sql
 
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.sources.sql_postgres import LOOKS, postgres_error, take_any_bytes
+from vecsync_dagster.postgres_session import LOOKS, assignments
+from vecsync_dagster.sources.sql_postgres import postgres_error, take_any_bytes
 from vecsync_dagster.sources.sql_queries import GLOBAL
 from vecsync_dagster.sources.waking import Stop, Wake
 
@@ -63,9 +64,7 @@ _TRIGGER = "CREATE TRIGGER {trigger} AFTER {event} ON {table} {rows} FOR EACH ST
 
 
 # A tenant's key is the text that the source's own queries see, whatever the settings of who changed the row are.
-_LOOKS = sql.SQL(" ").join(
-    sql.SQL("SET {} TO {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in LOOKS.items()
-)
+_LOOKS = sql.SQL(" ").join(assignments(LOOKS))
 
 
 def install_statements(name: str, entity: EntityConfig, schema: str | None, table: str) -> list[sql.Composed]:

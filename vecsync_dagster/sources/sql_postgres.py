@@ -50,13 +50,14 @@ from vecsync_dagster.config.models import PostgresSource, resolve
 from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.identity import storable
 from vecsync_dagster.postgres_login import REASONS, refusal_of, unreachable_of
+from vecsync_dagster.postgres_session import LOOKS
 from vecsync_dagster.postgres_url import check_postgres_url
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, earlier, integers, uuids
 from vecsync_dagster.unreadable import Unreadable
 
-__all__ = ["LOOKS", "Postgres", "postgres_error", "take_any_bytes"]
+__all__ = ["Postgres", "postgres_error", "take_any_bytes"]
 
 _COMPILED = CompiledStatements()
 _RAW = (Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.TEXT, Kind.FOLDED, Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS)
@@ -72,17 +73,6 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (types.String, Kind.TEXT),
 )
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money", "oid")
-LOOKS = {
-    "datestyle": "ISO, YMD",
-    "intervalstyle": "postgres",
-    "timezone": "UTC",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "lc_monetary": "C",
-    "xmlbinary": "base64",
-    "quote_all_identifiers": "off",
-}
-"""Settings that decide how a value looks: a role or database may have others, and change them."""
 _ZONE = "vecsync.timezone"
 """The time zone of the session before; columns without one are written by it."""
 _OBJECTS = {
