@@ -135,8 +135,15 @@ class Source(Protocol):
 class WritesBack(Protocol):
     """A source whose records can hold what the ledger knows of them, apart from their own data."""
 
-    def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:
-        """Write to the tenant's records by the text of their ids what is not there yet; returns to how many."""
+    def write_metadata(
+        self,
+        tenant: str,
+        metadata: Mapping[str, Mapping[str, Any]],
+        meant: Callable[[pa.RecordBatch], int | None] = ...,
+    ) -> int:
+        """Write to the tenant's records by their ids what is not there yet; returns to how many. `meant`: which of
+        several records that have one id, in the order of a full read, it is said of; None: of none. The others lose
+        what was said of them."""
         ...
 
     def withdraw_metadata(self, tenant: str) -> int:

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import chain, groupby, islice
 from typing import Any
 
+import pyarrow as pa
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.command_cursor import CommandCursor
@@ -154,12 +155,17 @@ class MongoDbSource:
             return None  # `read` will meet the same error, and say it
 
     # -- writing back ------------------------------------------------------------------------------
-    def write_metadata(self, tenant: str, metadata: Mapping[str, Mapping[str, Any]]) -> int:
+    def write_metadata(
+        self,
+        tenant: str,
+        metadata: Mapping[str, Mapping[str, Any]],
+        meant: Callable[[pa.RecordBatch], int | None] = lambda _: 0,
+    ) -> int:
         with self._reading("writing syncMetadata") as collection:
             if not self._indexed:
                 ensure_indexes(collection, list(self._entity.collections))
                 self._indexed = True
-            return write_metadata(collection, self._queries, tenant, metadata)
+            return write_metadata(collection, self._queries, tenant, metadata, meant)
 
     def withdraw_metadata(self, tenant: str) -> int:
         with self._reading("withdrawing syncMetadata") as collection:

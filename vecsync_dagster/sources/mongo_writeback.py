@@ -6,26 +6,32 @@ writes are passed over (mongo_stream.py), and the modification time stays: a wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from vecsync_dagster.errors import SourceRejected
-from vecsync_dagster.identity import native_of
+from vecsync_dagster.identity import differ, native_of
 from vecsync_dagster.sources.mongo_exact import collation_of
+from vecsync_dagster.sources.mongo_keys import with_keys, written
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
+from vecsync_dagster.sources.mongo_values import record_batch
 
 __all__ = ["ensure_indexes", "withdraw", "without_metadata", "write_metadata"]
 
 Document = dict[str, Any]
+Meant = Callable[[pa.RecordBatch], int | None]
 _OVERALL = f"{SYNC_METADATA}.overallStatus"
 _AT_ONCE = 500
+_UNSET = {"$unset": {SYNC_METADATA: ""}}
 _COLLECTIONS = f"{SYNC_METADATA}.collections"
 
 
@@ -36,19 +42,32 @@ def ensure_indexes(collection: Collection[Document], names: Sequence[str]) -> No
 
 
 def write_metadata(
-    collection: Collection[Document], queries: Queries, tenant: str, metadata: Mapping[str, Mapping[str, Any]]
+    collection: Collection[Document],
+    queries: Queries,
+    tenant: str,
+    metadata: Mapping[str, Mapping[str, Any]],
+    meant: Meant,
 ) -> int:
     """One bulk write; a document's id -> what `syncMetadata` is to say, its `collections` above all. A document that
-    says so already is not written. Returns how many were."""
+    says so already is not written. Returns how many were. `meant`: see `WritesBack`."""
     now = datetime.now(UTC)
     whose = both(queries.tenant(tenant), queries.live())  # not an old version that has the key as well
-    own = _by_own_key(collection, queries, tenant, metadata) if queries.named.flat else None
     collation = collation_of(collection)
+    found = _by_unique_key(queries, metadata)
+    others: list[Any] = []
+    if rest := [key for key in metadata if key not in found]:
+        ids, others = _by_own_key(collection, queries, whose, rest, meant)
+        found |= {key: {"_id": one} for key, one in ids.items()}
+    # An update cannot ask for a field whose name has a dot.
+    bound = {} if queries.named.flat else whose
     updates = [
-        UpdateOne(both(one, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now), collation=collation)
+        UpdateOne(
+            both(one, bound, {_COLLECTIONS: {"$ne": told["collections"]}}), _update(told, now), collation=collation
+        )
         for key, told in metadata.items()
-        if (one := both(queries.among([key]), whose) if own is None else own.get(native_of(key) or key))
+        if (one := found.get(key))
     ]
+    updates += [UpdateOne({"_id": one, _OVERALL: {"$exists": True}}, _UNSET, collation=collation) for one in others]
     if not updates:
         return 0
     try:
@@ -63,18 +82,52 @@ def write_metadata(
         ) from None  # the driver's error holds documents
 
 
+def _by_unique_key(queries: Queries, keys: Iterable[str]) -> dict[str, Query]:
+    """Where no two documents have one key, the key itself finds its document; an array that holds it is another."""
+    if not queries.unique or queries.named.flat:
+        return {}
+    arrays = [{name: {"$type": "array"}} for name in queries.entity.key if name != "_id"]
+    scalar: Query = {"$nor": arrays} if arrays else {}
+    return {key: both(queries.among([key]), scalar) for key in keys if native_of(key) is not None}
+
+
 def _by_own_key(
-    collection: Collection[Document], queries: Queries, tenant: str, keys: Iterable[str]
-) -> dict[str, Query]:
-    """The documents by their `_id`, for an update cannot ask for a field whose name has a dot."""
-    found: dict[str, Query] = {}
-    query = both(queries.among(keys), queries.tenant(tenant), queries.live())
+    collection: Collection[Document], queries: Queries, whose: Query, keys: Sequence[str], meant: Meant
+) -> tuple[dict[str, Any], list[Any]]:
+    """The `_id` of the document that each key means; and those of the others that have one of these keys."""
+    given = {str(key): key for key in keys}
+    same: dict[str, dict[str, Any]] = defaultdict(dict)
     wanted = {**queries.key_projection, "_id": 1}
-    for document in queries.named.restored(queries.named.found(collection, query, wanted)):
+    for document in queries.named.restored(queries.named.found(collection, both(queries.among(keys), whose), wanted)):
         key = queries.key(document)
-        if key is not None:
-            found[key.native or key] = found[key] = {"_id": document["_id"]}
-    return found
+        if key is not None and key in given and not differ(given[key], key):
+            same[key][written(document["_id"])] = document["_id"]
+    repeated = {key: ids for key, ids in same.items() if len(ids) > 1}
+    found = {key: one for key, ids in same.items() if key not in repeated for one in ids.values()}
+    records = _records(collection, queries, [one for ids in repeated.values() for one in ids.values()])
+    others = []
+    for text, ids in repeated.items():
+        documents = [records[name] for name in sorted(ids) if name in records]
+        row = _row(queries, documents, meant)
+        if row is not None:
+            found[text] = documents.pop(row)["_id"]
+        others += [document["_id"] for document in documents]
+    return found, others
+
+
+def _records(collection: Collection[Document], queries: Queries, ids: Sequence[Any]) -> dict[str, Document]:
+    if not ids:
+        return {}
+    documents = queries.named.found(collection, {"_id": {"$in": ids}}, {**queries.projection, "_id": 1})
+    return {written(document["_id"]): document for document in queries.named.restored(documents)}
+
+
+def _row(queries: Queries, documents: Sequence[Document], meant: Meant) -> int | None:
+    """Which of these documents of one key is meant; None where their keys are of different types."""
+    keys = [queries.key(document) for document in documents]
+    if len({None if key is None else key.native for key in keys}) != 1:
+        return None
+    return meant(with_keys(record_batch(queries.fields, documents), keys))
 
 
 def _update(told: Mapping[str, Any], now: datetime) -> Document:
@@ -89,13 +142,12 @@ def withdraw(collection: Collection[Document], queries: Queries, tenant: str) ->
     if queries.live() == {}:
         return 0
     told = both(queries.tenant(tenant), {_OVERALL: {"$exists": True}}, dead)
-    unset = {"$unset": {SYNC_METADATA: ""}}
     if not queries.named.flat:
-        return collection.update_many(told, unset).modified_count
+        return collection.update_many(told, _UNSET).modified_count
     found = iter(queries.named.found(collection, told, {"_id": 1}))
     withdrawn = 0
     while some := [document["_id"] for document in islice(found, _AT_ONCE)]:
-        withdrawn += collection.update_many({"_id": {"$in": some}}, unset).modified_count
+        withdrawn += collection.update_many({"_id": {"$in": some}}, _UNSET).modified_count
     return withdrawn
 
 

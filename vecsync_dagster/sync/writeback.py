@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import pyarrow as pa
+
 from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.documents import document_id
+from vecsync_dagster.documents import DocumentBuilder, document_id
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import Ledger
@@ -44,13 +46,14 @@ class WriteBack:
         since = None if mark is None else datetime.fromisoformat(mark.value) - _OVERLAP
         written = 0
         for ids in self.ledger.touched(self.name, self.tenant, since, _CHUNK):
-            written += target.write_metadata(self.tenant, _metadata(self._records(ids), since))
+            written += target.write_metadata(self.tenant, _metadata(self._records(ids), since), self._meant)
         target.withdraw_metadata(self.tenant)
         self.ledger.set_watermark(self.name, _MARK, self.tenant, Cursor(began.isoformat(), ""))
         return written
 
     def backfill(self) -> int:
-        """Write to every record that has no `syncMetadata` yet; one that was never synced is `pending`."""
+        """Write to every record that has no `syncMetadata` yet; one that was never synced is `pending`. One whose id
+        has the text of a synced one's gets none."""
         target, written = self._target(), 0
         kind = self.entity.type or self.name
         for db_ids in target.without_metadata(self.tenant, _CHUNK):
@@ -58,10 +61,11 @@ class WriteBack:
                 record.db_id: record for record in self._records([self._id(kind, one) for one in db_ids])
             }
             records = [
-                state if (state := known.get(one)) and not differ(state.db_id, one) else self._never(kind, one)
+                state or self._never(kind, one)
                 for one in db_ids
+                if (state := known.get(one)) is None or not differ(state.db_id, one)
             ]
-            written += target.write_metadata(self.tenant, _metadata(records, None))
+            written += target.write_metadata(self.tenant, _metadata(records, None), self._meant)
         return written
 
     def _target(self) -> WritesBack:
@@ -71,6 +75,20 @@ class WriteBack:
                 entity=self.name,
             )
         return self.source
+
+    def _meant(self, records: pa.RecordBatch) -> int | None:
+        """Of records with one id the one that is synced: the first that is a document. None where that is another one
+        in each collection."""
+        builder = DocumentBuilder(self.name, self.entity, self.tenant, list(self.entity.collections))
+        first: dict[str, int] = {}
+        for row in range(records.num_rows):
+            for collection, built in builder.build(records.slice(row, 1)).items():
+                if built.documents:
+                    first.setdefault(collection, row)
+            if len(first) == len(self.entity.collections):
+                break
+        rows = set(first.values()) or {0}
+        return rows.pop() if len(rows) == 1 else None
 
     def _records(self, ids: list[str]) -> list[RecordState]:
         return self.ledger.records(

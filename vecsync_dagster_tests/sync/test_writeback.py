@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient, monitoring
+from pymongo.collection import Collection
 
 from vecsync_dagster.config import parse_config
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import ConfigError
+from vecsync_dagster.identity import Key
+from vecsync_dagster.sources.mongo_queries import Queries
+from vecsync_dagster.sources.mongo_writeback import write_metadata
+from vecsync_dagster.sync import Selection, Workspace
 from vecsync_dagster_tests.servers.mongo import failing
+from vecsync_dagster_tests.small import NAME, Small, mongo_rows
 from vecsync_dagster_tests.tools import ENTITY, FOUR, Tools, sample, tools_config
 
 APPROVED = 22
@@ -131,6 +139,131 @@ def test_a_backfill_reaches_documents_without_it(tools: Tools) -> None:
     assert told(tools, "krita")["collections"]["tools"]["status"] == "synced"
     assert told(tools, "new")["collections"]["tools"]["status"] == "pending"
     assert tools.workspace.write_back(ENTITY, "global", backfill=True) == 0
+
+
+def marked(documents: Collection[dict[str, Any]]) -> dict[str, int]:
+    """Which documents say that they are synced, by name, and in which version."""
+    return {
+        document["name"]: document["syncMetadata"]["collections"][NAME]["vectorVersion"]
+        for document in documents.find({"syncMetadata.overallStatus": "synced"})
+    }
+
+
+SAME_KEYS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+    "no": ("no", [{"no": 7}, {"no": 7}, {"no": [7, 8]}, {"no": 7.0}, {"no": "7"}, {"no": None}, {}]),
+    "of two fields": (
+        ["firm", "no"],
+        [{"firm": "a", "no": 7}, {"firm": "a", "no": [7]}, {"firm": ["a"], "no": 7}, {"firm": "a", "no": "7"}],
+    ),
+    "without a value": (["firm", "no"], [{"no": 7}, {"firm": None, "no": 7}, {"firm": [None], "no": 7}]),
+    "in a list": ("part.no", [{"part": {"no": 7}}, {"part": [{"no": 7}]}, {"part": {"no": [7]}}]),
+    "parts of _id": (
+        ["_id.firm", "_id.no"],
+        [{"_id": {"firm": "a", "no": 7, "at": at}} for at in range(3)] + [{"_id": {"no": 7, "firm": "a"}}],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAME_KEYS)
+def test_of_documents_with_one_key_the_synced_one_is_written_to(
+    case: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """However many runs there are: no other one, no list that holds the key, no other type, no missing field."""
+    key, rows = SAME_KEYS[case]
+    with mongo_rows(request) as (source, documents):
+        documents.insert_many([{"_id": n, "name": f"number {n}"} | row for n, row in enumerate(rows)])
+        small = Small(tmp_path, source, id=key, writeback=True, payload=("name",))
+        small.sync()
+        [stored] = small.stored().values()
+        assert stored["name"] == "number 0"
+        before = list(documents.find())
+        assert marked(documents) == {"number 0": 1}
+        for mode in ("incremental", "full"):
+            assert small.sync(mode=mode).note == ""
+            assert list(documents.find()) == before
+        with Workspace(small.config) as workspace:
+            assert workspace.write_back(NAME, "global", backfill=True) == 0
+        assert list(documents.find()) == before
+
+
+def test_the_mark_goes_where_the_key_goes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """When another document of that key is synced, it alone says so: not a rejected one before it, and no other one any
+    more."""
+    with mongo_rows(request) as (source, documents):
+        small = Small(tmp_path, source, id="no", writeback=True, payload=("name",), required=["unit"])
+        for number in (1, 2, 3):
+            documents.insert_one({"_id": number, "no": 7, "name": f"number {number}", "unit": "m"})
+        small.sync()
+        assert marked(documents) == {"number 1": 1}
+        documents.update_one({"_id": 1}, {"$set": {"unit": None}})
+        small.sync()
+        assert marked(documents) == {"number 2": 2}
+        [second] = documents.find({"_id": 2})
+        documents.update_one({"_id": 3}, {"$set": {"syncMetadata": second["syncMetadata"]}})
+        documents.delete_one({"_id": 2})
+        documents.insert_one({"_id": 0, "no": 7, "name": "number 0", "unit": "m"})
+        small.sync()
+        assert marked(documents) == {"number 0": 3}
+
+
+def test_where_collections_hold_different_ones_none_is_written_to(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A document would say of another one that it is synced."""
+    with mongo_rows(request) as (source, documents):
+        documents.insert_many([{"no": 7, "name": "a"}, {"no": 7, "name": "b", "more": "b"}, {"no": 8, "name": "c"}])
+        small = Small(tmp_path, source, id="no", writeback=True)
+        things: Any = small.data["entities"]
+        things[NAME]["collections"]["more"] = {"text": "{more}"}
+        with Workspace(small.config) as workspace:
+            workspace.sync(Selection(NAME, "global", (NAME, "more")))
+        told = {one["name"]: "syncMetadata" in one for one in documents.find()}
+        assert told == {"a": False, "b": False, "c": True}
+
+
+def test_a_unique_key_in_a_list_is_another_one(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Where an index keeps keys unique, documents are found by them: not those that hold one in a list."""
+    with mongo_rows(request) as (source, documents):
+        documents.create_index("no", unique=True)
+        documents.insert_many([{"no": 7, "name": "seven"}, {"no": 8, "name": "eight"}])
+        small = Small(tmp_path, source, id="no", writeback=True)
+        small.sync()
+        documents.update_one({"no": 7}, {"$set": {"no": [7, 9]}, "$unset": {"syncMetadata": 1}})
+        with Workspace(small.config) as workspace:
+            workspace.write_back(NAME, "global")
+        assert marked(documents) == {"eight": 1}
+
+
+def test_documents_without_repeated_keys_are_looked_up_once(
+    tmp_path: Path, request: pytest.FixtureRequest, mongo_url: str
+) -> None:
+    """Whatever the key is, a batch of documents costs one query at most, and its one bulk write; with `_id` none."""
+    sent: list[str] = []
+
+    class Listener(monitoring.CommandListener):
+        def started(self, event: monitoring.CommandStartedEvent) -> None:
+            sent.append(event.command_name)
+
+        def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+            pass
+
+        def failed(self, event: monitoring.CommandFailedEvent) -> None:
+            pass
+
+    told: dict[str, Any] = {"overallStatus": "synced", "collections": {NAME: {"status": "synced"}}}
+    with mongo_rows(request) as (_, documents):
+        documents.insert_many([{"_id": n, "no": n, "name": "a"} for n in range(100)])
+        with MongoClient[dict[str, Any]](mongo_url, event_listeners=[Listener()]) as client:
+            collection = client[documents.database.name][NAME]
+            for name, unique, queries in (("_id", True, 0), ("no", False, 1)):
+                entity = EntityConfig.model_validate(
+                    {"source": "db", "table": NAME, "id": name, "collections": {NAME: {"text": "{name}"}}}
+                )
+                keys: dict[str, dict[str, Any]] = {Key(str(n), str(n)): told for n in range(100)}
+                documents.update_many({}, {"$unset": {"syncMetadata": 1}})
+                sent.clear()
+                assert write_metadata(collection, Queries(entity, unique=unique), "global", keys, lambda _: 0) == 100
+                assert sent == ["find"] * queries + ["update"]
 
 
 def test_other_sources_are_only_read() -> None:
