@@ -17,7 +17,7 @@ from vecsync_dagster.arrays import arrow_array
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents.record_bytes import record_bytes
 from vecsync_dagster.documents.render import is_empty
-from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity
+from vecsync_dagster.documents.validation import CONVERTERS, BadValue, clean, clean_any, identity, no_key
 from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, OF_MANY, key_text
 from vecsync_dagster.numbers import exact_fraction, exact_whole
@@ -42,13 +42,14 @@ class Records:
     """A batch of records as the source gave them, column by column: the fields that the entity's configuration
     speaks of. `in_json`: those whose values are text that holds JSON. `keys`, `natives`: the columns
     `identity.KEY_TEXT` and `KEY_NATIVE`, if they are there; they are no fields of the record. `tenants`: the tenant's
-    field, where it holds JSON."""
+    field, where it holds JSON. `parts`: the columns of the key, where some record has no key's text."""
 
     columns: dict[str, pa.Array]
     in_json: set[str]
     keys: pa.Array | None = None
     natives: pa.Array | None = None
     tenants: pa.Array | None = None
+    parts: dict[str, pa.Array] = field(default_factory=dict)
     _values: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -67,7 +68,8 @@ class Records:
         beside = (self.keys, self.natives, self.tenants)
         keys, natives, tenants = (None if one is None else one.take(chosen) for one in beside)
         columns = {name: values.take(chosen) for name, values in self.columns.items()}
-        return Records(columns, self.in_json, keys, natives, tenants)
+        parts = {name: values.take(chosen) for name, values in self.parts.items()}
+        return Records(columns, self.in_json, keys, natives, tenants, parts)
 
     def raw(self) -> list[bytes]:
         """Each record as bytes that change whenever any of its values does, or the type of its key."""
@@ -77,13 +79,29 @@ class Records:
     def ids(self, key: Sequence[str], refused: Refused = lambda _, __: None) -> list[str | None]:
         """The id of each record as a document would have it; None where it has no usable one."""
         if self.keys is not None:
-            return _converted(self.keys.to_pylist(), identity, refused)
+            return _converted(self.keys.to_pylist(), identity, lambda row, why: refused(row, self._no_key(row) or why))
         if len(key) > 1:
             return _converted([self._joined(key, row) for row in range(len(self))], identity, refused)
         [name] = key
         if types.is_signed_integer(self.columns[name].type) and not self.columns[name].null_count:
             return list(map(str, self.values(name)))
         return self.converted(name, identity, refused)
+
+    def _no_key(self, row: int) -> BadValue | None:
+        """Why a record without a key's text has none although it has values for it."""
+        if self.keys is None or self.keys[row].is_valid:
+            return None
+        given = False
+        for name, column in self.parts.items():
+            [value] = pylist(column.slice(row, 1))
+            if value is None:
+                continue
+            try:
+                no_key(_parsed(value) if name in self.in_json else value)
+            except BadValue as error:
+                return error
+            given = True
+        return BadValue("is no value that a key may have") if given else None
 
     def of_many(self) -> set[int]:
         """Rows whose tenant is a list or an object: they belong to nobody."""
@@ -157,9 +175,10 @@ class Cleaner:
         keys, natives = (
             records.column(name) if name in records.schema.names else None for name in (KEY_TEXT, KEY_NATIVE)
         )
-        return Records(
-            {name: records.column(name) for name in self._converters}, in_json, keys, natives, self._tenants(records)
-        )
+        lost = self._key if keys is not None and keys.null_count else ()
+        parts = {name: records.column(name) for name in lost if name in records.schema.names}
+        columns = {name: records.column(name) for name in self._converters}
+        return Records(columns, in_json, keys, natives, self._tenants(records), parts)
 
     def _tenants(self, records: pa.RecordBatch) -> pa.Array | None:
         names = records.schema.names

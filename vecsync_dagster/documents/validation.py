@@ -17,7 +17,7 @@ from vecsync_dagster.config.models import FieldType
 from vecsync_dagster.numbers import all_digits, exact, exact_fraction
 from vecsync_dagster.unreadable import Unreadable
 
-__all__ = ["CONVERTERS", "BadValue", "clean", "clean_any", "identity", "parse_number"]
+__all__ = ["CONVERTERS", "BadValue", "clean", "clean_any", "identity", "no_key", "parse_number"]
 
 MAX_ID = 400  # characters; ids stand in keys and payload indexes
 MAX_DEPTH = 64  # of lists and objects in each other; stores and JSON libraries end at 100 to 250
@@ -65,6 +65,15 @@ def identity(value: Any) -> str:
     if not text.isprintable() and _NOT_IN_IDS.search(text):
         raise BadValue("has control characters")
     return text
+
+
+def no_key(value: Any) -> None:
+    """Raises BadValue, whose text goes on after "the id", where it knows why a value is none of a key."""
+    if isinstance(value, str) and value.lower().lstrip("-") in ("nan", "infinity"):
+        raise BadValue("is not finite")
+    if isinstance(value, str) and _UNCOUNTED.fullmatch(value):
+        raise BadValue("is a date outside the years 1 to 9999")
+    identity(value)
 
 
 def parse_number(value: Any) -> int | float | str:

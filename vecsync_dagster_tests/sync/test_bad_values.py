@@ -22,7 +22,7 @@ from vecsync_dagster.sources import Read, build_source
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster_tests.documents.records import rejection
-from vecsync_dagster_tests.small import Small, sqlite_source
+from vecsync_dagster_tests.small import Small, mongo_rows, sqlite_source
 
 DEEP = "[" * 3000 + "]" * 3000
 
@@ -154,6 +154,43 @@ def test_names_that_are_not_ascii(sql_ascii: tuple[Small, Any]) -> None:
         assert "насосы" in source.check()
 
 
+def why_no_id(small: Small) -> dict[str, str]:
+    """Name -> why, of records that are rejected for their id."""
+    text = (small.folder / "state" / "invalid_records.jsonl").read_text(encoding="utf-8")
+    return {
+        line["record"]["name"]: line["error"].removeprefix("the id ") for line in map(json.loads, text.splitlines())
+    }
+
+
+NOT_FINITE, OUTSIDE, NO_NUMBER = "is not finite", "is a date outside the years 1 to 9999", "is not a finite number"
+LATER = {"infinity": NOT_FINITE, "-infinity": NOT_FINITE, "0044-03-15 BC": OUTSIDE, "12026-01-01": OUTSIDE}
+
+
+@pytest.mark.parametrize("key", ["k", ["firm", "k"]], ids=str)
+@pytest.mark.parametrize(
+    ("declared", "values"),
+    [
+        ("date", LATER),
+        ("timestamp", LATER),
+        ("timestamptz", LATER),
+        ("numeric", {"NaN": NO_NUMBER, "Infinity": NO_NUMBER, "-Infinity": NO_NUMBER}),
+    ],
+)
+def test_a_key_of_postgresql_that_cannot_be_one_is_not_missing(
+    postgres: tuple[Small, Any], declared: str, values: dict[str, str], key: Any
+) -> None:
+    """The reason says what it is; that of a record without a value is still that it is missing."""
+    small, db = postgres
+    small.data["entities"]["things"]["id"] = key  # type: ignore[index]
+    db.execute(f"create table things (k {declared}, firm text, name text, v int)")
+    good = "1" if declared == "numeric" else "2026-01-01"
+    for value in (good, *values):
+        db.execute(f"insert into things values ('{value}', 'a', %s, 1)", [value])
+    db.execute("insert into things values (null, null, 'none', 1)")
+    assert_others_synced(small, small.sync(), good=1, bad=len(values) + 1)
+    assert why_no_id(small) == {**values, "none": "is missing"}
+
+
 # -- SQLite --------------------------------------------------------------------------------------------
 def test_odd_values_of_sqlite(tmp_path: Path) -> None:
     """A real in a text column, a BLOB, an infinity, deep JSON: each is a document or a rejection of its own."""
@@ -253,3 +290,22 @@ def test_a_record_that_cannot_be_written_down(tmp_path: Path) -> None:
     [line] = [json.loads(line) for line in (tmp_path / "invalid_records.jsonl").read_text().splitlines()]
     assert (line["record"]["id"], line["record"]["deep"]) == (7, "<list: RecursionError>")
     assert (line["record"]["long"], line["error"]) == (2**80, "deep is bad")
+
+
+@pytest.mark.parametrize("key", ["k", ["firm", "k"]], ids=str)
+def test_a_key_of_mongodb_that_cannot_be_one_is_not_missing(
+    key: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As in a table; a field that is not there is missing."""
+    values = {
+        "a decimal": (Decimal128("NaN"), NO_NUMBER),
+        "an infinite one": (Decimal128("-Infinity"), NO_NUMBER),
+        "a list": ([1], "is neither text nor a number"),
+        "a flag": (True, "is neither text nor a number"),
+    }
+    with mongo_rows(request) as (source, documents):
+        documents.insert_many([{"k": value, "firm": "a", "name": name} for name, (value, _) in values.items()])
+        documents.insert_many([{"k": 1, "firm": "a", "name": "good"}, {"name": "none"}])
+        small = Small(tmp_path, source, id=key)
+        assert_others_synced(small, small.sync(), good=1, bad=len(values) + 1)
+        assert why_no_id(small) == {name: why for name, (_, why) in values.items()} | {"none": "is missing"}
