@@ -45,7 +45,8 @@ class Read:
     - `since` None reads every live row (a full read); otherwise rows modified at or after the cursor
       less the configured overlap, and tombstones. Rows without a modification time are always read.
     - `ids` reads just those rows (live ones only), by the text of their keys; where one is an
-      `identity.Key` that has its own notation, by that too.
+      `identity.Key` that has its own notation, by that too. With `dead` also those that are marked as deleted or
+      kept out by the filter: as tombstones.
     - `limit` and `offset` bound the read; such a read is never complete.
     """
 
@@ -54,6 +55,7 @@ class Read:
     ids: Sequence[str] | None = None
     limit: int | None = None
     offset: int = 0
+    dead: bool = False
 
     @property
     def complete(self) -> bool:

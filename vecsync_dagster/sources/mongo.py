@@ -280,7 +280,7 @@ class MongoDbSource:
 
     def _items(self, reader: _Reader, what: Read, events: Events | None) -> Iterator[Item]:
         if what.ids is not None:
-            found: Iterator[Item] = reader.by_ids(what.tenant, list(dict.fromkeys(what.ids)))
+            found: Iterator[Item] = reader.by_ids(what.tenant, list(dict.fromkeys(what.ids)), dead=what.dead)
         elif events is not None:
             found = reader.by_events(what.tenant, events)
         elif what.since is not None and self._entity.updated_at is not None:
@@ -343,9 +343,9 @@ class _Reader:
         undated = self._found(both(whose, self._queries.undated(updated_at, start)), self._key)
         return chain((item for item in dated if self._queries.is_due(item, start)), undated)
 
-    def by_ids(self, tenant: str, ids: Sequence[str]) -> Iterator[Item]:
+    def by_ids(self, tenant: str, ids: Sequence[str], *, dead: bool) -> Iterator[Item]:
         """In chunks of ids as they were given. What is not found by the key itself is looked for by its text."""
-        whose = both(self._queries.tenant(tenant), self._queries.live())
+        whose = both(self._queries.tenant(tenant), {} if dead else self._queries.live())
         for start in range(0, len(ids), IDS_PER_QUERY):
             some = ids[start : start + IDS_PER_QUERY]
             met = set()

@@ -55,7 +55,7 @@ class Queries:
         statement = select(*self._columns).where(self._tenant(what.tenant))
         if ids is not None:
             known = found_by(self.dialect, self.reflected.key_columns, ids)
-            return statement.where(known, self._live()).order_by(*self._order)
+            return statement.where(known, true() if what.dead else self._live()).order_by(*self._order)
         statement = statement.limit(what.limit).offset(what.offset or None)
         if what.since is None or self.entity.updated_at is None:
             return statement.where(self._live()).order_by(*self._order)

@@ -17,7 +17,7 @@ from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["NOT_UNIQUE", "Claim", "contested", "firsts", "is_in", "live", "refusal"]
+__all__ = ["NOT_UNIQUE", "Claim", "buried", "contested", "firsts", "is_in", "live", "refusal"]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
 
@@ -52,6 +52,12 @@ def live(target: Target, source: Source, tenant: str, keys: Iterable[str]) -> se
             if text is not None:
                 found |= {Key(text), (text, native)}
     return found
+
+
+def buried(target: Target, source: Source, keys: Iterable[str]) -> list[str]:
+    """The keys of those of the partition's records that the source has, and itself calls gone."""
+    read = Read(target.tenant, ids=list(keys), dead=True)
+    return [key for page in source.read(read, target.settings.page) for key in page.tombstones]
 
 
 def firsts(target: Target, source: Source, documents: Iterable[Document]) -> dict[str, Document]:

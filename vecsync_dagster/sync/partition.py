@@ -37,7 +37,7 @@ from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former
-from vecsync_dagster.sync.owners import Claim, contested, firsts, live, refusal
+from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
@@ -598,7 +598,7 @@ class PartitionSync:
             self.lacking = [identity for identity, _ in first[:LISTED]]
             return
         if waits and not allow:
-            self.figures.removals_waiting += gone
+            self.figures.removals_waiting += gone - self._remove_buried()
             return
         if gone and self.depth == "apply":
             self._writing.begin()
@@ -610,6 +610,25 @@ class PartitionSync:
                 gone += len(absent)
                 self.spared += len(rows) - len(absent)
         self.figures.removed += gone
+
+    def _remove_buried(self) -> int:
+        """Of what the export did not have, the documents of rows that the source still has, and itself calls gone:
+        nothing vanished. Returns how many."""
+        t = self.target
+        if not was_read(t):
+            return 0  # the keys may mean other rows, and the filter may be mistaken
+        done, chunk = 0, t.settings.delete_batch
+        for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen, chunk):
+            rows = t.ledger.rows(t.entity, t.collection, [identity for identity, _ in some], self.started_at)
+            gone = {self._document_id(key): key for key in buried(t, self._source, [r.key for r in rows.values()])}
+            same = {i for i, row in rows.items() if i in gone and self._is_same(row, gone[i])}
+            leaving = same & self._absent([*same]) if same else same
+            if leaving and self.depth == "apply":
+                self._writing.begin()
+                remove(t, t.tenant, [row for row in some if row[0] in leaving], with_vectors=True)
+            done += len(leaving)
+        self.figures.removed += done
+        return done
 
     def _is_suspicious(self, gone: int, known: int) -> bool:
         return is_suspicious(self.target.settings.removal_guard, gone, known)

@@ -190,7 +190,7 @@ def _sync_parts(job: Job, names: Sequence[str], stream: Stream) -> list[Partitio
         absence = _absence(job, list(running.values()), stream, ended=ended)
         for part in running.values():
             _close(job, part, stream, absence, ended=ended)
-        if absence is not None and stream.fresh and all(part.emptied for part in running.values()):
+        if _is_missed_no_more(job, list(running.values()), stream, absence):
             job.ledger.found(job.name, [job.tenant])
     return [
         part if isinstance(part, PartitionResult) else _result(job, part, stream, cursor) for part in parts.values()
@@ -422,6 +422,17 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
         return None
 
 
+def _is_missed_no_more(job: Job, parts: Sequence[PartitionSync], stream: Stream, absence: Absence | None) -> bool:
+    """Whether nothing is left of a tenant that was missing, or was at a look: tombstones may have emptied it."""
+    if not stream.fresh or job.options.depth != "apply":
+        return False
+    if absence is not None and all(part.emptied for part in parts):
+        return True
+    tally = partial(job.ledger.tally, job.name, tenant=job.tenant)
+    missed = any(part.start.missing for part in parts)
+    return missed and not any(tally(collection=name).rows for name in job.entity.collections)
+
+
 def _require_belief(job: Job, stream: Stream) -> None:
     """Raises SourceRejected where the source is taken for broken, whoever named the tenant: such a look counts for
     nothing. By hand it is believed."""
@@ -463,7 +474,7 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         try:
             with contained(f"{part.target}: checking the result"):
                 checks = _checks(job, part, stream)
-                _move_watermark(job, part.target.collection, stream, cursor)
+                _move_watermark(job, part, stream, cursor)
         except VecsyncError as failed:
             part.error = failed
     return job.result(
@@ -477,12 +488,13 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
     )
 
 
-def _move_watermark(job: Job, name: str, stream: Stream, cursor: Cursor | None) -> None:
+def _move_watermark(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None) -> None:
+    name = part.target.collection
     if not _moves_watermark(job, name, stream):
         return
     if cursor is not None:
         job.ledger.set_watermark(job.name, name, job.tenant, cursor, job.entity.synced_as(name))
-    elif not job.source.incremental:
+    elif not job.source.incremental and not part.figures.removals_waiting:
         keep_read(job.ledger, job.name, job.entity, name, job.tenant)
 
 

@@ -239,6 +239,20 @@ class SourceContract:
         assert read(source, ids=[]) == []
         assert ids(read(source, ids=["1", "2"], limit=5)) == ["2"]
 
+    def test_a_read_by_ids_names_dead_rows_where_it_is_asked(self, backend: Backend) -> None:
+        """Rows of the tenant that are marked as deleted or kept out by the filter; not what is not there."""
+        backend.create()
+        backend.put(
+            {"id": 1, "tenant_id": "a", "unit": "pc", "deleted_at": time(5)},
+            {"id": 2, "tenant_id": "a", "unit": "pc"},
+            {"id": 3, "tenant_id": "a", "unit": "kg"},
+            {"id": 4, "tenant_id": "b", "unit": "pc", "deleted_at": time(5)},
+        )
+        wanted = ["1", "2", "3", "4", "5"]
+        pages = read(backend.source(filter={"unit": "pc"}), ids=wanted, dead=True)
+        assert ids(pages) == ["2"]
+        assert sorted(key for page in pages for key in page.tombstones) == ["1", "3"]
+
     def test_rows_without_an_id_are_delivered(self, backend: Backend) -> None:
         """A row whose id is null comes as it is, for validation to reject by name."""
         backend.create()

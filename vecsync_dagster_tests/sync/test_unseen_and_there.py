@@ -36,8 +36,8 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
             yield stack.enter_context(mongo("memory", request.getfixturevalue("mongo_url"), "never"))
 
 
-def put(place: Place, row_id: int, tenant: str = "acme") -> None:
-    row = {"id": row_id, "tenant_id": tenant, "is_global": False, "name": f"name {row_id}", "deleted_at": None}
+def put(place: Place, row_id: int, tenant: str = "acme", deleted_at: Any = None) -> None:
+    row = {"id": row_id, "tenant_id": tenant, "is_global": False, "name": f"name {row_id}", "deleted_at": deleted_at}
     place.table.put({**row, "updated_at": place.moment()})
 
 
@@ -59,7 +59,13 @@ class Meanwhile:
             self._happens()
 
 
-def sync(place: Place, source: Source, entity: EntityConfig, checks: ChecksConfig | None = None) -> PartitionResult:
+def sync(
+    place: Place,
+    source: Source,
+    entity: EntityConfig,
+    checks: ChecksConfig | None = None,
+    missing_for: timedelta = timedelta(0),
+) -> PartitionResult:
     [result] = sync_tenant(
         ENTITY,
         entity,
@@ -72,7 +78,7 @@ def sync(place: Place, source: Source, entity: EntityConfig, checks: ChecksConfi
         checks=checks,
         options=SyncOptions(mode="full"),
         snapshots=place.snapshots,
-        missing_for=timedelta(0),
+        missing_for=missing_for,
     )
     return result
 
@@ -107,6 +113,16 @@ def test_a_tenant_that_comes_back_at_the_last_moment_stays(place: Place) -> None
     result = sync(place, cast(Source, Meanwhile(source, lambda: back(place, *ROWS))), config)
     assert (result.figures.removed, result.spared, result.emptied) == (0, len(ROWS), False)
     assert (held(place), place.ledger.missing(ENTITY)) == (set(ROWS), {})
+
+
+def test_all_that_a_tenant_has_goes_at_once_where_it_is_marked(place: Place) -> None:
+    """Those that are marked as deleted, of any source; what vanished waits."""
+    config, source = filled(place)
+    for row_id in ROWS[1:]:
+        put(place, row_id, deleted_at=place.moment())
+    place.table.drop(0)
+    figures = sync(place, source, config, missing_for=timedelta(days=1)).figures
+    assert (held(place), figures.removed, figures.removals_waiting) == ({0}, len(ROWS) - 1, 1)
 
 
 def filled(place: Place) -> tuple[EntityConfig, Source]:
