@@ -46,7 +46,7 @@ class Dialect(Protocol):
         """What a column of this type holds: as SQLAlchemy has it, and by its name in `declared`."""
         ...
 
-    def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
+    def selected(self, column: AnyColumn, kind: Kind, declared: str = "", *, identity: bool) -> ColumnElement[Any]:
         """The expression whose values `record_batch` understands; of an id, a number or its text."""
         ...
 
@@ -77,7 +77,8 @@ class Dialect(Protocol):
         ...
 
     def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
-        """The columns' types as the database names them, a domain's base type; empty where they decide nothing."""
+        """The columns' types as the database names them, a domain's base type; so of an array's items where these name
+        objects of the database. Empty where they decide nothing."""
         ...
 
     def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:

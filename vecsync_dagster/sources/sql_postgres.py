@@ -27,6 +27,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    column,
     create_engine,
     event,
     extract,
@@ -90,6 +91,8 @@ _OBJECTS = {
 }
 """Types whose values are names of the database's own objects, and the catalogue that has these (PostgreSQL's manual,
 "Object Identifier Types"). As text they have a schema or none, as the session's search_path is."""
+_NO_OBJECT = ("42P01", "42883", "42704", "3F000", "42725", "42601", "42602", "0A000")
+"""What the server says of a text that is the name of no object, of several ones, or no name."""
 # Text to SQLAlchemy, but not compared like text.
 _NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
 # Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
@@ -221,16 +224,13 @@ class Postgres:
 
     def kind(self, reflected: TypeEngine[Any], declared: str) -> Kind:
         """The driver makes lists of arrays of the plainest types alone."""
+        if _item(declared) in _OBJECTS:
+            return Kind.OBJECTS if declared.endswith("[]") else Kind.OBJECT
         if declared.endswith("[]"):
             item = reflected.item_type if isinstance(reflected, types.ARRAY) else None
             plain = None if item is None or isinstance(item, postgresql.DOMAIN) else self._plain(item)
             return _LISTS.get(plain, Kind.ARRAY) if plain is not None else Kind.ARRAY
-        # Of a domain the query sees the domain's own name.
-        return (
-            Kind.OBJECT
-            if declared in _OBJECTS and not isinstance(reflected, postgresql.DOMAIN)
-            else self._plain(reflected)
-        )
+        return self._plain(reflected)
 
     def _plain(self, reflected: TypeEngine[Any]) -> Kind:
         if isinstance(reflected, postgresql.DOMAIN):
@@ -241,7 +241,7 @@ class Postgres:
             return Kind.OTHER
         return next((kind for known, kind in _KINDS if isinstance(reflected, known)), Kind.OTHER)
 
-    def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
+    def selected(self, column: AnyColumn, kind: Kind, declared: str = "", *, identity: bool) -> ColumnElement[Any]:
         if kind in ((Kind.INTEGER, Kind.TEXT, Kind.FOLDED) if identity else _RAW):
             return column
         if kind in (Kind.ARRAY, Kind.NUMBERS) and not identity:
@@ -249,7 +249,9 @@ class Postgres:
         if kind is Kind.TIMESTAMPTZ and not identity:
             return cast(func.timezone("UTC", column), Text)
         if kind is Kind.OBJECT and not identity:
-            return _qualified(column)
+            return _qualified(column, declared)
+        if kind is Kind.OBJECTS and not identity:
+            return _all_qualified(column, _item(declared))
         return cast(column, Text)
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:
@@ -293,8 +295,13 @@ class Postgres:
         return func.coalesce(func.lower(func.trim(cast(column, Text))), "").in_(("1", "t", "true"))
 
     def declared(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
-        rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
-        return {row.attname: row.declared for row in rows}
+        found: dict[str, str] = {}
+        for row in connection.execute(_DECLARED, {"table": table, "schema": schema}):
+            if row.depth == 0:
+                found[row.attname] = row.declared
+            elif row.depth == 1 and row.declared in _OBJECTS:
+                found[row.attname] = f"{row.declared}[]"
+        return found
 
     def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
         return frozenset(connection.execute(_FOLDING, {"table": table, "schema": schema}).scalars())
@@ -306,7 +313,8 @@ class Postgres:
             with connection.begin_nested():
                 connection.execute(select(_read_as(text, declared, kind)))
         except DBAPIError as error:
-            if str(getattr(error.orig, "sqlstate", "")).startswith("22"):
+            wrong = ("22", *(_NO_OBJECT if _item(declared) in _OBJECTS else ()))
+            if str(getattr(error.orig, "sqlstate", "")).startswith(wrong):
                 return False
             raise
         return True
@@ -321,9 +329,9 @@ class Postgres:
             return or_(shown, *equal)
         if not declared.endswith("[]"):
             return column.in_(list(read.values()))
-        parts = [
-            value == column if _is_array(text) else value.op("=")(func.any(column)) for text, value in read.items()
-        ]
+        # Of a domain's array no other one is an equal.
+        whole = cast(column, _Named(declared)) if kind is Kind.OBJECTS else column
+        parts = [value == whole if _is_array(text) else value.op("=")(func.any(column)) for text, value in read.items()]
         return func.coalesce(or_(*parts), false())
 
     def can_date(self, kind: Kind) -> bool:
@@ -403,18 +411,21 @@ def _numbers(keys: Sequence[str]) -> list[Decimal]:
 
 
 # The names that a cast understands: without lengths, at which a cast would cut the text; of domains those below them.
+# Of arrays also what their items are: `depth` is 1 then.
 _DECLARED = text(
     """
     WITH RECURSIVE held AS (
-        SELECT a.attname, a.atttypid AS oid FROM pg_attribute a
+        SELECT a.attname, a.atttypid AS oid, 0 AS depth FROM pg_attribute a
         JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = :table AND a.attnum > 0 AND NOT a.attisdropped
           AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
         UNION ALL
-        SELECT held.attname, t.typbasetype FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype = 'd'
+        SELECT held.attname, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END,
+               depth + CASE t.typtype WHEN 'd' THEN 0 ELSE 1 END
+        FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype = 'd' OR t.typcategory = 'A'
     )
-    SELECT held.attname, format_type(held.oid, -1) AS declared
-    FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype <> 'd'
+    SELECT held.attname, format_type(held.oid, -1) AS declared, depth
+    FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype <> 'd' ORDER BY depth
     """
 )
 
@@ -450,6 +461,10 @@ def _read_as(written: str, declared: str, kind: Kind) -> ColumnElement[Any]:
         declared = declared.removesuffix("[]")
     if declared in ("json", "jsonb"):
         declared = declared if declared == "jsonb" and _is_json(written) else "text"
+    if declared in _OBJECTS and (written == "-" or (written.isascii() and written.isdigit())):
+        # A cast of text would look for an object of this name.
+        oid = cast(literal(written.replace("-", "0"), Text()), postgresql.OID)
+        return cast(oid, _Named(declared))
     number = number_of(written) if declared in _NUMBERS else None
     if number is not None:
         whole = whole_of(number)
@@ -473,13 +488,29 @@ def _micros(time: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(extract("epoch", time) * 1_000_000, BigInteger)
 
 
-def _qualified(column: AnyColumn) -> ColumnElement[str]:
-    """The name of a column of `_OBJECTS` with its schema, whatever the search_path is. Of none ("-"), and of what is
-    gone (its number), the text is the same in every session; servers before 14 refuse to look for these."""
-    catalogues = {
-        name: cast(literal(f"pg_catalog.{where}", Text()), postgresql.REGCLASS) for name, where in _OBJECTS.items()
-    }
-    catalogue = case(catalogues, value=cast(func.pg_typeof(column), Text))
-    found = func.pg_identify_object(cast(catalogue, postgresql.OID), cast(column, postgresql.OID), 0)
-    nameless = cast(column, Text).op("~")("^(-|[0-9]+)$")
-    return case((nameless, cast(column, Text)), else_=func.to_jsonb(found).op("->>")("identity"))
+def _item(declared: str) -> str:
+    return declared.removesuffix("[]")
+
+
+def _qualified(value: ColumnElement[Any], declared: str) -> ColumnElement[str]:
+    """The name of an object with its schema, whatever the search_path is; `declared` is one of `_OBJECTS`. Of none
+    ("-"), and of what is gone (its number), the text is the same in every session; servers before 14 refuse to look for
+    these."""
+    shown = cast(cast(value, _Named(declared)), Text)
+    catalogue = cast(literal(f"pg_catalog.{_OBJECTS[declared]}", Text()), postgresql.REGCLASS)
+    found = func.pg_identify_object(cast(catalogue, postgresql.OID), cast(value, postgresql.OID), 0)
+    return case((shown.op("~")("^(-|[0-9]+)$"), shown), else_=func.to_jsonb(found).op("->>")("identity"))
+
+
+def _all_qualified(array: AnyColumn, declared: str) -> ColumnElement[Any]:
+    """Such names as JSON, at any depth: that of their numbers, with each number replaced by the name."""
+    numbers = cast(cast(array, postgresql.ARRAY(postgresql.OID)), postgresql.ARRAY(BigInteger))
+    parts = func.regexp_matches(cast(func.to_json(numbers), Text), "[0-9]+|[^0-9]+", "g").table_valued(
+        column("found", postgresql.ARRAY(Text)), with_ordinality="place"
+    )
+    parts = parts.render_derived(name="parts")
+    part: ColumnElement[Any] = parts.c.found[1]
+    name = cast(func.to_json(_qualified(cast(part, postgresql.OID), declared)), Text)
+    written = case((part.op("~")("^[0-9]"), name), else_=part)
+    joined = func.string_agg(written, postgresql.aggregate_order_by(literal_column("''"), parts.c.place))
+    return select(joined).scalar_subquery()

@@ -161,8 +161,12 @@ class Queries:
         return select(func.count()).select_from(self.reflected.table).where(*where)
 
     def _selected(self) -> list[ColumnElement[Any]]:
-        columns = self.reflected.columns
-        return [self.dialect.selected(self.reflected[c.name], c.kind, identity=c.identity) for c in columns]
+        r = self.reflected
+        types = [r.declared.get(c.name, "") for c in r.columns]
+        return [
+            self.dialect.selected(r[c.name], c.kind, declared, identity=c.identity)
+            for c, declared in zip(r.columns, types, strict=True)
+        ]
 
     @cached_property
     def _columns(self) -> tuple[ColumnElement[Any], ...]:

@@ -84,7 +84,7 @@ def _whole(column: Column, values: Values) -> tuple[pa.Array, bool]:
         values = [id_text(value) if isinstance(value, bytearray) else value for value in values]
     if kind is Kind.JSON and not column.identity:
         return arrow_array([_checked_json(value) for value in values]).cast(pa.string()), True
-    if kind in (Kind.ARRAY, Kind.NUMBERS) or (kind is Kind.NUMERIC and not all(map(_fits, values))):
+    if kind in (Kind.ARRAY, Kind.NUMBERS, Kind.OBJECTS) or (kind is Kind.NUMERIC and not all(map(_fits, values))):
         # Quotes in an array of numbers are those of NaN and the infinities, which JSON does not have.
         texts = [value.replace('"', "") if value and kind is Kind.NUMBERS else value for value in values]
         return arrow_array(texts).cast(pa.string()), True

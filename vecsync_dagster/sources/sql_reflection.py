@@ -78,7 +78,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 column=dated,
             )
     for one in (*entity.key, *(() if entity.tenancy is None else (entity.tenancy.column,))):
-        if kinds[one] is Kind.OBJECT:
+        if kinds[one] in (Kind.OBJECT, Kind.OBJECTS):
             raise SourceRejected(
                 f"entities.{entity_name}: column {one!r} of table {entity.table} is {declared.get(one)}, whose text "
                 "depends on the session: it can be no key",

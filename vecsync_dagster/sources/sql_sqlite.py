@@ -138,7 +138,7 @@ class Sqlite:
             return Kind.OTHER
         return next((kind for known, kind in _KINDS if isinstance(reflected, known)), Kind.TEXT)
 
-    def selected(self, column: AnyColumn, kind: Kind, *, identity: bool) -> ColumnElement[Any]:
+    def selected(self, column: AnyColumn, kind: Kind, declared: str = "", *, identity: bool) -> ColumnElement[Any]:
         return self.text(column) if identity and kind is not Kind.INTEGER else column
 
     def text(self, column: AnyColumn) -> ColumnElement[str]:

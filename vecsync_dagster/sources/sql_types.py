@@ -67,12 +67,14 @@ class Kind(Enum):
     """Array of anything else, as JSON text."""
     OBJECT = auto()
     """The name of an object of the database itself, with its schema."""
+    OBJECTS = auto()
+    """Array of such names, as JSON text."""
     OTHER = auto()
     """Anything else, as the database writes it as text."""
 
     @property
     def array(self) -> bool:
-        return self in (Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS, Kind.NUMBERS, Kind.ARRAY)
+        return self in (Kind.INTEGERS, Kind.FLOATS, Kind.TEXTS, Kind.NUMBERS, Kind.ARRAY, Kind.OBJECTS)
 
     @property
     def temporal(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -52,6 +53,9 @@ POSTGRES = [
     ("tag", ["02142"], {"02142": "1"}),
     ("jsonb", ['"open"', "1.0", "true", '{"a": 1}'], {"open": "1", "1": "2", "true": "3", "'{\"a\":1}'": "4"}),
     ("text[]", ["{a,b}", "{b}", "{NULL}"], {"a": "1", "b": "1 2", "'{b}'": "2"}),
+    ("regclass", ["pg_class", "-", "99999"], {"pg_catalog.pg_class": "1", "'-'": "2", "0": "2", "99999": "3"}),
+    ("relation", ["pg_class", "-"], {"pg_class": "1", "'-'": "2"}),
+    ("relation[]", ["{pg_class,-}", "{pg_class}"], {"pg_class": "1 2", "'-'": "1", "'{pg_class}'": "2"}),
 ]
 
 
@@ -62,6 +66,7 @@ def test_postgres_reads_them_as_the_columns_type(
     """Numbers are equal as numbers, flags as flags, and text by its letters."""
     postgres.run("CREATE TYPE stage AS ENUM ('draft', 'live')")
     postgres.run("CREATE DOMAIN tag AS text")
+    postgres.run("CREATE DOMAIN relation AS regclass")
     postgres.create(v=declared)
     for number, value in enumerate(values, 1):
         postgres.run(f"INSERT INTO materials (id, tenant_id, v) VALUES ({number}, 'a', CAST(%s AS {declared}))", value)
@@ -80,13 +85,21 @@ def test_postgres_reads_them_as_the_columns_type(
         ("uuid", "7"),
         ("stage", "gone"),
         ("numeric", "1:30"),
+        ("regclass", "gone"),
+        ("regclass", "gone.pg_class"),
+        ("regclass", "a.b.c.d"),
+        ("regclass", "99999999999"),
+        ("regprocedure", "gone(integer)"),
+        ("regproc", "lower"),
+        ("regtype", "gone"),
+        ("regrole", "gone"),
     ],
 )
 def test_what_can_be_no_value_of_the_column_is_an_error(postgres: SqlBackend, declared: str, text: str) -> None:
     """`check` and every read name the key."""
     postgres.run("CREATE TYPE stage AS ENUM ('draft', 'live')")
     postgres.create(v=declared)
-    message = rf"entities\.materials\.filter\.v: '{text}' is not a value of a column of type {declared}"
+    message = rf"entities\.materials\.filter\.v: '{re.escape(text)}' is not a value of a column of type {declared}"
     with pytest.raises(SourceRejected, match=message):
         postgres.source(filter=written(f"[{text}]")).check()
     with pytest.raises(SourceRejected, match=message):

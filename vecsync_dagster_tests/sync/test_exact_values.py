@@ -13,7 +13,9 @@ import pytest
 from bson import Decimal128
 from pymongo import MongoClient
 
-from vecsync_dagster_tests.small import Small, sqlite_source
+from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster_tests.small import NAME, Small, sqlite_source
 
 Put = Callable[[Any], object]
 """Sets the field `v` of the one record."""
@@ -161,12 +163,21 @@ def test_settings_of_a_role_change_no_value(tmp_path: Path, database: str, decla
         ("regprocedure", "twice(integer)", "public.twice(integer)"),
         ("regnamespace", "elsewhere", "elsewhere"),
         ("regclass", "-", "-"),
+        ("regclass[]", "{others,-,NULL,99999,others}", ["public.others", "-", None, "99999", "public.others"]),
+        ("regclass[]", "{{others},{-}}", [["public.others"], ["-"]]),
+        ("regclass[]", "{}", []),
+        ("regtype[]", "{mood}", ["public.mood"]),
+        ("relation", "others", "public.others"),
+        ("relation[]", "{others}", ["public.others"]),
+        ("relations", "{others}", ["public.others"]),
     ],
 )
 def test_names_of_objects_have_their_schema(
-    tmp_path: Path, database: str, declared: str, value: str, stored: str
+    tmp_path: Path, database: str, declared: str, value: str, stored: str | list[Any]
 ) -> None:
     """Whether a role's search_path has it or not; of an object that was dropped the number stays."""
+    with psycopg.connect(database, autocommit=True) as db:
+        db.execute("CREATE DOMAIN relation AS regclass; CREATE DOMAIN relations AS regclass[]")
     with in_postgres(tmp_path, database, declared) as (small, put), psycopg.connect(database, autocommit=True) as db:
         entities: Any = small.data["entities"]
         entities["things"]["table"] = "public.things"
@@ -182,7 +193,18 @@ def test_names_of_objects_have_their_schema(
         assert small.sync().figures.unchanged == 1
         db.execute("DROP TABLE public.others")
         small.sync()
-        assert small.stored()["1"]["v"].isdigit() is (value == "others")
+        assert str(small.stored()["1"]["v"]).strip("[']").isdigit() is (value.strip("{}") == "others")
+
+
+@pytest.mark.parametrize("declared", ["regclass", "relation", "relation[]"])
+@pytest.mark.parametrize("key", [{"id": "v"}, {"tenancy": {"column": "v"}}])
+def test_names_of_objects_are_no_keys(tmp_path: Path, database: str, declared: str, key: dict[str, Any]) -> None:
+    """Whatever they are called: their text follows the session."""
+    with psycopg.connect(database, autocommit=True) as db:
+        db.execute(f"CREATE DOMAIN relation AS regclass; CREATE TABLE things (id int, name text, v {declared})")
+    small = Small(tmp_path, {"type": "postgres", "url": {"env": "SOURCE_URL"}}, **key)
+    with Workspace(small.config) as workspace, pytest.raises(SourceRejected, match="depends on the session"):
+        workspace.source(NAME).fields()
 
 
 @pytest.mark.parametrize(
