@@ -339,7 +339,7 @@ class _Run:
     def _selections(self, entity: str, keys: Sequence[str] | None) -> list[Selection]:
         if keys is not None:
             self._require_partitions(entity, keys)
-            return selections(entity, keys)
+            return self._workspace.in_order(selections(entity, keys))
         full = self._options.mode_of(self._workspace.config.sync.mode) == "full"
         tenants, lost = self._workspace.believable_tenants(entity, renew="all" if full else "cheap")
         if lost is not None:

@@ -74,6 +74,7 @@ class Workspace:
         self._stores: dict[str, VectorStore] = {}
         self._looks = Looks()
         self._believed_until: dict[str, float] = {}
+        self._at_source: dict[str, set[str]] = {}
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class Workspace:
     def _listed(self, entity: str, renew: Renewal = "new") -> list[str]:
         source = self.source(entity)
         own = source.tenants()
+        self._at_source[entity] = set(own)
         if not self.read_only:
             keep_tenant_names(self.ledger, entity, self.entity(entity), source, own, renew=renew)
         return own
@@ -221,13 +223,25 @@ class Workspace:
     def select(
         self, entities: Iterable[str], tenants: Sequence[str] | None = None, collection: str | None = None
     ) -> Iterator[Selection]:
-        """Partitions by entity and tenant; `tenants` None means all there are."""
+        """Partitions by entity and tenant, as `in_order` has them; `tenants` None means all there are."""
         for name in entities:
             collections = tuple(self.entity(name).collections)
             if collection is not None:
                 collections = tuple(c for c in collections if c == collection)
-            for tenant in self.tenants(name) if tenants is None else tenants:
-                yield Selection(name, tenant, collections)
+            wanted = self.tenants(name) if tenants is None else tenants
+            yield from self.in_order(Selection(name, tenant, collections) for tenant in wanted)
+
+    def in_order(self, selections: Iterable[Selection]) -> list[Selection]:
+        """Partitions of one entity: last those of tenants that the source did not list when it was asked last, and
+        `global` just before them. A record that moved is taken over before what was its tenant's goes, vectors and
+        all."""
+        return sorted(selections, key=self._turn)
+
+    def _turn(self, selection: Selection) -> int:
+        listed = self._at_source.get(selection.entity)
+        if listed is None or selection.tenant in listed:
+            return 0
+        return 1 if selection.tenant == GLOBAL else 2
 
     # -- doing -------------------------------------------------------------------------------------
 

@@ -90,6 +90,20 @@ def test_a_run_without_a_partition_covers_every_tenant(world: World, instance: d
     assert evaluations(result, "health") == {(name, None): True for name in [*checks, "runs"]}
 
 
+@pytest.mark.parametrize("partitions", [[], ["works|global", "works|acme"]])
+def test_what_is_gone_is_synced_last(world: World, instance: dg.DagsterInstance, partitions: list[str]) -> None:
+    """So that a new owner takes its records over first; whether the run names its partitions or not."""
+    assert run(world, instance, config={"mode": "full"}).success
+    moved = [row["id"] for row in world.rows() if row["is_global"]]
+    world.update(*moved, is_global=False, tenant_id="acme")
+    config = {"mode": "full", "allow_removals": True, **({"partitions": partitions} if partitions else {})}
+    assert run(world, instance, config=config).success
+    with world.workspace() as workspace:
+        runs = workspace.ledger.last_runs(ENTITY)
+    assert {key.tenant: one.last.figures["embedded"] for key, one in runs.items() if one.last}["acme"] == 0
+    world.assert_exact()
+
+
 def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:
     """A run for one partition syncs it alone."""
     add_tenants(instance, ENTITY, TENANTS)

@@ -161,6 +161,20 @@ def test_allow_removals_does_not_wait(world: World) -> None:
     world.assert_exact()
 
 
+@pytest.mark.parametrize(("before", "after"), [(GLOBAL, "acme"), ("acme", GLOBAL), ("acme", "zinc")])
+def test_what_moved_is_not_embedded_again(world: World, before: str, after: str) -> None:
+    """Where all records of a partition move, the new owner takes them over before the old one's vectors go."""
+    seed(world, {before: 3, "brick": 1, "zinc": 1} if before == "acme" else {before: 3, "acme": 1, "brick": 1})
+    world.sync()
+    world.update(1, 2, 3, tenant_id=None if after == GLOBAL else after, is_global=after == GLOBAL)
+    results = world.sync(mode="full", allow_removals=True)
+    assert sum(result.figures.embedded for result in results) == 0
+    world.assert_exact()
+    world.delete(1, 2, 3)
+    world.sync(after, mode="full", allow_removals=True)
+    world.assert_exact()
+
+
 def test_a_gone_tenant_that_has_rows_again_is_guarded(world: World) -> None:
     """A removal that was asked for while the tenant was missing, and runs in the midst of its import, is guarded."""
     seed(world, {"acme": 4, "brick": 60})
