@@ -59,6 +59,8 @@ def watch(
     if events_only:
         told = {*told_by(settings)}
         names = [name for name in names if name in told]
+        if not names:
+            output.note("no source tells of changes; start this again after `vecsync install-triggers`")
 
     rounds = _Rounds(settings, record=not no_record)
     with stop_on_signals() as stop:
@@ -66,7 +68,7 @@ def watch(
             threading.Thread(target=_stop_with_stdin, args=(stop,), daemon=True).start()
         wakers = wakers_of(settings, names)
         listening = f"; listening to {', '.join(waker.name for waker in wakers)}" if wakers else ""
-        output.note(f"watching {', '.join(names)}{listening} (Ctrl-C ends it)")
+        output.note(f"watching {', '.join(names) or 'nothing'}{listening} (Ctrl-C ends it)")
         watching = Watch(settings, names, wakers, stop=stop, done=rounds.done, rest=rounds.rest, looks=not events_only)
         with saying(settings, watching.heard):
             watching.run()

@@ -125,7 +125,7 @@ def test_the_example_configuration_is_valid_and_loads_without_its_secrets() -> N
 def test_services_fit_together() -> None:
     """What a service waits for exists and can be healthy; every volume and every mounted file is there."""
     everything = services()
-    assert set(everything) == {"postgres", "qdrant", "migrate", "code", "webserver", "daemon"}
+    assert set(everything) == {"postgres", "qdrant", "migrate", "code", "webserver", "daemon", "listener"}
     for name, service in everything.items():
         assert "image" in service, name
         for other, wait in service.get("depends_on", {}).items():
@@ -138,7 +138,7 @@ def test_services_fit_together() -> None:
                 assert (DEPLOY / source).is_file(), source
             else:
                 assert source in data("docker-compose.yaml")["volumes"], source
-    assert {name for name in everything if "healthcheck" not in everything[name]} == {"migrate"}
+    assert {name for name in everything if "healthcheck" not in everything[name]} == {"migrate", "listener"}
 
 
 def test_the_workspace_leads_to_the_code_server() -> None:
