@@ -67,6 +67,7 @@ def is_unique(collection: Collection[dict[str, Any]], key: Sequence[str]) -> boo
     return any(
         index.get("unique")
         and "partialFilterExpression" not in index
+        and not index.get("sparse")
         and {name for name, _ in index["key"]} <= set(key)
         for index in indexes
     )

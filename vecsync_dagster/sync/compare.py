@@ -7,7 +7,7 @@ Both sides come ordered by point id and are merged, so that memory stays flat. A
 - stale_hash: both have it, but the stored payload, or the hashes in it, are not what was confirmed.
 - wrong_tenant: both have it, under different tenants.
 - foreign (told apart from orphans within one partition alone): another entity wrote it, or it may be another
-  project's; it is there for somebody, so no run removes it. What an entity left that has no runs any more is an orphan.
+  project's; it is there for somebody, so no run removes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Final, Literal, TypeVar
 
 from vecsync_dagster.documents.hashing import is_payload_hash, point_id
-from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow, Partition
+from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
 from vecsync_dagster.sync.target import Target
 
@@ -150,11 +150,9 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
 
 def _with_owners(target: Target, some: Sequence[Difference], *, wary: bool) -> Iterator[Difference]:
     wary = wary and any(d.kind == "orphan" for d in some) and _met_foreign(target)
-    former = former_rows(target, some)
-    gone = {entity for entity in {entity for entity, _ in former.values()} if _is_gone(target, entity)}
     for d in some:
-        theirs = d.kind == "orphan" and (d.point_id not in former or former[d.point_id][0] not in gone)
-        yield replace(d, kind="foreign") if theirs and (wary or d.entity not in (None, target.entity)) else d
+        foreign = d.kind == "orphan" and (wary or d.entity not in (None, target.entity))
+        yield replace(d, kind="foreign") if foreign else d
 
 
 def former_rows(target: Target, some: Iterable[Difference]) -> dict[str, tuple[str, LedgerRow]]:
@@ -171,13 +169,6 @@ def former_rows(target: Target, some: Iterable[Difference]) -> dict[str, tuple[s
             if point_id(entity, identity) == points[identity] and row.content_hash is not None:
                 found[points[identity]] = (entity, row)
     return found
-
-
-def _is_gone(target: Target, entity: str) -> bool:
-    """Whether nothing is known of an entity's runs in the partition any more. Where there are, it may be another
-    project's with the same ledger: `drop` removes what it left, if somebody says so."""
-    t = target
-    return Partition(entity, t.collection, t.tenant) not in t.ledger.last_runs(entity, t.tenant)
 
 
 def _met_foreign(target: Target) -> bool:

@@ -154,19 +154,22 @@ def leaving(
 
 def _check_replaced(workspace: Workspace, collection: str, entity: str, users: Collection[str]) -> None:
     """Raises WrongUsage where a tenant's records would not be found any more."""
+    ledger = workspace.ledger
     synced = {
         key.tenant
         for name in users
-        for key, runs in workspace.ledger.last_runs(name).items()
-        if key.collection == collection and runs.full_success is not None
+        for key, runs in ledger.last_runs(name).items()
+        if key.collection == collection
+        and runs.full_success is not None
+        and ledger.tally(name, collection, key.tenant).held
     }
     there = {GLOBAL, *(tenant for name in users for tenant in workspace.tenants(name))}
-    missing = sorted(there.intersection(workspace.ledger.tenants(entity, collection)) - synced)
+    missing = sorted(there.intersection(ledger.tenants(entity, collection)) - synced)
     if missing:
         raise WrongUsage(
-            f"{collection} of {', '.join(users)}: no full sync of {missing[0]} has succeeded, so the records that "
-            f"{entity} left are all that is found ({number_of(len(missing), 'such tenant')}); sync in full first, or "
-            "use --force",
+            f"{collection} of {', '.join(users)}: no full sync of {missing[0]} has succeeded and found any, so the "
+            f"records that {entity} left are all that is there ({number_of(len(missing), 'such tenant')}); sync in "
+            "full first, or use --force",
             collection=collection,
         )
 

@@ -204,6 +204,19 @@ def test_what_nothing_replaces_stays(config: Path) -> None:
     assert points(config).keys() == {"labour"}
 
 
+def test_a_full_sync_that_found_nothing_replaces_nothing(config: Path) -> None:
+    """It succeeded, and all records were rejected."""
+    rename(config)
+    entities = change(config)["entities"]
+    entities["labour"]["types"] = {"name": "number"}
+    change(config, entities=entities)
+    before = points(config)
+    sync_labour(config)
+    refused = drop(config, "--entity", "works", "--yes")
+    assert (refused.code, "no full sync of" in refused.err) == (2, True)
+    assert points(config) == before
+
+
 def test_an_entity_that_keeps_its_type_is_refused_whole(used: Path) -> None:
     """Its documents have the ids of the former one's: nothing is written beside them; the message says what to do."""
     before = points(used)

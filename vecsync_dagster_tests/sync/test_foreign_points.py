@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vecsync_dagster.errors import StoreUnavailable
+from vecsync_dagster.ledger.tables import sync_run
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import PartitionResult
@@ -132,6 +133,20 @@ def test_two_projects_with_one_ledger_leave_each_other_s_points(embedded_world: 
         assert (len(owners(world)), result.ok) == (3 * len(there), len(there) == 1)
         assert result.figures.removed == 0
     assert there == {"a", "b"}
+
+
+def test_rows_without_runs_are_no_entity_that_left(embedded_world: World) -> None:
+    """A ledger that was made anew from the store has no runs yet, and two projects may use it."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    named(world, "a")
+    world.sync(entity="a")
+    with world.workspace() as workspace, workspace.ledger.database.write() as connection:
+        connection.execute(sync_run.delete())
+    named(world, "b")
+    for _ in range(3):
+        assert not one(world.sync(entity="b", mode="full", allow_removals=True), "acme").ok
+    assert {entity for entity, _ in owners(world)} == {"a", "b"}
 
 
 def test_another_type_replaces_the_documents(world: World) -> None:

@@ -186,6 +186,20 @@ def test_of_documents_with_one_key_the_synced_one_is_written_to(
         assert list(documents.find()) == before
 
 
+@pytest.mark.parametrize("index", [{"sparse": True}, {"partialFilterExpression": {"firm": {"$exists": True}}}])
+def test_an_index_of_some_documents_makes_no_key_unique(
+    index: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Documents without the field are not in it, and may have the same key."""
+    with mongo_rows(request) as (source, documents):
+        documents.create_index("firm", unique=True, **index)
+        documents.insert_many([{"no": 7, "name": "first"}, {"no": 7, "name": "second"}])
+        small = Small(tmp_path, source, id=["firm", "no"], writeback=True)
+        for _ in range(3):
+            small.sync()
+            assert marked(documents) == {"first": 1}
+
+
 def test_the_mark_goes_where_the_key_goes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """When another document of that key is synced, it alone says so: not a rejected one before it, and no other one any
     more."""
