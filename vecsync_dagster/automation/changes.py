@@ -8,7 +8,8 @@ change came between tick and run) it finds with its next look.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -29,6 +30,8 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.words import number_of
 
 __all__ = ["change_sensor"]
+
+_LISTENING: Final = timedelta(minutes=2)
 
 
 def change_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -69,13 +72,15 @@ class _Tick:
         self._requests.keep(_request_key(one) for one in due)
         listener = self._workspace.ledger.listeners().get(self._entity)
         told = None if listener is None else said(listener, self._workspace.ledger.now())
+        # What came before it listened nobody told it.
+        listened = listener is not None and told is not None and told[1] and self._now - listener.since > _LISTENING
         free: dict[str, Due] = {}
         # What reads all last: it takes the place of what reads the changed rows.
         for one in sorted(due, key=lambda one: one.full):
             key = partition_key(one.collection, one.tenant)
             may = key not in busy and self._requests.may_ask(_request_key(one), _done_at(seen, one))
             # Who listens has most likely begun with it; what it lost is still there at the next tick.
-            theirs = told is not None and told[1] and not one.failed
+            theirs = listened and not one.failed
             if may and (not theirs or self._requests.was_wanted(_request_key(one))):
                 free[key] = one
         # Those that failed wait behind the others: they must not take the places of a tick for ever.

@@ -19,6 +19,7 @@ from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.automation.under_way import under_way
+from vecsync_dagster.checks.headlines import show_headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -46,6 +47,7 @@ def tenants_sensor(
     )
     def tenants(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         with tick(context.instance, config, entity) as workspace:
+            show_headlines(context.instance, workspace, entity)
             return _Tick(context, workspace, entity, notify).result()
 
     return tenants

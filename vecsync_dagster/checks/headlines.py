@@ -27,6 +27,7 @@ __all__ = [
     "last_in_grid",
     "runs_are_red",
     "runs_outcome",
+    "show_headlines",
     "show_runs",
     "to_tell",
 ]
@@ -97,6 +98,14 @@ def show_runs(instance: dg.DagsterInstance, entity: str, outcome: CheckOutcome) 
     shown, awaited = _shown(instance, [key])
     if key not in awaited and shown.get(key) != (_severity(outcome), outcome.message):
         instance.report_runless_asset_event(_evaluation(key.asset_key, outcome))
+
+
+def show_headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> None:
+    """Tell Dagster outside of a run what no run has told it: one that was killed had recorded nothing. The grid has to
+    wait for the next run: outside of runs Dagster takes one result of a check and partition, and no second one."""
+    for one in to_tell(instance, workspace, entity):
+        if one.partition is None:
+            instance.report_runless_asset_event(one)
 
 
 def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str]:

@@ -118,6 +118,10 @@ def status(
         output.print_json({**seen.as_dict(), **({} if records is None else records.as_dict())})
     elif records is not None:
         _show_records(records, as_csv=format_ is Format.CSV, in_full=identity is not None)
+        if strict:
+            _show_failed_runs(seen, output.stderr())
+            _show_failed_checks(seen, output.stderr())
+            _show_unreachable(seen, output.stderr())
     elif seen.partitions:
         _show(seen)
     else:

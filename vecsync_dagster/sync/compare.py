@@ -32,9 +32,9 @@ __all__ = [
     "compare_one",
     "compare_partition",
     "compare_row",
-    "former_rows",
     "in_chunks",
     "is_of",
+    "without_owners",
 ]
 
 T = TypeVar("T")
@@ -155,20 +155,19 @@ def _with_owners(target: Target, some: Sequence[Difference], *, wary: bool) -> I
         yield replace(d, kind="foreign") if foreign else d
 
 
-def former_rows(target: Target, some: Iterable[Difference]) -> dict[str, tuple[str, LedgerRow]]:
-    """Orphans that this very ledger has as another entity's, which fed the collection before: by point id the entity
-    and its row."""
+def without_owners(target: Target, orphans: Sequence[Difference]) -> list[Difference]:
+    """Those that this ledger has not as another entity's: what that one left, if it did, `drop` removes by its name."""
     t = target
     ids: dict[str, dict[str, str]] = {}
-    for d in some:
-        if d.kind == "orphan" and d.document_id is not None and d.entity not in (None, t.entity):
+    for d in orphans:
+        if d.document_id is not None and d.entity not in (None, t.entity):
             ids.setdefault(d.entity, {})[d.document_id] = d.point_id
-    found: dict[str, tuple[str, LedgerRow]] = {}
+    owned: set[str] = set()
     for entity, points in ids.items():
         for identity, row in t.ledger.rows(entity, t.collection, list(points), datetime.now(UTC)).items():
             if point_id(entity, identity) == points[identity] and row.content_hash is not None:
-                found[points[identity]] = (entity, row)
-    return found
+                owned.add(points[identity])
+    return [d for d in orphans if d.point_id not in owned]
 
 
 def _met_foreign(target: Target) -> bool:

@@ -18,7 +18,7 @@ __all__ = ["said", "saying"]
 
 _log = logging.getLogger("vecsync.watch")
 _EVERY_S = 15.0
-_DEAD_AFTER = timedelta(seconds=60)
+_DEAD_AFTER = timedelta(seconds=45)
 
 Heard = Mapping[str, str | None]
 """Entities that are listened to, with what keeps their changes from being heard now."""

@@ -26,9 +26,9 @@ from vecsync_dagster.sync.compare import (
     Difference,
     compare_partition,
     compare_row,
-    former_rows,
     in_chunks,
     is_of,
+    without_owners,
 )
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
@@ -165,26 +165,13 @@ def _mend(target: Target, source: Source, differences: Sequence[Difference], *, 
     """Differences of one tenant, which is held."""
     figures = Figures()
     orphans = _still_orphans(target, [d for d in differences if d.kind == "orphan"])
-    if orphans:
-        former = former_rows(target, orphans)
+    if orphans := without_owners(target, orphans):
         target.store.delete_foreign(target.collection, [d.point_id for d in orphans])
-        _forget_former(target, former.values())
         figures.removed += len(orphans)
     ours = _still_different(target, [d for d in differences if d.kind != "orphan"])
     if ours:
         figures.add(_rewrite(target, source, ours, unpaid=unpaid))
     return figures
-
-
-def _forget_former(target: Target, rows: Iterable[tuple[str, LedgerRow]]) -> None:
-    """Of an entity that fed the collection before: should it come back, it finds its points gone, and begins anew."""
-    t = target
-    gone: dict[tuple[str, str], list[str]] = {}
-    for entity, row in rows:
-        gone.setdefault((entity, row.tenant), []).append(row.document_id)
-    for (entity, tenant), ids in gone.items():
-        t.ledger.forget(entity, t.collection, tenant, ids)
-        t.ledger.drop_partition(entity, t.collection, tenant)
 
 
 def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[Difference]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -327,12 +327,18 @@ def test_a_tenant_may_be_called_anything(settled: Automated) -> None:
 
 
 def test_who_listens_begins_before_the_sensor_does(settled: Automated) -> None:
-    """A change is the listener's until the next tick; one that hears nothing, or is gone, keeps nobody waiting."""
+    """A change is the listener's until the next tick; one that hears nothing, or has just begun to listen, keeps nobody
+    waiting."""
 
-    def listens(problem: str | None) -> None:
+    def listens(problem: str | None, since: timedelta = timedelta(hours=1)) -> None:
         with settled.world.workspace() as workspace:
-            workspace.ledger.listens({ENTITY: problem}, datetime.now(UTC))
+            workspace.ledger.listens({ENTITY: problem}, datetime.now(UTC) - since)
 
+    listens(None, since=timedelta(seconds=1))
+    settled.world.update(31, name="иначе")
+    requests = settled.asked("changes")
+    assert asked_keys(requests) == ["works|cord"], "it may have come before anybody listened"
+    settled.run(requests)
     listens(None)
     settled.world.update(11, name="иначе")
     told = settled.tick("changes")

@@ -10,7 +10,9 @@ import pytest
 from vecsync_dagster.alerts import Alerts
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import CheckOutcome
 from vecsync_dagster.sync.rollcall import call_the_roll
+from vecsync_dagster.sync.verify import kept
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY
@@ -46,6 +48,24 @@ def test_what_is_synced_already_is_new_to_dagster_alone(automated: Automated) ->
     result = automated.tick("tenants")
     assert [keys_of(request) for request in result.run_requests or []] == [["works|new"]]
     assert automated.partitions() == {"acme", "brick", "cord", "new"}
+
+
+def test_a_tick_shows_what_a_run_that_was_killed_did_not(settled: Automated) -> None:
+    """The ledger knows that a check failed, and that it passes again; the headline follows with the next tick."""
+    key = dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), "counts")
+
+    def headline() -> bool:
+        [record] = settled.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.evaluation is not None
+        return record.evaluation.passed
+
+    for passed in (False, True, False):
+        with settled.world.workspace() as workspace:
+            outcome = CheckOutcome("counts", passed, "as it is")
+            workspace.ledger.record_checks([kept(outcome, ENTITY, ENTITY, "acme", utc_now())])
+        settled.tick("tenants")
+        settled.tick("tenants")
+        assert headline() is passed
 
 
 def test_many_new_tenants_share_a_run(automated: Automated) -> None:

@@ -188,6 +188,15 @@ def test_what_a_renamed_entity_left_goes_by_its_name(used: Path) -> None:
     assert vecsync("reconcile", "--config", used).code == 0
 
 
+def test_a_repair_leaves_what_this_ledger_has_of_another_entity(used: Path) -> None:
+    """It may be another project's; `drop` takes it, if somebody names it."""
+    before = points(used)["works"]
+    rename(used)
+    sync_labour(used)
+    ran = vecsync("reconcile", "--repair", "--collection", "works", "--config", used)
+    assert (ran.code, points(used)) == (1, {"works": before, "labour": before})
+
+
 def test_what_nothing_replaces_stays(config: Path) -> None:
     """What a renamed entity left of tenants that were not synced since is all that is found of them."""
     rename(config)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vecsync_dagster_tests.cli.program import HARBOUR, HOUSES, MORAVA, change_rows, held, tree, vecsync
+from vecsync_dagster.sync import Workspace
+from vecsync_dagster_tests.cli.program import HARBOUR, HOUSES, MORAVA, change_rows, config_of, held, tree, vecsync
 
 
 def test_status_counts_documents_by_scope_tenant_and_status(asked: Path) -> None:
@@ -50,6 +51,16 @@ def test_status_says_since_when_a_tenant_is_missing(config: Path, synced: Path) 
     assert missing["since"] < missing["removed_after"]
     assert vecsync("sync", "works", "--full", "--allow-removals", "--no-record", "--config", config).code == 0
     assert vecsync("status", "--json", "--config", config).json["missing"] == []
+
+
+def test_strict_says_why_it_ends_with_one(config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the records of one entity are shown, which may all be well."""
+    with Workspace(config_of(synced)) as workspace:
+        [page, *_] = workspace.store("main").scan("works", MORAVA)
+        workspace.store("main").delete("works", MORAVA, [page[0].point_id])
+    assert vecsync("reconcile", "--entity", "works", "--config", config).code == 1
+    shown = vecsync("status", "--entity", "works", "--strict", "--config", config)
+    assert (shown.code, "check identity failed" in shown.err, "1 missing" in shown.err) == (1, True, True)
 
 
 def test_status_counts_each_document_of_a_tenant_that_is_gone(config: Path, synced: Path) -> None:
