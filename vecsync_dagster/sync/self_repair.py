@@ -16,7 +16,7 @@ from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition,
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import REMEDY, REPAIRED, THEIRS, CheckOutcome, differences_told, remedies
+from vecsync_dagster.sync.verify import LOOK, REPAIRED, THEIRS, CheckOutcome, differences_told, remedies
 
 __all__ = ["repair_found"]
 
@@ -85,7 +85,7 @@ def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int)
     if before.passed:
         return after
     if before.name == "counts" and after.passed:
-        found = before.message.replace(f"; {REMEDY}", "")
+        found = before.message.replace(f"; {LOOK}", "")
         return replace(after, passed=False, warning=True, message=f"{found}; repaired")
     if before.name not in _COMPARED:
         return after

@@ -18,6 +18,7 @@ from vecsync_dagster.words import number_of
 
 __all__ = [
     "CHECKS",
+    "LOOK",
     "REMEDY",
     "REPAIRED",
     "THEIRS",
@@ -46,6 +47,7 @@ _NAMED = 3
 REPAIRED = "repaired"
 """A fact of `identity` or `isolation` whose differences the run that found them has repaired."""
 REMEDY = "repair with `vecsync reconcile --repair`"
+LOOK = "`vecsync reconcile` names what differs"
 THEIRS = (
     "foreign points were written by another entity or another project, and no sync of this one removes them: if "
     "somebody else uses the collection, give it another name; `vecsync drop COLLECTION --entity NAME` removes what an "
@@ -284,7 +286,7 @@ def _counts(
     stored = target.store.count(target.collection, target.tenant)
     reasons = []
     if held != stored:
-        reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {REMEDY}")
+        reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {LOOK}")
     most = rows + unidentified
     if not (most if full else rows) <= source_rows + waiting <= most:
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
