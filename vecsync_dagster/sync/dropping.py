@@ -108,7 +108,7 @@ def leaving(
             )
         heir = heir or next((name for name in owners if name != entity), None)
         owners = [entity]
-        if heir is not None and replaced:
+        if users and replaced:
             _check_replaced(workspace, collection, entity, users)
     elif users and not everything:
         left = [f"`--entity {name}` removes what {name} left in it" for name in owners if name not in users]
