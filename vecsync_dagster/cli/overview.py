@@ -159,6 +159,11 @@ class Overview:
             and all(one.outcome in (None, "success") for one in self.partitions if not one.left_over)
         )
 
+    def called(self, entity: str, collection: str) -> str:
+        """The collection, with the entity where several have it."""
+        entities = {one.entity for one in self.scopes if one.collection == collection}
+        return f"{collection} of {entity}" if len(entities) > 1 else collection
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -302,11 +307,11 @@ def _retries(workspace: Workspace, key: Key) -> tuple[int, datetime | None]:
 
 
 def _scopes(partitions: Iterable[PartitionState]) -> list[ScopeState]:
-    scopes: dict[tuple[str, str], ScopeState] = {}
+    scopes: dict[tuple[str, str, str], ScopeState] = {}
     for partition in partitions:
         scope = "global" if partition.tenant == GLOBAL else "tenant"
         state = scopes.setdefault(
-            (partition.collection, scope), ScopeState(partition.entity, partition.collection, scope)
+            (partition.entity, partition.collection, scope), ScopeState(partition.entity, partition.collection, scope)
         )
         state.add(partition)
     return list(scopes.values())

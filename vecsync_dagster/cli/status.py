@@ -166,7 +166,10 @@ def _show(seen: Overview) -> None:
     )
     invalid = Column("invalid", number=True, optional=True)
     scope_columns = (Column("collection"), Column("scope"), Column("tenants", number=True), *counts, invalid)
-    scopes = [(s.collection, s.scope, s.tenants, *s.counts.cells(), s.last_sync, s.rejected) for s in seen.scopes]
+    scopes = [
+        (seen.called(s.entity, s.collection), s.scope, s.tenants, *s.counts.cells(), s.last_sync, s.rejected)
+        for s in seen.scopes
+    ]
     print_table(out, scope_columns, scopes, title="Scopes")
     out.print()
     last = (
@@ -178,7 +181,7 @@ def _show(seen: Overview) -> None:
     tenant_columns = (Column("collection"), Column("tenant"), *counts, *last)
     tenants = [
         (
-            p.collection,
+            seen.called(p.entity, p.collection),
             Tenant(p.tenant, p.tenant_name),
             *p.counts.cells(),
             p.last_sync,

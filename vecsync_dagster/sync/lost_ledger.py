@@ -24,17 +24,23 @@ def tell_of_lost_ledger(job: Job, target: Target) -> None:
     with contained(f"{target}: counting"):
         stored = target.store.count(target.collection, target.tenant)
     if stored and not job.ledger.unfinished(target.entity, target.collection, target.tenant):
-        _log.warning(
-            "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
-            "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
-            target,
-            stored,
-        )
+        # Where it knows another entity's, it is not lost: an entity was renamed, or somebody else has the collection.
+        if not _has_others(job, target.collection):
+            _log.warning(
+                "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
+                "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
+                target,
+                stored,
+            )
         found = CheckOutcome(
             "identity", passed=False, message=f"{stored} points that the ledger does not know", facts={FOREIGN: stored}
         )
         place = (target.entity, target.collection, target.tenant)
         job.ledger.record_checks([kept(graded(found, job.checks), *place, datetime.now(UTC), job.run_id)])
+
+
+def _has_others(job: Job, collection: str) -> bool:
+    return any(one == collection and entity != job.name for entity, one in job.ledger.collections())
 
 
 def tell_of_all(job: Job, target: Target) -> None:

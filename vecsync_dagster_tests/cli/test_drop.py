@@ -163,7 +163,7 @@ def points(config: Path) -> dict[str, int]:
     return dict(Counter(str(point.payload["entity"]) for point in stored))
 
 
-def test_what_a_renamed_entity_left_goes_by_its_name(used: Path) -> None:
+def test_what_a_renamed_entity_left_goes_by_its_name(used: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its points stay, and every run says so, until it is named; then the new one's alone are left, as they were."""
     before = points(used)["works"]
     rename(used)
@@ -171,7 +171,10 @@ def test_what_a_renamed_entity_left_goes_by_its_name(used: Path) -> None:
         ran = sync_labour(used)
         assert (ran.code, "vecsync drop COLLECTION --entity NAME" in ran.out + ran.err) == (1, True)
         assert points(used) == {"works": before, "labour": before}
-    assert "`vecsync drop works --entity works" in vecsync("status", "--config", used).err
+    assert "ledger rebuild" not in caplog.text, "it was not lost"
+    shown = vecsync("status", "--config", used)
+    assert "`vecsync drop works --entity works" in shown.err
+    assert "works of labour" in shown.out
     unnamed = drop(used, "--yes")
     assert (unnamed.code, "`--entity works` removes what works left" in unnamed.err) == (2, True)
     dry = drop(used, "--entity", "works", "--dry-run", "--json")
