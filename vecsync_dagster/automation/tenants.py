@@ -47,8 +47,9 @@ def tenants_sensor(
     )
     def tenants(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         with tick(context.instance, config, entity) as workspace:
+            result = _Tick(context, workspace, entity, notify).result()
             show_headlines(context.instance, workspace, entity)
-            return _Tick(context, workspace, entity, notify).result()
+            return result
 
     return tenants
 

@@ -58,11 +58,14 @@ def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -
         yield from news
 
 
-def to_tell(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> list[dg.AssetCheckEvaluation]:
-    """The same as it is now."""
+def to_tell(
+    instance: dg.DagsterInstance, workspace: Workspace, entity: str, *, grid: bool = True
+) -> list[dg.AssetCheckEvaluation]:
+    """The same as it is now. Without the `grid` the headlines alone: what it costs then does not grow with history."""
     results = configured(workspace.ledger.check_results(entity), workspace.config)
     names = workspace.ledger.tenant_names(entity)
-    return list(failing_last(_news(instance, results, entity, names, runs_outcome(workspace, entity, names))))
+    runs = runs_outcome(workspace, entity, names)
+    return list(failing_last(_news(instance, results, entity, names, runs, grid=grid)))
 
 
 def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcome:
@@ -103,9 +106,8 @@ def show_runs(instance: dg.DagsterInstance, entity: str, outcome: CheckOutcome) 
 def show_headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> None:
     """Tell Dagster outside of a run what no run has told it: one that was killed had recorded nothing. The grid has to
     wait for the next run: outside of runs Dagster takes one result of a check and partition, and no second one."""
-    for one in to_tell(instance, workspace, entity):
-        if one.partition is None:
-            instance.report_runless_asset_event(one)
+    for one in to_tell(instance, workspace, entity, grid=False):
+        instance.report_runless_asset_event(one)
 
 
 def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str]:
@@ -163,7 +165,13 @@ def place_of(entity: str, collection: str, tenant: str, names: Names) -> str:
 
 
 def _news(
-    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names, runs: CheckOutcome
+    instance: dg.DagsterInstance,
+    results: Sequence[CheckResult],
+    entity: str,
+    names: Names,
+    runs: CheckOutcome,
+    *,
+    grid: bool,
 ) -> Iterator[dg.AssetCheckEvaluation]:
     by_check: dict[str, list[CheckResult]] = defaultdict(list)
     overall = {RUNS: runs}
@@ -173,20 +181,22 @@ def _news(
         else:
             overall[one.check] = _outcome(one)
     overall |= {check: headline(check, theirs, names) for check, theirs in by_check.items()}
-    overview, grid = health_key(entity), grid_key(entity)
+    overview, partitions = health_key(entity), grid_key(entity)
     checks = {*CHECKS, *overall}
-    keys = [dg.AssetCheckKey(asset, check) for asset in (overview, grid) for check in sorted(checks)]
+    assets = (overview, partitions) if grid else (overview,)
+    keys = [dg.AssetCheckKey(asset, check) for asset in assets for check in sorted(checks)]
     shown, awaited = _shown(instance, keys)
     for check in sorted(checks - overall.keys()):
         if shown.get(dg.AssetCheckKey(overview, check), ("passed", ""))[0] != "passed":
             overall[check] = headline(check, [], names)  # all that had a result is gone
-    yield from _grid_news(instance, results, entity, names)
+    if grid:
+        yield from _grid_news(instance, results, entity, names)
     for check, outcome in overall.items():
         headed = dg.AssetCheckKey(overview, check)
         if headed not in awaited and shown.get(headed) != (_severity(outcome), outcome.message):
             yield _evaluation(overview, outcome)
         # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
-        last = shown.get(dg.AssetCheckKey(grid, check))
+        last = shown.get(dg.AssetCheckKey(partitions, check))
         if check in by_check and last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
             worst = max(by_check[check], key=lambda one: _RANK[one.severity])
             yield grid_evaluation(worst, names.get((entity, worst.tenant), ""))

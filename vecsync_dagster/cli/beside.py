@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 __all__ = ["Beside"]
@@ -32,20 +31,24 @@ class Beside:
         """To be called again and again: starts it, and starts it again; later and later where it ends soon."""
         now = time.monotonic()
         if self._process is not None and self._process.poll() is not None:
+            _close(self._process)
             self._process = None
             self._pause_s = _FIRST_S if now > self._started_at + _LONGEST_S else min(self._pause_s * 2, _LONGEST_S)
             self._start_at = now + self._pause_s
         if self._process is None and not self._asked and now >= self._start_at:
             self._started_at = now
-            self._process = subprocess.Popen(  # noqa: S603 (our own words)
-                self._command, env=dict(self._environment), stdin=subprocess.PIPE, start_new_session=True
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 (our own words)
+                    self._command, env=dict(self._environment), stdin=subprocess.PIPE, start_new_session=True
+                )
+            except OSError:  # no process or memory is left: later there may be
+                self._start_at = now + _LONGEST_S
 
     def ask(self) -> None:
-        """To end, after what is in flight."""
-        self._asked = True
-        if self._process is not None:
+        """To end, after what is in flight. Once: a second signal would end it at once."""
+        if self._process is not None and not self._asked:
             self._process.send_signal(signal.SIGTERM)
+        self._asked = True
 
     def end(self, patience_s: float) -> None:
         """Wait so long for it, and then no longer."""
@@ -55,5 +58,11 @@ class Beside:
         try:
             self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+            self._process.kill()
+            self._process.wait()
+        _close(self._process)
+
+
+def _close(process: subprocess.Popen[Any]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()

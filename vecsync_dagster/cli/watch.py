@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -123,7 +124,8 @@ class _Rounds:
 
 def _stop_with_stdin(stop: Stop) -> None:
     """Whoever started us has ended, however it did."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # a reader of its own would hold a lock that ends Python with an error
+        pass
     stop.asked = True
 
 

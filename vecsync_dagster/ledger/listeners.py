@@ -31,8 +31,10 @@ class Listeners(LedgerPart):
             connection.execute(insert.on_conflict_do_update(index_elements=[_L.entity], set_=said), rows)
 
     def listens_no_more(self, entities: Iterable[str]) -> None:
+        if not (entities := list(entities)):
+            return
         with self.database.write() as connection:
-            connection.execute(delete(listener).where(_L.entity.in_(list(entities))))
+            connection.execute(delete(listener).where(_L.entity.in_(entities)))
 
     def listeners(self) -> dict[str, Listener]:
         with self.database.read() as connection:

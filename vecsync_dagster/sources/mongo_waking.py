@@ -35,7 +35,7 @@ class StreamWaker:
 
     def __init__(self, config: MongoSource, entity: EntityConfig, *, name: str, entity_name: str) -> None:
         self.name = name
-        self.hears: Among[str] = (entity_name,)
+        self.hears: Among[str] = ()
         self._config = config
         self._entity = entity
         self._queries = Queries(entity)
@@ -72,6 +72,7 @@ class StreamWaker:
             full_document_before_change="whenAvailable" if before else None,
             max_await_time_ms=_WAIT_MS,
         ) as stream:
+            self.hears = (self._entity_name,)
             # Nobody was listening: any tenant may have changed or disappeared.
             wake(self._entity_name, GLOBAL if self._entity.tenancy is None else None)
             while stream.alive and not stop():

@@ -114,7 +114,7 @@ class NotifyWaker:
 
     def __init__(self, url: str, name: str, entities: Sequence[str]) -> None:
         self.name = name
-        self.hears: Collection[str] = tuple(entities)
+        self.hears: Collection[str] = ()
         self._url = url
         self._entities = tuple(entities)
 

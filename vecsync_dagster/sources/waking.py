@@ -26,7 +26,7 @@ class Waker(Protocol):
     """What messages call it: the source's name."""
 
     hears: Collection[str]
-    """The entities of whose changes it is told. Until it was connected: those that it was made for."""
+    """The entities of whose changes it is told; none until it was connected once."""
 
     def run(self, wake: Wake, stop: Stop) -> None:
         """Listen until `stop` returns True; asked at least once a second. First of all, and whenever events may have

@@ -5,14 +5,15 @@ Whether an entity of this ledger left, or is another project's, nobody can tell 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
+from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError, WrongUsage
 from vecsync_dagster.ledger.base import Partition
-from vecsync_dagster.stores.base import GLOBAL, Droppable, VectorStore
+from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, Droppable, StoredPoint, VectorStore
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.forgetting import forget_tenant
 from vecsync_dagster.sync.workspace import Workspace
@@ -122,7 +123,7 @@ def leaving(
         try:
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
-                theirs = (len(ids) for ids in _points_of(workspace, store, collection, owners))
+                theirs = (len(ids) for ids in _points_of(store, collection, owners))
                 stores[name] = store.count(collection) if heir is None else sum(theirs)
         except VecsyncError as error:
             unreachable[name] = f"{error.code}: {error}"
@@ -205,7 +206,7 @@ def _remove(workspace: Workspace, name: str, what: Leaving) -> None:
     store = workspace.store(name)
     if what.heir is not None:
         if name in what.stores:
-            for ids in _points_of(workspace, store, what.collection, what.entities):
+            for ids in _points_of(store, what.collection, what.entities):
                 store.delete_foreign(what.collection, ids)
     # Also where it has no points: what an earlier call left half removed is to go.
     elif isinstance(store, Droppable):
@@ -214,14 +215,17 @@ def _remove(workspace: Workspace, name: str, what: Leaving) -> None:
         raise ConfigError(f"stores.{name} cannot drop a collection", key=f"stores.{name}")
 
 
-def _points_of(
-    workspace: Workspace, store: VectorStore, collection: str, entities: Iterable[str]
-) -> Iterator[list[str]]:
-    """Ids of the points that the ledger has as theirs, where the store has them. What else names them in its payload
-    may be anybody's."""
-    for entity in entities:
-        for rows in workspace.ledger.points(entity, collection):
-            yield [point.point_id for point in store.retrieve(collection, [row.point_id for row in rows])]
+def _points_of(store: VectorStore, collection: str, entities: Collection[str]) -> Iterator[list[str]]:
+    """Ids of the points that were made for documents of theirs, also by a run that died before the ledger knew of them.
+    What else names them in its payload is somebody else's."""
+    for page in store.scan(collection):
+        if ids := [point.point_id for point in page if any(_is_made_for(point, entity) for entity in entities)]:
+            yield ids
+
+
+def _is_made_for(point: StoredPoint, entity: str) -> bool:
+    document = point.payload.get(DOCUMENT_ID)
+    return isinstance(document, str) and point.point_id == point_id(entity, document)
 
 
 def _hold(holds: ExitStack, workspace: Workspace, entity: str, collection: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +19,7 @@ from vecsync_dagster.sync.workspace import Workspace
 __all__ = ["said", "saying"]
 
 _log = logging.getLogger("vecsync.watch")
-_EVERY_S = 15.0
+_LOOK_S, _EVERY_S = 1.0, 15.0
 _DEAD_AFTER = timedelta(seconds=45)
 
 Heard = Mapping[str, str | None]
@@ -38,25 +40,24 @@ def saying(config: Config, heard: Callable[[], Heard]) -> Iterator[None]:
 
 
 def _say(config: Config, heard: Callable[[], Heard], ended: threading.Event) -> None:
-    since = datetime.now(UTC)
-    while not ended.wait(_EVERY_S if _tell(config, heard(), since) else _EVERY_S / 5):
-        pass
-    try:
-        with contained("ending"), Workspace(config, read_only=True) as workspace:
-            workspace.ledger.listens_no_more(heard())
-    except VecsyncError as error:
-        _log.info("the ledger was not told that nobody listens now: %s: %s", error.code, error)
+    since, told, at = datetime.now(UTC), dict[str, str | None](), -math.inf
+    while not ended.wait(_LOOK_S):
+        now = dict(heard())
+        if (now == told and time.monotonic() < at + _EVERY_S) or not _tell(config, now, told.keys() - now, since):
+            continue
+        told, at = now, time.monotonic()
+    _tell(config, {}, told, since)
 
 
-def _tell(config: Config, heard: Heard, since: datetime) -> bool:
-    """Whether all is well: what is not may be over soon."""
+def _tell(config: Config, heard: Heard, no_more: Iterable[str], since: datetime) -> bool:
     try:
         with contained("telling who listens"), Workspace(config, read_only=True) as workspace:
             workspace.ledger.listens(heard, since)
+            workspace.ledger.listens_no_more(no_more)
     except VecsyncError as error:
         _log.info("the ledger was not told who listens: %s: %s", error.code, error)
         return False
-    return not any(heard.values())
+    return True
 
 
 def said(listener: Listener, now: datetime) -> tuple[str, bool]:

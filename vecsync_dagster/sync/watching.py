@@ -73,8 +73,8 @@ Done = Callable[[Workspace, Round], None]
 
 class Watch:
     """`entities`: those to look after. `done` is told what came of each round, with the workspace still open; `rest` is
-    called again and again while there is nothing to do. Without `looks` only what wakers tell is synced: somebody else
-    looks at all tenants now and then, if their source can be asked what changed."""
+    called again and again while there is nothing to do. Without `looks` only what wakers tell is synced; where they
+    cannot say whose it is, of tenants that were synced before: somebody else looks at all now and then."""
 
     def __init__(
         self,
@@ -200,6 +200,10 @@ class Watch:
 
     def _sync_entity(self, workspace: Workspace, entity: str, events: set[_Event], found: Round) -> None:
         """An entity whose source is down keeps no other one waiting: all that it was woken for is still to be done."""
+        if not _has_stores(workspace, entity):
+            for event in events:
+                self._wake(event, _STORE_S)
+            return
         try:
             with asking(workspace, entity, refresh=False), contained(f"{entity}: looking for changes"):
                 due = self._due(workspace, entity, events)
@@ -210,15 +214,11 @@ class Watch:
                 self._again(event)
             return
         for event in events:
-            if event.tenant is None:
+            if event.tenant is None or event.tenant not in {selection.tenant for selection, _ in due}:
                 self._failures.pop(event, None)
         if entity in self._down:
             self._down.remove(entity)
             found.reached.append(entity)
-        if due and not _has_stores(workspace, entity):
-            for event in events:
-                self._wake(event, _STORE_S)
-            return
         for selection, options in due:
             if not self._stop():
                 self._sync(workspace, selection, options, found)
@@ -248,23 +248,24 @@ class Watch:
     ) -> list[tuple[Selection, SyncOptions]]:
         source, named = workspace.source(entity), self._named(workspace, entity, events)
         everybody = any(event.tenant is None and event.gone is None for event in events)
-        everybody = everybody and (self._looks or not isinstance(source, Fingerprinting))
         if not isinstance(source, Fingerprinting):
             looks = None
         elif everybody:
             looks = source.fingerprints()
         else:
             looks = {name: look for tenant in named for name, look in source.fingerprints(tenant).items()}
-        asked = {*named, *(_there(workspace, entity, source, looks) if everybody else ())}
         after = self._config.automation.changes.due_after
         seen, now, config = workspace.ledger.seen(entity), datetime.now(UTC), workspace.entity(entity)
+        asked = {*named, *(_there(workspace, entity, source, looks) if everybody else ())}
+        if not self._looks:
+            asked = {tenant for tenant in asked if tenant in named or (next(iter(config.collections)), tenant) in seen}
         due = list(due_partitions(config, sorted(asked), looks, seen, now, after))
         if looks is None:  # there is nothing to compare with: who was named is due, the others by time
             due += due_partitions(config, sorted(named), None, seen, now, timedelta(0))
-        if everybody:
+        if everybody and self._looks:
             due += undone_partitions(config, asked, workspace.ledger.last_runs_of_undone(entity))
         found = _selections(entity, due)
-        gone = _gone(workspace, entity) if everybody else []
+        gone = _gone(workspace, entity) if everybody and self._looks else []
         return [one for one in found if one[0].tenant not in {selection.tenant for selection, _ in gone}] + gone
 
     def _named(self, workspace: Workspace, entity: str, events: Collection[_Event]) -> set[str]:
