@@ -161,11 +161,12 @@ def main() -> None:
         grown, spent = size_of(soak) - history, cpu_of(soak) - cpu
         ui.send_signal(signal.SIGTERM)
         stopped = timed(ui.wait)
-        left = [*processes(soak)]
+        time.sleep(5)
+        left = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[-200:] for pid in processes(soak)]
         different = soak.differences()
     show(soak, asked.looks, first, waited, grown / 2**30 / hours * 730, spent / hours / 3600, stopped)
     problems = [f"{len(different)} records differ: {different[:5]}"] * bool(different)
-    problems += [f"{len(left)} processes are left"] * bool(left) + ["not all was synced"] * (waited is None)
+    problems += [f"these are left: {left}"] * bool(left) + ["not all was synced"] * (waited is None)
     if problems:
         sys.exit("; ".join(problems))
     print("the store equals the table, point by point")
