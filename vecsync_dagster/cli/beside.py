@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 __all__ = ["Beside"]
 
+_log = logging.getLogger(__name__)
 _FIRST_S: Final = 1.0
 _LONGEST_S: Final = 60.0
 
@@ -41,7 +43,8 @@ class Beside:
                 self._process = subprocess.Popen(  # noqa: S603 (our own words)
                     self._command, env=dict(self._environment), stdin=subprocess.PIPE, start_new_session=True
                 )
-            except OSError:  # no process or memory is left: later there may be
+            except OSError as error:  # no process or memory is left: later there may be
+                _log.warning("%s could not be started: %s", self._command[0], error.strerror)
                 self._start_at = now + _LONGEST_S
 
     def ask(self) -> None:

@@ -111,17 +111,13 @@ def status(
                 page=page,
             )
     if failed_checks and not as_json:
-        _show_failed_runs(seen, output.stdout())
-        _show_failed_checks(seen, output.stdout())
-        _show_unreachable(seen, output.stdout())
+        _show_failures(seen, output.stdout())
     elif as_json or format_ is Format.JSON:
         output.print_json({**seen.as_dict(), **({} if records is None else records.as_dict())})
     elif records is not None:
         _show_records(records, as_csv=format_ is Format.CSV, in_full=identity is not None)
         if strict:
-            _show_failed_runs(seen, output.stderr())
-            _show_failed_checks(seen, output.stderr())
-            _show_unreachable(seen, output.stderr())
+            _show_failures(seen, output.stderr())
     elif seen.partitions:
         _show(seen)
     else:
@@ -211,6 +207,12 @@ def _show(seen: Overview) -> None:
     for leftover in seen.leftovers:
         output.warn(str(leftover))
     _show_unreachable(seen, output.stderr())
+
+
+def _show_failures(seen: Overview, console: Console) -> None:
+    _show_failed_runs(seen, console)
+    _show_failed_checks(seen, console)
+    _show_unreachable(seen, console)
 
 
 def _show_failed_runs(seen: Overview, console: Console) -> None:

@@ -5,7 +5,7 @@ Whether an entity of this ledger left, or is another project's, nobody can tell 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,25 +98,17 @@ def leaving(
     known = workspace.ledger.collections()
     owners = [name for name, one in known if one == collection]
     users = [name for name, settings in workspace.config.entities.items() if collection in settings.collections]
-    heir = users[0] if users else None
+    heir: str | None = None
     if entity is not None:
-        if entity not in owners:
-            raise NotFound(f"the ledger has nothing of {entity} in collection {collection}", entity=entity)
-        if entity in users:
-            raise WrongUsage(
-                f"entity {entity} is in the configuration with collection {collection}; take it out first",
-                entity=entity,
-            )
-        heir = heir or next((name for name in owners if name != entity), None)
-        owners = [entity]
+        _check_left(entity, collection, owners, users)
         if users and replaced:
             _check_replaced(workspace, collection, entity, users)
+        heir = next((name for name in [*users, *owners] if name != entity), None)
+        owners = [entity]
     elif users and not everything:
         left = [f"`--entity {name}` removes what {name} left in it" for name in owners if name not in users]
         told = "; ".join(["take it out first, or use --force", *left])
         raise WrongUsage(f"collection {collection} is in the configuration; {told}", collection=collection)
-    else:
-        heir = None
     stores: dict[str, int] = {}
     unreachable: dict[str, str] = {}
     for name in workspace.config.stores:
@@ -151,6 +143,15 @@ def leaving(
         ),
         last,
     )
+
+
+def _check_left(entity: str, collection: str, owners: Container[str], users: Container[str]) -> None:
+    if entity not in owners:
+        raise NotFound(f"the ledger has nothing of {entity} in collection {collection}", entity=entity)
+    if entity in users:
+        raise WrongUsage(
+            f"entity {entity} is in the configuration with collection {collection}; take it out first", entity=entity
+        )
 
 
 def _check_replaced(workspace: Workspace, collection: str, entity: str, users: Collection[str]) -> None:

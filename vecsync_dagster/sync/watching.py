@@ -284,8 +284,9 @@ def _has_stores(workspace: Workspace, entity: str) -> bool:
     """Whether no other process has an embedded one of them; who has it has only a moment's work most of the time. What
     else is wrong with a store the sync finds."""
     try:
-        for collection in workspace.entity(entity).collections:
-            workspace.store_of(entity, collection).pinned_space(collection)
+        for name, collection in workspace.entity(entity).collections.items():
+            if workspace.config.stores[collection.store].is_embedded:
+                workspace.store_of(entity, name).pinned_space(name)
     except StoreLocked:
         return False
     except VecsyncError:
