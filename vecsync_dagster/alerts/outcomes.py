@@ -15,6 +15,7 @@ from vecsync_dagster.alerts.problems import (
     cost_passed,
     failed_for_good,
     kind_of_check,
+    run_died,
     source_failed,
     sync_failed,
 )
@@ -24,8 +25,10 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert
+from vecsync_dagster.ledger.base import DIED
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult
+from vecsync_dagster.sync.health import is_configured
 
 __all__ = ["Observed", "Unsynced", "observe_checks", "observe_results", "observing"]
 
@@ -68,10 +71,14 @@ class Observed:
 
 
 def observing(config: Config, ledger: SqlLedger) -> Observed:
-    """Nothing yet; but what the ledger says is over, is over. So is every problem of what left the configuration:
+    """What the ledger itself knows: runs that died, and what is over: also all problems of what left the configuration,
     nothing syncs or checks it any more."""
     former = {entity for entity, _ in ledger.collections()} - {*config.entities}
-    return Observed(over=[partial(_has_left, config, former), settled(config, ledger)])
+    runs = ledger.last_runs()
+    undone = (last.undone for key, last in runs.items() if is_configured(config, key.entity, key.collection))
+    # Whoever recorded it (`status`, for one) may have had nobody to tell.
+    died = [run_died(run) for run in undone if run is not None and run.error == DIED]
+    return Observed(died, over=[partial(_has_left, config, former), settled(config, ledger, runs)])
 
 
 def _has_left(config: Config, former: Collection[str], known: KnownAlert) -> bool:

@@ -12,6 +12,8 @@ from typing import Final
 from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger.alerts import Alert, AlertBook
+from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.words import number_of
 
 __all__ = [
     "PRICE_TAG",
@@ -19,6 +21,7 @@ __all__ = [
     "cost_passed",
     "failed_for_good",
     "kind_of_check",
+    "run_died",
     "source_failed",
     "sync_failed",
     "tenants_lost",
@@ -53,6 +56,10 @@ def sync_failed(entity: str, partition: str | None, message: str, *, run_id: str
     return Alert("run_failure", entity, message, partition, run_id=run_id)
 
 
+def run_died(run: Run) -> Alert:
+    return sync_failed(run.entity, f"{run.collection}|{run.tenant}", run.error or "")
+
+
 def source_failed(entity: str, message: str, *, run_id: str = "") -> Alert:
     """The source of an entity cannot be asked which tenants there are, so nothing of it is synced."""
     return Alert("source_failure", entity, message, run_id=run_id)
@@ -66,7 +73,7 @@ def cost_passed(entity: str, price_usd: float, limit_usd: float, *, run_id: str 
 
 def tenants_lost(entity: str, *, known: int, found: int, run_id: str = "") -> Alert:
     """The source suddenly lists none or far fewer tenants than the ledger knows."""
-    message = f"the source lists {found:,} tenants, {known:,} are known: taken as broken, nothing was removed"
+    message = f"the source lists {found:,} of {number_of(known, 'tenant')}: taken as broken, nothing was removed"
     return Alert("tenants_lost", entity, message, figures={"known": known, "found": found}, run_id=run_id)
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert
-from vecsync_dagster.ledger.base import Partition
+from vecsync_dagster.ledger.base import LastRuns, Partition
 from vecsync_dagster.sync import is_tenant
 
 __all__ = ["settled"]
 
 
-def settled(config: Config, ledger: SqlLedger) -> Callable[[KnownAlert], bool]:
+def settled(config: Config, ledger: SqlLedger, runs: Mapping[Partition, LastRuns]) -> Callable[[KnownAlert], bool]:
     """Says of an open problem of a partition that it is over, whichever run looked at it: its last sync succeeded,
     and ended after the problem was seen, and so did its last full one, which does more; or what it was said of is there
     no more."""
-    runs = ledger.last_runs()
     checks = {(one.entity, one.collection, one.tenant, one.check) for one in ledger.check_results()}
 
     def over(known: KnownAlert) -> bool:

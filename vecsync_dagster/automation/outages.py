@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from vecsync_dagster.alerts import Alerts, Unsynced, source_failed
+from vecsync_dagster.alerts import Alerts, Unsynced, run_died, source_failed
 from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_runs
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, VecsyncError
@@ -24,14 +24,17 @@ _log = logging.getLogger("vecsync.automation")
 def tick(instance: dg.DagsterInstance, config: Config, entity: str) -> Iterator[Workspace]:
     """The workspace of a sensor that looks at the entity's source.
 
-    Where it cannot look, the check `runs` of `health` fails and an alert is raised, as after a failed run; both once,
-    however often it tries. Both are over with the first tick that can. The error is raised again.
-    """
+    Runs that were killed are recorded first, with an alert for each. Where it cannot look, the check `runs` of `health`
+    fails and an alert is raised, as after a failed run; both once, however often it tries. Both are over with the first
+    tick that can. The error is raised again."""
     try:
         with Workspace(config) as workspace:
+            died = workspace.ledger.end_dead_runs(entity)
+            if died and config.alerts.enabled:
+                Alerts(config.alerts, workspace.ledger).observe(map(run_died, died))
             yield workspace
             _over(workspace, entity)
-            if runs_are_red(instance, entity):
+            if died or runs_are_red(instance, entity):
                 show_runs(instance, entity, runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity)))
     except VecsyncError as error:
         show_runs(instance, entity, _failed(config, entity, error))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vecsync_dagster.documents import document_id
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
 from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTotals, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
@@ -171,6 +173,8 @@ class Overview:
 def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, days: int) -> Overview:
     """The state of every partition that the ledger knows, or of those of one entity and tenant."""
     ledger = workspace.ledger
+    with suppress(LedgerRejected, LedgerUnavailable):  # a ledger that takes nothing now tells what it knows
+        ledger.end_dead_runs(entity)
     totals = {
         (t.entity, t.collection, t.tenant): t
         for t in ledger.totals(datetime.now(UTC) - timedelta(days=days))

@@ -22,6 +22,7 @@ from vecsync_dagster.sources.base import Cursor, Fingerprint
 from vecsync_dagster.space import Space
 
 __all__ = [
+    "DIED",
     "LISTING",
     "REPEATED",
     "Confirmed",
@@ -209,6 +210,9 @@ class Run:
     def ok(self) -> bool:
         return self.outcome == "success" and not self.failed_checks
 
+
+DIED = "RUN_DIED: it left no result: its process was killed, or could not tell the ledger"
+"""The error of a run that was recorded by others (`Ledger.end_dead_runs`)."""
 
 LISTING = "tenants"
 """The mode of a run that did no more than to ask a source for its tenants: kept where it failed, and once more when
@@ -567,9 +571,10 @@ class Ledger(Protocol):
         ...
 
     # -- unfinished runs ---------------------------------------------------------------------------
-    def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
+    def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str, mode: str | None = None) -> None:
         """The run is about to change the partition in the store. Committed before the store is told anything: what
-        the store learns and the ledger does not is looked for only where a run did not finish."""
+        the store learns and the ledger does not is looked for only where a run did not finish. `mode`: of a run that
+        `record_run` will be told of."""
         ...
 
     def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:
@@ -578,6 +583,11 @@ class Ledger(Protocol):
 
     def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:
         """All that those runs wrote is in the ledger."""
+        ...
+
+    def end_dead_runs(self, entity: str | None = None) -> list[Run]:
+        """Record the runs as failed (`DIED`) that began to write and are over without a result: their processes were
+        killed. Returns those that were not recorded yet."""
         ...
 
     # -- runs --------------------------------------------------------------------------------------

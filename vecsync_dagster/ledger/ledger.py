@@ -10,8 +10,8 @@ from vecsync_dagster.ledger import version
 from vecsync_dagster.ledger.alerts import AlertBook
 from vecsync_dagster.ledger.check_results import CheckResults
 from vecsync_dagster.ledger.database import Database
+from vecsync_dagster.ledger.dead_runs import DeadRuns
 from vecsync_dagster.ledger.documents import Documents
-from vecsync_dagster.ledger.holds import Holds
 from vecsync_dagster.ledger.invalid import Invalid
 from vecsync_dagster.ledger.leaving import Leaving
 from vecsync_dagster.ledger.listeners import Listeners
@@ -49,7 +49,7 @@ class SqlLedger(
     Invalid,
     Retention,
     AlertBook,
-    Holds,
+    DeadRuns,
 ):
     """`base.Ledger` over SQLAlchemy; its methods raise LedgerUnavailable, LedgerRejected, OutputUnwritable."""
 

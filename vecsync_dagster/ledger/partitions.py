@@ -197,12 +197,12 @@ class Partitions(LedgerPart):
                 place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
                 connection.execute(delete(table).where(place))
 
-    def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str) -> None:
+    def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str, mode: str | None = None) -> None:
         """Beginning twice changes nothing."""
         place, now = {"entity": entity, "collection": collection, "tenant_id": tenant}, self._now()
         statement = insert_into(unfinished_run, self.database.dialect).on_conflict_do_nothing()
         with self.database.write(durable=True) as connection:
-            connection.execute(statement, {**place, "run_id": run_id, "began_at": now})
+            connection.execute(statement, {**place, "run_id": run_id, "began_at": now, "mode": mode})
             mark_unshown(connection, self.database.dialect, place, now)
 
     def unfinished(self, entity: str, collection: str, tenant: str) -> list[str]:

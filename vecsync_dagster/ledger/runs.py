@@ -16,7 +16,7 @@ from vecsync_dagster.ledger.check_results import CheckResult, write_checks
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
 from vecsync_dagster.ledger.tables import invalid_record, sync_run
 
-__all__ = ["Runs", "run_of"]
+__all__ = ["Runs", "run_of", "values_of"]
 
 _R: Final = sync_run.c
 _I: Final = invalid_record.c
@@ -35,7 +35,7 @@ class Runs(LedgerPart):
             return
         with self.database.write() as connection:
             for some in chunks(runs):
-                rows = [_values(_behind(connection, run)) for run in some]
+                rows = [values_of(_behind(connection, run)) for run in some]
                 connection.execute(_record(self.database.dialect), rows)
             write_checks(connection, self.database.dialect, checks)
 
@@ -91,7 +91,8 @@ def _among(table: Table, wanted: Mapping[str, str | None]) -> list[ColumnElement
     return [table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
-def _values(run: Run) -> dict[str, Any]:
+def values_of(run: Run) -> dict[str, Any]:
+    """Its row of `sync_run`."""
     return {
         "run_id": run.run_id,
         "entity": run.entity,

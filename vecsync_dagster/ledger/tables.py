@@ -231,6 +231,7 @@ unfinished_run = Table(
     Column("tenant_id", _Key, primary_key=True),
     Column("run_id", _Key, primary_key=True),
     Column("began_at", Moment, nullable=False),
+    Column("mode", Text),  # of a sync, as in sync_run; None: a repair, or a mark that no run of its own left
 )
 
 missing_tenant = Table(

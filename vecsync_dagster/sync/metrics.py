@@ -88,6 +88,7 @@ def refresh_metrics(config: Config, ledger: Ledger) -> None:
 def _health(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Without its ledger nothing is known, which is no health at all: `failing` is not 0 then."""
     try:
+        ledger.end_dead_runs()
         return health(config, ledger.last_runs(), datetime.now(UTC), ledger.check_results(failed=True))
     except VecsyncError as error:
         return {"failing": None, "error": {"code": error.code, "message": str(error)}}

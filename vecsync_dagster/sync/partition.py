@@ -44,6 +44,7 @@ from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import LISTED
 from vecsync_dagster.sync.whole import UNREAD, was_read
 from vecsync_dagster.sync.writing import Writing
+from vecsync_dagster.words import number_of
 
 __all__ = ["Depth", "PartitionSync"]
 
@@ -72,6 +73,7 @@ class PartitionSync:
         ledger_thread: Executor,
         *,
         run_id: str,
+        mode: str,
         retry_permanent: bool,
         unreachable: VecsyncError | None,
         asked: Sequence[str] | None,
@@ -121,7 +123,7 @@ class PartitionSync:
         self._pending: set[str] = set()
         self._broken = False
         self._planned: set[str] = set()
-        self._writing = Writing(target, run_id)
+        self._writing = Writing(target, run_id, mode)
         self._suspects = Suspects()
         self._former = Former(target, source, self.started_at)
         self._failed: list[Change] = []
@@ -410,7 +412,7 @@ class PartitionSync:
             mark_rejected(t, rejections, rows, self.started_at)
         if not t.settings.skip_invalid:
             raise ValidationFailed(
-                f"{t}: {len(rejections)} records were rejected and skip_invalid is false; the first: "
+                f"{t}: rejected {number_of(len(rejections), 'record')}, and skip_invalid is false; the first: "
                 f"id {rejections[0].db_id}: {rejections[0].error}",
                 entity=t.entity,
                 rejected=len(rejections),
@@ -565,7 +567,7 @@ class PartitionSync:
 
     def _note_kept(self, rows: Iterable[LedgerRow], why: str) -> None:
         kept = sorted(str(row.key) for row in rows)
-        self._note(f"{len(kept)} records were asked for, not found and kept, such as {kept[0]}: {why}")
+        self._note(f"{number_of(len(kept), 'record')} asked for, not found and kept, such as {kept[0]}: {why}")
 
     def _document_id(self, db_id: str) -> str:
         return document_id(self.target.tenant, self.target.config.type or self.target.entity, db_id)

@@ -256,6 +256,7 @@ def _open(
         executor,
         ledger_thread,
         run_id=job.run_id,
+        mode=job.mode,
         retry_permanent=job.options.ids is not None and not job.options.retry,
         unreachable=unreachable,
         asked=job.options.ids,

@@ -21,10 +21,11 @@ __all__ = ["Writing", "leave_mark"]
 class Writing:
     """The writing of one partition by one run. `doubted`: a mark was there when the run began."""
 
-    def __init__(self, target: Target, run_id: str) -> None:
+    def __init__(self, target: Target, run_id: str, mode: str) -> None:
         self._ledger = target.ledger
         self._partition = (target.entity, target.collection, target.tenant)
         self._run_id = run_id
+        self._mode = mode
         self._left = self._ledger.unfinished(*self._partition)
         self._over: list[str] = []
         self.doubted = bool(self._left)
@@ -32,7 +33,7 @@ class Writing:
     def begin(self) -> None:
         """Before the store is told anything about the partition; later calls do nothing."""
         if not self._over:
-            self._ledger.begin_writing(*self._partition, self._run_id)
+            self._ledger.begin_writing(*self._partition, self._run_id, self._mode)
             self._over.append(self._run_id)
 
     def repaired(self) -> None:

@@ -293,6 +293,30 @@ def test_what_failed_is_asked_for_again(settled: Automated, runs: list[tuple[str
     assert settled.asked("changes") == []
 
 
+@pytest.mark.parametrize(("mode", "asked"), [("full", "full"), ("incremental", "configured")])
+def test_what_a_killed_run_left_is_asked_for(settled: Automated, mode: str, asked: str) -> None:
+    """Once nobody holds its tenant; until it is done `runs` is red and an alert is open."""
+    settled.use(alerts={"slack": {"url": {"env": "SLACK_URL"}}})
+    health = dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), "runs")
+
+    def seen() -> tuple[bool, int]:
+        [record] = settled.instance.event_log_storage.get_asset_check_execution_history(health, limit=1)
+        assert record.evaluation is not None
+        with settled.world.workspace() as workspace:
+            return record.evaluation.passed, len(workspace.ledger.alerts())
+
+    with settled.world.workspace() as workspace:
+        workspace.ledger.begin_writing(ENTITY, ENTITY, "acme", "killed", mode)
+        with workspace.ledger.hold(ENTITY, "acme"):
+            assert settled.asked("changes") == []
+    requests = settled.asked("changes")
+    assert (modes(requests), settled.asked("changes"), seen()) == ([asked], [], (False, 1))
+    settled.run(requests)
+    assert settled.asked("changes") == []
+    passed, _ = seen()
+    assert passed
+
+
 def test_a_failed_full_read_is_asked_for_once_whatever_it_was_for(settled: Automated) -> None:
     """A deleted row needs all rows read; that this failed is no second reason to read them at once."""
     settled.use(automation={"changes": {"backoff": {"base": 3600, "cap": 3600}}})

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import HARBOUR, HOUSES, MORAVA, change_rows, config_of, held, tree, vecsync
+from vecsync_dagster_tests.fakes.alert_servers import Inbox
 
 
 def test_status_counts_documents_by_scope_tenant_and_status(asked: Path) -> None:
@@ -170,3 +174,28 @@ def test_json_goes_to_stdout_alone(asked: Path) -> None:
     ran = vecsync("search", "paint", "--tenant", HOUSES, "--collection", "materials", "--json", "--config", asked)
     assert json.loads(ran.out)["semantic"] is False
     assert "NOT semantic" in ran.err
+
+
+def test_a_run_that_was_killed_is_known_until_it_is_made_up_for(
+    config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was left to record it: whoever looks does. The next sync of the tenant is its end, for alerts too."""
+    with Inbox() as inbox:
+        monkeypatch.setenv("SLACK_URL", inbox.url)
+        text = config.read_text(encoding="utf-8")
+        config.write_text(f"{text}\nalerts: {{slack: {{url: {{env: SLACK_URL}}}}}}\n", encoding="utf-8")
+        change_rows(synced, "UPDATE works SET name = name || ' neu' WHERE tenant_id = ?", MORAVA)
+        program = [sys.executable, "-m", "vecsync_dagster_tests.sync.killed_process", str(config)]
+        killed = subprocess.run([*program, "store", "upsert", "after", "1"], timeout=120, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        for _ in range(2):
+            seen = vecsync("status", "--strict", "--config", config)
+            assert seen.code == 1
+            assert f"last run failed: works of Morava Fasády ({MORAVA}): RUN_DIED" in seen.err
+        assert vecsync("sync", "materials", "--no-record", "--config", config).code == 0
+        [post] = inbox.posts
+        assert "RUN_DIED" in post.json["text"]
+        assert vecsync("sync", "works", "--full", "--no-record", "--config", config).code == 0
+        assert vecsync("status", "--strict", "--config", config).code == 0
+        assert len(inbox.posts) == 2
+        assert vecsync("alerts", "list", "--json", "--config", config).json["alerts"] == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.ledger.base import LISTING, Partition, Rejected, Run
-from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, confirm, failed, names
+from vecsync_dagster.ledger.base import DIED, LISTING, Partition, Rejected, Run
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, B, confirm, failed, names
 
 RUN = Run("r1", *A, "full", "success", NOON, NOON + MINUTE, {"fetched": 3, "price_usd": 0.25, "by": {"a": None}})
 REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
@@ -45,6 +45,35 @@ class RunsContract:
             ledger.record_run(run)
         assert ledger.last_runs()[Partition(*A)].last.run_id == "a"
         assert [run.run_id for run in ledger.runs()] == ["a", "z", "ahead"]
+
+    def test_a_run_that_left_no_result_is_recorded_as_failed_once(self, ledger: SqlLedger) -> None:
+        """When nobody holds its tenant any more; not a run that was recorded, nor a mark that is no run's."""
+        ledger.begin_writing(*A, "r1", "full")
+        ledger.begin_writing(ENTITY, "usecases", "tenant-a", "r1", "full")
+        ledger.begin_writing(*B, "repair")
+        ledger.begin_writing(*B, "well", "incremental")
+        ledger.record_run(replace(RUN, run_id="well", tenant="tenant-b", mode="incremental"))
+        with ledger.hold(ENTITY, "tenant-a"):
+            assert ledger.end_dead_runs() == []
+        assert ledger.end_dead_runs("works") == []
+        ended = ledger.end_dead_runs(ENTITY)
+        assert {(run.run_id, run.collection, run.tenant, run.mode) for run in ended} == {
+            ("r1", A[1], "tenant-a", "full"),
+            ("r1", "usecases", "tenant-a", "full"),
+        }
+        assert ledger.end_dead_runs() == []
+        last = ledger.last_runs()[Partition(*A)]
+        assert (last.undone, last.last.outcome, last.last.error) == (last.last, "failed", DIED)
+        assert ledger.unfinished(*A) == ["r1"], "its partition is still to be compared"
+
+    def test_a_dead_run_hides_no_run_that_came_after_it(self, ledger: SqlLedger) -> None:
+        """It is recorded as of when it began, however late it is found."""
+        ledger.begin_writing(*A, "dead", "incremental")
+        later = ledger.now() + MINUTE
+        ledger.record_run(replace(RUN, run_id="well", mode="incremental", started_at=later, ended_at=later))
+        assert [run.run_id for run in ledger.end_dead_runs()] == ["dead"]
+        last = ledger.last_runs()[Partition(*A)]
+        assert (last.last.run_id, last.undone) == ("well", None)
 
     def test_rejected_records_are_kept_with_their_reason(self, ledger: SqlLedger) -> None:
         """What was rejected, where and why: the columns of the table, and no value of the record."""
