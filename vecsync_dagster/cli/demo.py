@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,26 +38,9 @@ def demo(
         outcome = run_sync(config, Wanted(), SyncOptions(), stop=stop, record=not no_record)
     show_outcome(config, outcome)
     if outcome.ok:
-        _check_everything(config, record=not no_record)
         _show_searches(config)
         _show_next(str(file))
     raise typer.Exit(outcome.exit_code)
-
-
-def _check_everything(config: Config, *, record: bool) -> None:
-    """The checks over all partitions, made once a week otherwise: no check in the UI is without a result."""
-    from vecsync_dagster.cli.reporting import report_checks
-    from vecsync_dagster.sync import Workspace
-    from vecsync_dagster.sync.standing import check_everything, check_freshness
-
-    began = datetime.now(UTC)
-    with Workspace(config, read_only=True) as workspace:
-        for entity in config.entities:
-            list(check_everything(workspace, entity))
-            check_freshness(workspace, entity)
-        workspace.close()
-        if record:
-            report_checks(workspace, began)
 
 
 def _show_searches(config: Config) -> None:

@@ -28,6 +28,7 @@ RECONCILIATION: Mapping[str, str] = {
     "isolation_of_all": "No point in the whole collection can be read by a tenant it does not belong to",
 }
 FRESHNESS = "freshness"
+_OVERALL: Final = (*RECONCILIATION, FRESHNESS)
 _LISTED = 20
 _WRONG_TENANT = "wrong_tenant"
 _COMPARED = ("identity", "isolation")
@@ -100,16 +101,24 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
     """After a run: the checks over all partitions that failed are made again where they may be over, else what was
     repaired would stay red until they are due. The comparison, which is dear, only after a run that compared, and when
     no partition is left that failed it; and after a full run over all tenants where a store has points of others.
+    Those that were never made are made once every partition is synced, else a new project would wait for them.
 
     Raises the errors of source, store and ledger."""
     compared: dict[str, bool] = {}
     results = list(results)
     for result in results:
         if result.outcome == "success":
-            made = any(check.name in _COMPARED for check in result.checks)
-            compared[result.entity] = made or compared.get(result.entity, False)
+            compares = any(check.name in _COMPARED for check in result.checks)
+            compared[result.entity] = compares or compared.get(result.entity, False)
     for entity, did_compare in compared.items():
-        failed = {one.check: one for one in workspace.ledger.check_results(entity, "") if not one.passed}
+        own = [one for one in results if one.entity == entity]
+        made = workspace.ledger.check_results(entity, "")
+        failed = {one.check: one for one in made if not one.passed}
+        if did_compare and len(made) < len(_OVERALL) and _is_synced(workspace, entity):
+            check_freshness(workspace, entity)
+            for _ in check_everything(workspace, entity, _clean(workspace, entity, own)):
+                pass
+            continue
         if FRESHNESS in failed:
             check_freshness(workspace, entity)
         differed = [one for name, one in failed.items() if name in RECONCILIATION and _were_ours(one)]
@@ -117,11 +126,27 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
         if did_compare and differed:
             again = not _is_failing(configured(workspace.ledger.check_results(entity), workspace.config))
         else:
-            strays = _strays(workspace, entity, [one for one in results if one.entity == entity])
+            strays = _strays(workspace, entity, own)
             known = any(failed[name].facts.get("differences") for name in RECONCILIATION if name in failed)
             again = strays is not None and (strays > 0) != known
         for _ in check_everything(workspace, entity) if again else ():
             pass
+
+
+def _is_synced(workspace: Workspace, entity: str) -> bool:
+    """Whether each partition of the entity's tenants was synced."""
+    seen = workspace.ledger.seen(entity)
+    tenants = filter(is_tenant, workspace.tenants(entity))
+    return all((name, tenant) in seen for tenant in tenants for name in workspace.entity(entity).collections)
+
+
+def _clean(workspace: Workspace, entity: str, results: Sequence[PartitionResult]) -> Iterator[Comparison]:
+    """After a run that compared all partitions and found no difference: what a comparison of each collection would
+    find, which need not be read again."""
+    passed = [{one.name for one in result.checks if one.passed} >= {*_COMPARED} for result in results]
+    if all(passed) and _strays(workspace, entity, results) == 0:
+        for collection in workspace.entity(entity).collections:
+            yield Comparison(entity, collection, True, workspace.store_of(entity, collection).count(collection))
 
 
 def _strays(workspace: Workspace, entity: str, results: Sequence[PartitionResult]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import Literal, get_args
 
 import dagster as dg
 import numpy as np
@@ -14,8 +14,9 @@ from vecsync_dagster.config.automation import CheckName
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.stores.base import Point
-from vecsync_dagster.sync import CHECKS
-from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION
+from vecsync_dagster.sync import CHECKS, Workspace, standing
+from vecsync_dagster.sync.drift import Comparison, compare_settled
+from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION, check_again
 from vecsync_dagster_tests.automation.ticks import VECTORS, Automated
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -115,6 +116,8 @@ def test_severity_is_the_configurations(settled: Automated) -> None:
 
 def test_a_materialization_from_the_ui_reads_no_whole_collection(settled: Automated) -> None:
     """Dagster adds all checks of an asset to what the UI materializes: those over everything stay out of it."""
+    for name in ("reconcile_job", "freshness_job"):
+        run(settled, name)
     job = settled.definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(instance=settled.instance, partition_key="works|acme", asset_selection=[VECTORS])
     assert result.success
@@ -151,3 +154,59 @@ def test_the_sensors_of_retries_and_alerts_can_be_switched_off_too(automated: Au
         automated.use(alerts={**webhook, "enabled": enabled}, sync={"retry": {"enabled": enabled}})
         definitions = automated.definitions
         assert {definitions.resolve_sensor_def(name).default_status for name in names} == {status}
+
+
+def made(automated: Automated) -> dict[str, tuple[bool, str]]:
+    with automated.world.workspace() as workspace:
+        return {one.check: (one.passed, one.message) for one in workspace.ledger.check_results(ENTITY, "")}
+
+
+def sync(automated: Automated, *tenants: str, mode: Literal["full", "incremental"] = "full") -> None:
+    """As a run does, to its end."""
+    results = [result for tenant in tenants for result in automated.world.sync(tenant, mode=mode)]
+    with automated.world.workspace() as workspace:
+        check_again(workspace, results)
+
+
+def test_a_new_project_waits_for_no_schedule(automated: Automated) -> None:
+    """Once every partition is synced the checks over all of them are made, whichever runs synced them."""
+    sync(automated, "acme")
+    sync(automated, "brick", "cord")
+    assert made(automated) == {}, "global is still to be synced"
+    sync(automated, "global")
+    none = (True, "none found")
+    assert made(automated) == {
+        "reconciliation": none,
+        "isolation_of_all": none,
+        "freshness": (True, "4 partitions, all in time"),
+    }
+
+
+def test_what_a_run_over_everything_compared_is_not_read_again(
+    automated: Automated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own comparisons tell; but not of points that are in none of its partitions, nor what it repaired."""
+    automated.world.sync(mode="full")
+    compared: list[str] = []
+
+    def count(workspace: Workspace, entity: str, collection: str) -> Comparison:
+        compared.append(collection)
+        return compare_settled(workspace, entity, collection)
+
+    monkeypatch.setattr(standing, "compare_settled", count)
+    everybody = ("global", "acme", "brick", "cord")
+    sync(automated, *everybody)
+    assert (compared, made(automated)["reconciliation"]) == ([], (True, "none found"))
+    with automated.world.workspace() as workspace:
+        workspace.ledger.forget_collection(ENTITY, ENTITY)
+    foreign_point(automated.world, "dune")
+    sync(automated, *everybody)
+    assert compared == [ENTITY]
+    passed, message = made(automated)["reconciliation"]
+    assert (passed, "1 orphan of works|dune" in message) == (False, True)
+
+
+def test_an_incremental_run_makes_no_check_over_everything(settled: Automated) -> None:
+    """It compares nothing."""
+    sync(settled, "global", "acme", "brick", "cord", mode="incremental")
+    assert made(settled) == {}
