@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["named", "number_of", "shown"]
+from collections.abc import Iterable
+
+__all__ = ["by_reason", "named", "number_of", "shown"]
+
+
+def by_reason(places: Iterable[tuple[str, str]]) -> list[str]:
+    """`acme, brick: the source is away`: each reason once, with all the places that have it. `places`: with their
+    reasons; either may be empty."""
+    told: dict[str, list[str]] = {}
+    for place, reason in places:
+        told.setdefault(reason, []).append(place)
+    return [": ".join(filter(None, (", ".join(filter(None, some)), reason))) for reason, some in told.items()]
 
 
 def number_of(count: int, one: str, many: str | None = None) -> str:

@@ -25,7 +25,7 @@ from vecsync_dagster.assets.events import (
     told_before,
 )
 from vecsync_dagster.assets.purging import purge
-from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, add_tenants, state_of
+from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TAG, add_tenants, state_of
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
@@ -125,10 +125,12 @@ def record(
     results: Sequence[PartitionResult],
     unsynced: Mapping[str, VecsyncError] | None = None,
     *,
+    command: str = "",
     interrupted: bool = False,
 ) -> Recorded:
     """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
-    results, and its failure if partitions or checks failed, or entities could not be synced at all.
+    results, and its failure if partitions or checks failed, or entities could not be synced at all. `command`: what
+    made it.
 
     A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
     second one violates a unique index.
@@ -147,20 +149,20 @@ def record(
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
         job = _job(_told(instance, workspace, entities, events), results, failure)
-        run_id = _execute(job, instance, workspace.config)
+        run_id = _execute(job, instance, workspace.config, command, entities)
         for result, its_events in told:
             mark_shown(workspace, result, its_events)
         return Recorded(len(events), run_id)
 
 
-def record_checks(workspace: Workspace) -> str:
+def record_checks(workspace: Workspace, command: str) -> str:
     """Record the checks that were made without Dagster and without a sync: by a repair. The run's id; empty where
     Dagster shows all of them already."""
     with _recording(workspace) as instance:
         if not _is_news(instance, workspace, workspace.config.entities):
             return ""
         job = _job(_told(instance, workspace, workspace.config.entities, ()), (), None)
-        return _execute(job, instance, workspace.config)
+        return _execute(job, instance, workspace.config, command)
 
 
 @contextmanager
@@ -203,10 +205,14 @@ def _events(
     return found
 
 
-def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, config: Config) -> str:
+def _execute(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, config: Config, command: str, entities: Iterable[str] = ()
+) -> str:
     """The run's id."""
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = {STATE_TAG: state_of(config)}
+    if command:
+        tags[COMMAND_TAG] = " ".join(filter(None, (command, ", ".join(entities))))
     return job.execute_in_process(instance=instance, run_config=quiet, tags=tags, raise_on_error=False).run_id
 
 

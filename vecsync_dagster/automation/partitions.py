@@ -15,6 +15,7 @@ from vecsync_dagster.sync.options import is_tenant
 __all__ = [
     "ALL_JOB",
     "CLI_JOB",
+    "COMMAND_TAG",
     "PARTITION_TAG",
     "RANGE_END_TAG",
     "RANGE_TAG",
@@ -39,6 +40,10 @@ RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
 STATE_TAG: Final = "vecsync/state"
 """Of a run that records what the command line did: whose (`state_of`), where several projects share an instance."""
+
+
+COMMAND_TAG: Final = "vecsync/command"
+"""Of the same runs: the command, and the entities that it synced."""
 
 
 def state_of(config: Config) -> str:

@@ -16,7 +16,7 @@ from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
 from vecsync_dagster.sync.health import configured, health
-from vecsync_dagster.words import number_of
+from vecsync_dagster.words import by_reason, number_of
 
 __all__ = [
     "RUNS",
@@ -79,11 +79,11 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
     facts = {"partitions": found["partitions"], "failed": found["failing"] - listings}
     if not failing:
         return CheckOutcome(RUNS, True, f"{number_of(found['partitions'], 'partition')}, all ended well", facts)
-    told: dict[str, list[str]] = defaultdict(list)
+    told: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for one in failing[:_NAMED]:
-        what, where = _ended(one, names)
-        told[what].append(where)
-    message = "; ".join(f"{what}: {'; '.join(places)}" for what, places in told.items())
+        what, where, why = _ended(one, names)
+        told[what].append((where, why))
+    message = "; ".join(f"{what}: {'; '.join(by_reason(places))}" for what, places in told.items())
     more = f"; and {found['failing'] - _NAMED} more" if found["failing"] > _NAMED else ""
     return CheckOutcome(RUNS, False, message + more, facts)
 
@@ -110,15 +110,15 @@ def show_headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: s
         instance.report_runless_asset_event(one)
 
 
-def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str]:
-    """What failed, and where and why. `one`: of the `last_runs` of sync_metrics.json."""
+def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str, str]:
+    """What failed, where, and why. `one`: of the `last_runs` of sync_metrics.json."""
     if not one["collection"]:
-        return "the source could not be asked for its tenants", one["error"] or one["outcome"]
+        return "the source could not be asked for its tenants", "", one["error"] or one["outcome"]
     only_full = one["outcome"] == "success"
     bad = one["last_full"] if only_full else one
     place = place_of(one["entity"], one["collection"], one["tenant"], names)
     ended = "was interrupted" if bad["outcome"] == "interrupted" else "failed"
-    return f"the last {'full ' * only_full}run {ended}", f"{place}: {bad['error']}" if bad["error"] else place
+    return f"the last {'full ' * only_full}run {ended}", place, bad["error"] or ""
 
 
 def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:

@@ -26,6 +26,7 @@ from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of, is_tenant
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.verify import kept
+from vecsync_dagster.words import number_of
 
 __all__ = ["build_check_assets", "build_partition_checks"]
 
@@ -98,7 +99,9 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
             refresh_metrics(settings, workspace.ledger)
         if problems:
             told = "; ".join(f"{place}: {error.code}: {error}" for place, error in list(problems.items())[:_NAMED])
-            raise dg.Failure(f"{len(problems)} partitions could not be checked: {told}", allow_retries=False)
+            raise dg.Failure(
+                f"{number_of(len(problems), 'partition')} could not be checked: {told}", allow_retries=False
+            )
 
     return partition_checks
 

@@ -42,7 +42,8 @@ def show_page(page: RecordPage, *, in_full: bool) -> None:
         legend.append(", ").append(f"{_MARKS[status]} {_CALLED.get(status, status)}", _COLOURS[status])
     out.print(legend)
     if page.pages > 1:
-        out.print(f"page {page.page} of {page.pages}, {page.matching:,} records; --page and --limit show others")
+        records = output.number_of(page.matching, "record")
+        out.print(f"page {page.page} of {page.pages}, {records}; --page and --limit show others")
 
 
 def _show_totals(page: RecordPage) -> None:

@@ -42,6 +42,7 @@ class Command(TyperCommand):
             raise
 
     def invoke(self, ctx: Any) -> Any:
+        output.use_command(str(ctx.info_name))
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
 
 __all__ = [
+    "command_in_use",
     "command_line",
     "error",
     "in_config",
@@ -34,6 +35,7 @@ __all__ = [
     "stdout",
     "stop_writing",
     "tell_of_retry",
+    "use_command",
     "use_config",
     "warn",
     "with_config",
@@ -44,6 +46,7 @@ PIPE_WIDTH = 160  # columns of a table that no terminal shows
 
 _COMMAND = re.compile(r"`vecsync ([^`]+)`")
 _used_config: Path | None = None
+_command = ""
 
 
 class _Console(Console):
@@ -60,6 +63,16 @@ def use_config(path: Path | None) -> None:
     """The file that --config or VECSYNC_CONFIG named: commands that messages suggest are to name it too."""
     global _used_config  # one process runs one command
     _used_config = path
+
+
+def use_command(name: str) -> None:
+    """The command that runs: what it did is recorded under its name."""
+    global _command  # one process runs one command
+    _command = name
+
+
+def command_in_use() -> str:
+    return _command
 
 
 def with_config(text: str) -> str:

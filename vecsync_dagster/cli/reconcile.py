@@ -96,7 +96,7 @@ def _show(comparisons: list[Comparison], names: Mapping[tuple[str, str], str]) -
         if not one.synced:
             out.print(f"{one.collection}: never synced")
         elif not one.total:
-            out.print(f"{one.collection}: {one.points:,} points, no difference")
+            out.print(f"{one.collection}: {output.number_of(one.points, 'point')}, no difference")
         else:
             out.print(f"\n{one.collection}: {output.number_of(one.total, 'difference')}:")
             for line in names_of(one.named, one.total):

@@ -159,8 +159,8 @@ def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
             if _counts_as_failed(check)
         ]
         if dry_run and result.figures.removals_blocked:
-            blocked = result.figures.removals_blocked
-            lines.append(f"{where}: the removal guard would keep {blocked} documents; see --allow-removals")
+            blocked = output.number_of(result.figures.removals_blocked, "document")
+            lines.append(f"{where}: the removal guard would keep {blocked}; see --allow-removals")
     for line in lines:
         output.stderr().print(f"failed: {line}", style="red", soft_wrap=True)
 

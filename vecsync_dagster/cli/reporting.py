@@ -47,7 +47,10 @@ def record_results(
     """Show the results in Dagster's UI too, and what could not be synced; the run's id."""
     from vecsync_dagster.assets.recording import record
 
-    return _recorded(lambda: record(workspace, results, unsynced, interrupted=interrupted).run_id) or ""
+    command = output.command_in_use()
+    return (
+        _recorded(lambda: record(workspace, results, unsynced, command=command, interrupted=interrupted).run_id) or ""
+    )
 
 
 def report_checks(workspace: Workspace, since: datetime) -> None:
@@ -78,7 +81,7 @@ def record_headlines(workspace: Workspace) -> str:
     """Show in Dagster's UI what the ledger knows of checks and runs, where it shows anything else; the run's id."""
     from vecsync_dagster.assets.recording import record_checks
 
-    return _recorded(lambda: record_checks(workspace)) or ""
+    return _recorded(lambda: record_checks(workspace, output.command_in_use())) or ""
 
 
 def is_recorded(config: Config) -> bool:

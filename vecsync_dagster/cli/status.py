@@ -10,6 +10,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import CollectionOption, ConfigOption, EntityOption, JsonOption, read_config, text
 from vecsync_dagster.cli.tables import Column, Tenant, print_table
+from vecsync_dagster.words import by_reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,11 +217,14 @@ def _show_failures(seen: Overview, console: Console) -> None:
 
 
 def _show_failed_runs(seen: Overview, console: Console) -> None:
+    ended: dict[str, list[tuple[str, str]]] = {}
     for partition in seen.partitions:
         if partition.outcome not in (None, "success") and not partition.left_over:
-            why = f": {partition.error}" if partition.error else ""
-            told = f"last {'full ' * partition.only_full}run {partition.outcome}: {partition.where}{why}"
-            console.print(told, style="red", soft_wrap=True, highlight=False)
+            what = f"last {'full ' * partition.only_full}run {partition.outcome}"
+            ended.setdefault(what, []).append((partition.where, partition.error or ""))
+    for what, places in ended.items():
+        for told in by_reason(places):
+            console.print(f"{what}: {told}", style="red", soft_wrap=True, highlight=False)
 
 
 def _show_failed_checks(seen: Overview, console: Console) -> None:

@@ -15,6 +15,7 @@ from vecsync_dagster.embedding.text import clean, prefix_tag
 from vecsync_dagster.embedding.vectors import check_vectors
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingUnavailable
 from vecsync_dagster.space import Space
+from vecsync_dagster.words import number_of
 
 __all__ = ["SentenceTransformersProvider"]
 
@@ -90,8 +91,9 @@ class SentenceTransformersProvider:
                 # The library itself puts texts of similar length into a batch.
                 vectors = encode(list(texts), prompt="", batch_size=self._config.batch, show_progress_bar=False)
         except RuntimeError as error:
+            count = number_of(len(texts), "text")
             raise EmbeddingUnavailable(
-                f"sentence_transformers: {self._config.model} failed with {len(texts)} texts ({type(error).__name__})",
+                f"sentence_transformers: {self._config.model} failed with {count} ({type(error).__name__})",
                 model=self._config.model,
             ) from error
         return check_vectors(np.asarray(vectors, np.float32), len(texts), loaded.dimensions, self._config.model)

@@ -41,6 +41,7 @@ from vecsync_dagster.stores.qdrant_common import (
 )
 from vecsync_dagster.stores.qdrant_folder import MIB, Alias, Folder, shape_in, sync_folder, writing
 from vecsync_dagster.stores.request_size import DEFAULT_MAX_BYTES, AnswerSize, id_portions, point_bytes, portions
+from vecsync_dagster.words import number_of
 
 __all__ = ["QdrantEmbeddedStore"]
 
@@ -142,7 +143,7 @@ class QdrantEmbeddedStore:
             dimensions = target.space.dimensions
             pairs = list(zip(points, matrix(collection, points, dimensions).tolist(), strict=True))
             sizes = (point_bytes(point.payload, dimensions) for point in points)
-            with _engine(collection, f"upsert {len(points)} points"):
+            with _engine(collection, f"upsert {number_of(len(points), 'point')}"):
                 for some in portions(pairs, sizes, self._max_bytes):
                     new = [edge.Point(point.point_id, vector, dict(point.payload)) for point, vector in some]
                     self._update(target, edge.UpdateOperation.upsert_points(new), len(new))
@@ -166,7 +167,7 @@ class QdrantEmbeddedStore:
     def delete(self, collection: str, tenant: str, point_ids: Sequence[str]) -> None:
         if not point_ids:
             return
-        with self._mutex, _engine(collection, f"delete {len(point_ids)} points"):
+        with self._mutex, _engine(collection, f"delete {number_of(len(point_ids), 'point')}"):
             target = self._known(collection)
             for some in id_portions(point_ids, self._max_bytes):
                 chosen = _filter(partition(tenant), some)
@@ -175,7 +176,7 @@ class QdrantEmbeddedStore:
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         if not point_ids:
             return
-        with self._mutex, _engine(collection, f"delete {len(point_ids)} points"):
+        with self._mutex, _engine(collection, f"delete {number_of(len(point_ids), 'point')}"):
             target = self._known(collection)
             for some in id_portions(point_ids, self._max_bytes):
                 ids: list[edge.PointId] = [engine_id(point_id) for point_id in some]

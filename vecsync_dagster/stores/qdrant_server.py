@@ -40,6 +40,7 @@ from vecsync_dagster.stores.request_size import (
     point_bytes,
     portions,
 )
+from vecsync_dagster.words import number_of
 
 __all__ = ["QdrantServerStore"]
 
@@ -146,7 +147,7 @@ class QdrantServerStore:
     def _upsert(self, collection: str, structs: list[models.PointStruct]) -> None:
         name = self._prefix + collection
         sizes = (point_bytes(one.payload or {}, self._shape(collection).dimensions) for one in structs)
-        action = f"upsert {len(structs)} points"
+        action = f"upsert {number_of(len(structs), 'point')}"
         self._write(collection, action, lambda c: [c.upsert(name, structs, wait=True)], sizes)
 
     def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:

@@ -48,7 +48,7 @@ class Leftover:
 
     @property
     def _documents(self) -> str:
-        return f"the ledger has {self.documents} documents of it"
+        return f"the ledger has {number_of(self.documents, 'document')} of it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,10 @@ def tell_of_lost_ledger(job: Job, target: Target) -> None:
                 stored,
             )
         found = CheckOutcome(
-            "identity", passed=False, message=f"{stored} points that the ledger does not know", facts={FOREIGN: stored}
+            "identity",
+            passed=False,
+            message=f"{number_of(stored, 'point')} that the ledger does not know",
+            facts={FOREIGN: stored},
         )
         place = (target.entity, target.collection, target.tenant)
         job.ledger.record_checks([kept(graded(found, job.checks), *place, datetime.now(UTC), job.run_id)])

@@ -24,6 +24,7 @@ from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
 from vecsync_dagster.ledger.base import Confirmed, Ledger
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, PAYLOAD_HASH, StoredPoint, VectorStore
+from vecsync_dagster.words import number_of
 
 __all__ = ["LeftPoint", "Rebuilt", "rebuild"]
 
@@ -82,8 +83,8 @@ def rebuild(
     known = [tenant for tenant in ledger.tenants(entity, collection) if ledger.tally(entity, collection, tenant).rows]
     if known and not force:
         raise LedgerRejected(
-            f"the ledger has rows of collection {collection}, of {len(known)} tenants: nothing was rebuilt. To forget "
-            "them and take what the store holds, use --force",
+            f"the ledger has rows of collection {collection}, of {number_of(len(known), 'tenant')}: nothing "
+            "was rebuilt. To forget them and take what the store holds, use --force",
             collection=collection,
             tenants=len(known),
         )

@@ -33,6 +33,7 @@ from vecsync_dagster.sync.compare import (
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import UNREAD, was_read
+from vecsync_dagster.words import number_of
 
 __all__ = ["repair", "repair_unfinished", "repair_unpaid", "too_many_orphans"]
 
@@ -249,7 +250,7 @@ def _refuse_a_broken_source(target: Target, source: Source) -> None:
     known, there = t.ledger.tally(t.entity, t.collection, t.tenant).rows, source.count(t.tenant)
     if is_suspicious(t.settings.removal_guard, known - there, known):
         raise SourceRejected(
-            f"{t}: the source has {there} records and the ledger knows {known}: it is taken for broken, and nothing "
+            f"{t}: the source has {there} of {number_of(known, 'record')}: it is taken for broken, and nothing "
             "that it lacks is removed. If that is right, sync in full with --allow-removals",
             entity=t.entity,
             tenant=t.tenant,

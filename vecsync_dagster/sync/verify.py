@@ -317,7 +317,7 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
     blocked = figures.removals_blocked
     guard = target.settings.removal_guard
     message = (
-        f"the export lacks {blocked} documents that the ledger knows, more than {guard.share:.0%} of the partition: "
+        f"the export lacks {number_of(blocked, 'document')} of the ledger, over {guard.share:.0%} of the partition: "
         f"nothing was removed. If that is right, as after a change of the fields of id, run again with --allow-removals"
         + (f"; the first are {', '.join(lacking[:_NAMED])}" if lacking else "")
     )
