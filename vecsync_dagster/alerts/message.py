@@ -104,11 +104,12 @@ def _where(known: KnownAlert) -> str:
 
 def place_of(known: KnownAlert) -> str:
     """The partition for people: its key, or where the tenant has a name, `materials of Hoffmann Bau (0b5f…)`."""
-    key = known.alert.partition or ""
-    collection, bar, tenant = key.partition("|")
+    collection, tenant = known.alert.place
+    if not collection:
+        return named(tenant, known.tenant_name) if tenant else ""
     if known.tenant_name:
         return f"{collection} of {named(tenant, known.tenant_name)}"
-    return f"{collection}|{shown(tenant)}" if bar else key
+    return f"{collection}|{shown(tenant)}"
 
 
 def _listed(lines: Sequence[str]) -> list[str]:

@@ -83,10 +83,10 @@ def observing(config: Config, ledger: SqlLedger) -> Observed:
 
 def _has_left(config: Config, former: Collection[str], known: KnownAlert) -> bool:
     alert = known.alert
-    if alert.partition is not None:
-        collection, _, _ = alert.partition.partition("|")
+    collection, tenant = alert.place
+    if collection:
         return not any(collection in entity.collections for entity in config.entities.values())
-    if alert.kind not in _OF_RUNS:
+    if tenant or alert.kind not in _OF_RUNS:
         return alert.entity not in config.entities
     # What a run found is said of its entities, or of its job, whatever that is called.
     return all(name in former for name in alert.entity.split(", "))

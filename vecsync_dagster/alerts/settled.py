@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger import SqlLedger
@@ -19,30 +20,32 @@ def settled(config: Config, ledger: SqlLedger, runs: Mapping[Partition, LastRuns
     no more."""
     checks = {(one.entity, one.collection, one.tenant, one.check) for one in ledger.check_results()}
 
-    def over(known: KnownAlert) -> bool:
-        alert = known.alert
-        place = _place(config, alert)
-        if place is None:
-            return False
-        if alert.check is not None:
-            return (*place, alert.check) not in checks
-        if alert.kind != "run_failure":
-            return False
+    def made_up_for(place: Partition, raised_at: datetime) -> bool:
         if place not in runs:
             # A run that died before it recorded anything left no trace of a tenant that may be there all the same.
             return not is_tenant(place.tenant)
-        last, full = runs[place].last, runs[place].full
-        undone = full is not None and full.outcome != "success"
-        return last.outcome == "success" and not undone and last.ended_at > known.raised_at
+        last = runs[place]
+        return last.undone is None and last.last.ended_at > raised_at
+
+    def over(known: KnownAlert) -> bool:
+        alert, places = known.alert, _places(config, known.alert)
+        if alert.check is not None:
+            return bool(places) and all((*place, alert.check) not in checks for place in places)
+        if alert.kind != "run_failure":
+            return False
+        return bool(places) and all(made_up_for(place, known.raised_at) for place in places)
 
     return over
 
 
-def _place(config: Config, alert: Alert) -> Partition | None:
-    """Runs over several entities are known by their job's name: the collection tells whose it is."""
-    collection, bar, tenant = (alert.partition or "").partition("|")
-    if not bar:
-        return None
-    owners = (name for name, entity in config.entities.items() if collection in entity.collections)
-    owner = alert.entity if alert.entity in config.entities else next(owners, alert.entity)
-    return Partition(owner, collection, tenant)
+def _places(config: Config, alert: Alert) -> Sequence[Partition]:
+    """The partitions of which an alert is. Runs over several entities are known by their job's name: the collection
+    tells whose it is."""
+    collection, tenant = alert.place
+    if collection:
+        owners = (name for name, entity in config.entities.items() if collection in entity.collections)
+        owner = alert.entity if alert.entity in config.entities else next(owners, alert.entity)
+        return [Partition(owner, collection, tenant)]
+    if not tenant or alert.entity not in config.entities:
+        return []
+    return [Partition(alert.entity, name, tenant) for name in config.entities[alert.entity].collections]

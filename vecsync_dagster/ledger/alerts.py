@@ -35,7 +35,8 @@ OLD_NEWS: Final = timedelta(days=1)
 class Alert:
     """A problem: names, counts and codes; never document text, never a secret.
 
-    `partition` is `collection|tenant`; None: the entity as a whole. `message` is one sentence. `run_id`: the
+    `partition` is `collection|tenant`, or a tenant's key where all its partitions are meant; None: the entity as a
+    whole. `message` is one sentence. `run_id`: the
     Dagster run that found it, empty where there is none.
     """
 
@@ -52,6 +53,12 @@ class Alert:
     def key(self) -> str:
         """What makes it the same problem when it is seen again."""
         return ":".join((self.kind, self.entity, self.check or "", self.partition or ""))
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Collection and tenant; empty where all are meant."""
+        collection, bar, tenant = (self.partition or "").partition("|")
+        return (collection, tenant) if bar else ("", collection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +198,7 @@ def _known(row: Row[*tuple[Any, ...]]) -> KnownAlert:
 
 
 def _with_names(connection: Connection, alerts: Sequence[KnownAlert]) -> list[KnownAlert]:
-    places = [(one.alert.entity, (one.alert.partition or "").partition("|")[2]) for one in alerts]
+    places = [(one.alert.entity, one.alert.place[1]) for one in alerts]
     names: dict[tuple[str, str], str] = {}
     for some in chunks(sorted({tenant for _, tenant in places if tenant})):
         query = select(_N.entity, _N.tenant_id, _N.name).where(_N.tenant_id.in_(some))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -120,6 +120,25 @@ def test_a_source_that_is_gone_is_told(config: Path, synced: Path, slack: Inbox)
     (synced / "away").rename(synced / DATABASE)
     assert sync(config, "--no-record") == 0
     assert "resolved in works" in texts(slack)[1]
+
+
+@pytest.mark.parametrize("record", [(), ("--id", "7")], ids=["tenant", "record"])
+def test_what_is_said_of_a_tenant_is_over_with_its_own_sync(
+    config: Path, synced: Path, slack: Inbox, record: Sequence[str]
+) -> None:
+    """Not with that of another entity, which knows nothing of its source."""
+    with_alerts(config)
+    change_rows(synced, "ALTER TABLE works RENAME TO away")
+    one = ["sync", "works", "--tenant", MORAVA, *record] if record else ["sync", "tenant", MORAVA, "--entity", "works"]
+    assert vecsync(*one, "--no-record", "--config", config).code == 1
+    assert f"works, Morava Fasády ({MORAVA}): " in texts(slack)[0]
+    assert vecsync("sync", "materials", "--no-record", "--config", config).code == 0
+    assert len(slack.posts) == 1
+    assert len(vecsync("alerts", "list", "--json", "--config", config).json["alerts"]) == 1
+    change_rows(synced, "ALTER TABLE away RENAME TO works")
+    assert sync(config, "--no-record") == 0
+    assert vecsync("alerts", "list", "--json", "--config", config).json["alerts"] == []
+    assert "resolved in works" in texts(slack)[-1]
 
 
 def test_slack_is_down_and_the_next_run_tells_it(
