@@ -14,6 +14,7 @@ from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import PartitionBusy
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import PartitionResult, Workspace, due_rows, retry_rows
+from vecsync_dagster.sync.metrics import refresh_metrics
 
 __all__ = ["RETRY_JOB", "build_retry_job"]
 
@@ -33,6 +34,8 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
                 add_tenants(context.instance, entity, [row.tenant for row in rows])
                 yield from failing_last(_retried(context.instance, workspace, entity, rows, results))
                 yield from headlines(context.instance, workspace, entity)
+            if results:
+                refresh_metrics(settings, workspace.ledger)
         _finish(context, results)
 
     @dg.job(name=RETRY_JOB, description="Try documents again that failed before and are due")

@@ -233,8 +233,8 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
 def _listening(workspace: Workspace, entity: str | None) -> Iterator[Listening]:
     now = workspace.ledger.now()
     for name, listener in sorted(workspace.ledger.listeners().items()):
-        if name in workspace.config.entities and entity in (None, name):
-            text, hears = said(listener, now)
+        if name in workspace.config.entities and entity in (None, name) and (told := said(listener, now)):
+            text, hears = told
             yield Listening(name, listener.since, hears, text)
 
 

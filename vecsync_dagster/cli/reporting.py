@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from vecsync_dagster.alerts import Delivery
     from vecsync_dagster.cli.running import Outcome
 
-__all__ = ["alert_results", "is_recorded", "make_checks_again", "record_headlines", "record_results", "report_checks"]
+__all__ = [
+    "alert_results",
+    "is_recorded",
+    "make_checks_again",
+    "record_headlines",
+    "record_results",
+    "refresh_health",
+    "report_checks",
+]
 
 T = TypeVar("T")
 
@@ -56,10 +64,7 @@ def record_results(
 def report_checks(workspace: Workspace, since: datetime) -> None:
     """Checks that were made since then without a sync: Dagster's UI and sync_metrics.json show them, and alerts that
     are over close."""
-    try:
-        refresh_metrics(workspace.config, workspace.ledger)
-    except OutputUnwritable as error:
-        output.warn(f"{error.code}: {error}")
+    refresh_health(workspace)
     run_id = record_headlines(workspace) if is_recorded(workspace.config) else ""
     if workspace.config.alerts.channels and workspace.config.alerts.enabled:
         from vecsync_dagster.alerts import Alerts, observe_checks, observing
@@ -75,6 +80,14 @@ def report_checks(workspace: Workspace, since: datetime) -> None:
             output.warn(f"alerts were not sent: {error.code}: {error}")
         else:
             _warn_of_unsent(delivery)
+
+
+def refresh_health(workspace: Workspace) -> None:
+    """What monitoring reads in sync_metrics.json, after what was no sync."""
+    try:
+        refresh_metrics(workspace.config, workspace.ledger)
+    except OutputUnwritable as error:
+        output.warn(f"{error.code}: {error}")
 
 
 def record_headlines(workspace: Workspace) -> str:

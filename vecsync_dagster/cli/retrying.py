@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vecsync_dagster.cli.progress import SyncProgress
-from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results
+from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results, refresh_health
 from vecsync_dagster.cli.running import Outcome, Wanted, wanted_entities
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
@@ -104,6 +104,7 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
             make_checks_again(workspace, outcome.results)
         workspace.close()  # what follows needs no store: others may have it
         if outcome.results:
+            refresh_health(workspace)
             run_id = record_results(workspace, outcome.results) if record else ""
             alert_results(workspace, Outcome(began, datetime.now(UTC), outcome.results, names=outcome.names), run_id)
     outcome.waiting = sum(failures.waiting for failures, _ in left)

@@ -626,7 +626,9 @@ class Ledger(Protocol):
         """A process that listens since then says so, for each entity with what keeps it from hearing anything now."""
         ...
 
-    def listens_no_more(self, entities: Iterable[str]) -> None: ...
+    def listens_no_more(self, entities: Iterable[str], since: datetime) -> None:
+        """Said by who has listened since then; what another one said since stays."""
+        ...
 
     def listeners(self) -> dict[str, Listener]:
         """Of each entity the one that said so last; also one that died."""

@@ -30,11 +30,11 @@ class Listeners(LedgerPart):
         with self.database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[_L.entity], set_=said), rows)
 
-    def listens_no_more(self, entities: Iterable[str]) -> None:
+    def listens_no_more(self, entities: Iterable[str], since: datetime) -> None:
         if not (entities := list(entities)):
             return
         with self.database.write() as connection:
-            connection.execute(delete(listener).where(_L.entity.in_(entities)))
+            connection.execute(delete(listener).where(_L.entity.in_(entities), _L.since == since))
 
     def listeners(self) -> dict[str, Listener]:
         with self.database.read() as connection:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, literal_column, select, tuple_
 
 from vecsync_dagster.ledger.part import LedgerPart
-from vecsync_dagster.ledger.tables import embedding_cache, index_state, invalid_record, sync_run
+from vecsync_dagster.ledger.tables import embedding_cache, index_state, invalid_record, listener, sync_run
 from vecsync_dagster.space import Space
 
 __all__ = ["Retention", "forget_unneeded"]
@@ -60,6 +60,10 @@ class Retention(LedgerPart):
     def forget_unused_vectors(self, before: datetime) -> int:
         """Cached vectors that were last asked for before then, and that are of no document's text. Returns how many."""
         return self._forget(embedding_cache, and_(embedding_cache.c.last_used_at < before, _UNNEEDED))
+
+    def forget_listeners(self, before: datetime) -> int:
+        """Those that said before then for the last time that they listen. Returns how many."""
+        return self._forget(listener, listener.c.at < before)
 
     def forget_vectors(self, space: Space) -> int:
         """All cached vectors of a space. Returns how many."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
@@ -16,11 +17,13 @@ from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.base import Listener
 from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["said", "saying"]
+__all__ = ["OLD_NEWS", "said", "saying"]
 
 _log = logging.getLogger("vecsync.watch")
 _LOOK_S, _EVERY_S = 1.0, 15.0
 _DEAD_AFTER = timedelta(seconds=45)
+OLD_NEWS: Final = timedelta(days=1)
+"""A listener that ended without a word is told of for so long."""
 
 Heard = Mapping[str, str | None]
 """Entities that are listened to, with what keeps their changes from being heard now."""
@@ -53,15 +56,17 @@ def _tell(config: Config, heard: Heard, no_more: Iterable[str], since: datetime)
     try:
         with contained("telling who listens"), Workspace(config, read_only=True) as workspace:
             workspace.ledger.listens(heard, since)
-            workspace.ledger.listens_no_more(no_more)
+            workspace.ledger.listens_no_more(no_more, since)
     except VecsyncError as error:
         _log.info("the ledger was not told who listens: %s: %s", error.code, error)
         return False
     return True
 
 
-def said(listener: Listener, now: datetime) -> tuple[str, bool]:
-    """In words, and whether changes are heard."""
+def said(listener: Listener, now: datetime) -> tuple[str, bool] | None:
+    """In words, and whether changes are heard. None: that somebody listened is long ago."""
+    if now - listener.at > OLD_NEWS:
+        return None
     if now - listener.at > _DEAD_AFTER:
         return f"nobody listens to its changes since {listener.at:%Y-%m-%d %H:%M}Z: who did ended without a word", False
     if listener.problem is not None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import OutputUnwritable
 from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.sync.listening import OLD_NEWS
 from vecsync_dagster.sync.options import PartitionResult
 
 __all__ = ["forget_old", "forget_old_after"]
@@ -36,12 +37,13 @@ def forget_old_after(results: Sequence[PartitionResult], config: Config, ledger:
 
 
 def forget_old(config: Config, ledger: SqlLedger) -> dict[str, int]:
-    """How many runs, rejections and vectors were forgotten. Raises LedgerUnavailable, LedgerRejected."""
+    """How many runs, rejections, vectors and listeners were forgotten. Raises LedgerUnavailable, LedgerRejected."""
     now, limits = ledger.now(), config.retention
     done = {
         "runs": ledger.forget_runs(now - limits.runs),
         "rejected": ledger.forget_old_rejections(now - limits.rejected),
         "unused_vectors": ledger.forget_unused_vectors(now - limits.unused_vectors),
+        "listeners": ledger.forget_listeners(now - OLD_NEWS),
     }
     if any(done.values()):
         _log.info("forgotten: %s", ", ".join(f"{count} {name}" for name, count in done.items()))

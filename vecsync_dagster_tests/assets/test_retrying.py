@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from vecsync_dagster.assets import factory
 from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster_tests.assets.test_assets import checked, evaluations, failure_of, records
 from vecsync_dagster_tests.four import FOUR, Four, four_collections
 from vecsync_dagster_tests.world import ENTITY
@@ -104,6 +106,22 @@ def test_what_failed_is_retried_by_the_run_that_the_sensor_asks_for(four: Four, 
     assert {four.states()[n].overall for n in range(1, 5)} == {"synced"}
     for name in FOUR:
         four.world.assert_exact(name)
+
+
+def test_monitoring_reads_what_a_retry_left(four: Four, instance: dg.DagsterInstance) -> None:
+    """sync_metrics.json is right after a retry, too."""
+    four.insert(1)
+    four.store_refuses("functionality")
+    for _ in range(7):
+        four.sync()
+    four.store.recover()
+    file = four.world.config.state_folder / "sync_metrics.json"
+    with four.world.workspace() as workspace:
+        refresh_metrics(four.world.config, workspace.ledger)
+        workspace.ledger.reset(ENTITY, ["functionality"])
+    assert json.loads(file.read_text(encoding="utf-8"))["health"]["failing"] == 1
+    assert run(four, instance).success
+    assert json.loads(file.read_text(encoding="utf-8"))["health"]["failing"] == 0
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])

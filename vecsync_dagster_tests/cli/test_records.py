@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -298,8 +299,27 @@ def test_retry_of_permanent_ones_needs_a_reset(four: Four, config: Path) -> None
     assert ran.code == 0, ran.err
     assert (ran.json["reset"], [p["synced"] for p in ran.json["partitions"]]) == (1, [1])
     assert [four.states()[n].overall for n in (1, 2)] == ["failed", "synced"]
+    assert failing(four) == 1
     assert "Reset: 1 document." in run(config, "retry", "--reset", "--no-record").out
     assert four.states()[1].overall == "synced"
+    assert failing(four) == 0
+
+
+def failing(four: Four) -> int:
+    """Partitions that fail, as monitoring reads it."""
+    file = four.world.config.state_folder / "sync_metrics.json"
+    return int(json.loads(file.read_text(encoding="utf-8"))["health"]["failing"])
+
+
+def test_a_retry_that_was_the_last_is_known_to_monitoring(four: Four, config: Path) -> None:
+    """A document that becomes permanent in a retry is an error of its partition, wherever that is read."""
+    four.world.update(2, code="yet another")
+    four.store_refuses("functionality")
+    for _ in range(5):
+        four.sync()
+    assert run(config, "retry", "--all", "--no-record").code == 1
+    assert run(config, "status", "--strict").code == 1
+    assert failing(four) == 1
 
 
 def test_retry_of_nothing_and_of_wrong_names(asked: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Listener, Seen
 from vecsync_dagster.sources.base import Fingerprint
-from vecsync_dagster_tests.ledger.samples import ENTITY, MINUTE, NOON, SPACE, A, B, Clock
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, B, Clock
 
 SEEN = Seen(NOON, "settings", Fingerprint(3, 1_000_000, "12"))
 
@@ -50,8 +50,13 @@ class StatesContract:
             ENTITY: Listener(NOON, clock.now, None),
             "works": Listener(NOON, clock.now - MINUTE, "SOURCE_UNAVAILABLE: away"),
         }
-        ledger.listens_no_more([ENTITY, "nothing"])
+        ledger.listens_no_more([ENTITY, "nothing"], NOON - DAY)
+        assert ledger.listeners().keys() == {ENTITY, "works"}, "another process has said since that it listens"
+        ledger.listens_no_more([ENTITY, "nothing"], NOON)
         assert ledger.listeners().keys() == {"works"}
+        assert [ledger.forget_listeners(NOON), ledger.forget_listeners(NOON + MINUTE)] == [0, 1]
+        assert ledger.listeners() == {}
+        ledger.listens({"works": None}, NOON)
         ledger.forget_entity("works")
         assert ledger.listeners() == {}
 
