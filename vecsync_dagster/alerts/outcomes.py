@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
 from typing import Final
@@ -33,6 +33,7 @@ from vecsync_dagster.sync.health import is_configured
 __all__ = ["Observed", "Unsynced", "observe_checks", "observe_results", "observing"]
 
 
+_SEEN_DAILY: Final = timedelta(days=1, hours=1)  # every partition is run in full each night
 _OF_RUNS: Final = ("run_failure", "cost_limit")
 
 
@@ -71,17 +72,20 @@ class Observed:
 
 
 def observing(config: Config, ledger: SqlLedger) -> Observed:
-    """What the ledger itself knows: runs that died, and what is over: also all problems of what left the configuration,
-    nothing syncs or checks it any more."""
+    """What the ledger itself knows: runs that died, and what is over: also problems of what left the configuration,
+    which nobody syncs or checks any more. Another project with the same ledger sees its own again, day by day."""
     former = {entity for entity, _ in ledger.collections()} - {*config.entities}
     runs = ledger.last_runs()
     undone = (last.undone for key, last in runs.items() if is_configured(config, key.entity, key.collection))
     # Whoever recorded it (`status`, for one) may have had nobody to tell.
     died = [run_died(run) for run in undone if run is not None and run.error == DIED]
-    return Observed(died, over=[partial(_has_left, config, former), settled(config, ledger, runs)])
+    left = partial(_has_left, config, former, ledger.now() - _SEEN_DAILY)
+    return Observed(died, over=[left, settled(config, ledger, runs)])
 
 
-def _has_left(config: Config, former: Collection[str], known: KnownAlert) -> bool:
+def _has_left(config: Config, former: Collection[str], before: datetime, known: KnownAlert) -> bool:
+    if known.raised_at > before:
+        return False
     alert = known.alert
     collection, tenant = alert.place
     if collection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -134,8 +134,11 @@ def test_the_command_line_knows_what_is_all_of_it(daemon: Daemon, tenants: list[
     ],
 )
 def test_what_left_the_configuration_is_over(world: World, alert: Alert, is_over: bool) -> None:
-    """But a job may be called anything, also what no entity is."""
+    """But a job may be called anything, also what no entity is; and what somebody saw today may be another project's,
+    which has the same ledger."""
     with world.workspace() as workspace:
         workspace.ledger.record_run(Run("r", "former", "former", "acme", "full", "success", NOW, NOW, {}))
         observed = observing(world.config, workspace.ledger)
-    assert observed.is_over(KnownAlert(alert, 1, NOW, NOW, None)) is is_over
+        now = workspace.ledger.now()
+    assert observed.is_over(KnownAlert(alert, 1, now, now - timedelta(days=2), None)) is is_over
+    assert not observed.is_over(KnownAlert(alert, 1, now, now, None))
