@@ -122,6 +122,30 @@ def test_a_port_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
         _postgres()
 
 
+@pytest.mark.parametrize("use", ["postgres", "mongo", "ledger"])
+def test_bytes_that_are_no_text(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    """A password in another encoding is a mistake in the variable; not a byte of it is shown."""
+    key, url, go = USES[use]
+    monkeypatch.setenv("TESTED_URL", url.replace(VALUE, f"{VALUE}\udcff"))
+    with pytest.raises(ConfigError, match="the environment variable TESTED_URL is not UTF-8") as refused:
+        go()
+    assert str(refused.value).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://u@db.example/shop", "db.example:5432/shop"),
+        ("postgresql:///shop?host=db.example&port=6432", "db.example:6432/shop"),
+        ("postgresql://u@/shop", "localhost:5432/shop"),
+    ],
+)
+def test_the_address_that_is_used_is_named(monkeypatch: pytest.MonkeyPatch, url: str, place: str) -> None:
+    """Also where it is an option of the URL."""
+    monkeypatch.setenv("TESTED_URL", url)
+    assert Postgres(PostgresSource(type="postgres", url=HERE), name="db").place == f"PostgreSQL at {place}"
+
+
 def test_what_exists_is_taken(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options of libpq reach the server as they are written, also in the connection of the triggers."""
     options = "options=-c%20work_mem%3D7MB&sslmode=prefer&application_name=a%2Bb"

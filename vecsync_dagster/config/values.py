@@ -76,7 +76,11 @@ def resolve(value: EnvRef | str, key: str) -> str:
         if text := trimmed(value):
             return text
         raise ConfigError(f"{key}: this is empty", key=key)
-    if text := value.get() or "":
+    text, state = value.get() or "", "is empty" if value.env in os.environ else "is not set"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text, state = "", "is not UTF-8"
+    if text:
         return text
-    state = "is empty" if value.env in os.environ else "is not set"
     raise ConfigError(f"{key}: the environment variable {value.env} {state}", key=key, env=value.env)

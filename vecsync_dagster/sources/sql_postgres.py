@@ -150,8 +150,8 @@ class Postgres:
 
     @property
     def place(self) -> str:
-        url = self._url()
-        return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+        told = self._settings()
+        return f"PostgreSQL at {told.get('host', 'localhost')}:{told.get('port', 5432)}/{told.get('dbname', '')}"
 
     def _url(self) -> URL:
         wrong = ConfigError(
@@ -170,9 +170,13 @@ class Postgres:
     def conninfo(self) -> str:
         """The URL as the driver has it, the password in it. Raises ConfigError."""
         # Not as a URL: SQLAlchemy writes a blank in an option as +, which libpq does not read.
+        return psycopg.conninfo.make_conninfo(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """The URL as the driver takes it: also a host that is one of its options."""
         dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
         _, settings = dialect.create_connect_args(self._url())  # type: ignore[no-untyped-call]
-        return psycopg.conninfo.make_conninfo(**settings)
+        return dict(settings)
 
     def engine(self) -> Engine:
         engine = create_engine(
