@@ -21,6 +21,7 @@ from vecsync_dagster.cli.commands import Command, Group
 from vecsync_dagster.cli.demo import demo
 from vecsync_dagster.cli.drop import drop
 from vecsync_dagster.cli.export import export, tenants
+from vecsync_dagster.cli.health import health
 from vecsync_dagster.cli.invalid import invalid
 from vecsync_dagster.cli.ledger import ledger
 from vecsync_dagster.cli.migrate import migrate
@@ -81,6 +82,7 @@ for _command in (
     sync,
     watch,
     status,
+    health,
     invalid,
     retry,
     search,

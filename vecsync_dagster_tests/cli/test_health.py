@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from vecsync_dagster.demo import DATABASE
+from vecsync_dagster.demo import CONFIG, DATABASE
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.tables import sync_run
@@ -34,12 +34,19 @@ from vecsync_dagster_tests.cli.program import (
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
 
 
-def alarm(folder: Path) -> bool:
+def alarm_of_file(folder: Path) -> bool:
     """Whether the line that docs/deployment.md recommends finds anything wrong."""
     [line] = re.findall(r"^ *jq -e '(.*)' state/sync_metrics.json$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
-    return (
-        subprocess.run(["jq", "-e", line, folder / "state" / "sync_metrics.json"], capture_output=True).returncode != 0
-    )
+    file = folder / "state" / "sync_metrics.json"
+    return subprocess.run(["jq", "-e", line, file], capture_output=True, check=False).returncode != 0
+
+
+def alarm(folder: Path) -> bool:
+    """The same, where the file is as the last run left it; `vecsync health` finds the same."""
+    wrong = alarm_of_file(folder)
+    asked = vecsync("health", "--json", "--config", folder / CONFIG)
+    assert (asked.code, asked.json["healthy"], bool(asked.json["wrong"])) == (int(wrong), not wrong, wrong)
+    return wrong
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def test_what_was_not_synced_for_too_long_raises_the_alarm(config: Path, synced:
     stopped = metrics(synced)
     stopped["health"] |= {"overdue": 0, "overdue_at": "2026-01-01T00:00:00Z"}
     (synced / "state" / "sync_metrics.json").write_text(json.dumps(stopped))
-    assert alarm(synced)
+    assert alarm_of_file(synced)
 
 
 def test_a_tenant_that_is_gone_is_not_overdue(config: Path, synced: Path) -> None:
@@ -221,3 +228,18 @@ def test_a_point_that_lies_in_no_partition_raises_the_alarm(config: Path, synced
     assert vecsync("status", "--strict", "--config", config).code == 1
     assert vecsync("reconcile", "--repair", "--entity", "works", "--config", config).code == 0
     assert (metrics(synced)["health"]["failed_checks"], alarm(synced)) == ([], False)
+
+
+def test_health_in_words(config: Path, synced: Path, fresh: Path) -> None:
+    """One line where all is well; else what is wrong, and where to read on."""
+    assert vecsync("health", "--config", fresh).out == "nothing was synced yet\n"
+    well = vecsync("health", "--config", config)
+    assert (well.code, well.out) == (0, "8 partitions, all well\n")
+    with Workspace(config_of(synced)) as workspace:
+        workspace.ledger.listens({"works": "SOURCE_UNAVAILABLE: away"}, workspace.ledger.now())
+    change_rows(synced, "ALTER TABLE works RENAME TO away")
+    assert sync(config, "tenant", MORAVA, "--entity", "works") == 1
+    told = vecsync("health", "--config", config)
+    assert told.code == 1
+    assert "2 failures; `vecsync status --failed-checks --config" in told.out
+    assert "works: its changes are not heard now: SOURCE_UNAVAILABLE: away" in told.out

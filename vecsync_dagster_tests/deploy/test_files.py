@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,43 @@ def test_a_worker_reads_its_broker_from_the_environment(monkeypatch: pytest.Monk
     assert (module.broker_url, module.result_backend) == ("pyamqp://broker", "rpc://")
     launcher = data("dagster-celery.yaml")["run_launcher"]["config"]
     assert launcher == {"broker": {"env": "CELERY_BROKER_URL"}, "backend": {"env": "CELERY_RESULT_BACKEND"}}
+
+
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+
+
+def commands(unit: Path) -> list[list[str]]:
+    """What the unit starts, as the words of its command line."""
+    found = re.findall(r"^ExecStart=/opt/vecsync/bin/vecsync (.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
+    return [words.split() for words in found]
+
+
+def test_units_start_commands_that_exist() -> None:
+    """Each option too: the command line reads them before it looks at a configuration."""
+    started = [words for unit in UNITS for words in commands(unit)]
+    assert {words[0] for words in started} == {"ui", "watch", "sync", "health"}
+    for words in started:
+        told = subprocess.run(
+            [sys.executable, "-m", "vecsync_dagster.cli", *words, "--config", "nowhere.yaml"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "CONFIG_ERROR" in told.stderr, told.stderr
+
+
+def test_timers_have_their_services() -> None:
+    names = {unit.name for unit in UNITS}
+    assert {name.replace(".timer", ".service") for name in names if name.endswith(".timer")} <= names
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_reads_the_units(tmp_path: Path) -> None:
+    """No key that it does not know, no value that it cannot take."""
+    for unit in UNITS:
+        there = unit.read_text(encoding="utf-8").replace("/opt/vecsync/bin/vecsync", sys.executable)
+        (tmp_path / unit.name).write_text(there, encoding="utf-8")
+    files = sorted(map(str, tmp_path.iterdir()))
+    told = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
+    ours = [line for line in told.stderr.splitlines() if "vecsync-" in line]
+    assert ours == []
