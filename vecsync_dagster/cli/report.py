@@ -26,7 +26,7 @@ _COUNTS = (
     Column("unchanged", number=True),
     Column("removed", number=True, optional=True),
     Column("repaired", number=True, rare=True),
-    Column("invalid", number=True, optional=True),
+    Column("rejected", number=True, optional=True),
     Column("failed", number=True, rare=True),
 )
 _DONE = (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["retry"]
 
 _FIGURES = ("tried", "synced", "removed", "invalid", "failed")
+_CALLED = {"invalid": "rejected"}
 
 
 def retry(
@@ -93,7 +94,8 @@ def _show_table(partitions: list[dict[str, Any]]) -> None:
         tenant = Tenant(partition["tenant"], partition["tenant_name"])
         counts = sums.setdefault((partition["collection"], tenant), Counter())
         counts.update({name: partition[name] for name in _FIGURES})
-    columns = (Column("collection"), Column("tenant"), *(Column(name, number=True) for name in _FIGURES))
+    figures = (Column(_CALLED.get(name, name), number=True) for name in _FIGURES)
+    columns = (Column("collection"), Column("tenant"), *figures)
     rows: list[tuple[str | int | Tenant, ...]] = [
         (*place, *(counts[name] for name in _FIGURES)) for place, counts in sums.items()
     ]

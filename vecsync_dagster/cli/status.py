@@ -161,8 +161,8 @@ def _show(seen: Overview) -> None:
         unseen,
         Column("last sync"),
     )
-    invalid = Column("invalid", number=True, optional=True)
-    scope_columns = (Column("collection"), Column("scope"), Column("tenants", number=True), *counts, invalid)
+    rejected = Column("rejected", number=True, optional=True)
+    scope_columns = (Column("collection"), Column("scope"), Column("tenants", number=True), *counts, rejected)
     scopes = [
         (seen.called(s.entity, s.collection), s.scope, s.tenants, *s.counts.cells(), s.last_sync, s.rejected)
         for s in seen.scopes
@@ -172,7 +172,7 @@ def _show(seen: Overview) -> None:
     last = (
         Column("last run"),
         Column("failed checks", rare=True),
-        invalid,
+        rejected,
         Column("retries", optional=True),
     )
     tenant_columns = (Column("collection"), Column("tenant"), *counts, *last)

@@ -139,9 +139,8 @@ def validation_outcome(figures: Figures, *, stopped: str | None = None) -> Check
     )
 
 
-def _rejected(count: int, total: int | None = None) -> str:
-    of = "" if total is None else f" of {total:,}"
-    return f"{count:,}{of} record{'' if (total or count) == 1 else 's'} rejected, see `vecsync invalid`"
+def _rejected(count: int, total: int) -> str:
+    return f"{count:,} of {number_of(total, 'record')} rejected, see `vecsync invalid`"
 
 
 def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
@@ -150,7 +149,7 @@ def rejected_now(tally: Tally, unidentified: int) -> CheckOutcome:
     return CheckOutcome(
         "validation",
         passed=rejected == 0,
-        message=_rejected(rejected) if rejected else "all records are valid",
+        message=_rejected(rejected, tally.rows + unidentified) if rejected else "all records are valid",
         facts={"invalid": rejected},
         warning=True,
     )

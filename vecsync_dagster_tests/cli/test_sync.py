@@ -94,7 +94,7 @@ def test_the_table_adds_up(fresh: Path) -> None:
     total = next(line for line in ran.out.splitlines() if line.startswith("total"))
     assert total.split()[:6] == ["total", "8", "partitions", "276", "272", "0"]
     header = ran.out.splitlines()[0].split()
-    assert "invalid" in header
+    assert "rejected" in header
     assert not {"retry", "repaired", "failed"}.intersection(header)
 
 
