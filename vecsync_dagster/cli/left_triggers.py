@@ -1,4 +1,4 @@
-"""Which of vecsync's triggers are left in the databases of a configuration without an entity on their table."""
+"""Which of vecsync's triggers are of no use: left without an entity on their table, or on its table and disabled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vecsync_dagster.sources.postgres_left import LeftTriggers
     from vecsync_dagster.sync import Workspace
 
-__all__ = ["find_left"]
+__all__ = ["find_left", "find_triggers"]
 
 
 def find_left(workspace: Workspace, only: str | None = None) -> Iterator[tuple[str, PostgresSource, LeftTriggers]]:
@@ -39,6 +39,20 @@ def find_left(workspace: Workspace, only: str | None = None) -> Iterator[tuple[s
         for left in left_triggers(url, entities[database], f"source {name}: its triggers"):
             if only in (None, left.entity):
                 yield name, source, left
+
+
+def find_triggers(workspace: Workspace) -> dict[str, bool]:
+    """Entities with triggers on their own tables, and whether these tell of every change. Raises Source* errors."""
+    from vecsync_dagster.sources.postgres_notify import with_triggers
+    from vecsync_dagster.sources.sql_postgres import Postgres
+
+    found: dict[str, bool] = {}
+    for name, source in workspace.config.sources.items():
+        tables = {one: entity.table for one, entity in workspace.config.entities.items() if entity.source == name}
+        if tables and isinstance(source, PostgresSource):
+            url = Postgres(source, name=name).conninfo()
+            found |= with_triggers(url, tables, f"source {name}: its triggers")
+    return found
 
 
 def _table(workspace: Workspace, entity: str) -> sql.Identifier | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from vecsync_dagster.cli.left_triggers import find_left
+from vecsync_dagster.cli.left_triggers import find_left, find_triggers
 from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
@@ -103,12 +103,18 @@ def _source(workspace: Workspace, entity: str) -> Iterator[Probe]:
 
 
 def _triggers(workspace: Workspace) -> Iterator[Probe]:
-    """Those that an entity left behind: each statement on their table pays for them."""
+    """Those that an entity left behind: each statement on their table pays for them. And those that tell nothing."""
     try:
         with contained("triggers"):
+            own = find_triggers(workspace)
+            for entity in (one for one, whole in own.items() if not whole):
+                message = "on its table, but not all of them are there and enabled: its changes are found by looking; "
+                yield Probe(f"triggers of {entity}", "WARN", f"{message}`vecsync install-triggers` renews them")
             for _, _, left in find_left(workspace):
                 on = ", ".join(left.tables) or "no table"
                 message = f"still on {on}, which the entity is not on any more; `vecsync install-triggers` removes them"
+                if left.entity not in own:
+                    message += ". Its own table has none: its changes are found by looking"
                 if left.entity not in workspace.config.entities:
                     message = f"on {on}, of an entity that is not in this vecsync.yaml; if no other one has it, "
                     message += "`vecsync install-triggers --unknown` removes them"

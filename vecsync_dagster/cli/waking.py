@@ -21,7 +21,8 @@ def wakers_of(config: Config, entities: Sequence[str]) -> list[Waker]:
     for name, source in config.sources.items():
         fed = [entity for entity in entities if config.entities[entity].source == name]
         if fed and isinstance(source, PostgresSource):
-            found.append(NotifyWaker(Postgres(source, name=name).conninfo(), name, fed))
+            tables = {entity: config.entities[entity].table for entity in fed}
+            found.append(NotifyWaker(Postgres(source, name=name).conninfo(), name, tables))
         elif isinstance(source, MongoSource) and source.change_stream != "never":
             found += [stream_waker(source, config.entities[entity], name=name, entity_name=entity) for entity in fed]
     return found
@@ -34,7 +35,9 @@ def told_by(config: Config) -> Iterator[str]:
         fed = [entity for entity in config.entities if config.entities[entity].source == name]
         if fed and isinstance(source, PostgresSource):
             try:
-                yield from with_triggers(Postgres(source, name=name).conninfo(), fed, f"source {name}")
+                tables = {entity: config.entities[entity].table for entity in fed}
+                told = with_triggers(Postgres(source, name=name).conninfo(), tables, f"source {name}")
+                yield from (entity for entity in fed if told.get(entity))
             except SourceUnavailable:
                 yield from fed
         elif isinstance(source, MongoSource) and source.change_stream != "never":

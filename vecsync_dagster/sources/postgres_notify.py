@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -32,7 +33,14 @@ _EVENTS = {
     "truncate": sql.SQL(""),
 }
 _LISTEN_S = 0.5
-_WITH_TRIGGERS = "SELECT p.proname FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid WHERE p.proname = ANY(%s)"
+_LOOK_S = 60.0
+# On the entity's own table alone, which is found as its records are: a name with a dot as it stands first.
+_ON_TABLES = """
+SELECT wanted.entity, count(*) FILTER (WHERE t.tgenabled IN ('O', 'A'))
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS wanted (entity, function, plain, within)
+JOIN pg_trigger t ON t.tgrelid = coalesce(to_regclass(wanted.plain), to_regclass(wanted.within))
+JOIN pg_proc p ON p.oid = t.tgfoid AND p.proname = wanted.function
+GROUP BY wanted.entity"""
 # A message has at most 8000 bytes: an error in it would be one of the statement that was only to be told of.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {looks} AS $vecsync$
@@ -110,36 +118,46 @@ def execute(url: str, statements: Sequence[sql.Composed], place: str) -> None:
 
 
 class NotifyWaker:
-    """Listens to one database for some of the entities it feeds."""
+    """Listens to one database for some of the entities it feeds. `tables`: theirs, as the configuration names them."""
 
-    def __init__(self, url: str, name: str, entities: Sequence[str]) -> None:
+    def __init__(self, url: str, name: str, tables: Mapping[str, str]) -> None:
         self.name = name
         self.hears: Collection[str] = ()
         self._url = url
-        self._entities = tuple(entities)
+        self._tables = tables
+        self._entities = tuple(tables)
+        self._silent: list[str] = []
 
     def run(self, wake: Wake, stop: Stop) -> None:
         with connected(self._url, f"source {self.name}") as connection:
             take_any_bytes(connection)
-            self._tell_silent(connection)
+            self._silent = []
+            self._look()
             connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             for entity in self._entities:
                 wake(entity, None)  # what was told before somebody listened
+            looked = time.monotonic()
             while not stop():
+                if time.monotonic() > looked + _LOOK_S:
+                    self._look()
+                    looked = time.monotonic()
                 for notice in connection.notifies(timeout=_LISTEN_S):
                     self._tell(_as_written(connection, notice.payload), wake)
                     if stop():
                         return
 
-    def _tell_silent(self, connection: psycopg.Connection) -> None:
-        """Nobody would see otherwise that an entity is synced minutes later than others."""
-        self.hears = _with_triggers(connection, self._entities)
-        if silent := [entity for entity in self._entities if entity not in self.hears]:
+    def _look(self) -> None:
+        """Whose triggers are there: a table may lose them at any time. Nobody would see otherwise that an entity is
+        synced minutes later than others. Over a connection of its own, which loses no message."""
+        told = with_triggers(self._url, self._tables, f"source {self.name}")
+        self.hears = {entity for entity, whole in told.items() if whole}
+        before, self._silent = self._silent, [entity for entity in self._entities if entity not in self.hears]
+        if self._silent and self._silent != before:
             _log.warning(
                 "source %s: no triggers for %s: looked at every automation.watch.poll; `vecsync install-triggers` adds "
                 "them to tables, views cannot have them",
                 self.name,
-                ", ".join(silent),
+                ", ".join(self._silent),
             )
 
     def _tell(self, payload: str, wake: Wake) -> None:
@@ -161,15 +179,15 @@ class NotifyWaker:
                 wake(entity, tenant)
 
 
-def with_triggers(url: str, entities: Iterable[str], place: str) -> set[str]:
-    """Those of the entities of whose changes this database tells. Raises Source* errors."""
+def with_triggers(url: str, tables: Mapping[str, str], place: str) -> dict[str, bool]:
+    """Those of the entities with triggers of ours on their own tables (`tables`, as the configuration names them), and
+    whether the database tells of every change: all of the triggers are there and enabled. Raises Source* errors."""
+    functions = [_own_name(entity) for entity in tables]
+    plain = [sql.Identifier(table).as_string() for table in tables.values()]
+    within = [sql.Identifier(*table.split(".", 1)).as_string() for table in tables.values()]
     with connected(url, place) as connection:
-        return _with_triggers(connection, entities)
-
-
-def _with_triggers(connection: psycopg.Connection, entities: Iterable[str]) -> set[str]:
-    functions = {_own_name(entity): entity for entity in entities}
-    return {functions[name] for (name,) in connection.execute(_WITH_TRIGGERS, [list(functions)])}
+        found = connection.execute(_ON_TABLES, [list(tables), functions, plain, within])
+        return {entity: enabled >= len(_EVENTS) for entity, enabled in found}
 
 
 def _as_written(connection: psycopg.Connection, payload: str) -> str:

@@ -14,10 +14,12 @@ import psycopg
 import pytest
 
 from vecsync_dagster.assets.recording import open_instance
+from vecsync_dagster.cli.waking import told_by
 from vecsync_dagster.config import Config
 from vecsync_dagster.config.automation import AutomationConfig
 from vecsync_dagster.config.models import EnvRef, PostgresSource
 from vecsync_dagster.ledger import migrate
+from vecsync_dagster.sources import postgres_notify
 from vecsync_dagster.sources.postgres_notify import NotifyWaker
 from vecsync_dagster.sources.sql_postgres import Postgres
 from vecsync_dagster_tests.automation.deployment import wait_for
@@ -153,8 +155,73 @@ def test_views_and_tables_of_every_kind(
     assert (ran.code, ran.out) == (1, "parts: triggers installed\n")
     assert [name for name in kinds if f"entity {name}, " in ran.err] == ["seen", "kept"]
     url = Postgres(PostgresSource(type="postgres", url=EnvRef(env="SOURCE_URL")), name="db").conninfo()
-    NotifyWaker(url, "db", list(kinds)).run(lambda *_: None, lambda: True)
+    NotifyWaker(url, "db", {name: name for name in kinds}).run(lambda *_: None, lambda: True)
     assert "source db: no triggers for seen, kept: looked at every automation.watch.poll" in caplog.text
+
+
+def heard(url: str, table: str) -> set[str]:
+    """Of whose changes a listener is told, where the entity is on that table."""
+    waker = NotifyWaker(url, "db", {"works": table})
+    waker.run(lambda *_: None, lambda: True)
+    return set(waker.hears)
+
+
+def test_only_an_entity_whose_own_table_tells_is_heard(world: World, postgres_database: str) -> None:
+    """Not by triggers on the table it was on before, one of the same name in another schema, or disabled ones; and
+    `check` says what is there of no use."""
+    file = world.config.folder / "vecsync.yaml"
+    assert triggers(world).code == 0
+    works = world.config.entities["works"]
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA other; CREATE TABLE other.works (LIKE works INCLUDING ALL)")
+        connection.execute('CREATE TABLE "other.dotted" (LIKE works INCLUDING ALL)')
+        assert heard(postgres_database, "works") == heard(postgres_database, "public.works") == {"works"}
+        for table in ("other.works", "other.dotted", "no.table", "nowhere"):
+            assert heard(postgres_database, table) == set(), table
+        elsewhere = psycopg.conninfo.make_conninfo(postgres_database, options="-csearch_path=other,public")
+        assert heard(elsewhere, "works") == set()
+
+        def probed() -> list[str]:
+            checks = vecsync("check", "--json", "--config", file).json["checks"]
+            return [one["message"] for one in checks if one["part"] == "triggers of works"]
+
+        assert probed() == []
+        for disabled in ("ALL", "vecsync_works_update"):
+            connection.execute(f"ALTER TABLE works DISABLE TRIGGER {disabled}".encode())
+            assert heard(postgres_database, "works") == set()
+            [message] = probed()
+            assert "not all of them are there and enabled" in message
+            assert triggers(world).code == 0
+        connection.execute("ALTER TABLE works ENABLE ALWAYS TRIGGER vecsync_works_update")
+        assert heard(postgres_database, "works") == {"works"}
+        moved = works.model_copy(update={"table": "other.works"})
+        file_of(world.config.model_copy(update={"entities": {"works": moved}}), world.config.folder)
+        [message] = probed()
+        assert "still on works," in message
+        assert "Its own table has none" in message
+        assert list(told_by(world.config)) == ["works"]
+        assert list(told_by(world.config.model_copy(update={"entities": {"works": moved}}))) == []
+
+
+def test_a_table_that_loses_its_triggers_is_not_heard_any_more(
+    world: World, postgres_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A listener looks again every now and then, and says it once."""
+    assert triggers(world).code == 0
+    monkeypatch.setattr(postgres_notify, "_LOOK_S", 0.0)
+    monkeypatch.setattr(postgres_notify, "_LISTEN_S", 0.05)
+    waker, seen = NotifyWaker(postgres_database, "db", {"works": "works"}), list[set[str]]()
+
+    def stop() -> bool:
+        seen.append(set(waker.hears))
+        if len(seen) == 2:
+            with psycopg.connect(postgres_database, autocommit=True) as connection:
+                connection.execute("ALTER TABLE works DISABLE TRIGGER ALL")
+        return len(seen) > 5
+
+    waker.run(lambda *_: None, stop)
+    assert (seen[1], seen[-1]) == ({"works"}, set())
+    assert caplog.text.count("no triggers for works") == 1
 
 
 def test_a_dry_run_prints_the_sql(world: World, postgres_database: str) -> None:
