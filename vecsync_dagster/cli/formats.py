@@ -17,7 +17,8 @@ ExportFormat = Literal["jsonl", "csv", "parquet"]
 Documents = Sequence[dict[str, Any]]
 Write = Callable[[Documents], None]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The last four are = + - @ in full width.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _OWN = ("entity", "type", "dbId", "tenantId", "scope", "isGlobal")
 

@@ -9,8 +9,12 @@ import pytest
 
 from vecsync_dagster.cli.formats import csv_cell, writer_of
 
+FULL_WIDTH = [f"{sign}1+1" for sign in "\uff1d\uff0b\uff0d\uff20"]
 
-@pytest.mark.parametrize("formula", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
+
+@pytest.mark.parametrize(
+    "formula", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", *FULL_WIDTH]
+)
 def test_a_formula_is_text(formula: str) -> None:
     """A value that a spreadsheet would run is written with an apostrophe in front, in every column."""
     file = io.BytesIO()
