@@ -15,7 +15,7 @@ LOOKS: Final[Mapping[str, str]] = {
     "intervalstyle": "postgres",
     "timezone": "UTC",
     "bytea_output": "hex",
-    "extra_float_digits": "1",
+    "extra_float_digits": "3",
     "lc_monetary": "C",
     "xmlbinary": "base64",
     "quote_all_identifiers": "off",
