@@ -28,6 +28,7 @@ from vecsync_dagster.assets.purging import purge
 from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TAG, add_tenants, state_of
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
+from vecsync_dagster.config.values import environment
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
@@ -56,7 +57,7 @@ def dagster_home(config: Config) -> Path:
 
     Raises ConfigError where DAGSTER_HOME is no folder, OutputUnwritable where ours cannot be made.
     """
-    if named := os.environ.get("DAGSTER_HOME"):
+    if named := environment("DAGSTER_HOME"):
         if not Path(named).is_dir():
             raise ConfigError(
                 f"the environment variable DAGSTER_HOME names {named}, which is no folder", env="DAGSTER_HOME"
@@ -76,7 +77,7 @@ def dagster_home(config: Config) -> Path:
 
 def is_ours() -> bool:
     """Whether the instance is the one in the state folder, in which nobody else runs anything."""
-    return not os.environ.get("DAGSTER_HOME")
+    return not environment("DAGSTER_HOME")
 
 
 @contextmanager

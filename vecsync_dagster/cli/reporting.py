@@ -5,13 +5,13 @@ None of it fails the sync: what cannot be shown or sent is a warning.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.config.models import Config
+from vecsync_dagster.config.values import environment
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace
@@ -99,7 +99,7 @@ def record_headlines(workspace: Workspace) -> str:
 
 def is_recorded(config: Config) -> bool:
     """Whether Dagster was ever told of a sync."""
-    return bool(os.environ.get("DAGSTER_HOME")) or (config.state_folder / "dagster").exists()
+    return bool(environment("DAGSTER_HOME")) or (config.state_folder / "dagster").exists()
 
 
 def _recorded(recording: Callable[[], T]) -> T | None:

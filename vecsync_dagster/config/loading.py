@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vecsync_dagster.config.messages import explain
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.config.values import trimmed
+from vecsync_dagster.config.values import environment, trimmed
 from vecsync_dagster.config.yaml_text import KeyPath, parse_yaml
 from vecsync_dagster.errors import ConfigError
 
@@ -54,7 +54,7 @@ DEFAULT = Path("vecsync.yaml")
 
 def find_config(explicit: Path | None = None) -> Path:
     """`--config`, else VECSYNC_CONFIG, else ./vecsync.yaml. Raises ConfigError where there is none."""
-    variable = trimmed(os.environ.get("VECSYNC_CONFIG", ""))
+    variable = environment("VECSYNC_CONFIG")
     named = explicit or (Path(variable) if variable else None)
     if named is not None:
         if not named.is_file():

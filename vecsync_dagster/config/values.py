@@ -11,7 +11,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["CollectionName", "Duration", "EnvRef", "EnvText", "Model", "Name", "Prefix", "Text", "resolve", "trimmed"]
+__all__ = [
+    "CollectionName",
+    "Duration",
+    "EnvRef",
+    "EnvText",
+    "Model",
+    "Name",
+    "Prefix",
+    "Text",
+    "environment",
+    "resolve",
+    "trimmed",
+]
 
 # What editors, `echo` and secret files leave around a value: blanks and line ends, and a byte order mark.
 _AROUND = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
@@ -59,10 +71,15 @@ class EnvRef(Model):
 
     def get(self) -> str | None:
         """The value without blanks, line ends and byte order marks around it; None where nothing is left."""
-        return trimmed(os.environ.get(self.env, "")) or None
+        return environment(self.env) or None
 
 
 EnvText = Annotated[EnvRef | str, Field(union_mode="left_to_right")]
+
+
+def environment(name: str) -> str:
+    """The variable's value, trimmed; empty where it is not set."""
+    return trimmed(os.environ.get(name, ""))
 
 
 def trimmed(text: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.utils import make_new_run_id
 
-from vecsync_dagster.assets.recording import CLI_JOB, dagster_home, end_orphans, open_instance, record
+from vecsync_dagster.assets.recording import CLI_JOB, dagster_home, end_orphans, is_ours, open_instance, record
 from vecsync_dagster.automation.partitions import add_tenants, tenants_name
+from vecsync_dagster.cli.reporting import is_recorded
 from vecsync_dagster.errors import ConfigError, LedgerUnavailable
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import CHECKS, STAGES, SyncOptions
@@ -79,6 +80,15 @@ def test_a_dagster_home_that_is_no_folder_is_named(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match=r"DAGSTER_HOME.*nowhere"):
         dagster_home(world.config)
+
+
+def test_a_dagster_home_is_trimmed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like every other value of the environment; of nothing but blanks nothing is left."""
+    monkeypatch.setenv("DAGSTER_HOME", f" {tmp_path}\n")
+    assert (dagster_home(world.config), is_ours(), is_recorded(world.config)) == (tmp_path, False, True)
+    monkeypatch.setenv("DAGSTER_HOME", " \n")
+    assert (is_ours(), is_recorded(world.config)) == (True, False)
+    assert dagster_home(world.config) == world.config.state_folder / "dagster"
 
 
 def test_a_tenant_of_several_collections_is_added_once(world: World) -> None:
