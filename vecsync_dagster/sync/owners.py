@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import Document, DocumentBuilder, Rejection
 from vecsync_dagster.documents.columns import Cleaner
-from vecsync_dagster.identity import Key, key_parts
-from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.identity import Key, differ, key_parts
+from vecsync_dagster.ledger.base import REPEATED, Ledger
 from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["NOT_UNIQUE", "Claim", "buried", "contested", "firsts", "is_in", "live", "refusal"]
+__all__ = ["NOT_UNIQUE", "Claim", "buried", "contested", "firsts", "is_in", "live", "refusal", "repeated"]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
 
@@ -96,13 +97,25 @@ def refusal(target: Target, claim: Claim) -> Rejection:
     """Its own row, if it has one, is not known by the id: that is the other record's."""
     names = ", ".join(target.config.key)
     if claim.tenant == target.tenant:
-        error = f"the source has two records whose {names} has this text, of different types; the other one is synced"
+        error = _of_two_types(names)
     else:
         error = (
             f"{claim.tenant} and {target.tenant} both have a record with this id, that of {claim.tenant} is synced; "
             f"name all fields that tell the records apart, as in id: [{_suggested(target)}]"
         )
     return Rejection(claim.document.db_id, None, NOT_UNIQUE, names, error, claim.document.payload)
+
+
+def repeated(target: Target, key: Key, record: dict[str, Any], taken: Key | None) -> Rejection:
+    """Of two of the tenant's records with one id, the one that is not synced; `taken`: the other one's key."""
+    names = ", ".join(target.config.key)
+    if taken is not None and differ(taken, key):
+        return Rejection(str(key), None, NOT_UNIQUE, names, _of_two_types(names), record)
+    return Rejection(str(key), None, "VALIDATION_ERROR", names, REPEATED, record)
+
+
+def _of_two_types(names: str) -> str:
+    return f"the source has two records whose {names} has this text, of different types; the other one is synced"
 
 
 def _suggested(target: Target) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import replace
 from itertools import chain
 from typing import Literal
 
@@ -16,7 +15,7 @@ from vecsync_dagster.documents import Document, DocumentBatch, Rejection, docume
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import StoreRateLimited, StoreTimeout, StoreUnavailable, ValidationFailed, VecsyncError
 from vecsync_dagster.identity import Key, differ, native_of
-from vecsync_dagster.ledger.base import REPEATED, LedgerRow, Recognised, Rejected
+from vecsync_dagster.ledger.base import LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import Absence, is_suspicious
@@ -37,7 +36,7 @@ from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former
-from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal
+from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
@@ -127,7 +126,6 @@ class PartitionSync:
         self._suspects = Suspects()
         self._former = Former(target, source, self.started_at)
         self._failed: list[Change] = []
-        self._key_name = ", ".join(target.config.key)
 
     @property
     def recognises(self) -> bool:
@@ -342,33 +340,42 @@ class PartitionSync:
             return documents, []
         mine, theirs = set(map(id, kept)), {document.document_id for document in kept}
         missed, _ = self._split([one for identity, one in first.items() if identity not in theirs], rows)
-        return kept + missed, [self._repeated(document) for document in documents if id(document) not in mine]
+        others = [document for document in documents if id(document) not in mine]
+        return kept + missed, [self._repeated(one, first[one.document_id].key) for one in others]
 
     def _split(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
         """Documents seen for the first time in this run, and the rest as rejected duplicates."""
-        first: list[Document] = []
+        first: dict[str, Document] = {}
         duplicates: list[Rejection] = []
-        here: set[str] = set()
         for document in documents:
             identity = document.document_id
             row = rows.get(identity)
-            if identity in here or identity in self._pending or (row is not None and self._met_before(row)):
-                duplicates.append(self._repeated(document))
+            if identity in first:
+                duplicates.append(self._repeated(document, first[identity].key))
+            elif identity in self._pending:
+                duplicates.append(self._repeated(document, self._pending_key(identity)))
+            elif row is not None and self._met_before(row):
+                duplicates.append(self._repeated(document, row.key))
             else:
-                here.add(identity)
-                first.append(document)
-        return first, duplicates
+                first[identity] = document
+        return list(first.values()), duplicates
+
+    def _pending_key(self, identity: str) -> Key | None:
+        pending = chain(self._buffer, *self._running.values())
+        return next((change.document.key for change in pending if change.document.document_id == identity), None)
 
     def _own(self, rejections: Sequence[Rejection], documents: Sequence[Document]) -> list[Rejection]:
         """The rejections; one whose id is that of a good record is the one that has it a second time."""
-        taken = {document.document_id for document in documents}
+        taken = {document.document_id: document.key for document in documents}
         return [
-            replace(r, document_id=None, field=self._key_name, error=REPEATED) if r.document_id in taken else r
+            r
+            if r.db_id is None or r.document_id not in taken
+            else repeated(self.target, Key(r.db_id, r.db_key), r.record, taken[r.document_id])
             for r in rejections
         ]
 
-    def _repeated(self, document: Document) -> Rejection:
-        return Rejection(document.db_id, None, "VALIDATION_ERROR", self._key_name, REPEATED, document.payload)
+    def _repeated(self, document: Document, taken: Key | None) -> Rejection:
+        return repeated(self.target, document.key, document.payload, taken)
 
     def _is_elsewhere(self, row: LedgerRow | None) -> bool:
         return row is not None and row.tenant != self.target.tenant

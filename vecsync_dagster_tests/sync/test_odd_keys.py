@@ -147,6 +147,20 @@ def test_two_keys_of_one_text_do_not_take_each_others_place(notes: Notes, first:
     assert _text(notes) == "second"
 
 
+@pytest.mark.parametrize(("page", "name"), [(1, "second"), (500, "second"), (500, None)])
+def test_two_new_keys_of_one_text_are_told_apart_at_once(notes: Notes, page: int, name: str | None) -> None:
+    """The reason of the one that is refused is the same in the run that meets both first and in each one after it."""
+    notes.documents.insert_many([{"_id": 7, "name": "first"}, {"_id": "7", "name": name}])
+    notes.config = notes.config.model_copy(update={"sync": notes.config.sync.model_copy(update={"page": page})})
+    for _ in range(2):
+        assert notes.sync(mode="full").figures.invalid == 1
+    assert _text(notes) == "first"
+    with sa.create_engine(f"sqlite:///{notes.config.state_folder / 'ledger.sqlite'}").connect() as ledger:
+        told = ledger.exec_driver_sql("SELECT code, error FROM invalid_record").all()
+    assert [code for code, _ in told] == ["ID_NOT_UNIQUE"] * 2
+    assert all("of different types" in error for _, error in told)
+
+
 def test_a_deleted_key_of_the_same_text_buries_nobody_else(notes: Notes) -> None:
     """The deletion of a record leaves the one whose key has the same text alone."""
     notes.documents.insert_one({"_id": 7, "name": "first"})
