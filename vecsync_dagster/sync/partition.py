@@ -564,8 +564,13 @@ class PartitionSync:
         gone = [i for i, row in rows.items() if is_certain(self._source, row.key) and row.key not in found]
         if len(gone) < len(rows):
             kept = [row for i, row in rows.items() if i not in gone]
-            why = "the type of their ids is not known, so they may be there; the next full sync decides"
-            self._note_kept(kept, why)
+            there = [row for row in kept if row.key in found]
+            unknown = [row for row in kept if row.key not in found]
+            if there:
+                self._note_kept(there, "the source has them, by ids of another type; the next full sync reads them")
+            if unknown:
+                why = "the type of their ids is not known, so they may be there; the next full sync decides"
+                self._note_kept(unknown, why)
         if gone and not allow and self._is_suspicious(self._known - source_rows(), self._known):
             self.figures.removals_blocked += len(gone)
             self.lacking = sorted(gone)[:LISTED]

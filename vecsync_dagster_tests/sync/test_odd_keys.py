@@ -161,6 +161,15 @@ def test_two_new_keys_of_one_text_are_told_apart_at_once(notes: Notes, page: int
     assert all("of different types" in error for _, error in told)
 
 
+def test_a_record_that_is_there_by_another_type_is_not_called_unknown(notes: Notes) -> None:
+    """Asked for by a text that tells no type, a record whose type the ledger knows is found there, and kept."""
+    notes.documents.insert_one({"_id": KEYS["document"], "name": "n"})
+    notes.sync(mode="full")
+    [text] = notes.names()
+    kept = notes.sync(ids=(text,))
+    assert (kept.figures.removed, "the source has them" in kept.note, "not known" in kept.note) == (0, True, False)
+
+
 def test_a_deleted_key_of_the_same_text_buries_nobody_else(notes: Notes) -> None:
     """The deletion of a record leaves the one whose key has the same text alone."""
     notes.documents.insert_one({"_id": 7, "name": "first"})
