@@ -82,6 +82,8 @@ def _whole(column: Column, values: Values) -> tuple[pa.Array, bool]:
         if kind in _TEXTUAL and found <= {bytearray, NoneType}:
             return _from_utf8(values), False
         values = [id_text(value) if isinstance(value, bytearray) else value for value in values]
+    if kind.array and column.identity:
+        return arrow_array(values).cast(pa.string()), False  # the database's own text of it
     if kind is Kind.JSON and not column.identity:
         return arrow_array([_checked_json(value) for value in values]).cast(pa.string()), True
     if kind in (Kind.ARRAY, Kind.NUMBERS, Kind.OBJECTS) or (kind is Kind.NUMERIC and not all(map(_fits, values))):

@@ -207,6 +207,32 @@ def test_names_of_objects_are_no_keys(tmp_path: Path, database: str, declared: s
         workspace.source(NAME).fields()
 
 
+ARRAY_KEYS = {
+    "text[]": ["{a,b}", '{"a,b"}', "{a,NULL}", '{a,"NULL"}', r'{"{}","q\"x","b\\s"}', "{}", "{{a},{b}}"],
+    "int[]": ["{1,2}", "{NULL}"],
+    "uuid[]": [f"{{{UUID}}}"],
+    "float8[]": ["{0.1,2}"],
+    "pair": ["(1,a)"],
+}
+
+
+@pytest.mark.parametrize("declared", ARRAY_KEYS)
+def test_an_array_is_a_key(tmp_path: Path, database: str, declared: str) -> None:
+    """Its text is that of the database, by which each record is found again."""
+    keys = ARRAY_KEYS[declared]
+    with psycopg.connect(database, autocommit=True) as db:
+        db.execute("CREATE TYPE pair AS (x int, y text)")
+        db.execute(f"CREATE TABLE things (v {declared} PRIMARY KEY, name text)")
+        for key in keys:
+            db.execute(f"INSERT INTO things VALUES (%s::{declared}, 'n')", [key])
+        small = Small(tmp_path, {"type": "postgres", "url": {"env": "SOURCE_URL"}}, id="v")
+        assert (small.sync().figures.new, sorted(small.stored())) == (len(keys), sorted(keys))
+        db.execute("UPDATE things SET name = 'other'")
+        for key in keys:
+            assert small.sync(ids=(key,)).figures.changed == 1, key
+        assert small.sync().figures.unchanged == len(keys)
+
+
 @pytest.mark.parametrize(
     ("declared", "first", "second", "stored"),
     [
