@@ -85,8 +85,24 @@ class Dialect(Protocol):
         """Columns of text whose collation takes different texts for equal; empty where `among` needs not know."""
         ...
 
-    def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
+    def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
+        """The types of columns whose types have a length: varchar(3). Empty where it decides nothing."""
+        ...
+
+    def readable(self, connection: Connection, declared: str, limited: str, kind: Kind, text: str) -> bool:
         """Whether a column of this type can hold what the text of a filter means."""
+        ...
+
+    def comparable(self, connection: Connection, declared: str, kind: Kind, texts: Sequence[str]) -> bool:
+        """Whether `allowed` can be asked of a column of this type."""
+        ...
+
+    def orderable(self, connection: Connection, declared: str, kind: Kind) -> bool:
+        """Whether values of this type have an order."""
+        ...
+
+    def steady(self, connection: Connection, declared: str, kind: Kind) -> bool:
+        """Whether a value of this type has the same text in every session."""
         ...
 
     def allowed(self, column: AnyColumn, declared: str, kind: Kind, texts: Sequence[str]) -> ColumnElement[bool]:

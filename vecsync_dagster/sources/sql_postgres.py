@@ -22,6 +22,8 @@ from sqlalchemy import (
     DateTime,
     Engine,
     Numeric,
+    Select,
+    Subquery,
     Text,
     and_,
     bindparam,
@@ -36,6 +38,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     make_url,
+    null,
     or_,
     select,
     text,
@@ -93,6 +96,9 @@ _OBJECTS = {
 "Object Identifier Types"). As text they have a schema or none, as the session's search_path is."""
 _NO_OBJECT = ("42P01", "42883", "42704", "3F000", "42725", "42601", "42602", "0A000")
 """What the server says of a text that is the name of no object, of several ones, or no name."""
+_NO_OPERATOR = ("42883", "42804")
+_ANYTHING = (Kind.OTHER, Kind.ARRAY, Kind.JSON)
+"""Kinds of columns whose type may lack an operator that all the others have."""
 # Text to SQLAlchemy, but not compared like text.
 _NOT_PLAIN_TEXT = (types.Enum, types.CHAR, postgresql.CITEXT)
 # Connection, resources, operator's intervention (a statement's time limit too), serialization, locks.
@@ -310,18 +316,39 @@ class Postgres:
     def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
         return frozenset(connection.execute(_FOLDING, {"table": table, "schema": schema}).scalars())
 
-    def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
+    def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
+        rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
+        return {row.attname: row.limited for row in rows if row.depth == 0 and row.limited != row.declared}
+
+    def readable(self, connection: Connection, declared: str, limited: str, kind: Kind, text: str) -> bool:
+        """A cast to the type with its length cuts, fills or rounds what no column of it holds."""
         if not storable(text):
             return False
-        try:
-            with connection.begin_nested():
-                connection.execute(select(_read_as(text, declared, kind)))
-        except DBAPIError as error:
-            wrong = ("22", *(_NO_OBJECT if _item(declared) in _OBJECTS else ()))
-            if str(getattr(error.orig, "sqlstate", "")).startswith(wrong):
-                return False
-            raise
-        return True
+        value = _read_as(text, declared, kind)
+        whole: ColumnElement[bool] = true()
+        if limited != declared:
+            held = _item(limited) if limited.endswith("[]") and not _is_array(text) else limited
+            whole = cast(value, _Named(held)) == value
+        wrong = ("22", *(_NO_OBJECT if _item(declared) in _OBJECTS else ()))
+        # Only whether it is one: the driver may not know what the value is.
+        return _tried(connection, select(and_(whole, cast(value, Text).is_not(None))), wrong) == [True]
+
+    def comparable(self, connection: Connection, declared: str, kind: Kind, texts: Sequence[str]) -> bool:
+        if kind not in _ANYTHING or not declared or not texts:
+            return True
+        asked = select(self.allowed(_NOTHING, declared, kind, texts)).select_from(_nothing(declared))
+        return _tried(connection, asked, _NO_OPERATOR) is not None
+
+    def orderable(self, connection: Connection, declared: str, kind: Kind) -> bool:
+        if kind not in _ANYTHING or not declared:
+            return True
+        asked = select(_NOTHING).select_from(_nothing(declared)).order_by(_NOTHING)
+        return _tried(connection, asked, _NO_OPERATOR) is not None
+
+    def steady(self, connection: Connection, declared: str, kind: Kind) -> bool:
+        if kind not in (Kind.OTHER, Kind.ARRAY) or not declared:
+            return kind not in (Kind.OBJECT, Kind.OBJECTS)
+        return not connection.execute(_WITHIN, {"declared": declared, "objects": list(_OBJECTS)}).scalar_one()
 
     def allowed(self, column: AnyColumn, declared: str, kind: Kind, texts: Sequence[str]) -> ColumnElement[bool]:
         """Values of the column's type, so that its index serves. Of an array one of its items, unless the text is a
@@ -415,21 +442,40 @@ def _numbers(keys: Sequence[str]) -> list[Decimal]:
 
 
 # The names that a cast understands: without lengths, at which a cast would cut the text; of domains those below them.
-# Of arrays also what their items are: `depth` is 1 then.
+# Of arrays also what their items are: `depth` is 1 then. `limited`: with the lengths.
 _DECLARED = text(
     """
     WITH RECURSIVE held AS (
-        SELECT a.attname, a.atttypid AS oid, 0 AS depth FROM pg_attribute a
+        SELECT a.attname, a.atttypid AS oid, a.atttypmod AS typmod, 0 AS depth FROM pg_attribute a
         JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = :table AND a.attnum > 0 AND NOT a.attisdropped
           AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
         UNION ALL
         SELECT held.attname, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END,
+               CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE held.typmod END,
                depth + CASE t.typtype WHEN 'd' THEN 0 ELSE 1 END
         FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype = 'd' OR t.typcategory = 'A'
     )
-    SELECT held.attname, format_type(held.oid, -1) AS declared, depth
+    SELECT held.attname, format_type(held.oid, -1) AS declared, format_type(held.oid, held.typmod) AS limited, depth
     FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype <> 'd' ORDER BY depth
+    """
+)
+
+
+# Whether a type is made of names of objects, however deep inside of composites, arrays and domains.
+_WITHIN = text(
+    """
+    WITH RECURSIVE held AS (
+        SELECT CAST(CAST(:declared AS regtype) AS oid) AS oid
+        UNION
+        SELECT part.oid FROM held JOIN pg_type t ON t.oid = held.oid CROSS JOIN LATERAL (
+            SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
+            UNION ALL SELECT t.typelem WHERE t.typcategory = 'A'
+            UNION ALL SELECT a.atttypid FROM pg_attribute a
+                WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+        ) part
+    )
+    SELECT EXISTS (SELECT 1 FROM held WHERE format_type(held.oid, -1) = ANY(:objects))
     """
 )
 
@@ -459,12 +505,33 @@ class _Named(UserDefinedType[Any]):
         return self.name
 
 
+_NOTHING: AnyColumn = column("v")
+
+
+def _nothing(declared: str) -> Subquery:
+    """One row whose column is a null of this type."""
+    return select(cast(null(), _Named(declared)).label(_NOTHING.name)).subquery()
+
+
+def _tried(connection: Connection, statement: Select[Any], wrong: tuple[str, ...]) -> list[Any] | None:
+    """The rows' first values; None where the statement fails with one of these SQLSTATEs."""
+    try:
+        with connection.begin_nested():
+            return list(connection.execute(statement).scalars())
+    except DBAPIError as error:
+        if str(getattr(error.orig, "sqlstate", "")).startswith(wrong):
+            return None
+        raise
+
+
 def _read_as(written: str, declared: str, kind: Kind) -> ColumnElement[Any]:
     """What the text of a filter means in a column of this type. Numbers are YAML's: 0x1F, 1e3, 02142."""
     if declared.endswith("[]") and not _is_array(written):
         declared = declared.removesuffix("[]")
-    if declared in ("json", "jsonb"):
-        declared = declared if declared == "jsonb" and _is_json(written) else "text"
+    if declared == "jsonb" and not _is_json(written):
+        return func.to_jsonb(cast(literal(written, Text()), Text))
+    if declared == "json":
+        declared = "text"
     if declared in _OBJECTS and (written == "-" or (written.isascii() and written.isdigit())):
         # A cast of text would look for an object of this name.
         oid = cast(literal(written.replace("-", "0"), Text()), postgresql.OID)

@@ -78,12 +78,21 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
                 column=dated,
             )
     for one in (*entity.key, *(() if entity.tenancy is None else (entity.tenancy.column,))):
-        if kinds[one] in (Kind.OBJECT, Kind.OBJECTS):
+        if not dialect.steady(connection, declared.get(one, ""), kinds[one]):
             raise SourceRejected(
                 f"entities.{entity_name}: column {one!r} of table {entity.table} is {declared.get(one)}, whose text "
                 "depends on the session: it can be no key",
                 entity=entity_name,
                 column=one,
+            )
+    for one in entity.key:
+        if not dialect.orderable(connection, declared.get(one, ""), kinds[one]):
+            raise SourceRejected(
+                f"entities.{entity_name}.id: column {one!r} of table {entity.table} is {declared.get(one)}, whose "
+                "values have no order: it can be no key",
+                entity=entity_name,
+                column=one,
+                key=f"entities.{entity_name}.id",
             )
     if entity.tenancy is not None and kinds[entity.tenancy.column].array:
         raise SourceRejected(
@@ -92,7 +101,9 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
             entity=entity_name,
             column=entity.tenancy.column,
         )
-    _check_filter(connection, dialect, entity, entity_name, kinds, declared)
+    if entity.filter:
+        limited = dialect.limited(connection, name, schema)
+        _check_filter(connection, dialect, entity, entity_name, kinds, declared, limited)
     primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),
@@ -138,17 +149,25 @@ def _check_filter(
     entity_name: str,
     kinds: Mapping[str, Kind],
     declared: Mapping[str, str],
+    limited: Mapping[str, str],
 ) -> None:
-    """Raises SourceRejected for a value that a column of its type never has."""
+    """Raises SourceRejected for a value that a column of its type never has, and a type whose values nothing equals."""
     for name, values in entity.filter.items():
-        kind, written = kinds[name], declared.get(name, "")
-        for text in values:
-            if text is not None and not dialect.readable(connection, written, kind, text):
+        kind, written, key = kinds[name], declared.get(name, ""), f"entities.{entity_name}.filter.{name}"
+        texts = [text for text in values if text is not None]
+        full = limited.get(name, written)
+        for text in texts:
+            if not dialect.readable(connection, written, full, kind, text):
                 raise SourceRejected(
-                    f"entities.{entity_name}.filter.{name}: {text!r} is not a value of a column of type {written}",
-                    entity=entity_name,
-                    key=f"entities.{entity_name}.filter.{name}",
+                    f"{key}: {text!r} is not a value of a column of type {full}", entity=entity_name, key=key
                 )
+        if not dialect.comparable(connection, written, kind, texts):
+            raise SourceRejected(
+                f"{key}: column {name!r} of table {entity.table} is {written}, whose values cannot be compared: it can "
+                "be no filter",
+                entity=entity_name,
+                key=key,
+            )
 
 
 def _used(entity: EntityConfig) -> list[tuple[str, str]]:

@@ -181,8 +181,20 @@ class Sqlite:
     def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
         return frozenset()
 
-    def readable(self, connection: Connection, declared: str, kind: Kind, text: str) -> bool:
-        return True  # a column may hold anything
+    def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
+        return {}
+
+    def readable(self, connection: Connection, declared: str, limited: str, kind: Kind, text: str) -> bool:
+        return True
+
+    def comparable(self, connection: Connection, declared: str, kind: Kind, texts: Sequence[str]) -> bool:
+        return True
+
+    def orderable(self, connection: Connection, declared: str, kind: Kind) -> bool:
+        return True
+
+    def steady(self, connection: Connection, declared: str, kind: Kind) -> bool:
+        return True
 
     def allowed(self, column: AnyColumn, declared: str, kind: Kind, texts: Sequence[str]) -> ColumnElement[bool]:
         """As whatever the value is: a text by its letters, a number as one; 1 is true, and so are the words for it in a

@@ -45,13 +45,19 @@ POSTGRES = [
     ("text", ["02142", "2142", "1e3", "1.10"], {"02142": "1", "2142": "2", "1e3": "3", "1.10": "4", "'02142'": "1"}),
     ("varchar(9)", ["0x1F", "31", "null", None, "~"], {"0x1F": "1", "'null'": "3", "null": "4", "'~'": "5"}),
     ("text", ["true", "1:30", "2024-01-01", "no"], {"true": "1", "1:30": "2", "2024-01-01": "3", "no": "4"}),
-    ("char(5)", ["ab", "abcde"], {"ab": "1", "abcde": "2", "abcdef": ""}),
+    ("char(5)", ["ab", "abcde"], {"ab": "1", "abcde": "2", "'ab '": "1"}),
+    ("varchar(3)", ["ab", "abc"], {"ab": "1", "abc": "2"}),
+    ("bit(4)", ["0101"], {"0101": "1"}),
+    ("varchar(2)[]", ["{ab,c}", "{c}"], {"ab": "1", "'{c}'": "2"}),
     ("uuid", [UUID], {UUID: "1", UUID.upper(): "1"}),
     ("date", ["2024-01-01"], {"2024-01-01": "1", "'2024-01-01'": "1"}),
     ("timestamptz", ["2024-01-01 00:00+00", "2024-01-01 00:00+01"], {"2024-01-01": "1", "2024-01-01T00:00:00Z": "1"}),
     ("stage", ["live", "draft"], {"live": "1", "[live, draft]": "1 2"}),
     ("tag", ["02142"], {"02142": "1"}),
     ("jsonb", ['"open"', "1.0", "true", '{"a": 1}'], {"open": "1", "1": "2", "true": "3", "'{\"a\":1}'": "4"}),
+    ("jsonb[]", ['{"\\"open\\"",1}', "{1}"], {"open": "1", "1": "1 2"}),
+    ("json", ['"open"', "1"], {"open": "1", "1": "2"}),
+    ("timestamptz", ["infinity"], {"infinity": "1"}),
     ("text[]", ["{a,b}", "{b}", "{NULL}"], {"a": "1", "b": "1 2", "'{b}'": "2"}),
     ("regclass", ["pg_class", "-", "99999"], {"pg_catalog.pg_class": "1", "'-'": "2", "0": "2", "99999": "3"}),
     ("relation", ["pg_class", "-"], {"pg_class": "1", "'-'": "2"}),
@@ -85,6 +91,14 @@ def test_postgres_reads_them_as_the_columns_type(
         ("uuid", "7"),
         ("stage", "gone"),
         ("numeric", "1:30"),
+        ("character varying(3)", "abcd"),
+        ("character varying(3)", "'ab  '"),
+        ("character(5)", "abcdef"),
+        ("bit(4)", "1"),
+        ("bit varying(2)", "101"),
+        ("numeric(6,2)", "1.234"),
+        ("character varying(2)[]", "abc"),
+        ("character varying(2)[]", "'{abc}'"),
         ("regclass", "gone"),
         ("regclass", "gone.pg_class"),
         ("regclass", "a.b.c.d"),
@@ -99,11 +113,39 @@ def test_what_can_be_no_value_of_the_column_is_an_error(postgres: SqlBackend, de
     """`check` and every read name the key."""
     postgres.run("CREATE TYPE stage AS ENUM ('draft', 'live')")
     postgres.create(v=declared)
-    message = rf"entities\.materials\.filter\.v: '{re.escape(text)}' is not a value of a column of type {declared}"
+    shown = text.strip("'")
+    message = re.escape(f"entities.materials.filter.v: '{shown}' is not a value of a column of type {declared}")
     with pytest.raises(SourceRejected, match=message):
         postgres.source(filter=written(f"[{text}]")).check()
     with pytest.raises(SourceRejected, match=message):
         let_through(postgres, text)
+
+
+def test_a_length_counts_in_a_domain_too(postgres: SqlBackend) -> None:
+    """The domain's own length, or that of the one below it."""
+    postgres.run("CREATE DOMAIN code AS varchar(3)")
+    postgres.run("CREATE DOMAIN wide AS code")
+    postgres.create(v="wide")
+    postgres.put({"id": 1, "tenant_id": "a", "v": "abc"})
+    assert let_through(postgres, "abc") == ["1"]
+    with pytest.raises(SourceRejected, match=r"filter\.v: 'abcd' is not a value .* character varying\(3\)"):
+        let_through(postgres, "abcd")
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"), [("xml", "<a/>"), ("point", "'(1,2)'"), ("json[]", "1"), ("xml[]", "<a/>"), ("flat", "(1,2)")]
+)
+def test_a_type_that_nothing_equals_is_an_error(postgres: SqlBackend, declared: str, text: str) -> None:
+    """`check` and every read name the key; a null can be asked for all the same."""
+    postgres.run("CREATE DOMAIN flat AS point")
+    postgres.create(v=declared)
+    postgres.put({"id": 1, "tenant_id": "a"})
+    message = r"entities\.materials\.filter\.v: column 'v' of table materials is .*, whose values cannot be compared"
+    quoted = f"'{text}'" if text == "(1,2)" else text
+    for ask in (lambda source: source.check(), lambda source: source.fingerprints(), lambda source: read(source)):
+        with pytest.raises(SourceRejected, match=message):
+            ask(postgres.source(filter=written(quoted)))
+    assert let_through(postgres, "null") == ["1"]
 
 
 SQLITE = [

@@ -196,15 +196,30 @@ def test_names_of_objects_have_their_schema(
         assert str(small.stored()["1"]["v"]).strip("[']").isdigit() is (value.strip("{}") == "others")
 
 
-@pytest.mark.parametrize("declared", ["regclass", "relation", "relation[]"])
+@pytest.mark.parametrize("declared", ["regclass", "relation", "relation[]", "deep", "deep[]"])
 @pytest.mark.parametrize("key", [{"id": "v"}, {"tenancy": {"column": "v"}}])
 def test_names_of_objects_are_no_keys(tmp_path: Path, database: str, declared: str, key: dict[str, Any]) -> None:
     """Whatever they are called: their text follows the session."""
     with psycopg.connect(database, autocommit=True) as db:
-        db.execute(f"CREATE DOMAIN relation AS regclass; CREATE TABLE things (id int, name text, v {declared})")
+        db.execute("CREATE DOMAIN relation AS regclass; CREATE TYPE one AS (x int, y relation[])")
+        db.execute("CREATE TYPE deep AS (a text, b one)")
+        db.execute(f"CREATE TABLE things (id int, name text, v {declared})")
     small = Small(tmp_path, {"type": "postgres", "url": {"env": "SOURCE_URL"}}, **key)
     with Workspace(small.config) as workspace, pytest.raises(SourceRejected, match="depends on the session"):
         workspace.source(NAME).fields()
+
+
+@pytest.mark.parametrize("declared", ["xml", "point", "json", "xml[]"])
+def test_values_without_an_order_are_no_keys(tmp_path: Path, database: str, declared: str) -> None:
+    """The error names the key."""
+    with psycopg.connect(database, autocommit=True) as db:
+        db.execute(f"CREATE TABLE things (id int, name text, v {declared})")
+    small = Small(tmp_path, {"type": "postgres", "url": {"env": "SOURCE_URL"}}, id="v")
+    with (
+        Workspace(small.config) as workspace,
+        pytest.raises(SourceRejected, match=rf"entities\.{NAME}\.id: column 'v'"),
+    ):
+        workspace.source(NAME).check()
 
 
 ARRAY_KEYS = {
