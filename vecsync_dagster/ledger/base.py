@@ -318,6 +318,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def hold_all(self, entity: str) -> AbstractContextManager[None]:
+        """Nobody syncs any tenant of the entity meanwhile, also one that is new.
+
+        Entering raises PartitionBusy, without waiting, where somebody does; a killed process loses it.
+        """
+        ...
+
     # -- documents ---------------------------------------------------------------------------------
     def rows(self, entity: str, collection: str, ids: Sequence[str], started_at: datetime) -> dict[str, LedgerRow]:
         """Rows of those document ids, whatever their tenant (a moved document is found here)."""

@@ -1,11 +1,15 @@
-"""The exclusive right to sync one tenant of an entity: one lock for all processes that share a ledger."""
+"""The exclusive right to sync one tenant of an entity: one lock for all processes that share a ledger. Whoever has it
+shares the entity with those that have others of its tenants; who is to have all of them has the entity alone."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +22,18 @@ from vecsync_dagster.errors import OutputUnwritable, PartitionBusy
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.ledger.part import LedgerPart
-from vecsync_dagster.private import private_folder
+from vecsync_dagster.private import private_file, private_folder
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["Holds"]
 
 _LOCK: Final = select(func.pg_try_advisory_lock(bindparam("key")))
-_UNLOCK: Final = select(func.pg_advisory_unlock(bindparam("key")))
+_SHARE: Final = select(func.pg_try_advisory_lock_shared(bindparam("key")))
+_UNLOCK: Final = select(func.pg_advisory_unlock_all())
+_ALL: Final = ""
+"""No tenant: in place of one it stands for the entity."""
 
 
 class Holds(LedgerPart):
@@ -32,6 +42,9 @@ class Holds(LedgerPart):
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         super().__init__(database, clock)
         self._held: dict[bytes, threading.Lock] = {}
+        self._inside: Counter[str] = Counter()
+        self._closed: set[str] = set()
+        self._changing = threading.Lock()
 
     def hold(self, entity: str, tenant: str) -> AbstractContextManager[None]:
         """Raises PartitionBusy, LedgerUnavailable, OutputUnwritable.
@@ -45,66 +58,124 @@ class Holds(LedgerPart):
             return self._hold_here(entity, tenant)
         return self._hold_file(Path(f"{self.database.file}.locks"), entity, tenant)
 
+    def hold_all(self, entity: str) -> AbstractContextManager[None]:
+        """Raises as `hold` does. Where files cannot be locked to be shared (Windows), it keeps nobody out."""
+        if self.database.dialect == "postgresql":
+            return self._hold_session(entity, _ALL)
+        if self.database.file is None:
+            return self._close_here(entity)
+        return self._entity_file(Path(f"{self.database.file}.locks"), entity, alone=True)
+
     @contextmanager
     def _hold_here(self, entity: str, tenant: str) -> Iterator[None]:
         lock = self._held.setdefault(_digest(entity, tenant), threading.Lock())
-        if not lock.acquire(blocking=False):
-            raise _busy(entity, tenant)
+        with self._changing:
+            if entity in self._closed or not lock.acquire(blocking=False):
+                raise _busy(entity, tenant)
+            self._inside[entity] += 1
         try:
             yield
         finally:
-            lock.release()
+            with self._changing:
+                self._inside[entity] -= 1
+                lock.release()
+
+    @contextmanager
+    def _close_here(self, entity: str) -> Iterator[None]:
+        with self._changing:
+            if entity in self._closed or self._inside[entity]:
+                raise _busy(entity, _ALL)
+            self._closed.add(entity)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._closed.remove(entity)
 
     @contextmanager
     def _hold_file(self, folder: Path, entity: str, tenant: str) -> Iterator[None]:
         """The files stay: deleting one that somebody waits for would let two in."""
         # May be released by another thread than the one that took it.
         lock = FileLock(folder / f"{entity}-{_digest(entity, tenant).hex()[:16]}.lock", thread_local=False, mode=0o600)
+        with ExitStack() as shared:
+            try:
+                private_folder(folder)
+                lock.acquire(blocking=False)
+                shared.callback(lock.release)
+            except Timeout:
+                raise _busy(entity, tenant) from None
+            except OSError as error:
+                raise _unwritable(folder, error) from error
+            shared.enter_context(self._entity_file(folder, entity, alone=False))
+            yield
+
+    @contextmanager
+    def _entity_file(self, folder: Path, entity: str, *, alone: bool) -> Iterator[None]:
+        if sys.platform == "win32":
+            yield
+            return
+        path = folder / f"{entity}-{_digest(entity, _ALL).hex()[:16]}.lock"
         try:
             private_folder(folder)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise _busy(entity, tenant) from None
+            private_file(path)
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise OutputUnwritable(f"{folder}: cannot be written ({reason})", folder=str(folder)) from error
+            raise _unwritable(folder, error) from error
         try:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _busy(entity, _ALL) from None
+            except OSError as error:
+                raise _unwritable(folder, error) from error
             yield
         finally:
-            lock.release()
+            os.close(file)
 
     @contextmanager
     def _hold_session(self, entity: str, tenant: str) -> Iterator[None]:
         """What the block raises leaves as it is: only our own two statements are the ledger's errors."""
-        key = {"key": int.from_bytes(_digest(entity, tenant)[:8], "big", signed=True)}
         with ledger_errors(self.database.name):
             connection = self.database.session()
         try:
             with ledger_errors(self.database.name):
-                if not connection.execute(_LOCK, key).scalar_one():
+                shared = tenant == _ALL or connection.execute(_SHARE, _key(entity, _ALL)).scalar_one()
+                if not shared or not connection.execute(_LOCK, _key(entity, tenant)).scalar_one():
+                    _let_go(connection)
                     raise _busy(entity, tenant)
             try:
                 yield
             except BaseException:
-                _let_go(connection, key)
+                _let_go(connection)
                 raise
             # Fails where the connection broke on the way: then the right was lost, and the run must say so.
             with ledger_errors(self.database.name):
-                connection.execute(_UNLOCK, key)
+                connection.execute(_UNLOCK)
         finally:
             connection.close()
 
 
-def _let_go(connection: Connection, key: dict[str, Any]) -> None:
+def _let_go(connection: Connection) -> None:
     try:
-        connection.execute(_UNLOCK, key)
+        connection.execute(_UNLOCK)
     except SQLAlchemyError:
         connection.invalidate()  # with the session the lock ends too; the block's own error says more
+
+
+def _key(entity: str, tenant: str) -> dict[str, Any]:
+    return {"key": int.from_bytes(_digest(entity, tenant)[:8], "big", signed=True)}
 
 
 def _digest(entity: str, tenant: str) -> bytes:
     return hashlib.sha256(f"vecsync\0{entity}\0{tenant}".encode()).digest()
 
 
+def _unwritable(folder: Path, error: OSError) -> OutputUnwritable:
+    reason = error.strerror or type(error).__name__
+    return OutputUnwritable(f"{folder}: cannot be written ({reason})", folder=str(folder))
+
+
 def _busy(entity: str, tenant: str) -> PartitionBusy:
+    if tenant == _ALL:
+        return PartitionBusy(f"{entity}: a run is syncing it, or it is being dropped", entity=entity)
     return PartitionBusy(f"{entity}, tenant {tenant}: another run is syncing it", entity=entity, tenant=tenant)

@@ -21,8 +21,6 @@ from vecsync_dagster.words import number_of
 
 __all__ = ["Leaving", "Leftover", "drop", "leaving", "leftovers"]
 
-_HELD = 20
-
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
@@ -192,7 +190,8 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
         )
     with ExitStack() as holds:
         for entity in what.entities:
-            _hold(holds, workspace, entity, what.collection)
+            _look_for_runs(workspace, entity, what.collection)
+            holds.enter_context(workspace.ledger.hold_all(entity))
         for name in workspace.config.stores:
             _remove(workspace, name, what)
         for entity in what.entities:
@@ -229,16 +228,13 @@ def _is_made_for(point: StoredPoint, entity: str) -> bool:
     return isinstance(document, str) and point.point_id == point_id(entity, document)
 
 
-def _hold(holds: ExitStack, workspace: Workspace, entity: str, collection: str) -> None:
-    """Raises PartitionBusy where a run is in one of its partitions: it would write into what is being dropped. Of many
-    tenants most are only asked for: each hold takes an open file, or a connection."""
+def _look_for_runs(workspace: Workspace, entity: str, collection: str) -> None:
+    """Raises PartitionBusy, which names the tenant, where a run is in one of its partitions: it would write into what
+    is being dropped."""
     ledger = workspace.ledger
     runs = ledger.last_runs(entity)
     tenants = {*ledger.tenants(entity, collection), *(key.tenant for key in runs if _is_of(key, collection))}
-    listed = sorted(tenants)
-    for tenant in listed[:_HELD]:
-        holds.enter_context(ledger.hold(entity, tenant))
-    for tenant in listed[_HELD:]:
+    for tenant in sorted(tenants):
         with ledger.hold(entity, tenant):
             pass
 

@@ -18,9 +18,12 @@ import yaml
 from vecsync_dagster.automation import add_tenants, tenants_name
 from vecsync_dagster.errors import WrongUsage
 from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.tables import metadata
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import PartitionResult, Workspace, dropping
+from vecsync_dagster.sync.options import Selection
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.cli.program import MORAVA, Ran, config_of, vecsync
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
@@ -312,6 +315,27 @@ def test_a_run_that_begins_meanwhile_is_refused(config: Path) -> None:
         with Workspace(before, read_only=True) as other:
             [chosen] = other.select(["works"], ["global"])
             begun.extend(other.sync(chosen))
+
+    with Workspace(config_of(config.parent)) as workspace:
+        befall(workspace.store("main"), "drop_collection", begin, after=True)
+        dropping.drop(workspace, dropping.leaving(workspace, "works"))
+    assert [result.error and result.error.code for result in begun] == ["PARTITION_BUSY"]
+    assert traces(config) == []
+
+
+@pytest.mark.parametrize("tenant", ["t24", "new"])
+def test_a_run_of_any_of_many_tenants_is_refused(config: Path, tenant: str) -> None:
+    """However many tenants there are, and also one that nobody knew before."""
+    before = config_of(config.parent)
+    with Workspace(before) as workspace:
+        runs = [Run(f"r{n}", "works", "works", f"t{n:02}", "full", "success", utc_now(), utc_now()) for n in range(25)]
+        workspace.ledger.record_runs(runs)
+    take_out(config, "works")
+    begun: list[PartitionResult] = []
+
+    def begin() -> None:
+        with Workspace(before) as other:
+            begun.extend(other.sync(Selection("works", tenant, ("works",))))
 
     with Workspace(config_of(config.parent)) as workspace:
         befall(workspace.store("main"), "drop_collection", begin, after=True)

@@ -77,6 +77,18 @@ class SharingContract:
         with ledger.hold(ENTITY, "tenant-a"):
             assert ledger.tally(*A).held == 1
 
+    def test_all_tenants_are_held_at_once(self, ledger: SqlLedger) -> None:
+        """Also new ones: none can be held meanwhile, and it is refused where one is. Other entities are free."""
+        for _ in range(2):
+            with ledger.hold_all(ENTITY), ledger.hold("works", "tenant-a"), ledger.hold_all("tools"):
+                for hold in (ledger.hold(ENTITY, "tenant-a"), ledger.hold(ENTITY, "new"), ledger.hold_all(ENTITY)):
+                    with pytest.raises(PartitionBusy):
+                        hold.__enter__()
+            with ledger.hold(ENTITY, "tenant-a"), pytest.raises(PartitionBusy, match="materials"):
+                ledger.hold_all(ENTITY).__enter__()
+            with pytest.raises(UnicodeError), ledger.hold_all(ENTITY):
+                raise UnicodeError("of the block")
+
     def test_a_hold_ends_with_its_block(self, ledger: SqlLedger) -> None:
         """An error in the block comes out as it is, and the tenant is free again, from any thread."""
         error = UnicodeError("of the block")
