@@ -422,6 +422,12 @@ class Ledger(Protocol):
         """Keys of failed rows whose next attempt is due, oldest attempt first."""
         ...
 
+    def all_due(
+        self, entity: str, collection: str, tenant: str, now: datetime, chunk: int = 10_000
+    ) -> Iterator[list[Key]]:
+        """All of those keys in chunks, by document id: each once, also where attempts are made meanwhile."""
+        ...
+
     def now(self) -> datetime:
         """The ledger's clock: what back-off is counted from."""
         ...

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import partition_statements as statements
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
-from vecsync_dagster.ledger.document_statements import REJECTED, list_of
+from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import (
     check_result,
@@ -108,6 +108,15 @@ class Partitions(LedgerPart):
         values = {**statements.place(entity, collection, tenant), "now": now, "most": limit}
         with self.database.read() as connection:
             return [Key(*row) for row in connection.execute(statements.DUE, values)]
+
+    def all_due(
+        self, entity: str, collection: str, tenant: str, now: datetime, chunk: int = 10_000
+    ) -> Iterator[list[Key]]:
+        query = select(_T.document_id, _T.db_id, _T.db_key).where(
+            _in(entity, collection, tenant), NOT_SYNCED, _T.status == "failed", _T.next_attempt_at <= now
+        )
+        for rows in self._by_key(query, (_T.document_id,), chunk):
+            yield [Key(*row[1:]) for row in rows]
 
     def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
         values = statements.place(entity, collection, tenant)

@@ -59,6 +59,8 @@ from vecsync_dagster.sync.whole import keep_read
 __all__ = ["sync_tenant"]
 
 _log = logging.getLogger(__name__)
+_DUE = 10_000
+"""Documents that failed before and are asked for at once."""
 
 
 def sync_tenant(
@@ -357,13 +359,20 @@ def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> No
     for name, part in parts.items():
         if part.error is not None:
             continue
-        due = job.ledger.due(job.name, name, job.tenant, datetime.max.replace(tzinfo=UTC), limit=10_000)
-        ids = [*due, *part.unmet]
-        if ids:
+        for ids in _to_ask_for(job, part):
+            if part.error is not None or job.interrupted:
+                break
             read = job.source.read(Read(job.tenant, ids=ids), job.settings.page)
             with contextlib.closing(_read_out(job, read, [part])) as pages:
                 for page in pages:
                     feed.again(name, page)
+
+
+def _to_ask_for(job: Job, part: PartitionSync) -> Iterator[Sequence[str]]:
+    name, whenever = part.target.collection, datetime.max.replace(tzinfo=UTC)
+    yield from job.ledger.all_due(job.name, name, job.tenant, whenever, _DUE)
+    if part.unmet:
+        yield part.unmet
 
 
 def _close(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None, *, ended: bool) -> None:

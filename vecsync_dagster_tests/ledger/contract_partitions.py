@@ -138,6 +138,19 @@ class PartitionsContract:
         assert ledger.due(*A, NOON, 2) == ["db-d3", "db-d1"]
         assert ledger.due("works", "materials", "tenant-a", NOON, 10) == []
 
+    def test_all_due_documents_come_once(self, ledger: SqlLedger, clock: Clock) -> None:
+        """However small the chunks, and although those that were read fail again meanwhile."""
+        ledger.fail(*A, SPACE, [failed(name, next_attempt_at=NOON) for name in names(7)], NOON)
+        ledger.fail(*A, SPACE, [failed("later", next_attempt_at=LATER), failed("permanent")], NOON)
+        ledger.fail(*B, SPACE, [failed("foreign", next_attempt_at=NOON)], NOON)
+        found = []
+        for some in ledger.all_due(*A, NOON, 3):
+            clock.now += MINUTE
+            ledger.fail(*A, SPACE, [failed(key.removeprefix("db-"), next_attempt_at=NOON) for key in some], NOON)
+            found.append(list(some))
+        assert [len(some) for some in found] == [3, 3, 1]
+        assert [key for some in found for key in some] == [f"db-{name}" for name in names(7)]
+
     def test_a_run_starts_now(self, ledger: SqlLedger, clock: Clock) -> None:
         """The start of a run is the clock's time where nothing was seen later."""
         assert ledger.run_start(*A).at == NOON

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vecsync_dagster.ledger.record_states import CollectionState
-from vecsync_dagster.sync import PartitionResult, due_rows, retry_due
+from vecsync_dagster.sync import PartitionResult, due_rows, pipeline, retry_due
 from vecsync_dagster_tests.four import MANY, Four, four_collections
 from vecsync_dagster_tests.world import ENTITY
 
@@ -95,6 +95,17 @@ def test_a_failed_document_is_retried_on_schedule(four: Four, fault: str, code: 
     assert (row.status, row.retry_count, row.error_code, row.next_attempt_at) == ("synced", 0, None, None)
     assert four.provider.answered.count("another") == 1
     four.world.assert_exact("functionality")
+
+
+def test_an_incremental_run_tries_all_that_failed(four: Four, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: they are asked for in chunks, and each once, also where they fail again."""
+    monkeypatch.setattr(pipeline, "_DUE", 3)
+    refused_once(four, *range(1, 9))
+    again = four.sync("functionality", mode="incremental")["functionality"]
+    assert (again.mode, again.figures.failed, state(four).retry_count) == ("incremental", 8, 2)
+    four.store.recover()
+    again = four.sync("functionality", mode="incremental")["functionality"]
+    assert (again.figures.failed, {state(four, n).status for n in range(1, 9)}) == (0, {"synced"})
 
 
 def test_after_five_retries_it_is_permanent(four: Four) -> None:
