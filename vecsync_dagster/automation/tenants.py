@@ -67,10 +67,9 @@ class _Tick:
         self._single_runs = automation.changes.single_runs
         self._max_partitions = automation.changes.max_partitions
         self._requests = Requests(context.cursor, automation.changes.backoff, datetime.now(UTC))
-        # Rows and what was seen: both go with a tenant's removal, and until then it is not done.
-        ledger = workspace.ledger
-        self._seen = ledger.seen(entity)
-        self._traces = {*ledger.tenants(entity), *(tenant for _, tenant in self._seen)} - {GLOBAL}
+        self._seen = workspace.ledger.seen(entity)
+        # All of them go with a tenant's removal, and until then it is not done.
+        self._traces = workspace.traces(entity) - {GLOBAL}
         with asking(workspace, entity):
             self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
         self._missing = workspace.look_for_missing(entity, self._roll, self._traces)

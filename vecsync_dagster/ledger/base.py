@@ -415,7 +415,7 @@ class Ledger(Protocol):
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], *, with_vectors: bool = False
     ) -> None:
         """Delete those rows of the partition: after the store confirmed the removal. `with_vectors`: and their cached
-        vectors that no other document needs."""
+        vectors that no other document needs; otherwise those stay until the partition is dropped, or are too old."""
         ...
 
     def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
@@ -516,6 +516,15 @@ class Ledger(Protocol):
         also one of which only the store ever learned."""
         ...
 
+    def traces(self, entity: str) -> list[str]:
+        """Every tenant of which the ledger has anything besides the history of its runs: rows and marks, and what was
+        noted of it, such as how far it was read, what its checks found and which records were rejected."""
+        ...
+
+    def ever_synced(self, entity: str) -> list[str]:
+        """Every tenant that the ledger has any run of, also of the export alone."""
+        ...
+
     def tally(self, entity: str, collection: str, tenant: str) -> Tally:
         """The rows of the partition, counted; also those never stored (rejected or failed at their first attempt)."""
         ...
@@ -543,8 +552,9 @@ class Ledger(Protocol):
     def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None: ...
 
     def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
-        """Forget how far a partition that is gone had come (its rows are forgotten already). Marks of runs that did not
-        finish stay: they name points that only the store knows."""
+        """Forget how far a partition that is gone had come (its rows are forgotten already), and the cached vectors of
+        its former documents that nobody needs. Marks of runs that did not finish stay: they name points that only the
+        store knows."""
         ...
 
     def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen) -> None: ...

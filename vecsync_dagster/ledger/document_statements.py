@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.ledger.part import Insert, insert_into
-from vecsync_dagster.ledger.tables import Moment, index_state
+from vecsync_dagster.ledger.tables import Moment, index_state, left_vector
 
 __all__ = [
     "ANY_STALE",
@@ -52,6 +52,7 @@ __all__ = [
     "forget",
     "freshen",
     "keep_texts",
+    "leave_vectors",
     "list_of",
     "mark_stale",
     "owners",
@@ -219,6 +220,14 @@ def forget(dialect: str) -> Delete:
 def texts(dialect: str) -> Select[str, str]:
     """Space and text hash of the documents' vectors, each once."""
     return select(_T.space, _T.text_hash).where(_IN_PARTITION, _among(dialect), _T.text_hash.is_not(None)).distinct()
+
+
+@cache
+def leave_vectors(dialect: str) -> Insert:
+    """The vectors of these documents are of a tenant that had them; each once."""
+    names = ("entity", "tenant_id", "collection", "space", "text_hash")
+    theirs = select(*(_T[name] for name in names)).where(_IN_PARTITION, _among(dialect), _T.text_hash.is_not(None))
+    return insert_into(left_vector, dialect).from_select(names, theirs.distinct()).on_conflict_do_nothing()
 
 
 @cache

@@ -150,7 +150,11 @@ class Documents(LedgerPart):
         with self.database.write() as connection:
             for some in chunks(ids):
                 given = {**values, "ids": some}
-                texts = connection.execute(statements.texts(dialect), given).all() if with_vectors else []
+                if with_vectors:
+                    texts = connection.execute(statements.texts(dialect), given).all()
+                else:
+                    texts = []
+                    connection.execute(statements.leave_vectors(dialect), given)
                 connection.execute(statements.forget(dialect), given)
                 forget_unneeded(connection, [(space, text_hash) for space, text_hash in texts])
 

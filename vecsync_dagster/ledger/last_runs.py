@@ -12,7 +12,7 @@ from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.runs import run_of
 from vecsync_dagster.ledger.tables import NOT_DONE, sync_run
 
-__all__ = ["Newest"]
+__all__ = ["Newest", "one_by_one"]
 
 _R: Final = sync_run.c
 _SYNCS: Final = ("full", "incremental")
@@ -28,7 +28,7 @@ class Newest(LedgerPart):
 
     def last_runs(self, entity: str | None = None, tenant: str | None = None) -> dict[Partition, LastRuns]:
         def tenants(place: ColumnElement[bool]) -> CTE:
-            return _one_by_one(_R.tenant_id, place) if tenant is None else select(literal(tenant).label("value")).cte()
+            return one_by_one(_R.tenant_id, place) if tenant is None else select(literal(tenant).label("value")).cte()
 
         return self._last_runs(entity, tenants)
 
@@ -52,7 +52,7 @@ class Newest(LedgerPart):
     def _distinct(self, column: Column[str], where: ColumnElement[bool]) -> list[str]:
         with self.database.read() as connection:
             return [
-                value for value in connection.scalars(select(_one_by_one(column, where).c.value)) if value is not None
+                value for value in connection.scalars(select(one_by_one(column, where).c.value)) if value is not None
             ]
 
     def _newest(self, entity: str, collection: str, tenants: _Tenants) -> list[Run]:
@@ -63,7 +63,7 @@ class Newest(LedgerPart):
             return [run_of(row) for row in connection.execute(query)]
 
 
-def _one_by_one(column: Column[str], where: ColumnElement[bool]) -> CTE:
+def one_by_one(column: Column[str], where: ColumnElement[bool]) -> CTE:
     """The different values of a column of an index, each found behind the one before; None at the end. DISTINCT would
     read every row."""
     found = select(func.min(column).label("value")).where(where).cte("found", recursive=True)

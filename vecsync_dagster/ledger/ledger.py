@@ -25,6 +25,7 @@ from vecsync_dagster.ledger.runs import Runs
 from vecsync_dagster.ledger.source_states import States
 from vecsync_dagster.ledger.tenant_names import TenantNames
 from vecsync_dagster.ledger.touched import Touched
+from vecsync_dagster.ledger.traces import Traces
 from vecsync_dagster.ledger.unshown import Unshown
 from vecsync_dagster.ledger.vectors import Vectors
 
@@ -45,6 +46,7 @@ class SqlLedger(
     Vectors,
     Runs,
     Leaving,
+    Traces,
     CheckResults,
     Invalid,
     Retention,

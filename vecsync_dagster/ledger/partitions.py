@@ -31,13 +31,10 @@ from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, 
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED, list_of
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import (
-    check_result,
     index_state,
     missing_tenant,
     partition_seen,
-    source_state,
     unfinished_run,
-    unshown,
     watermark,
 )
 from vecsync_dagster.ledger.unshown import mark_unshown
@@ -199,12 +196,6 @@ class Partitions(LedgerPart):
         }
         with self.database.write() as connection:
             connection.execute(_set_watermark(self.database.dialect), values)
-
-    def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
-        with self.database.write() as connection:
-            for table in (watermark, source_state, partition_seen, check_result, unshown):
-                place = and_(table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant)
-                connection.execute(delete(table).where(place))
 
     def begin_writing(self, entity: str, collection: str, tenant: str, run_id: str, mode: str | None = None) -> None:
         """Beginning twice changes nothing."""

@@ -9,7 +9,14 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, literal_column, select, tuple_
 
 from vecsync_dagster.ledger.part import LedgerPart
-from vecsync_dagster.ledger.tables import embedding_cache, index_state, invalid_record, listener, sync_run
+from vecsync_dagster.ledger.tables import (
+    embedding_cache,
+    index_state,
+    invalid_record,
+    left_vector,
+    listener,
+    sync_run,
+)
 from vecsync_dagster.space import Space
 
 __all__ = ["Retention", "forget_unneeded"]
@@ -36,6 +43,9 @@ _UNNEEDED: Final = and_(
 )
 """Vectors that no document is known to need: a point that is lost can be written again without paying for it."""
 
+_L: Final = left_vector.c
+_NOT_CACHED: Final = ~exists().where(_V.space == _L.space, _V.text_hash == _L.text_hash)
+
 
 def forget_unneeded(connection: Connection, vectors: Sequence[tuple[str, str]]) -> None:
     """Those of these cached vectors (space, text hash) that no document needs any more."""
@@ -59,7 +69,9 @@ class Retention(LedgerPart):
 
     def forget_unused_vectors(self, before: datetime) -> int:
         """Cached vectors that were last asked for before then, and that are of no document's text. Returns how many."""
-        return self._forget(embedding_cache, and_(embedding_cache.c.last_used_at < before, _UNNEEDED))
+        forgotten = self._forget(embedding_cache, and_(embedding_cache.c.last_used_at < before, _UNNEEDED))
+        self._forget(left_vector, _NOT_CACHED)
+        return forgotten
 
     def forget_listeners(self, before: datetime) -> int:
         """Those that said before then for the last time that they listen. Returns how many."""

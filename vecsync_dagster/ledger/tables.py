@@ -12,7 +12,8 @@ many; the row with an empty collection and tenant says that an entity's source c
 seen, `alert_delivery` what each channel was told of it.
 `tenant_name` has a row for each tenant whose name was asked for, `unshown` one for each partition that a run wrote to
 and whose stages Dagster does not all show as they are now. `listener` has a row for each entity whose changes a process
-listens to, or did until it died.
+listens to, or did until it died. `left_vector` has a row for each cached vector of a document that was removed, under
+the tenant that had it: as long as that one is there it may need the vector again.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
 what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
 holds names and ids, never a record's values.
@@ -57,6 +58,7 @@ __all__ = [
     "embedding_cache",
     "index_state",
     "invalid_record",
+    "left_vector",
     "listener",
     "metadata",
     "partition_seen",
@@ -209,6 +211,16 @@ space_origin = Table(
     metadata,
     Column("space", _Key, primary_key=True),
     Column("origin", Text, nullable=False),
+)
+
+left_vector = Table(
+    "left_vector",
+    metadata,
+    Column("entity", _Key, primary_key=True),
+    Column("tenant_id", _Key, primary_key=True),
+    Column("collection", _Key, primary_key=True),
+    Column("space", _Key, primary_key=True),
+    Column("text_hash", _Key, primary_key=True),
 )
 
 watermark = Table(

@@ -29,18 +29,21 @@ def forget_if_gone(
     ledger: Ledger, snapshots: Snapshots, rejections: RejectionLog, selection: Selection, config: EntityConfig
 ) -> None:
     """A tenant without rows in source and ledger, or a `global` that is no more, leaves nothing but the figures of its
-    runs."""
+    runs. What a run of some collections alone leaves of the others keeps it among `Ledger.traces`, as does what is left
+    where this ends half-way."""
     entity, tenant = selection.entity, selection.tenant
     if tenant == GLOBAL and not is_ruled_out(config, tenant):
         return
-    left = [name for name in config.collections if ledger.tally(entity, name, tenant).rows]
-    for name in selection.collections:
-        if name not in left:
-            ledger.drop_partition(entity, name, tenant)
-    if not left:
-        ledger.found(entity, [tenant])
-        ledger.forget_tenant_names(entity, [tenant])
+    former = {name for owner, name in ledger.collections() if owner == entity and name not in config.collections}
+    left = {name for name in (*config.collections, *former) if ledger.tally(entity, name, tenant).rows}
+    is_gone = left.isdisjoint(config.collections)
+    if is_gone:
         forget_tenant(ledger, snapshots, rejections, entity, tenant)
+    for name in {*selection.collections, *(former if is_gone else ())} - left:
+        ledger.drop_partition(entity, name, tenant)
+    if is_gone:
+        ledger.forget_tenant_names(entity, [tenant])
+        ledger.found(entity, [tenant])
 
 
 def forget_tenant(

@@ -73,7 +73,7 @@ def _partitions(
     wanted: Callable[[str], bool],
     error: VecsyncError,
 ) -> Iterator[Run]:
-    tenants = {*workspace.ledger.tenants(entity), *([GLOBAL] if workspace.has_global(entity) else [])}
+    tenants = {*workspace.traces(entity), *([GLOBAL] if workspace.has_global(entity) else [])}
     mode = options.mode_of(workspace.config.sync.mode)
     for tenant in sorted(filter(wanted, tenants)):
         for name in workspace.entity(entity).collections:

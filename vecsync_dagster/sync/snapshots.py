@@ -113,6 +113,12 @@ class Snapshots:
             frame: pd.DataFrame = pa.Table.from_batches(batches, file.schema_arrow).to_pandas()
             return frame
 
+    def of(self, entity: str, tenants: Iterable[str]) -> set[str]:
+        """Those of these tenants that have a snapshot, or what a killed run left of one."""
+        folder = self.folder / entity
+        names = {file.stem.partition(_OF_WRITER)[0] for file in folder.iterdir()} if folder.is_dir() else set()
+        return {tenant for tenant in tenants if self.path(entity, tenant).stem in names} if names else set()
+
     def drop(self, entity: str, tenant: str | None = None) -> None:
         """The snapshot of a tenant, None: of all, with what a killed run left of one. Raises OutputUnwritable."""
         folder = self.folder / entity

@@ -302,8 +302,8 @@ def _there(workspace: Workspace, entity: str, source: Source, looks: Mapping[str
 
 def _gone(workspace: Workspace, entity: str) -> list[tuple[Selection, SyncOptions]]:
     """Tenants that have been missing for long enough: this look is one of those that must miss them."""
-    known = workspace.ledger.tenants(entity)
-    missing = workspace.look_for_missing(entity, workspace.call_the_roll(entity), known)
+    known = workspace.traces(entity)
+    missing = workspace.look_for_missing(entity, workspace.call_the_roll(entity, known), known)
     now, collections = workspace.ledger.now(), tuple(workspace.entity(entity).collections)
     return [
         (Selection(entity, tenant, collections), SyncOptions(mode="full", tenant_gone=True))

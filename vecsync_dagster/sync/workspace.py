@@ -136,7 +136,7 @@ class Workspace:
     # -- tenants and partitions --------------------------------------------------------------------
 
     def tenants(self, entity: str, *, renew: Renewal = "new") -> list[str]:
-        """`global`, the source's tenants, and those that only the ledger still knows, in order; last of all
+        """`global`, the source's tenants, and those of whom something is left here alone, in order; last of all
         a `global` that the configuration has no more: what became a tenant's was taken over by then.
 
         Keys are as the source has them; one that cannot be a partition fails when it is synced. `renew`: of
@@ -155,13 +155,19 @@ class Workspace:
     def _with_known(self, entity: str, own: Sequence[str]) -> list[str]:
         if not own and self.entity(entity).tenancy is not None:
             self._tell_of_the_filter(entity)
-        held, runs = self.ledger.tenants(entity), self.ledger.last_runs(entity)
+        traces, runs = self.traces(entity), self.ledger.last_runs(entity)
         if not self.read_only:
             forget_unusable(self.ledger, entity, own, runs)
-        found = {*own, *held, *failing_tenants(runs)} - {GLOBAL}
+        found = {*own, *traces, *failing_tenants(runs)} - {GLOBAL}
         if self.has_global(entity):
             return [GLOBAL, *sorted(found)]
-        return sorted(found) + ([GLOBAL] if GLOBAL in held else [])
+        return sorted(found) + ([GLOBAL] if GLOBAL in traces else [])
+
+    def traces(self, entity: str) -> set[str]:
+        """The tenants, and `global`, of whom anything is kept besides the history of their runs: who is among them and
+        not at the source is to be forgotten."""
+        known = set(self.ledger.traces(entity))
+        return known | self.snapshots.of(entity, set(self.ledger.ever_synced(entity)) - known)
 
     def _tell_of_the_filter(self, entity: str) -> None:
         """Tenants all of whose records it keeps out are none, and no run of theirs could say so."""
@@ -256,6 +262,8 @@ class Workspace:
         """Sync one selection. What goes wrong with this tenant is in its results, so that others can go on;
         raised is only a ledger that cannot be reached, or that does not even take the failure."""
         options = options or SyncOptions()
+        if self._is_only_a_trace(selection, options):
+            options = replace(options, mode="full")  # nothing less says that it is gone, and it costs nothing
         started = datetime.now(UTC)
         where = f"{selection.entity} of {selection.tenant}"
         if not selection.collections:
@@ -275,6 +283,16 @@ class Workspace:
             raise
         except VecsyncError as error:
             return failed_after(self.ledger, results, error)
+
+    def _is_only_a_trace(self, selection: Selection, options: SyncOptions) -> bool:
+        """Whether the source did not list the tenant when it was asked last, and the store has nothing of it."""
+        entity, tenant = selection.entity, selection.tenant
+        listed = self._at_source.get(entity)
+        if listed is None or tenant in listed or not leaves_nothing_out(options):
+            return False
+        if tenant == GLOBAL and self.has_global(entity):
+            return False
+        return not any(self.ledger.tally(entity, name, tenant).held for name in self.entity(entity).collections)
 
     def _results(
         self,

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from vecsync_dagster.alerts import Alerts
+from vecsync_dagster.ledger.base import Rejected
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import CheckOutcome
@@ -108,6 +109,22 @@ def test_a_tenant_that_is_gone_leaves_nothing(settled: Automated) -> None:
     assert settled.asked("tenants") == []
     assert settled.partitions() == {"acme", "cord", GLOBAL}
     assert settled.tick("tenants").dynamic_partitions_requests == []
+
+
+def test_a_tenant_without_documents_leaves_nothing_either(settled: Automated) -> None:
+    """One whose last document went before it did, and of which no more is known than which records were rejected."""
+    world = settled.world
+    with world.workspace() as workspace:
+        rejected = [Rejected(None, "VALIDATION_FAILED", "id", "the id is missing", ENTITY)]
+        workspace.ledger.reject("run", ENTITY, "former", rejected, utc_now())
+    assert settled.asked("tenants") == []
+    [request] = settled.asked("tenants")
+    assert keys_of(request) == ["works|former"]
+    [result] = settled.run([request])
+    assert result.success
+    with world.workspace() as workspace:
+        assert "former" not in workspace.traces(ENTITY)
+    assert settled.asked("tenants") == []
 
 
 def test_a_tenant_that_comes_back_is_synced_again(settled: Automated) -> None:

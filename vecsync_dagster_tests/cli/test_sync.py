@@ -54,6 +54,22 @@ def test_a_change_is_synced_alone(config: Path, synced: Path) -> None:
     assert ran.json["totals"]["upserted"] == 1
 
 
+def test_a_tenant_that_left_after_its_documents_is_forgotten(config: Path, synced: Path) -> None:
+    """Its documents were marked as deleted, and the rows went later: the next run forgets it, its name as well."""
+    deleted = "deleted_at = '2026-12-01T00:00:00+00:00', updated_at = '2026-12-01T00:00:00+00:00'"
+    change_rows(synced, f"UPDATE works SET {deleted} WHERE tenant_id = ?", MORAVA)
+    sync = ("sync", "all", "--entity", "works", "--no-record", "--config", config)
+    assert vecsync(*sync).code == 0
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
+    with Workspace(config_of(synced)) as workspace:
+        assert MORAVA in workspace.traces("works")
+    assert vecsync(*sync).code == 0
+    with Workspace(config_of(synced)) as workspace:
+        assert MORAVA not in workspace.traces("works")
+        assert not workspace.snapshots.path("works", MORAVA).exists()
+        assert MORAVA in workspace.traces("materials")
+
+
 def test_a_record_is_named_by_its_whole_key(fresh: Path) -> None:
     """With an id of two columns `--id` takes both: what is changed, or gone, is one tenant's record, whoever else has
     one of that number."""

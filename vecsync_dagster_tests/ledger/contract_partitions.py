@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from pyroaring import BitMap64
 
 from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.base import Rejected, Run, Seen
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster_tests.ledger.samples import (
@@ -186,6 +189,35 @@ class PartitionsContract:
         assert ledger.tenants(*PLACE) == ["tenant-a", "tenant-b"]
         ledger.finish_writing(*B, ["run-1"])
         assert ledger.tenants(*PLACE) == ["tenant-a"]
+
+    def test_whatever_is_kept_of_a_tenant_is_a_trace(self, ledger: SqlLedger) -> None:
+        """Each table by itself, until the tenant is forgotten; but not what is of no tenant, nor the history."""
+        check = CheckResult(ENTITY, "counts", True, "", NOON, "materials", "checked")
+        confirm(ledger, (*PLACE, "held"), ["d1"])
+        ledger.begin_writing(*PLACE, "marked", "run-1")
+        ledger.set_watermark(*PLACE, "read", Cursor("1", "1"))
+        ledger.set_seen(*PLACE, "looked at", Seen(NOON, "settings"))
+        ledger.mark_all_seen(*PLACE, "seen", NOON)
+        ledger.record_checks([check, replace(check, tenant="", collection="")])
+        ledger.miss(ENTITY, ["missing"])
+        ledger.set_tenant_names(ENTITY, {"named": ""})
+        for tenant in ("rejected", "rejected too"):
+            ledger.reject("run-1", ENTITY, tenant, [Rejected(None, "VALIDATION_FAILED", "id", "none")] * 2, NOON)
+        for tenant in ("emptied", "emptied too"):
+            confirm(ledger, (*PLACE, tenant), [tenant])
+            ledger.forget(*PLACE, tenant, [tenant])
+        ledger.record_run(Run("run-1", *PLACE, "ran", "full", "success", NOON, NOON))
+        ledger.set_seen("works", "works", "another's", Seen(NOON, "settings"))
+        kept = ["checked", "emptied", "emptied too", "held", "looked at", "marked", "missing", "named", "read"]
+        kept += ["rejected", "rejected too", "seen"]
+        assert (ledger.traces(ENTITY), ledger.traces("nothing")) == (kept, [])
+        assert (ledger.ever_synced(ENTITY), ledger.ever_synced("works")) == (["ran"], [])
+        for tenant in kept:
+            ledger.drop_partition(*PLACE, tenant)
+            ledger.forget_rejected(ENTITY, tenant)
+        ledger.found(ENTITY, kept)
+        ledger.forget_tenant_names(ENTITY, kept)
+        assert ledger.traces(ENTITY) == ["held", "marked"] == ledger.tenants(ENTITY)
 
     def test_counts_are_bounded(self, ledger: SqlLedger) -> None:
         """The tally has every row of the partition, and those of them that the store should hold."""

@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Rejected, Run
-from vecsync_dagster_tests.ledger.samples import DAY, NOON, OTHER_SPACE, SPACE, A, B, Clock, confirmed
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, NOON, OTHER_SPACE, SPACE, A, B, Clock, confirmed
 
 RUN = Run("r", *A, "full", "success", NOON, NOON, {})
 REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
@@ -74,6 +74,31 @@ class RetentionContract:
         ledger.forget(*A, ["d1", "d2"], with_vectors=True)
         assert ledger.vectors(SPACE, ["own", "shared"]).keys() == {"shared"}
         assert len(ledger.vectors(OTHER_SPACE, ["own", "shared"])) == 2
+
+    def test_vectors_of_former_documents_go_with_the_partition(self, ledger: SqlLedger) -> None:
+        """Once it is dropped, what another document needs by then stays, and what others had."""
+        of_a, of_b = [f"a{n}" for n in range(1_200)], ["b"]
+        ledger.keep_vectors(SPACE, {name: np.ones(4, np.float32) for name in (*of_a, *of_b)})
+        for place, texts in ((A, of_a), (B, of_b)):
+            for text in texts:
+                _confirm(ledger, place, [text], text)
+            ledger.forget(*place, texts)
+        assert len(ledger.vectors(SPACE, of_a + of_b)) == 1_201
+        _confirm(ledger, B, ["d1"], "a7")
+        ledger.drop_partition(*A)
+        assert ledger.vectors(SPACE, of_a + of_b).keys() == {"a7", "b"}
+        assert ledger.traces(ENTITY) == ["tenant-b"]
+
+    def test_that_a_vector_was_somebody_s_is_forgotten_with_it(self, ledger: SqlLedger, clock: Clock) -> None:
+        """The cache forgets with time what nobody asks for: nothing of it is left of the tenant either."""
+        ledger.keep_vectors(SPACE, {"own": np.ones(4, np.float32)})
+        _confirm(ledger, A, ["d1"], "own")
+        ledger.forget(*A, ["d1"])
+        assert ledger.forget_unused_vectors(clock.now) == 0
+        assert ledger.traces(ENTITY) == ["tenant-a"]
+        clock.now += 40 * DAY
+        assert ledger.forget_unused_vectors(clock.now - 30 * DAY) == 1
+        assert ledger.traces(ENTITY) == []
 
     def test_whether_a_vector_is_needed_is_told_by_an_index(self, ledger: SqlLedger) -> None:
         """One removal never reads all documents, those that name no text included."""
