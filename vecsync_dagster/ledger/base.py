@@ -83,13 +83,15 @@ class LedgerRow:
 
 class RunStart(NamedTuple):
     """When a run of a partition began, and what was known then: how many rows the partition had, whether its tenant
-    was missing, whether a document of the partition was confirmed, and one of the collection, whoever's."""
+    was missing, whether a document of the partition was confirmed, and one of the collection, whoever's. `former`:
+    whether there are documents that `Ledger.keep_former` kept."""
 
     at: datetime
     known: int
     missing: bool = False
     held: bool = False
     collection_held: bool = False
+    former: bool = False
 
 
 class Missing(NamedTuple):
@@ -118,13 +120,15 @@ class Recognised(NamedTuple):
 class Tally(NamedTuple):
     """Rows of a partition; those of them that the store should hold (content_hash is not null); those that failed;
     those whose record is rejected now, while the store keeps its last good version; those whose text is longer than
-    the model takes, as far as it is known."""
+    the model takes, as far as it is known. `former`: rows that are kept beside another one of the same record, until
+    the store holds that (`Ledger.keep_former`); they are no `stale` ones."""
 
     rows: int
     held: int
     failures: Failures
     stale: int = 0
     truncated: int = 0
+    former: int = 0
 
 
 @dataclass(slots=True)
@@ -382,6 +386,17 @@ class Ledger(Protocol):
     ) -> int:
         """The records are there but are rejected now: keep the rows of this tenant as seen, status `stale`.
         Returns how many there were."""
+        ...
+
+    def keep_former(
+        self, entity: str, collection: str, tenant: str, keys: Mapping[str, Key], error: str, seen_at: datetime
+    ) -> None:
+        """The records of these documents (id -> the record's key of today) have other document ids by now, which the
+        store does not hold: keep the rows of this tenant as seen, status `stale`, error code `FORMER`."""
+        ...
+
+    def formers(self, entity: str, collection: str, tenant: str) -> list[str]:
+        """Ids of the documents that were kept so."""
         ...
 
     def fail(

@@ -51,6 +51,7 @@ __all__ = [
     "fail",
     "forget",
     "freshen",
+    "keep_former",
     "keep_texts",
     "leave_vectors",
     "list_of",
@@ -205,6 +206,22 @@ def mark_stale(dialect: str) -> Update:
             status="stale",
             error_code=bindparam("code"),
             last_error=bindparam("error"),
+            last_seen_at=bindparam("seen_at", type_=Moment),
+            updated_at=bindparam("now", type_=Moment),
+        )
+    )
+
+
+@cache
+def keep_former() -> Update:
+    """`of_document`, `key`, `native`, `code`, `error`, `seen_at`, `now`."""
+    return (
+        update(index_state)
+        .where(_IN_PARTITION, _T.document_id == bindparam("of_document"))
+        .values(
+            **{**NO_ERROR, "status": "stale", "error_code": bindparam("code"), "last_error": bindparam("error")},
+            db_id=bindparam("key"),
+            db_key=bindparam("native"),
             last_seen_at=bindparam("seen_at", type_=Moment),
             updated_at=bindparam("now", type_=Moment),
         )

@@ -14,7 +14,8 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import document_statements as statements
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
-from vecsync_dagster.ledger.partition_statements import place
+from vecsync_dagster.ledger.partition_statements import FORMERS, place
+from vecsync_dagster.ledger.record_states import FORMER
 from vecsync_dagster.ledger.retention import forget_unneeded
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import GLOBAL
@@ -141,6 +142,20 @@ class Documents(LedgerPart):
         unique = list(dict.fromkeys(ids))
         with self.database.write() as connection:
             return _write(connection, statements.mark_stale(self.database.dialect), unique, values)
+
+    def keep_former(
+        self, entity: str, collection: str, tenant: str, keys: Mapping[str, Key], error: str, seen_at: datetime
+    ) -> None:
+        told = {"code": FORMER, "error": clean(error), "seen_at": seen_at, "now": self._now()}
+        values = {**place(entity, collection, tenant), **told}
+        with self.database.write() as connection:
+            for some in chunks(sorted(keys.items())):
+                rows = [{**values, "of_document": i, "key": str(key), "native": key.native} for i, key in some]
+                connection.execute(statements.keep_former(), rows)
+
+    def formers(self, entity: str, collection: str, tenant: str) -> list[str]:
+        with self.database.read() as connection:
+            return list(connection.scalars(FORMERS, place(entity, collection, tenant)))
 
     def forget(
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], *, with_vectors: bool = False

@@ -11,6 +11,7 @@ from vecsync_dagster.identity import OF_MANY
 from vecsync_dagster.ledger.base import REPEATED, InvalidRecord, LastRuns, Partition, Run
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED
 from vecsync_dagster.ledger.part import LedgerPart, chunks
+from vecsync_dagster.ledger.record_states import FORMER
 from vecsync_dagster.ledger.tables import index_state, invalid_record
 
 __all__ = ["Invalid"]
@@ -20,7 +21,7 @@ _I: Final = invalid_record.c
 _REJECTED: Final = and_(
     NOT_SYNCED,
     or_(
-        _T.status == "stale",
+        and_(_T.status == "stale", _T.error_code.is_distinct_from(FORMER)),
         and_(_T.status == "failed", or_(_T.attempt_hash == "", REJECTED)),
     ),
 )

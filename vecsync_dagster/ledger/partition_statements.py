@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, bindparam, exists, func, literal_column, select
 
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED
-from vecsync_dagster.ledger.record_states import Status
+from vecsync_dagster.ledger.record_states import FORMER, Status
 from vecsync_dagster.ledger.tables import (
     Moment,
     check_result,
@@ -23,7 +23,19 @@ from vecsync_dagster.ledger.tables import (
     watermark,
 )
 
-__all__ = ["AHEAD", "CUT", "DUE", "FAILED", "FAILED_CHECKS", "RUN_START", "TALLY", "UNFINISHED", "WATERMARK", "place"]
+__all__ = [
+    "AHEAD",
+    "CUT",
+    "DUE",
+    "FAILED",
+    "FAILED_CHECKS",
+    "FORMERS",
+    "RUN_START",
+    "TALLY",
+    "UNFINISHED",
+    "WATERMARK",
+    "place",
+]
 
 _T: Final = index_state.c
 _M: Final = missing_tenant.c
@@ -51,34 +63,42 @@ _SEEN: Final = select(func.max(_T.last_seen_at)).where(_of(index_state))
 _ALL_SEEN: Final = select(_P.seen_at).where(_of(partition_seen))
 _LOOKS: Final = select(_M.looks).where(_M.entity == _OF_ENTITY, _M.tenant_id == _OF_TENANT)
 
+# The entity as no key of another index: SQLite shall take the one that has these rows alone.
+_FEW: Final = and_(_T.collection == _OF_COLLECTION, _T.tenant_id == _OF_TENANT, _T.entity.concat("") == _OF_ENTITY)
+_FORMER: Final = and_(NOT_SYNCED, _T.status == "stale", _T.error_code == FORMER)
+
+FORMERS: Final = select(_T.document_id).where(_FORMER, _FEW).order_by(_T.document_id)
+"""What `Ledger.keep_former` kept."""
+
 RUN_START: Final = select(
     *(one.scalar_subquery() for one in (_KNOWN, _LOOKS, _SEEN, _ALL_SEEN)),
     exists().where(_of(index_state), _HELD),
     exists().where(_T.collection == _OF_COLLECTION, _HELD),
+    exists().where(_FORMER, _FEW),
 )
 """Rows, looks at a missing tenant, when documents and all of them were seen last, whether the partition and the
-collection hold any. Queries in one, each by an index of its own: together they would read every row."""
+collection hold any, whether the partition has former ones. Queries in one, each by an index of its own: together they
+would read every row."""
 
 # Written out, not a parameter: only then do both databases see that the index of failed rows will do.
 FAILED: Final = _T.status == literal_column("'failed'")
 _OTHERS: Final = tuple(status for status in get_args(Status) if status != "synced")
 
-# The entity as no key of another index: SQLite shall take the one that has these rows alone.
-_FEW: Final = and_(_T.collection == _OF_COLLECTION, _T.tenant_id == _OF_TENANT, _T.entity.concat("") == _OF_ENTITY)
 CUT: Final = and_(literal_column("truncated") == literal_column("1"), _FEW)
 """Documents whose text was cut. Written out, as `FAILED` is."""
 
 TALLY: Final = select(
     _KNOWN.scalar_subquery(),
     func.count().filter(_T.content_hash.is_(None)),
-    func.count().filter(_T.status == "stale"),
+    func.count().filter(_T.status == "stale", _T.error_code.is_distinct_from(FORMER)),
     func.count().filter(FAILED, _T.next_attempt_at.is_not(None)),
     func.count().filter(FAILED, _T.next_attempt_at.is_(None), ~REJECTED),
     func.count().filter(FAILED, _T.next_attempt_at.is_(None), REJECTED),
     select(func.count()).select_from(index_state).where(CUT).scalar_subquery(),
+    func.count().filter(_FORMER),
 ).where(NOT_SYNCED, _T.status.in_(_OTHERS), _FEW)
-"""Rows; never stored, stale, failed (waiting, permanent, rejected), cut. Of what is synced the number of rows says it
-all, and most is; the others are named, so that their index is taken."""
+"""Rows; never stored, stale, failed (waiting, permanent, rejected), cut, former. Of what is synced the number of rows
+says it all, and most is; the others are named, so that their index is taken."""
 
 DUE: Final = (
     select(_T.db_id, _T.db_key)

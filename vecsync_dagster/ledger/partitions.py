@@ -118,9 +118,9 @@ class Partitions(LedgerPart):
     def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
         values = statements.place(entity, collection, tenant)
         with self.database.read() as connection:
-            known, looks, *seen, held, collection_held = connection.execute(statements.RUN_START, values).one()
+            known, looks, *seen, held, collection_held, former = connection.execute(statements.RUN_START, values).one()
         at = max([self._now(), *(last + _TICK for last in seen if last is not None)])
-        return RunStart(at, known, bool(looks), held, collection_held)
+        return RunStart(at, known, bool(looks), held, collection_held, former)
 
     def tenants(self, entity: str, collection: str | None = None) -> list[str]:
         rows = select(_T.tenant_id).distinct().where(_T.entity == entity)

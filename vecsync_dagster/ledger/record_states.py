@@ -13,13 +13,26 @@ from typing import Final, Literal
 
 from vecsync_dagster.identity import Key
 
-__all__ = ["OF_ONE_DOCUMENT", "SEVERITY", "CollectionState", "FailedRow", "Failures", "RecordState", "Status", "worst"]
+__all__ = [
+    "FORMER",
+    "OF_ONE_DOCUMENT",
+    "SEVERITY",
+    "CollectionState",
+    "FailedRow",
+    "Failures",
+    "RecordState",
+    "Status",
+    "worst",
+]
 
 Status = Literal["pending", "synced", "stale", "failed"]
 
 SEVERITY: Final[Mapping[Status, int]] = {"synced": 0, "pending": 1, "stale": 2, "failed": 3}
 """How bad a status is; a collection that has no row of the record is `pending`."""
 
+
+FORMER: Final = "NOT_REPLACED"
+"""The error code of a document whose record has another document id by now, and is not held under that one yet."""
 
 OF_ONE_DOCUMENT: Final = ("_REJECTED", "VALIDATION_ERROR", "INTERNAL_ERROR")
 """How the codes of errors end that are about the document itself; one with another code met a service that failed."""

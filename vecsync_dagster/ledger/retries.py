@@ -89,8 +89,8 @@ class Retries(LedgerPart):
     def tally(self, entity: str, collection: str, tenant: str) -> Tally:
         values = statements.place(entity, collection, tenant)
         with self.database.read() as connection:
-            rows, never_held, stale, *failures, truncated = connection.execute(statements.TALLY, values).one()
-        return Tally(rows, rows - never_held, Failures(*failures), stale, truncated)
+            rows, never_held, stale, *failures, truncated, former = connection.execute(statements.TALLY, values).one()
+        return Tally(rows, rows - never_held, Failures(*failures), stale, truncated, former)
 
     def truncated_ids(self, entity: str, collection: str, tenant: str, limit: int) -> list[str]:
         query = select(_T.db_id).where(statements.CUT).order_by(_T.db_id).limit(limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,16 +11,16 @@ from itertools import compress, islice
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected, VecsyncError
-from vecsync_dagster.identity import KEY_TEXT, Key, as_storable
+from vecsync_dagster.identity import KEY_TEXT, Key, as_storable, key_parts
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
 from vecsync_dagster.sources.sql_dialect import Dialect
-from vecsync_dagster.sources.sql_keys import certain, key_texts
+from vecsync_dagster.sources.sql_keys import certain, found_by, key_texts
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
@@ -28,6 +29,8 @@ from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, ahead_of_cloc
 from vecsync_dagster.sources.tenant_names import greatest
 
 __all__ = ["SqlSource"]
+
+_log = logging.getLogger(__name__)
 
 IDS_PER_STATEMENT = 500
 NAMES_AT_ONCE = 1000
@@ -49,7 +52,7 @@ class SqlSource:
         self.incremental = entity.updated_at is not None
         self._dialect = dialect
         self._entity = entity
-        self._may_widen: Callable[[], bool] = lambda: False
+        self._synced: Callable[[], Sequence[tuple[str, str]]] | None = None
         self._name = name
         self._entity_name = entity_name
         self._clock: tuple[float, Clock] | None = None
@@ -138,10 +141,11 @@ class SqlSource:
         passed = int((time.monotonic() - asked) * 1_000_000)
         return Clock(clock.absolute + passed, clock.local + passed)
 
-    def widen(self, allowed: Callable[[], bool]) -> None:
-        """To be said before anything is read: where the table's own primary key is the tenant's column and the id, that
-        is the key, if `allowed` says so when the table is looked up."""
-        self._may_widen = allowed
+    def widen(self, synced: Callable[[], Sequence[tuple[str, str]]]) -> None:
+        """To be said before anything is read, if the configuration names no key: the tenant's column and the id are the
+        key where they are the table's own primary key. `synced` is asked when the table is looked up: tenants and keys
+        of some of what is synced already. That stays known as it is, whatever becomes of the primary key."""
+        self._synced = synced
 
     def repeated(self) -> Repeated:
         reflected = self._reflected
@@ -182,13 +186,47 @@ class SqlSource:
     def _reflected(self) -> Reflected:
         found = self._reflect()
         tenancy = self._entity.tenancy
-        wider = tenancy is not None and set(found.primary) == {tenancy.column, *found.key} != set(found.key)
-        # Others are asked whether it may: no transaction is open meanwhile.
-        if wider and not found.enforced and self._may_widen():
-            self._entity = self._entity.model_copy(update={"id": found.primary})
-            self.id_field = KEY_TEXT
-            found = self._reflect()
-        return found
+        if self._synced is None or tenancy is None or tenancy.column in found.key:
+            return found
+        declared = set(found.primary) == {tenancy.column, *found.key} and not found.enforced
+        synced = self._synced()  # others are asked: no transaction is open meanwhile
+        key = self._key_of(synced, found, tenancy.column) if synced else found.primary if declared else None
+        if key is None:
+            return found
+        self._entity = self._entity.model_copy(update={"id": key})
+        self.id_field = KEY_TEXT
+        if not declared:
+            _log.warning(
+                "entities.%s: what is synced is known by (%s), which is not the primary key of table %s any more. It "
+                "stays known by that: write id: [%s]",
+                *(self._entity_name, ", ".join(key), self._entity.table, ", ".join(key)),
+            )
+        return self._reflect()
+
+    def _key_of(
+        self, synced: Sequence[tuple[str, str]], found: Reflected, tenant_column: str
+    ) -> tuple[str, ...] | None:
+        """The tenant's column and the id, in the order in which these keys have them; None where the keys are those of
+        the id alone. They may look like both: then it is what finds more rows."""
+        [own] = found.key
+        keys = [(tenant, key_parts(key, 2)) for tenant, key in synced]
+        orders = [
+            order
+            for place, order in enumerate([(tenant_column, own), (own, tenant_column)])
+            if all(parts and (tenant == GLOBAL or parts[place] == tenant) for tenant, parts in keys)
+        ]
+        if not orders:
+            return None
+        wide = found.primary if found.primary in orders else orders[0]
+        texts = [key for _, key in synced]
+        with self._transaction("looking for what is synced") as (connection, _):
+            narrow_rows, wide_rows = (self._rows_of(connection, found, one, texts) for one in ((own,), wide))
+        return None if narrow_rows > wide_rows else wide
+
+    def _rows_of(self, connection: Connection, found: Reflected, key: Sequence[str], texts: Sequence[str]) -> int:
+        columns = [(found[name], found.kinds[name]) for name in key]
+        rows = select(func.count()).select_from(found.table).where(found_by(self._dialect, columns, texts))
+        return connection.execute(rows).scalar_one()
 
     def _reflect(self) -> Reflected:
         with self._transaction("looking the table up") as (connection, _):

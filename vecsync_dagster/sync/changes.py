@@ -103,7 +103,8 @@ def _kind(
     # One that moved is written whole: its old tenant's run may be changing it just now.
     if row.content_hash != document.content_hash or row.space != space or row.tenant != tenant:
         return Kind.CHANGED
-    # The record may have got a key of another type: what is written again has the key with it.
-    if row.payload_hash != document.payload_hash or differ(row.key, document.key):
+    # The record may have got a key of another type, or another one for a while: what is written again has the key
+    # with it.
+    if row.payload_hash != document.payload_hash or row.key != document.db_id or differ(row.key, document.key):
         return Kind.CHANGED if doubted else Kind.PAYLOAD_ONLY
     return Kind.UNCHANGED

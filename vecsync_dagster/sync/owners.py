@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import Document, DocumentBuilder, Rejection
 from vecsync_dagster.documents.columns import Cleaner
-from vecsync_dagster.identity import Key, differ, key_parts
+from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import REPEATED, Ledger
 from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
@@ -21,6 +20,7 @@ from vecsync_dagster.sync.target import Target
 __all__ = ["NOT_UNIQUE", "Claim", "buried", "contested", "firsts", "is_in", "live", "refusal", "repeated"]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
+_SAMPLE, _SAMPLE_OF_TENANT = 90, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,17 @@ class Claim:
     key: Key
 
 
-def has_narrow_keys(ledger: Ledger, entity: str, config: EntityConfig) -> bool:
-    """Whether what is synced is known by `id` alone, and not by the tenant's column as well: it stays as it is."""
+def some_keys(ledger: Ledger, entity: str, config: EntityConfig) -> list[tuple[str, Key]]:
+    """Tenants and keys of some of the documents that are synced: a few of each tenant, and of everybody's only where no
+    tenant has any."""
+    found: list[tuple[str, Key]] = []
     for collection in config.collections:
-        for tenant in ledger.tenants(entity, collection):
-            point = next(chain.from_iterable(ledger.points(entity, collection, tenant, chunk=1)), None)
-            if point is not None:
-                parts = key_parts(point.db_id, 2)
-                return parts is None or (tenant != GLOBAL and tenant not in parts)
-    return False
+        for tenant in sorted(ledger.tenants(entity, collection), key=GLOBAL.__eq__):
+            if len(found) >= _SAMPLE or (tenant == GLOBAL and found):
+                break
+            points = next(iter(ledger.points(entity, collection, tenant, chunk=_SAMPLE_OF_TENANT)), [])
+            found += [(tenant, point.db_id) for point in points]
+    return found[:_SAMPLE]
 
 
 def live(target: Target, source: Source, tenant: str, keys: Iterable[str]) -> set[Key | tuple[str, str | None]]:

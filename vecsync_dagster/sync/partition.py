@@ -17,7 +17,6 @@ from vecsync_dagster.errors import StoreRateLimited, StoreTimeout, StoreUnavaila
 from vecsync_dagster.identity import Key, differ, native_of
 from vecsync_dagster.ledger.base import LedgerRow, Recognised, Rejected
 from vecsync_dagster.sources.base import Source, is_certain
-from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import Absence, is_suspicious
 from vecsync_dagster.sync.apply import (
     BatchFailed,
@@ -31,13 +30,13 @@ from vecsync_dagster.sync.apply import (
     mark_rejected,
     remove,
 )
-from vecsync_dagster.sync.changed_keys import keys_today
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former
 from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
 from vecsync_dagster.sync.reconcile import repair_unfinished
+from vecsync_dagster.sync.renamed import WAITS, Renamed
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import LISTED
@@ -110,6 +109,7 @@ class PartitionSync:
         self._fresh = fresh
         self._sees_firsts = complete or asked is not None  # of several records with one id
         self._met: set[str] = set()
+        self._called_gone: set[str] = set()
         self._executor = executor
         self._ledger_thread = ledger_thread
         self._keep_rejected = keep_rejected
@@ -125,6 +125,7 @@ class PartitionSync:
         self._writing = Writing(target, run_id, mode)
         self._suspects = Suspects()
         self._former = Former(target, source, self.started_at)
+        self._renamed = Renamed(target, source, self.started_at)
         self._failed: list[Change] = []
 
     @property
@@ -503,6 +504,7 @@ class PartitionSync:
         t = self.target
         if not tombstones or (self._asked is not None and not was_read(t)):
             return  # of such ids `remove_absent` says why they stay
+        self._called_gone.update(tombstones)
         gone = {self._document_id(key): key for key in tombstones}
         rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
         # A record whose id has the same text, but is of another type, is another record.
@@ -554,6 +556,7 @@ class PartitionSync:
         if not absent or self.figures.unidentified:  # a record without a usable id may be any of them
             return
         t = self.target
+        self._called_gone.update(asked[identity] for identity in absent)
         rows = t.ledger.rows(t.entity, t.collection, absent, self.started_at)
         rows = {identity: row for identity, row in rows.items() if row.tenant == t.tenant}
         if rows and not was_read(t):
@@ -574,6 +577,7 @@ class PartitionSync:
         if gone and not allow and self._is_suspicious(self._known - source_rows(), self._known):
             self.figures.removals_blocked += len(gone)
             self.lacking = sorted(gone)[:LISTED]
+            self._called_gone.clear()
         elif gone:
             self._remove_known(sorted(gone))
 
@@ -603,9 +607,9 @@ class PartitionSync:
         bounds = (t.entity, t.collection, t.tenant)
         gone, known = max(self._known - len(self._seen), 0), self._known
         guarded = not allow and not (tenant_gone and absence is not None)
-        if guarded and self._is_suspicious(gone, known):
-            replaced = self._remove_replaced()
-            gone, known = gone - replaced, known - replaced
+        if gone and self.depth == "apply":
+            settled = self._settle_renamed(anyhow=guarded and self._is_suspicious(gone, known))
+            gone, known = gone - settled, known - settled
         if guarded and self._is_suspicious(gone, known):
             self.figures.removals_blocked += gone
             first = next(t.ledger.unseen(*bounds, self.started_at, self._seen), [])
@@ -647,43 +651,41 @@ class PartitionSync:
     def _is_suspicious(self, gone: int, known: int) -> bool:
         return is_suspicious(self.target.settings.removal_guard, gone, known)
 
-    def _remove_replaced(self) -> int:
-        """Of records that this run has met under another document id (their `type` is another one now, or the tenant's
-        column came into their key, left it, or moved in it) the former documents go: nothing that anybody could miss
-        goes with them, so no guard counts them."""
+    def _settle_renamed(self, *, anyhow: bool) -> int:
+        """Of what the export has under another document id by now: what the store holds under that one goes, and what
+        it does not hold yet stays. Nothing goes that anybody could miss, so no guard counts them. Returns how many
+        they are."""
         t = self.target
-        if self.depth != "apply" or not self._fresh:
-            return 0
-        self._writing.begin()
-        done, is_new = 0, not was_read(t)
+        replaced, waiting = 0, 0
+        first = None
         for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
-            rows = t.ledger.rows(t.entity, t.collection, [identity for identity, _ in some], self.started_at)
-            now = {i: self._now_called(row.key, but=i) for i, row in rows.items()}
-            there = t.ledger.rows(t.entity, t.collection, [*chain(*now.values())], self.started_at)
-            replaced = {
-                i
-                for i, names in now.items()
-                if any(new in there and self._replaces(there[new], rows[i], is_new) for new in names)
-            }
-            remove(t, t.tenant, [row for row in some if row[0] in replaced])
-            done += len(replaced)
-        self.figures.removed += done
-        return done
+            judged = self._renamed.judge([identity for identity, _ in some], self._met_before, anyhow=anyhow)
+            if judged.replaced:
+                self._writing.begin()
+                remove(t, t.tenant, [row for row in some if row[0] in judged.replaced])
+            t.ledger.keep_former(t.entity, t.collection, t.tenant, judged.waiting, WAITS, self.started_at)
+            replaced += len(judged.replaced)
+            waiting += len(judged.waiting)
+            first = first or min(judged.waiting.values(), default=None)
+        self.figures.removed += replaced
+        if first is not None:
+            self._note(
+                f"{number_of(waiting, 'record')} cannot be synced under the ids of today, such as {first}: "
+                "what is stored of them stays under their former ids"
+            )
+        return replaced + waiting
 
-    def _now_called(self, key: Key, *, but: str) -> list[str]:
-        """The ids, `but` for its own, that the document of a record may have today."""
+    def leave_former(self) -> None:
+        """After a read that is not complete: of what earlier runs kept for records that were not stored under their ids
+        of today, that goes which is not needed any more."""
         t = self.target
-        tenancy = None if t.config.tenancy is None else t.config.tenancy.column
-        names = keys_today(key, t.config.key, tenancy, None if t.tenant == GLOBAL else t.tenant)
-        return [new for new in map(self._document_id, names) if new != but]
-
-    def _replaces(self, new: LedgerRow, old: LedgerRow, is_new: bool) -> bool:
-        """Under another key it must say the same, unless the settings are new: "a/1" may be an id of one column."""
-        if new.content_hash is None or new.tenant != self.target.tenant or not self._met_before(new):
-            return False
-        if str(new.key) == str(old.key):
-            return not differ(new.key, old.key)
-        return is_new or new.content_hash == old.content_hash
+        if self.depth != "apply" or not self.start.former:
+            return
+        over = self._renamed.over(self._called_gone if was_read(t) else ())
+        if over:
+            self._writing.begin()
+            remove(t, t.tenant, [(identity, point_id(t.entity, identity)) for identity in over])
+            self.figures.removed += len(over)
 
     def _absent(self, ids: Sequence[str]) -> set[str]:
         """Those that are gone for sure: the source is asked by their keys. A record may have come back since its turn
@@ -692,7 +694,7 @@ class PartitionSync:
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         if not self._fresh:
             return self._gone({i: row.key for i, row in rows.items() if is_certain(self._source, row.key)})
-        # A record that has another document id by now needs the former document no more.
+        # What is stored of a record that has another document id by now was looked at before.
         same = {i: row.key for i, row in rows.items() if self._document_id(row.key) == i}
         there = live(t, self._source, t.tenant, same.values()) if same else set()
         return {i for i in ids if i not in same or str(same[i]) not in there}

@@ -399,6 +399,8 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         all_seen = not part.holds_back
     if ended and job.options.finds_absent and not job.interrupted and part.error is None and not _emptied(job):
         part.remove_absent(job.source_rows, allow=job.options.allow_removals)
+    if ended and not stream.complete and not job.interrupted and part.error is None:
+        part.leave_former()
     if part.error is None:
         if not job.interrupted:
             part.remember(all_seen=all_seen)

@@ -48,5 +48,6 @@ def seen_after(result: PartitionResult, before: Fingerprint | None, settings: st
     """
     counts = next((check.facts for check in result.checks if check.name == "counts"), None)
     if before is not None and result.mode == "incremental" and counts is not None:
-        before = replace(before, rows=sum(int(counts[name]) for name in ("ledger", "not_stored", "unidentified")))
+        rows = sum(int(counts[name]) for name in ("ledger", "not_stored", "unidentified"))
+        before = replace(before, rows=rows - int(counts.get("former", 0)))
     return Seen(result.started_at, settings, before)

@@ -281,7 +281,7 @@ def _compared(target: Target) -> list[CheckOutcome]:
 def _counts(
     target: Target, tally: Tally, source_rows: int, unidentified: int, waiting: int, *, full: bool
 ) -> CheckOutcome:
-    rows, held = tally.rows, tally.held
+    rows, held = tally.rows - tally.former, tally.held
     stored = target.store.count(target.collection, target.tenant)
     reasons = []
     if held != stored:
@@ -291,7 +291,7 @@ def _counts(
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
         has = f"the source has {number_of(source_rows, 'row')}"
         reasons.append(f"{has}, the ledger accounts for {most}{later}")
-    never = rows - held
+    never = tally.rows - held
     unidentified = min(unidentified, max(source_rows + waiting - rows, 0))
     explained = f"; {never + unidentified} of the source's rows are rejected or failed" if never + unidentified else ""
     if waiting:
@@ -306,6 +306,7 @@ def _counts(
             "store": stored,
             "not_stored": never,
             "unidentified": unidentified,
+            **({"former": tally.former} if tally.former else {}),
         },
         warning=held == stored and not full,
     )

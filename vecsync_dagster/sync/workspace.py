@@ -31,7 +31,7 @@ from vecsync_dagster.sync.health import failing_tenants
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.origins import written_texts
-from vecsync_dagster.sync.owners import has_narrow_keys
+from vecsync_dagster.sync.owners import some_keys
 from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import repair
@@ -122,7 +122,7 @@ class Workspace:
                 path_of=self.config.path,
             )
             if isinstance(source, SqlSource) and "id" not in config.model_fields_set:
-                source.widen(lambda: not has_narrow_keys(self.ledger, entity, config))
+                source.widen(lambda: some_keys(self.ledger, entity, config))
         return self._sources[entity]
 
     def store(self, name: str) -> VectorStore:

@@ -37,12 +37,12 @@ class DocumentsContract:
     def test_a_run_knows_whether_anything_is_held(self, ledger: SqlLedger) -> None:
         """One that was confirmed, in the collection whoever's it is; one that failed is none."""
         ledger.fail(*A, SPACE, [failed("d1")], NOON)
-        assert ledger.run_start(*A)[3:] == (False, False)
+        assert ledger.run_start(*A)[3:] == (False, False, False)
         confirm(ledger, B, ["d2"])
-        assert ledger.run_start(*A)[3:] == (False, True)
-        assert ledger.run_start(*B)[3:] == (True, True)
-        assert ledger.run_start("another", *B[1:])[3:] == (False, True)
-        assert ledger.run_start(*OTHER_COLLECTION)[3:] == (False, False)
+        assert ledger.run_start(*A)[3:] == (False, True, False)
+        assert ledger.run_start(*B)[3:] == (True, True, False)
+        assert ledger.run_start("another", *B[1:])[3:] == (False, True, False)
+        assert ledger.run_start(*OTHER_COLLECTION)[3:] == (False, False, False)
 
     def test_a_confirmed_document_has_all_its_facts(self, ledger: SqlLedger) -> None:
         """A confirmed write is a synced row with the hashes, places and times of that write."""

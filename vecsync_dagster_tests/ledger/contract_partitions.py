@@ -224,10 +224,10 @@ class PartitionsContract:
         confirm(ledger, A, ["d1", "d2"])
         ledger.fail(*A, SPACE, [failed("d3")], NOON)
         confirm(ledger, B, ["d4"])
-        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 0, 0)
+        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 0, 0, 0)
         ledger.mark_stale(*A, ["d1"], "VALIDATION_ERROR", "price is not a number", NOON)
-        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 1, 0)
-        assert ledger.tally("works", "materials", "tenant-a") == (0, 0, Failures(), 0, 0)
+        assert ledger.tally(*A) == (3, 2, Failures(permanent=1), 1, 0, 0)
+        assert ledger.tally("works", "materials", "tenant-a") == (0, 0, Failures(), 0, 0, 0)
         assert ledger.tally(ENTITY, "x", "tenant-a").rows == 0
 
     @pytest.mark.parametrize("chunk", [1, 3, 1000])

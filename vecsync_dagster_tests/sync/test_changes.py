@@ -35,6 +35,7 @@ SYNCED = LedgerRow(
     next_attempt_at=None,
     field_hashes=None,
     seen=False,
+    key=NOW.key,
 )
 THIS_ATTEMPT = attempt_hash(NOW.content_hash, NOW.payload_hash)
 OTHER_ATTEMPT = attempt_hash(OTHER_TEXT.content_hash, OTHER_TEXT.payload_hash)

@@ -1,0 +1,193 @@
+"""Records whose documents get other ids, as the settings change: the last good version stays until there is a newer
+one."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vecsync_dagster.embedding.hashing import HashProvider
+from vecsync_dagster.errors import EmbeddingRejected
+from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+from vecsync_dagster_tests.small import NAME, Small, sqlite_source
+
+FIRMS = ("a", "b")
+CHANGES: list[dict[str, Any]] = [{"type": "other"}, {"id": ["firm", "id"]}, {"type": "other", "id": ["id", "firm"]}]
+HEALED: list[dict[str, Any]] = [
+    {"mode": "full"},
+    {"mode": "incremental"},
+    {"ids": ("1", "a/1", "1/a")},
+    {"ids": ("1", "a/1", "1/a"), "retry": True},
+]
+
+
+class Firms:
+    """Records of two firms, in a table that keeps no id unique."""
+
+    def __init__(self, folder: Path, key: str = "") -> None:
+        self.db = sqlite3.connect(folder / "source.db", isolation_level=None)
+        self.db.execute(f"CREATE TABLE {NAME} (firm text, id integer, name text, at integer, gone text{key})")
+        self.at = 1_700_000_000
+        source = sqlite_source(folder / "source.db")
+        settings: dict[str, Any] = {"tenancy": {"column": "firm"}, "updated_at": "at", "deleted_at": "gone"}
+        self.small = Small(folder, source, required=("name",), **settings)
+        self.entity: Any = self.small.data["entities"][NAME]  # type: ignore[index]
+
+    def put(self, firm: str, number: int, name: str | None) -> None:
+        self.at += 1
+        self.db.execute(f"DELETE FROM {NAME} WHERE firm = ? AND id = ?", (firm, number))
+        self.db.execute(f"INSERT INTO {NAME} VALUES (?, ?, ?, ?, NULL)", (firm, number, name, self.at))
+
+    def sync(self, firm: str = "a", **options: Any) -> PartitionResult:
+        with Workspace(self.small.config) as workspace:
+            [result] = workspace.sync(Selection(NAME, firm, (NAME,)), SyncOptions(**options))
+        assert result.error is None
+        return result
+
+    def stored(self) -> list[tuple[str, str]]:
+        """Firm and number of each point."""
+        with Workspace(self.small.config) as workspace:
+            points = [point.payload for page in workspace.store_of(NAME, NAME).scan(NAME) for point in page]
+        keys = [(p["tenantId"], p["dbId"].split("/")) for p in points]
+        return sorted((firm, next((part for part in parts if part != firm), firm)) for firm, parts in keys)
+
+
+@pytest.fixture
+def firms(tmp_path: Path) -> Firms:
+    firms = Firms(tmp_path)
+    for number in (1, 2, 3):
+        firms.put("a", number, f"name {number}")
+    firms.sync(mode="full")
+    return firms
+
+
+ALL = [("a", "1"), ("a", "2"), ("a", "3")]
+
+
+@pytest.mark.parametrize("healed", HEALED, ids=str)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_rejected_record_keeps_its_last_good_version(
+    firms: Firms, change: dict[str, Any], healed: dict[str, Any]
+) -> None:
+    """Under whatever id, in each full run; once it is valid, whoever meets it replaces it."""
+    firms.put("a", 1, "")
+    firms.sync(mode="full")
+    firms.entity.update(change)
+    for removed in (2, 0):
+        result = firms.sync(mode="full")
+        assert (result.ok, result.figures.removed, result.figures.invalid) == (True, removed, 1)
+        assert "former ids" in result.note
+        assert firms.stored() == ALL
+    firms.put("a", 1, "name 4")
+    result = firms.sync(**healed)
+    assert (result.figures.removed, firms.stored()) == (1, ALL)
+    assert not firms.sync(mode="full").figures.touched
+
+
+@pytest.mark.parametrize("deleted", [{"mode": "full"}, {"mode": "incremental"}, {"ids": ("1", "a/1")}], ids=str)
+@pytest.mark.parametrize("change", CHANGES[:2], ids=str)
+def test_what_waits_goes_with_its_record(firms: Firms, change: dict[str, Any], deleted: dict[str, Any]) -> None:
+    """A record that is deleted after its rejection leaves nothing behind."""
+    firms.put("a", 1, "")
+    firms.entity.update(change)
+    firms.sync(mode="full")
+    assert firms.stored() == ALL
+    firms.db.execute(f"UPDATE {NAME} SET gone = 'yes', at = at + 5 WHERE id = 1")
+    firms.sync(**deleted)
+    assert firms.stored() == ALL[1:]
+
+
+def test_a_refused_record_keeps_its_last_good_version(firms: Firms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the provider refuses a text under the new id; a retry that succeeds replaces it."""
+    real = HashProvider.embed_documents
+
+    def embed(self: HashProvider, texts: Any) -> Any:
+        if any("1" in text for text in texts):
+            raise EmbeddingRejected("no")
+        return real(self, texts)
+
+    monkeypatch.setattr(HashProvider, "embed_documents", embed)
+    firms.entity.update({"type": "other", "collections": {NAME: {"text": "{name} {id}"}}})
+    for _ in range(2):
+        assert firms.sync(mode="full").figures.failed == 1
+        assert firms.stored() == ALL
+    monkeypatch.undo()
+    firms.sync(ids=("1",))
+    assert firms.stored() == ALL
+
+
+def test_ids_that_clash_lose_nothing(firms: Firms) -> None:
+    """`[firm, id]` becomes `id`, and two firms have the same ids: what is refused stays as it was."""
+    for number in (1, 2, 3):
+        firms.put("b", number, f"name {number}")
+    firms.entity["id"] = ["firm", "id"]
+    both = sorted((firm, str(number)) for firm in FIRMS for number in (1, 2, 3))
+    for key in (["firm", "id"], "id", "id", ["firm", "id"]):
+        firms.entity["id"] = key
+        for firm in FIRMS:
+            firms.sync(firm, mode="full", allow_removals=True)
+        assert firms.stored() == both
+    assert not sum(firms.sync(firm, mode="full").figures.touched for firm in FIRMS)
+
+
+@pytest.mark.parametrize("then", ["", "surrogate", "view"])
+def test_the_key_stays_when_the_primary_key_goes(tmp_path: Path, then: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is synced by a primary key of the tenant's column and the id stays known by it, in every kind of run."""
+    firms = Firms(tmp_path, ", PRIMARY KEY (firm, id)")
+    for firm in FIRMS:
+        firms.put(firm, 1, firm)
+        firms.sync(firm, mode="full")
+    firms.db.execute(f"ALTER TABLE {NAME} RENAME TO old")
+    if then == "surrogate":
+        firms.db.execute(f"CREATE TABLE {NAME} (firm, id integer, name, at integer, gone, uid INTEGER PRIMARY KEY)")
+        firms.db.execute(f"INSERT INTO {NAME} SELECT *, NULL FROM old")
+    else:
+        firms.db.execute(f"CREATE {then or 'TABLE'} {NAME} AS SELECT * FROM old")
+    for options in HEALED:
+        for firm in FIRMS:
+            result = firms.sync(firm, **options)
+            assert (result.figures.touched, result.figures.invalid) == (0, 0)
+    assert firms.stored() == [("a", "1"), ("b", "1")]
+    assert "write id: [firm, id]" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_sequence_of_ids_loses_nothing(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any changes of type and key, with records that are rejected or refused: each live record that was stored has a
+    version at any time, and one clean full run makes all exact."""
+    pick = random.Random(seed)
+    firms = Firms(tmp_path)
+    live: dict[tuple[str, str], str] = {}
+    real, refused = HashProvider.embed_documents, [False]
+
+    def embed(self: HashProvider, texts: Any) -> Any:
+        if refused[0] and any("x" in text for text in texts):
+            raise EmbeddingRejected("no")
+        return real(self, texts)
+
+    monkeypatch.setattr(HashProvider, "embed_documents", embed)
+    for _ in range(12):
+        for _ in range(pick.randint(0, 3)):
+            firm, number = pick.choice(FIRMS), pick.randint(1, 4)
+            live[firm, str(number)] = name = pick.choice(["x", "y", "z", ""])
+            firms.put(firm, number, name)
+        if pick.random() < 0.4:
+            firms.entity.update({"type": pick.choice(["one", "two"]), "id": pick.choice([["firm", "id"], "id"])})
+            firms.entity["collections"][NAME]["text"] = pick.choice(["{name}", "{name} {firm}"])
+        refused[0] = pick.random() < 0.4
+        before = {*firms.stored()} & live.keys()
+        for firm in pick.sample(FIRMS, 2):
+            firms.sync(firm, **pick.choice([*HEALED, {}]), allow_removals=True)
+            assert before <= {*firms.stored()}
+    refused[0] = False
+    firms.entity["id"] = ["firm", "id"]
+    for (firm, row), name in live.items():
+        firms.put(firm, int(row), name or "good")
+    for firm in FIRMS:
+        if any(whose == firm for whose, _ in live):
+            firms.sync(firm, mode="full", allow_removals=True)
+    assert firms.stored() == sorted(live)
