@@ -23,6 +23,7 @@ __all__ = [
     "differ",
     "key_parts",
     "key_text",
+    "key_without",
     "native_of",
     "number_text",
     "storable",
@@ -92,6 +93,15 @@ def key_parts(text: str, columns: int) -> Sequence[str | None] | None:
     if len(parts) != columns or not all(part == _NULL or _PART.fullmatch(part) for part in parts):
         return None
     return [None if part == _NULL else part.replace("~1", "/").replace("~0", "~") for part in parts]
+
+
+def key_without(text: str, part: str | None) -> str | None:
+    """The text of a key of several columns without the first one that says `part`; None where there is none such."""
+    parts, own = text.split("/"), key_text([part])
+    if len(parts) < 2 or own not in parts:
+        return None
+    parts.remove(own)
+    return "/".join(parts)
 
 
 def number_text(number: Decimal) -> str | None:

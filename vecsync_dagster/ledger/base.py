@@ -334,6 +334,12 @@ class Ledger(Protocol):
         """Rows of those document ids, whatever their tenant (a moved document is found here)."""
         ...
 
+    def namesakes(self, entity: str, collection: str, tenant: str, keys: Mapping[str, str | None]) -> list[str]:
+        """Documents that the store holds for other tenants, and whose keys differ from these of the tenant's (key ->
+        content hash, if known) in nothing but the tenant, which is a part of them: for each key at most one, and
+        another one that has the content hash."""
+        ...
+
     def confirm(
         self,
         entity: str,

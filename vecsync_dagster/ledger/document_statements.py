@@ -56,6 +56,7 @@ __all__ = [
     "leave_vectors",
     "list_of",
     "mark_stale",
+    "namesakes",
     "owners",
     "recognise",
     "rows",
@@ -86,8 +87,8 @@ WRITTEN: Final = (
     "db_key",
     "text_hash",
 )
-"""What `confirm` is told of each document; then its modified fields, how many vectors were written (0 or 1), and
-whether the text was cut (0, 1, or null with no vector)."""
+"""What `confirm` is told of each document; then its modified fields, how many vectors were written (0 or 1), whether
+the text was cut (0, 1, or null with no vector), and its key without the tenant (null: the tenant is no part of it)."""
 
 # Statements that name their documents go by the table's key. Without statistics (SQLite; a new PostgreSQL
 # table) both planners would rather walk the whole partition by an index on entity and tenant, once a chunk:
@@ -158,6 +159,22 @@ def recognise(dialect: str) -> Select[*tuple[Any, ...]]:
     return select(
         listed(found.c.number).filter(found.c.number.is_not(None)), listed(found.c.key).filter(found.c.number.is_(None))
     )
+
+
+@cache
+def namesakes(dialect: str) -> Select[*tuple[Any, ...]]:
+    """`hashes` (a key without its tenant -> content hash): of each one a document that another tenant holds with that
+    rest of the key, and one that has the hash too; null where there is none. Ever so many tenants may have one."""
+    given = _given(dialect)
+    theirs = and_(
+        _IN_COLLECTION,
+        _T.rest_id == given.c.key,
+        _T.tenant_id.concat(_NOTHING) != bindparam("of_tenant"),
+        _T.content_hash.is_not(None),
+    )
+    some = select(_T.document_id).where(theirs).limit(1).scalar_subquery()
+    same = select(_T.document_id).where(theirs, _T.content_hash == given.c.value).limit(1).scalar_subquery()
+    return select(some, same).select_from(given)
 
 
 @cache
@@ -287,6 +304,7 @@ def _written(dialect: str) -> dict[str, ColumnElement[Any]]:
         "modified_fields": value[len(WRITTEN)].as_string(),
         "vector_version": value[len(WRITTEN) + 1].as_integer(),
         "truncated": value[len(WRITTEN) + 2].as_integer(),
+        "rest_id": value[len(WRITTEN) + 3].as_string(),
         **{name: null() if given is None else literal(given) for name, given in NO_ERROR.items()},
         "last_seen_at": seen_at,
         **dict.fromkeys(("last_synced_at", "last_attempt_at", "created_at", "updated_at"), now),
@@ -307,7 +325,7 @@ def fail(dialect: str) -> Insert:
     new = insert.excluded
     never_held = _T.content_hash.is_(None)
     kept = {"number", "collection", "document_id", "entity", "content_hash", "payload_hash", "vector_version"}
-    kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash", "text_hash", "truncated"}
+    kept |= {"last_synced_at", "created_at", "field_hashes", "record_hash", "text_hash", "truncated", "rest_id"}
     values: dict[str, Any] = {c.name: new[c.name] for c in index_state.c if c.name not in kept}
     values["modified_fields"] = func.coalesce(new.modified_fields, _T.modified_fields)
     for name in ("space", "db_id", "db_key", "point_id"):

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, Delete, Update
 
 from vecsync_dagster.errors import LedgerRejected
-from vecsync_dagster.identity import Key
+from vecsync_dagster.identity import Key, key_without
 from vecsync_dagster.ledger import document_statements as statements
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
@@ -39,6 +39,17 @@ class Documents(LedgerPart):
                     known.key = Key(*row[-2:])
         return found
 
+    def namesakes(self, entity: str, collection: str, tenant: str, keys: Mapping[str, str | None]) -> list[str]:
+        hashes = {rest: text for key, text in keys.items() if (rest := _rest(key, tenant)) is not None}
+        values = place(entity, collection, tenant)
+        statement = statements.namesakes(self.database.dialect)
+        found: dict[str, None] = {}
+        with self.database.read() as connection:
+            for some in chunks(list(hashes.items())):
+                for row in connection.execute(statement, {**values, "hashes": dict(some)}):
+                    found |= dict.fromkeys(one for one in row if one is not None)
+        return list(found)
+
     def confirm(
         self,
         entity: str,
@@ -56,7 +67,7 @@ class Documents(LedgerPart):
         refused: list[str] = []
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
-                rows = [_written(write) for write in some]
+                rows = [_written(write, tenant) for write in some]
                 if connection.execute(statement, {**common, "writes": rows}).rowcount < len(rows):
                     refused += self._of_others(connection, entity, collection, tenant, some)
         return refused
@@ -208,11 +219,16 @@ def _times(now: datetime, seen_at: datetime) -> dict[str, datetime]:
     return {"last_seen_at": seen_at, "last_attempt_at": now, "created_at": now, "updated_at": now}
 
 
-def _written(write: Confirmed) -> list[Any]:
+def _written(write: Confirmed, tenant: str) -> list[Any]:
     """In the order of `statements.WRITTEN`."""
     values = [getattr(write, name) for name in statements.WRITTEN]
     cut = None if write.text_hash is None else int(write.truncated)
-    return [*values, _names(write.modified_fields), int(write.vector_written), cut]
+    return [*values, _names(write.modified_fields), int(write.vector_written), cut, _rest(write.db_id, tenant)]
+
+
+def _rest(db_id: str, tenant: str) -> str | None:
+    """Everybody's records mostly have no tenant."""
+    return key_without(db_id, None if tenant == GLOBAL else tenant)
 
 
 def _failed(failure: Failed) -> dict[str, Any]:

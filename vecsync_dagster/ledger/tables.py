@@ -142,6 +142,7 @@ index_state = Table(
     Column("db_key", Text),  # in the source's own notation, where db_id does not tell the type
     Column("text_hash", _Key),  # of the text that the vector is of: the key of `embedding_cache`
     Column("truncated", Integer),  # 1: the model takes less than the whole text
+    Column("rest_id", _Key),  # db_id without the tenant, where that is a part of it; of documents that were written
     UniqueConstraint("collection", "document_id", name="uq_index_state_document"),
     CheckConstraint("status IN ('pending', 'synced', 'stale', 'failed')", name="ck_index_state_status"),
     # Counts go by the indexes alone: a row that is synced is one that the store holds.
@@ -173,6 +174,13 @@ index_state = Table(
         "tenant_id",
         sqlite_where=text("truncated = 1"),
         postgresql_where=text("truncated = 1"),
+    ),
+    Index(
+        "ix_index_state_rest",
+        "collection",
+        "rest_id",
+        sqlite_where=text("rest_id IS NOT NULL"),
+        postgresql_where=text("rest_id IS NOT NULL"),
     ),
     sqlite_autoincrement=True,  # the number of a row that is gone is not given again
 )

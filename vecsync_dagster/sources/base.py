@@ -17,6 +17,7 @@ __all__ = [
     "FindsRepeated",
     "Fingerprint",
     "Fingerprinting",
+    "Keyed",
     "Knowing",
     "Losable",
     "NamesTenants",
@@ -47,6 +48,7 @@ class Read:
     - `ids` reads just those rows (live ones only), by the text of their keys; where one is an
       `identity.Key` that has its own notation, by that too. With `dead` also those that are marked as deleted or
       kept out by the filter: as tombstones.
+    - `dead` alone reads just the tombstones of all those.
     - `limit` and `offset` bound the read; such a read is never complete.
     """
 
@@ -58,9 +60,14 @@ class Read:
     dead: bool = False
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the next read can begin where this one ends: it leaves out nothing before that."""
+        return self.ids is None and self.offset == 0 and (self.complete or self.dead or self.since is not None)
+
+    @property
     def complete(self) -> bool:
         """Whether a read that ends without an error has seen every live row of the tenant."""
-        return self.since is None and self.ids is None and self.limit is None and self.offset == 0
+        return self.since is None and self.ids is None and self.limit is None and self.offset == 0 and not self.dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +201,15 @@ class Knowing(Protocol):
 
     def certain(self, key: str) -> bool:
         """Whether a read by this key that does not find the record means that it is not there."""
+        ...
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A source that may know records by other fields than the entity's `id` says."""
+
+    def key(self) -> Sequence[str]:
+        """The fields that the key is made of. Raises Source* errors."""
         ...
 
 

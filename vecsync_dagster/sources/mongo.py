@@ -269,7 +269,7 @@ class MongoDbSource:
         if events is not None:
             progress.token = events.token
         elif self._streaming:
-            progress.token = self._tokens.take(what.tenant, "", lambda: self._token(session))
+            progress.token = self._tokens.take(what.tenant, "dead" if what.dead else "", lambda: self._token(session))
         return progress
 
     def _drained(self, collection: Collection[Document], tenant: str, token: Token) -> Events:
@@ -286,7 +286,7 @@ class MongoDbSource:
         elif what.since is not None and self._entity.updated_at is not None:
             found = reader.modified(what.tenant, what.since.value, self._entity.updated_at)
         else:
-            return reader.all(what.tenant, what.limit, what.offset)
+            return reader.all(what.tenant, what.limit, what.offset, dead=what.dead)
         return islice(found, what.offset, None if what.limit is None else what.offset + what.limit)
 
     def _page(self, items: Sequence[Item], progress: Progress) -> Page:
@@ -329,10 +329,11 @@ class _Reader:
         for cursor in self._open:
             cursor.close()
 
-    def all(self, tenant: str, limit: int | None, offset: int) -> Iterator[Item]:
-        if limit == 0:  # no limit at all, to the server
+    def all(self, tenant: str, limit: int | None, offset: int, *, dead: bool) -> Iterator[Item]:
+        live = self._queries.live()
+        if limit == 0 or (dead and not live):  # no limit at all, to the server
             return
-        whose = both(self._queries.tenant(tenant), self._queries.live())
+        whose = both(self._queries.tenant(tenant), {"$nor": [live]} if dead else live)
         yield from self._in_order(self._found(whose, self._key, limit or 0, offset))
 
     def modified(self, tenant: str, since: str, updated_at: str) -> Iterator[Item]:

@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, what: Read, updated_at: str | None) -> None:
         self.token: Token | None = None
-        self.counts = what.complete or (what.since is not None and what.ids is None and what.offset == 0)
+        self.counts = what.goes_on
         self._limited = what.limit is not None
         self._updated_at = updated_at
         self._by_events = False

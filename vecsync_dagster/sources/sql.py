@@ -147,6 +147,9 @@ class SqlSource:
         of some of what is synced already. That stays known as it is, whatever becomes of the primary key."""
         self._synced = synced
 
+    def key(self) -> Sequence[str]:
+        return self._reflected.key
+
     def repeated(self) -> Repeated:
         reflected = self._reflected
         primary = reflected.primary if set(reflected.primary) != set(reflected.key) else ()
@@ -318,7 +321,7 @@ class _Progress:
 
     def __init__(self, what: Read, clock: Clock, kind: Kind | None) -> None:
         self._kind = kind
-        self._counts = what.complete or (what.since is not None and what.ids is None and what.offset == 0)
+        self._counts = what.goes_on
         self._clock = clock.of(kind) if kind is not None else 0
         self._latest: int | None = None
         self._id = ""

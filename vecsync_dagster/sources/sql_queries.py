@@ -58,7 +58,7 @@ class Queries:
             return statement.where(known, true() if what.dead else self._live()).order_by(*self._order)
         statement = statement.limit(what.limit).offset(what.offset or None)
         if what.since is None or self.entity.updated_at is None:
-            return statement.where(self._live()).order_by(*self._order)
+            return statement.where(not_(self._live()) if what.dead else self._live()).order_by(*self._order)
         modified = self.dialect.order(self.reflected[self.entity.updated_at]).nulls_last()
         return statement.where(self._modified(what.since, self.entity.updated_at)).order_by(modified, *self._key)
 

@@ -63,6 +63,13 @@ class Feed:
             self._take(self._waiting.popleft())
         self._decide(())
 
+    def disown(self, page: Page) -> None:
+        """Of a page of tombstones alone: none of these records is anybody's."""
+        for part in self._parts.values():
+            part.disown(tuple(filter(storable, page.tombstones)))
+        self._job.page_done()
+        self._job.watch(next(iter(self._parts.values())).figures)
+
     def again(self, name: str, page: Page) -> None:
         """Records of one collection that were asked for by id; those this run has seen already are left out."""
         batch = self._builder.build(page.records)[name]

@@ -249,6 +249,7 @@ class PartitionSync:
         documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
         documents, others = self._firsts(documents, rows)
         documents, duplicates = self._split(documents, rows)
+        self._leave_namesakes(documents, rows)
         rejections = self._own(batch.rejections, documents) + ([] if again else refused + others + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         rows = self._leave_rejected(batch, rows)
@@ -297,6 +298,9 @@ class PartitionSync:
         claimed = {i for i, row in rows.items() if row.tenant != t.tenant}
         there = self._former.elsewhere(d.db_id for d in documents)
         claimed |= {d.document_id for d in documents if self._former.in_other_scope(d.db_id) in there}
+        new = {d.document_id: d for d in documents if d.document_id not in rows}
+        if self._former.namesakes({d.key: d.content_hash for d in new.values()}):
+            claimed |= new.keys()
         moved = self._gone({d.document_id: d.key for d in documents if d.document_id in claimed})
         return [document for document in documents if document.document_id not in moved]
 
@@ -387,6 +391,27 @@ class PartitionSync:
 
     def _met_before(self, row: LedgerRow) -> bool:
         return row.seen or row.number in self._seen
+
+    def _leave_namesakes(self, documents: Sequence[Document], rows: Mapping[str, LedgerRow]) -> None:
+        """What is new here may have moved from another tenant, and have had another key there."""
+        if self.depth == "apply" and self._unreachable is None:
+            new: dict[str, str | None] = {
+                d.key: d.content_hash for d in documents if not self._holds(rows.get(d.document_id))
+            }
+            self.figures.removed += len(self._former.leave_namesakes(new))
+
+    def disown(self, keys: Sequence[str]) -> None:
+        """Of records of the tenant that the source calls gone: what former owners have of them goes."""
+        t = self.target
+        if self.error is not None or self.depth != "apply" or self._unreachable is not None:
+            return
+        try:
+            with contained(f"{t}: leaving former owners"):
+                gone = {self._document_id(key): key for key in keys}
+                rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
+                self.figures.removed += len(self._former.leave(gone, rows))
+        except VecsyncError as error:
+            self.error = error
 
     def _leave_rejected(self, batch: DocumentBatch, rows: dict[str, LedgerRow]) -> dict[str, LedgerRow]:
         """The rows without those of former owners of records that are rejected here: these are removed."""

@@ -300,6 +300,8 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
     cursor = stream.since
     try:
         with contained(f"{job.name} of {job.tenant}: reading records"):
+            if _is_first(job, stream):
+                cursor = _feed_dead(job, feed, list(parts.values()))
             # Closed here and now, not by the garbage collector: the source may hold a connection open.
             with contextlib.closing(_pages(job, stream, list(parts.values()))) as pages:
                 try:
@@ -320,6 +322,29 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
             part.error = part.error or error
         return False, None
     return True, cursor
+
+
+def _is_first(job: Job, stream: Stream) -> bool:
+    """Whether an incremental run has no place to go on from, and there is somebody whose records may have moved to this
+    tenant. Of a full run each tenant has its own."""
+    mode = job.options.mode or job.settings.mode
+    if mode == "full" or not job.source.incremental or job.options.depth != "apply":
+        return False
+    return stream.fresh and stream.complete and any(one != job.tenant for one in job.ledger.tenants(job.name))
+
+
+def _feed_dead(job: Job, feed: Feed, parts: Sequence[PartitionSync]) -> Cursor | None:
+    """Records that moved here and were marked as deleted, or kept out by the filter: a read of every live one does not
+    meet them. Returns where they end: a partition that has no others goes on from there."""
+    cursor = None
+    read = job.source.read(Read(job.tenant, dead=True), job.settings.page)
+    with contextlib.closing(_read_out(job, read, parts)) as pages:
+        for page in pages:
+            cursor = page.cursor or cursor
+            feed.disown(page)
+            if job.interrupted:
+                break
+    return cursor
 
 
 def _pages(job: Job, stream: Stream, parts: Sequence[PartitionSync]) -> Generator[Page, None, None]:

@@ -288,6 +288,44 @@ def test_changes_are_synced_at_once(world: World, postgres_database: str, tmp_pa
     assert "Работа" not in out + err
 
 
+def test_what_moved_with_its_key_is_told_too(world: World, postgres_database: str, tmp_path: Path) -> None:
+    """Where the tenant is a part of the key: the former tenant has as many rows as before, as another one came, and the
+    new tenant may never have been synced."""
+    entity = world.config.entities["works"].model_copy(update={"id": ("tenant_id", "id")})
+    world.config = world.config.model_copy(update={"entities": {"works": entity}})
+    file_of(world.config, tmp_path)
+    assert triggers(world).code == 0
+    keys = {"~/1", "~/2", "~/3", *(f"acme/{n}" for n in range(10, 14))}
+
+    def synced() -> bool:
+        return {payload["dbId"] for payload in world.stored().values()} == keys
+
+    assert vecsync("sync", "all", "--full", "--no-record", "--config", tmp_path / "vecsync.yaml").code == 0
+    process = start("watch", "--events-only", "--no-record", "--config", tmp_path / "vecsync.yaml")
+    try:
+        wait_for("the listener", lambda: listeners(postgres_database))
+        for number, tenant, deleted in (
+            (10, "new", None),
+            (11, "new", world._moment()),
+            (12, "other", world._moment()),
+        ):
+            with psycopg.connect(postgres_database) as connection:  # one transaction, one round
+                moved = "UPDATE works SET tenant_id = %s, deleted_at = %s, updated_at = now() WHERE id = %s"
+                connection.execute(moved, (tenant, deleted, number))
+                connection.execute(
+                    "INSERT INTO works (id, name, unit, is_global, tenant_id, updated_at) "
+                    "VALUES (%s, 'n', 'u', false, 'acme', now())",
+                    (number + 90,),
+                )
+            keys -= {f"acme/{number}"}
+            keys |= {f"acme/{number + 90}"} | ({f"{tenant}/{number}"} if deleted is None else set())
+            wait_for(f"record {number}", synced)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = ended(process)
+    assert process.returncode == 0, err
+
+
 def test_dagster_is_told_of_several_rounds_at_once(
     world: World, postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -34,6 +35,33 @@ OTHER_COLLECTION = ("materials", "usecases", "tenant-a")
 
 
 class DocumentsContract:
+    def test_documents_that_differ_in_the_tenant_alone_are_found(self, ledger: SqlLedger) -> None:
+        """By the rest of the key, wherever the tenant stands in it: of many one, and one of the same content."""
+
+        def hold(where: tuple[str, str, str], *keys: str, content: str = "c1") -> None:
+            writes = [replace(confirmed(f"{where[2]} {key}", content=content), db_id=key) for key in keys]
+            ledger.confirm(*where, SPACE, writes, NOON)
+
+        def found(*keys: str, where: tuple[str, str, str] = A) -> list[str]:
+            return sorted(ledger.namesakes(*where, dict.fromkeys(keys, "c1")))
+
+        hold(B, "tenant-b/1", "2/tenant-b", "tenant-b/x/tenant-b", "5")
+        hold(GLOBAL, "~/3", "tenant-b/4")
+        hold((*PLACE, "c/d~"), "c~1d~0/6")
+        assert found("tenant-a/1", "2/tenant-a") == ["tenant-b 2/tenant-b", "tenant-b tenant-b/1"]
+        assert found("tenant-a/3", "tenant-a/6") == ["c/d~ c~1d~0/6", "global ~/3"]
+        assert found("tenant-a/4", "tenant-a/5", "tenant-a/7", "5", "x/1") == []
+        assert found("~/1", where=GLOBAL) == ["tenant-b tenant-b/1"]
+        assert found("tenant-b/1", where=B) == []
+        assert found("tenant-a/1", where=(*OTHER_COLLECTION[:2], "tenant-a")) == []
+        for number in range(5):
+            hold((*PLACE, f"t{number}"), f"t{number}/1", content="c1" if number == 3 else "c2")
+        assert len(found("tenant-a/1")) <= 2
+        ledger.forget(*B, ["tenant-b tenant-b/1"])
+        assert "t3 t3/1" in found("tenant-a/1")
+        ledger.fail(*B, SPACE, [replace(failed("f"), db_id="tenant-b/8")], NOON)
+        assert found("tenant-a/8") == []
+
     def test_a_run_knows_whether_anything_is_held(self, ledger: SqlLedger) -> None:
         """One that was confirmed, in the collection whoever's it is; one that failed is none."""
         ledger.fail(*A, SPACE, [failed("d1")], NOON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from vecsync_dagster.ledger import SqlLedger, migrate, version
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.tables import index_state, metadata
-from vecsync_dagster_tests.ledger.samples import MINUTE, NOON, SPACE, A, B, confirm, failed, state
+from vecsync_dagster_tests.ledger.samples import MINUTE, NOON, SPACE, A, B, confirm, confirmed, failed, state
 
 both = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 
@@ -108,6 +109,22 @@ class TestMigrations:
         assert ledger.unshown(A[0]) == {A[1:]}
         ledger.shown(*A, NOON + MINUTE)
         assert ledger.unshown(A[0]) == set()
+        ledger.close()
+
+    def test_documents_of_earlier_versions_are_found_by_the_rest_of_their_keys(self, url: str) -> None:
+        """As those are that are written now."""
+        ledger = SqlLedger.open(url)
+        keys = {A: ("tenant-a/1", "2/tenant-a", "tenant-a/tenant-a", "3"), (*A[:2], "global"): ("~/4",)}
+        keys[(*A[:2], "c/d~")] = ("c~1d~0/5", "c~1d~0/")
+        for where, some in keys.items():
+            writes = [replace(confirmed(f"{where[2]} {key}"), db_id=key) for key in some]
+            ledger.confirm(*where, SPACE, writes, NOON)
+        rests = {f"{where[2]} {key}": None for where, some in keys.items() for key in some}
+        before = {name: state(ledger, name)["rest_id"] for name in rests}
+        migrate.downgrade(url, "0021")
+        migrate.upgrade(url)
+        assert {name: state(ledger, name)["rest_id"] for name in rests} == before
+        assert sorted(before.values(), key=str) == ["", "1", "2", "4", "5", None, "tenant-a"]
         ledger.close()
 
     def test_documents_and_when_they_were_seen_survive_both_ways(self, url: str) -> None:

@@ -253,6 +253,22 @@ class SourceContract:
         assert ids(pages) == ["2"]
         assert sorted(key for page in pages for key in page.tombstones) == ["1", "3"]
 
+    def test_all_dead_rows_are_named_where_it_is_asked(self, backend: Backend) -> None:
+        """Those of the tenant alone, and where the next read may go on from; nothing where no row can be dead."""
+        backend.create()
+        backend.put(
+            {"id": 1, "tenant_id": "a", "unit": "pc", "updated_at": time(5), "deleted_at": time(5)},
+            {"id": 2, "tenant_id": "a", "unit": "pc", "updated_at": time(6)},
+            {"id": 3, "tenant_id": "a", "unit": "kg", "updated_at": time(7)},
+            {"id": 4, "tenant_id": "b", "unit": "pc", "updated_at": time(8), "deleted_at": time(5)},
+        )
+        source = backend.source(filter={"unit": "pc"})
+        pages = read(source, dead=True)
+        assert (ids(pages), sorted(key for page in pages for key in page.tombstones)) == ([], ["1", "3"])
+        backend.put({"id": 5, "tenant_id": "a", "unit": "pc", "updated_at": time(9)})
+        assert "5" in ids(read(source, since=pages[-1].cursor))
+        assert read(backend.source(deleted_at=None), dead=True) == []
+
     def test_rows_without_an_id_are_delivered(self, backend: Backend) -> None:
         """A row whose id is null comes as it is, for validation to reject by name."""
         backend.create()

@@ -110,6 +110,27 @@ def test_what_moved_and_was_deleted_leaves_its_former_owner(services: Services) 
         assert sum(result.figures.removed for result in world.sync(mode="full")) == 0
 
 
+@pytest.mark.parametrize("then", ["deleted", "filtered"])
+def test_what_went_where_nothing_was_synced_leaves_its_former_owner_too(world: World, then: str) -> None:
+    """The first run of a partition reads what is live, and finds what moved there and was deleted, or kept out by the
+    filter, in the same change. Where it has nothing else, the next run goes on from there."""
+    entity = world.config.entities[ENTITY].model_copy(update={"filter": {"price": ("1",)}})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: entity}})
+    world.insert({"id": n, **OWNERS["acme"], "price": "1"} for n in (1, 2, 3))
+    world.sync(mode="full")
+    gone = {"deleted_at": world._moment()} if then == "deleted" else {"price": "2"}
+    world.update(1, **OWNERS["brick"], **gone)
+    world.update(2, **OWNERS[GLOBAL], **gone)
+    world.insert([{"id": 4, **OWNERS["brick"], "price": "1"}])
+    with world.kept_open() as workspace:
+        results = world.sync(GLOBAL, "brick", "acme", **INCREMENTAL)
+        assert [result.figures.removed for result in results] == [1, 1, 0]
+        assert {payload["dbId"] for payload in world.stored().values()} == {"3", "4"}
+        settings = entity.synced_as(ENTITY)
+        assert workspace.ledger.watermark(ENTITY, ENTITY, GLOBAL, settings) is not None
+        assert {result.mode for result in world.sync(GLOBAL, "brick", **INCREMENTAL)} == {"incremental"}
+
+
 @pytest.mark.parametrize("services", ["local"], indirect=True)
 def test_in_an_outage_too(moved: World, services: Services) -> None:
     """Where the provider is away, what moved leaves its former owner all the same, and the retries bring it back."""
