@@ -524,13 +524,16 @@ class PartitionSync:
     # -- removing ----------------------------------------------------------------------------------
 
     def _bury(self, tombstones: Sequence[str]) -> None:
+        if not tombstones or (self._asked is not None and not was_read(self.target)):
+            return  # of such ids `remove_absent` says why they stay
+        self._called_gone.update(tombstones)
+        for keys in _apart(tombstones):
+            self._bury_some({self._document_id(key): key for key in keys})
+
+    def _bury_some(self, gone: Mapping[str, str]) -> None:
         """Remove rows that the source itself says are gone. It says so of one of its rows: where it keeps old versions,
         another one of the same id may be live."""
         t = self.target
-        if not tombstones or (self._asked is not None and not was_read(t)):
-            return  # of such ids `remove_absent` says why they stay
-        self._called_gone.update(tombstones)
-        gone = {self._document_id(key): key for key in tombstones}
         rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
         # A record whose id has the same text, but is of another type, is another record.
         known = [i for i, row in rows.items() if self._is_same(row, gone[i])]
@@ -763,6 +766,16 @@ class PartitionSync:
 
 def _ids(changes: Iterable[Change]) -> Iterator[str]:
     return (change.document.document_id for change in changes)
+
+
+def _apart(keys: Iterable[str]) -> Iterable[list[str]]:
+    """The keys in lists that have each text once: those of several types may have one."""
+    lists: dict[int, list[str]] = {}
+    times: Counter[str] = Counter()
+    for key in keys:
+        lists.setdefault(times[str(key)], []).append(key)
+        times[str(key)] += 1
+    return lists.values()
 
 
 def _same(one: Document, other: Document) -> bool:

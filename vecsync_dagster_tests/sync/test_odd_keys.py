@@ -180,6 +180,20 @@ def test_a_deleted_key_of_the_same_text_buries_nobody_else(notes: Notes) -> None
     assert _text(notes) == "first"
 
 
+@pytest.mark.parametrize("first", [7, "7"])
+def test_two_deleted_keys_of_one_text_leave_nothing(notes: Notes, first: Any) -> None:
+    """Whichever of the two was synced, and in whichever order they went."""
+    second: Any = "7" if first == 7 else 7
+    for gone in ((first, second), (second, first)):
+        notes.documents.insert_one({"_id": first, "name": "first"})
+        notes.sync(mode="full")
+        notes.documents.insert_one({"_id": second, "name": "second"})
+        notes.sync(mode="incremental")
+        for key in gone:
+            notes.documents.delete_one({"_id": key})
+        assert (notes.sync(mode="incremental").figures.removed, notes.names()) == (1, [])
+
+
 def _text(notes: Notes) -> str:
     """The name of the record that the one point of the store was made of."""
     with sa.create_engine(f"sqlite:///{notes.config.state_folder / 'ledger.sqlite'}").connect() as ledger:
