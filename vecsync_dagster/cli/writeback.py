@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -19,14 +21,16 @@ def writeback(
     config: ConfigOption = None,
     entity: EntityOption = None,
     backfill: Annotated[
-        bool, typer.Option("--backfill", help="Every live document without `syncMetadata`, also those never synced.")
+        bool,
+        typer.Option("--backfill", help="Every document without `syncMetadata`, or with one it should not have."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write what the ledger knows of each document to the document itself: `syncMetadata` in MongoDB.
 
     For entities with `writeback: true`; each sync does it too, so this command is for what a sync could not write
-    back, and with `--backfill` for documents that were there before. No other field is touched, and nothing is synced.
+    back, and with `--backfill` for documents that were there before, also those never synced; documents that are
+    nobody's, or live no longer, lose it. No other field is touched, and nothing is synced.
     """
     settings = read_config(ctx, config)
     from rich.progress import track
@@ -50,16 +54,14 @@ def writeback(
                 failed = True
                 continue
             for tenant in track(tenants, name, console=console, transient=True, disable=not console.is_terminal):
-                try:
-                    with contained(f"{name} of {tenant}: writing syncMetadata"):
-                        count = workspace.write_back(name, tenant, backfill=backfill)
-                except ConfigError:
-                    raise
-                except VecsyncError as error:  # the other tenants go on
-                    output.error(error.code, f"{name} of {tenant}: {error}")
+                write = partial(workspace.write_back, name, tenant, backfill=backfill)
+                count = _done(f"{name} of {tenant}", write)
+                if count is None:
                     failed = True
-                    continue
-                written[name] = written.get(name, 0) + count
+                else:
+                    written[name] = written.get(name, 0) + count
+            if backfill:
+                failed = _done(name, partial(workspace.withdraw, name)) is None or failed
     if as_json:
         output.print_json({"command": "writeback", "backfill": backfill, "written": written})
         raise typer.Exit(int(failed))
@@ -68,3 +70,15 @@ def writeback(
     for name, count in written.items():
         output.stdout().print(f"{name}: syncMetadata of {output.number_of(count, 'document')} written")
     raise typer.Exit(int(failed))
+
+
+def _done(where: str, write: Callable[[], int]) -> int | None:
+    """To how many documents it was written; None where it failed, which is said: the others go on."""
+    try:
+        with contained(f"{where}: writing syncMetadata"):
+            return write()
+    except ConfigError:
+        raise
+    except VecsyncError as error:
+        output.error(error.code, f"{where}: {error}")
+        return None

@@ -159,6 +159,11 @@ class WritesBack(Protocol):
         """Take it from records that are live no longer; returns from how many."""
         ...
 
+    def withdraw_from(self, keys: Iterable[str] | None) -> int:
+        """Take it from those of these records (None: of all), whoever's they were, that are nobody's now, or live no
+        longer; returns from how many."""
+        ...
+
     def without_metadata(self, tenant: str, chunk: int = 500) -> Iterator[list[str]]:
         """Ids of live records that have none, in chunks."""
         ...

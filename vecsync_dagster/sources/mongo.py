@@ -28,7 +28,13 @@ from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
 from vecsync_dagster.sources.mongo_tenant_names import names_of_documents, names_of_table
 from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
-from vecsync_dagster.sources.mongo_writeback import ensure_indexes, withdraw, without_metadata, write_metadata
+from vecsync_dagster.sources.mongo_writeback import (
+    ensure_indexes,
+    withdraw,
+    withdraw_from,
+    without_metadata,
+    write_metadata,
+)
 from vecsync_dagster.sources.sql_types import ahead_of_clock
 from vecsync_dagster.sources.tenant_names import greatest
 
@@ -170,6 +176,10 @@ class MongoDbSource:
     def withdraw_metadata(self, tenant: str) -> int:
         with self._reading("withdrawing syncMetadata") as collection:
             return withdraw(collection, self._queries, tenant)
+
+    def withdraw_from(self, keys: Iterable[str] | None) -> int:
+        with self._reading("withdrawing syncMetadata") as collection:
+            return withdraw_from(collection, self._queries, keys)
 
     def without_metadata(self, tenant: str, chunk: int = 500) -> Iterator[list[str]]:
         with self._reading("looking for documents without syncMetadata") as collection:

@@ -22,6 +22,7 @@ GLOBAL = "global"
 Query = dict[str, Any]
 _NOTHING: Query = {"_id": {"$in": []}}
 _FLAGGED = [True, 1, "1", "t", "T", "true", "True", "TRUE"]
+_LIST: Query = {"$type": "array"}
 _NO_TIME = ("", 0, False, "0", "false")  # what an application writes for "not deleted"
 _ISO = r"^\d{4}-\d\d-\d\d"
 _DAY = timedelta(days=1)
@@ -76,6 +77,11 @@ class Queries:
         if any(is_one_of(one, _FLAGGED) for one in (flag if isinstance(flag, list) else [flag])):
             return GLOBAL
         return owner_text(value_at(document, tenancy.column))
+
+    def owned(self) -> Query:
+        """Not of many tenants: a list finds each of its items."""
+        tenancy = self.entity.tenancy
+        return {} if tenancy is None else {"$nor": [both(self.unflagged(), self.where(tenancy.column, _LIST))]}
 
     def where(self, name: str, condition: Any) -> Query:
         return self.named.where(name, condition)

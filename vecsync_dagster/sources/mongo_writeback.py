@@ -1,6 +1,7 @@
 """`syncMetadata` on MongoDB documents: what the ledger knows of them, kept apart from business data.
 
-Nothing but this field is ever written, and every write is bounded by its tenant. A change stream's events of such
+Nothing but this field is ever written, and every write is bounded by its tenant; only from what is nobody's, or live
+no longer, the field is taken whoever's it was. A change stream's events of such
 writes are passed over (mongo_stream.py), and the modification time stays: a write-back is no change.
 """
 
@@ -25,12 +26,13 @@ from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
 from vecsync_dagster.sources.mongo_values import record_batch
 
-__all__ = ["ensure_indexes", "withdraw", "without_metadata", "write_metadata"]
+__all__ = ["ensure_indexes", "withdraw", "withdraw_from", "without_metadata", "write_metadata"]
 
 Document = dict[str, Any]
 Meant = Callable[[pa.RecordBatch], int | None]
 _OVERALL = f"{SYNC_METADATA}.overallStatus"
 _AT_ONCE = 500
+_KEYS_AT_ONCE = 100  # see `mongo.IDS_PER_QUERY`
 _UNSET = {"$unset": {SYNC_METADATA: ""}}
 _COLLECTIONS = f"{SYNC_METADATA}.collections"
 
@@ -51,7 +53,8 @@ def write_metadata(
     """One bulk write; a document's id -> what `syncMetadata` is to say, its `collections` above all. A document that
     says so already is not written. Returns how many were. `meant`: see `WritesBack`."""
     now = datetime.now(UTC)
-    whose = both(queries.tenant(tenant), queries.live())  # not an old version that has the key as well
+    # Neither an old version that has the key as well, nor one of many tenants.
+    whose = both(queries.tenant(tenant), queries.owned(), queries.live())
     collation = collation_of(collection)
     found = _by_unique_key(queries, metadata)
     others: list[Any] = []
@@ -151,11 +154,36 @@ def withdraw(collection: Collection[Document], queries: Queries, tenant: str) ->
     return withdrawn
 
 
+def withdraw_from(collection: Collection[Document], queries: Queries, keys: Iterable[str] | None) -> int:
+    """Of these documents (None: of all) those that are nobody's, or live no longer: whoever had them says no more."""
+    if keys is None:
+        return _withdraw_orphans(collection, queries, {})
+    given = iter(keys)
+    withdrawn = 0
+    while some := list(islice(given, _KEYS_AT_ONCE)):
+        withdrawn += _withdraw_orphans(collection, queries, queries.among(some))
+    return withdrawn
+
+
+def _withdraw_orphans(collection: Collection[Document], queries: Queries, some: Query) -> int:
+    told = both(some, {_OVERALL: {"$exists": True}})
+    withdrawn = 0
+    with queries.named.found(collection, told, {**queries.projection, "_id": 1}) as cursor:
+        orphans = (
+            document["_id"]
+            for document in queries.named.restored(cursor)
+            if queries.owner(document) is None or not queries.is_live(document)
+        )
+        while ids := list(islice(orphans, _AT_ONCE)):
+            withdrawn += collection.update_many({"_id": {"$in": ids}}, _UNSET).modified_count
+    return withdrawn
+
+
 def without_metadata(
     collection: Collection[Document], queries: Queries, tenant: str, chunk: int
 ) -> Iterator[list[str]]:
     """Ids of live documents that nothing was ever said of, as they were when the reading began."""
-    query: Query = both(queries.tenant(tenant), queries.live(), {_OVERALL: {"$exists": False}})
+    query: Query = both(queries.tenant(tenant), queries.owned(), queries.live(), {_OVERALL: {"$exists": False}})
     with queries.named.found(collection, query, queries.key_projection) as cursor:
         documents = queries.named.restored(cursor)
         keys: Iterator[str] = (key for document in documents if (key := queries.key(document)) is not None)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vecsync_dagster.config.models import RetryConfig
 from vecsync_dagster.containment import contained, unforeseen
-from vecsync_dagster.documents import Rejection
+from vecsync_dagster.documents import Rejection, document_id
 from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
 from vecsync_dagster.embedding.base import Limited
@@ -207,8 +207,10 @@ def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with
     """
     if rows:
         target.store.delete(target.collection, tenant, [point_id for _, point_id in rows])
-        ids = [document_id for document_id, _ in rows]
+        ids = [identity for identity, _ in rows]
         target.ledger.forget(target.entity, target.collection, tenant, ids, with_vectors=with_vectors)
+        own = document_id(tenant, target.config.type or target.entity, "")
+        target.left(identity.removeprefix(own) for identity in ids)
 
 
 def backoff(failures: int, config: RetryConfig) -> timedelta | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -32,7 +32,7 @@ __all__ = ["Job", "run_of"]
 class Job:
     """`mode` is that of the read under way: full, incremental, partial (a limit or an offset), ids or retry. `notes`:
     what people should know of a collection's run, besides its figures. `settled`: the partitions whose writing ended
-    well."""
+    well. `left`: see `PartitionResult`."""
 
     name: str
     entity: EntityConfig
@@ -55,6 +55,7 @@ class Job:
     interrupted: bool = False
     settled: list[PartitionSync] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
     met: bool = False
     """Whether the read under way had a record."""
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -81,6 +82,10 @@ class Job:
         if self._rows is None:
             self._rows = self.source.count(self.tenant)
         return self._rows
+
+    def leave(self, keys: Iterable[str]) -> None:
+        if self.entity.writeback:
+            self.left.update(keys)
 
     def keep(self, rejections: Sequence[Rejection]) -> None:
         """Into invalid_records.jsonl. One record may be rejected for several collections: it is kept once."""
@@ -127,6 +132,7 @@ class Job:
             error=error,
             note=self.notes.get(collection, ""),
             spared=spared,
+            left=self.left,
         )
         if not self.options.dry_run:
             self.ledger.record_run(run_of(result), _kept(result))

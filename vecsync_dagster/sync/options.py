@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -103,6 +103,9 @@ class PartitionResult:
     """What people should know of this run besides: that it was a full one because the change stream was lost."""
     spared: int = 0
     """Documents that the read did not have, and that stay, as the source has them when it is asked for them."""
+    left: Collection[str] = field(default=(), repr=False, compare=False)
+    """Keys of records that the run removed from one of the entity's collections, or that are nobody's: for the
+    write-back, where there is one."""
 
     @property
     def synced(self) -> bool:

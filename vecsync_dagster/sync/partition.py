@@ -442,6 +442,7 @@ class PartitionSync:
             self._keep_rejected(rejections)
             told = [Rejected(r.db_id, r.code, r.field, r.error, t.collection) for r in rejections]
             t.ledger.reject(self._run_id, t.entity, t.tenant, told, self.started_at)
+            t.left(r.db_id for r in lost if r.db_id is not None)
             mark_rejected(t, rejections, rows, self.started_at)
         if not t.settings.skip_invalid:
             raise ValidationFailed(

@@ -251,6 +251,7 @@ def _open(
         embedder,
         job.settings,
         job.checks.max_truncated_share,
+        job.leave,
     )
     part = PartitionSync(
         target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
@@ -15,7 +16,8 @@ __all__ = ["Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Entity + collection + tenant: the bounds of every query, write and removal."""
+    """Entity + collection + tenant: the bounds of every query, write and removal. `left` is told the keys of records
+    that are in the collection no more, or are nobody's."""
 
     entity: str
     config: EntityConfig
@@ -26,6 +28,7 @@ class Target:
     embedder: Embedder
     settings: SyncConfig = field(default_factory=SyncConfig)
     max_truncated_share: float = ChecksConfig().max_truncated_share
+    left: Callable[[Iterable[str]], None] = lambda _: None
 
     @property
     def space(self) -> Space:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, 
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
+from vecsync_dagster.sources.base import WritesBack
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
 from vecsync_dagster.sync.absence import Absence, absences, is_ruled_out, look_again
 from vecsync_dagster.sync.compare import Difference, compare_collection
@@ -340,17 +341,25 @@ class Workspace:
             return self._written_back(selection, results)
         return results
 
-    def write_back(self, entity: str, tenant: str, *, backfill: bool = False) -> int:
+    def write_back(self, entity: str, tenant: str, *, backfill: bool = False, left: Collection[str] = ()) -> int:
         """Write `syncMetadata` to the records that changed since the last time, or to those that have none; returns
-        how many. Raises ConfigError where the entity has no `writeback`, and the source's errors."""
+        how many. `left`: keys of records that a run removed, or that are nobody's. Raises ConfigError where the entity
+        has no `writeback`, and the source's errors."""
         writing = WriteBack(entity, self.entity(entity), tenant, self.source(entity), self.ledger)
-        return writing.backfill() if backfill else writing.changed()
+        return writing.backfill() if backfill else writing.changed(left)
+
+    def withdraw(self, entity: str) -> int:
+        """Take `syncMetadata` from all records of the entity that are nobody's, or live no longer; returns from how
+        many. Reads every record that has it. Raises the source's errors."""
+        source = self.source(entity)
+        return source.withdraw_from(None) if isinstance(source, WritesBack) else 0
 
     def _written_back(self, selection: Selection, results: list[PartitionResult]) -> list[PartitionResult]:
         """A write-back that fails is said, and is no failure of the sync: the next one makes up for it."""
         try:
             with contained(f"{selection.entity} of {selection.tenant}: writing syncMetadata"):
-                self.write_back(selection.entity, selection.tenant)
+                left = {key for result in results for key in result.left}
+                self.write_back(selection.entity, selection.tenant, left=left)
         except (LedgerRejected, LedgerUnavailable):
             raise
         except VecsyncError as error:

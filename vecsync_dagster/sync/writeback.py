@@ -6,7 +6,7 @@ next one, because the ledger remembers how far the last one came.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -39,8 +39,9 @@ class WriteBack:
     source: Source
     ledger: Ledger
 
-    def changed(self) -> int:
-        """Write what the ledger learned since the last time (the first time: all). Returns to how many records."""
+    def changed(self, left: Collection[str] = ()) -> int:
+        """Write what the ledger learned since the last time (the first time: all). Returns to how many records. `left`:
+        keys of records that a run removed, or that are nobody's."""
         target, began = self._target(), datetime.now(UTC)
         mark = self.ledger.watermark(self.name, _MARK, self.tenant)
         since = None if mark is None else datetime.fromisoformat(mark.value) - _OVERLAP
@@ -48,6 +49,8 @@ class WriteBack:
         for ids in self.ledger.touched(self.name, self.tenant, since, _CHUNK):
             written += target.write_metadata(self.tenant, _metadata(self._records(ids), since), self._meant)
         target.withdraw_metadata(self.tenant)
+        if left:
+            target.withdraw_from(left)
         self.ledger.set_watermark(self.name, _MARK, self.tenant, Cursor(began.isoformat(), ""))
         return written
 

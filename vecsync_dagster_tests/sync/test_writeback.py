@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import yaml
 from pymongo import MongoClient, monitoring
 from pymongo.collection import Collection
 
@@ -16,7 +17,8 @@ from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_queries import Queries
 from vecsync_dagster.sources.mongo_writeback import write_metadata
-from vecsync_dagster.sync import Selection, Workspace
+from vecsync_dagster.sync import Selection, SyncOptions, Workspace
+from vecsync_dagster_tests.cli.program import vecsync
 from vecsync_dagster_tests.servers.mongo import failing
 from vecsync_dagster_tests.small import NAME, Small, mongo_rows
 from vecsync_dagster_tests.tools import ENTITY, FOUR, Tools, sample, tools_config
@@ -278,6 +280,57 @@ def test_documents_without_repeated_keys_are_looked_up_once(
                 sent.clear()
                 assert write_metadata(collection, Queries(entity, unique=unique), "global", keys, lambda _: 0) == 100
                 assert sent == ["find"] * queries + ["update"]
+
+
+@pytest.mark.parametrize("stream", ["never", "auto"])
+def test_what_is_in_no_collection_is_not_called_synced(
+    tmp_path: Path, request: pytest.FixtureRequest, stream: str
+) -> None:
+    """A document that is nobody's now, that moved and was deleted in the same change, or whose tenant became a list
+    loses what was said of it with the run that removes or rejects it; one that moved keeps it, as its new tenant's."""
+    with mongo_rows(request, stream=stream) as (source, documents):
+        small = Small(tmp_path, source, **TENANTS)
+        documents.insert_many([{"_id": n, "name": f"{n}", "firm": "acme"} for n in range(1, 7)])
+        sync_all(small, "full")
+        documents.update_one({"_id": 1}, {"$set": {"firm": None}})
+        documents.update_one({"_id": 2}, {"$set": {"firm": "new", "deleted": True}})
+        documents.update_one({"_id": 3}, {"$set": {"firm": ["acme", "brick"]}})
+        documents.update_one({"_id": 4}, {"$set": {"firm": "brick"}})
+        documents.update_one({"_id": 5}, {"$set": {"firm": {"a": 1}}})
+        for mode in ("incremental", "full", "incremental"):
+            sync_all(small, mode)
+            assert marked(documents) == {"4": 1, "6": 1}
+
+
+def test_a_backfill_finds_what_earlier_runs_left(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Whoever's those documents were. Those that have a tenant, and are live, keep what was said of them."""
+    with mongo_rows(request) as (source, documents):
+        small = Small(tmp_path, source, **TENANTS)
+        documents.insert_many([{"_id": n, "name": f"{n}", "firm": "acme"} for n in range(1, 6)])
+        sync_all(small, "full")
+        changes: dict[int, dict[str, Any]] = {
+            1: {"firm": None},
+            2: {"firm": "new", "deleted": True},
+            3: {"firm": ["acme"]},
+        }
+        for number, change in changes.items():
+            documents.update_one({"_id": number}, {"$set": change})
+        documents.update_one({"_id": 4}, {"$unset": {"syncMetadata": 1}})
+        file = tmp_path / "vecsync.yaml"
+        file.write_text(yaml.safe_dump(small.data))
+        for _ in range(2):
+            assert vecsync("writeback", "--backfill", "--config", file).code == 0
+            assert marked(documents) == {"4": 1, "5": 1}
+
+
+TENANTS: dict[str, Any] = {"id": "_id", "tenancy": {"column": "firm"}, "deleted_at": "deleted", "writeback": True}
+
+
+def sync_all(small: Small, mode: Literal["full", "incremental"]) -> None:
+    with Workspace(small.config) as workspace:
+        for selection in workspace.select([NAME]):
+            for result in workspace.sync(selection, SyncOptions(mode=mode, allow_removals=mode == "full")):
+                assert (result.outcome, result.note) == ("success", "")
 
 
 def test_other_sources_are_only_read() -> None:
