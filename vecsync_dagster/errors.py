@@ -239,10 +239,11 @@ class StoreLocked(_OfStore, Transient):
 
 
 class StoreRejected(_OfStore, Terminal):
-    """`every_document`: it would refuse any, because the key, the address or the collection is wrong."""
+    """`every_document`: whether it would refuse any, because the key, the address or the collection is wrong; False:
+    it is about what the request holds; None: that is not known."""
 
     suffix = "REJECTED"
 
-    def __init__(self, message: str, *, every_document: bool = False, **fields: Any) -> None:
+    def __init__(self, message: str, *, every_document: bool | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.every_document = every_document

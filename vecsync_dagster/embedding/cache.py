@@ -96,11 +96,14 @@ class Paid:
 
 @dataclass(slots=True)
 class _Call:
-    """The state of one call of `embed`; outcomes by the hash of the prepared text."""
+    """The state of one call of `embed`; outcomes by the hash of the prepared text. `answered`: whether the provider has
+    answered since the last text was blamed; `doubtful`: the refusal of a text that was blamed before any answer."""
 
     space: Space
     paid: Paid
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    answered: bool = False
+    doubtful: EmbeddingRejected | None = None
 
 
 class Embedder:
@@ -126,8 +129,9 @@ class Embedder:
         not answered its EmbeddingTimeout or EmbeddingUnavailable, one that alone raises what nobody foresaw an
         InternalError.
 
-        Raises EmbeddingMisconfigured and Transient errors for the whole call, and InternalError where text after text
-        raises what nobody foresaw; what was received before is kept. `paid` has what was spent then, too.
+        Raises EmbeddingMisconfigured and Transient errors for the whole call, EmbeddingRejected where the provider
+        refuses any text, and InternalError where text after text raises what nobody foresaw; what was received before
+        is kept. `paid` has what was spent then, too.
         """
         prepared = [self._prepared(text) for text in texts]
         unusable = sum(isinstance(one, InternalError) for one in prepared)
@@ -213,7 +217,8 @@ class Embedder:
 
     def _embed_missing(self, texts: Mapping[str, str], call: _Call) -> None:
         """Embed and keep; a group that is refused or not answered, or raises what nobody foresaw, is halved until the
-        texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice."""
+        texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice; one that
+        is refused, where another one is answered."""
         call.paid.misses += len(texts)
         if texts:
             self._be_proven(call.paid, keep=True)
@@ -240,11 +245,13 @@ class Embedder:
             if first_time:
                 unanswered.update(left)
             if len(left) == 1 and not first_time:
+                self._doubt(reason, call)
                 own = reason if isinstance(reason, VecsyncError) else unforeseen(reason, "embedding a text")
                 call.outcomes[left[0]] = own
                 continue
             middle = len(left) // 2
             groups += [half for half in (left[middle:], left[:middle]) if half]
+        self._require_answer(call)
 
     def _be_proven(self, paid: Paid, *, keep: bool) -> None:
         with self._proving:
@@ -268,8 +275,25 @@ class Embedder:
         """What nobody foresaw may be; so may no answer, where the provider answers another, harmless text."""
         if not isinstance(error, _UNANSWERED):
             return not isinstance(error, (VecsyncError, MemoryError))
-        if error.fields.get("closed"):
-            return False
+        return not error.fields.get("closed") and self._answers_another(call)
+
+    def _doubt(self, reason: Exception, call: _Call) -> None:
+        """A refusal is a text's own where another text is answered, before it or after it. A second one in a row has to
+        be proven; not that of a provider which itself names the text."""
+        if isinstance(reason, EmbeddingRejected) and not call.answered and "index" not in reason.fields:
+            proven = call.doubtful is not None
+            self._require_answer(call)
+            call.doubtful = None if proven else reason
+        call.answered = False
+
+    def _require_answer(self, call: _Call) -> None:
+        """Raises a refusal that is in doubt where the provider refuses a harmless text as well."""
+        if call.doubtful is not None and not self._answers_another(call):
+            raise call.doubtful
+        call.doubtful = None
+
+    def _answers_another(self, call: _Call) -> bool:
+        """Whether the provider answers a harmless text."""
         try:
             for _, part in self._parts([self.provider.prepare(_PROBE).text], once=True):
                 call.paid.tokens += part.tokens
@@ -297,6 +321,7 @@ class Embedder:
         self.cache.keep_vectors(call.space, vectors)
         call.outcomes.update(vectors)
         call.paid.embedded += len(vectors)
+        call.answered, call.doubtful = True, None
 
 
 def _use(prepared: Prepared | InternalError) -> TextUse | None:

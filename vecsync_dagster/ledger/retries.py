@@ -19,7 +19,9 @@ from vecsync_dagster.ledger.tables import index_state
 __all__ = ["Retries"]
 
 _T: Final = index_state.c
-_OUTAGE: Final = ~or_(*(_T.error_code.endswith(code, autoescape=True) for code in OF_ONE_DOCUMENT))
+_OUTAGE: Final = or_(
+    _T.retry_count == 0, ~or_(*(_T.error_code.endswith(code, autoescape=True) for code in OF_ONE_DOCUMENT))
+)
 
 
 class Retries(LedgerPart):

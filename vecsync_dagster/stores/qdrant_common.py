@@ -109,6 +109,7 @@ def matrix(collection: str, points: Sequence[Point], dimensions: int) -> NDArray
                 service=SERVICE,
                 collection=collection,
                 point_id=point.point_id,
+                every_document=False,
             )
         vectors[row] = point.vector
     return vectors

@@ -315,7 +315,8 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def _engine(collection: str, action: str) -> Iterator[None]:
-    """The one place that catches what the engine raises: a plain `Exception` for whatever went wrong."""
+    """The one place that catches what the engine raises: a ValueError or TypeError for what it cannot read of a point,
+    and a plain `Exception` for whatever else went wrong."""
     try:
         yield
     except VecsyncError:
@@ -325,6 +326,7 @@ def _engine(collection: str, action: str) -> Iterator[None]:
             f"collection {collection}: {action}: refused by the embedded engine ({type(error).__name__})",
             service=SERVICE,
             collection=collection,
+            every_document=False if isinstance(error, (ValueError, TypeError, OverflowError)) else None,
         ) from error
 
 

@@ -4,8 +4,8 @@
     429, with or without Retry-After          StoreRateLimited
     408, a time limit of the client           StoreTimeout
     5xx, no connection, a broken answer       StoreUnavailable
-    401, 403, 404                             StoreRejected of every document
-    any other status, an unusable argument    StoreRejected
+    400, 413, 422, an unusable argument       StoreRejected for what the request holds
+    any other status, an unusable address     StoreRejected of every document
 
 Messages are made of the action, the collection and the status. What the server answered is left out, and
 with it the client's own exception where its text would repeat that: an answer may hold document text.
@@ -38,6 +38,9 @@ __all__ = ["LONGEST_WAIT_S", "backoff", "too_large_alone", "translated"]
 
 # With the length in the request's head, without it, and in strict mode.
 _TOO_LARGE = (b"larger than allowed", b"has exceeded limit", b"Condition size limit reached")
+_ABOUT_CONTENT = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
+)
 LONGEST_WAIT_S = 60.0
 """A Retry-After beyond this is not waited for inside a call: the error carries it to whoever plans the next try."""
 
@@ -66,7 +69,9 @@ def translated(action: str) -> Iterator[None]:
         raise _of_failure(action, error.source) from _harmless(error.source)
     except (ValueError, TypeError, httpx.InvalidURL) as error:
         raise StoreRejected(
-            f"{action}: the client refused the request ({type(error).__name__})", service=SERVICE
+            f"{action}: the client refused the request ({type(error).__name__})",
+            service=SERVICE,
+            every_document=isinstance(error, httpx.InvalidURL),
         ) from None
 
 
@@ -87,7 +92,7 @@ def _of_status(action: str, status: int, headers: Mapping[str, str], answer: byt
     )
     if too_large:
         message += "; lower the store's max_request_mb, or raise the limit of the server or the proxy before it"
-    every_document = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+    every_document = status not in _ABOUT_CONTENT
     return StoreRejected(message, service=SERVICE, status=status, every_document=every_document, too_large=too_large)
 
 
@@ -99,6 +104,7 @@ def too_large_alone(action: str, error: StoreRejected, size: int) -> StoreReject
         "the payload; max_request_mb only divides requests of several documents",
         service=SERVICE,
         status=error.fields["status"],
+        every_document=False,
         too_large=True,
     )
 

@@ -127,7 +127,9 @@ class Folder:
             read = json.loads(file.read_text("utf-8"))
             return {name: Alias(value["physical"], Space.parse(value["space"])) for name, value in read.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreRejected(f"{file}: damaged; restore it, or move the folder away", service=SERVICE) from error
+            raise StoreRejected(
+                f"{file}: damaged; restore it, or move the folder away", service=SERVICE, every_document=True
+            ) from error
 
     def _write(self, name: str, value: object) -> None:
         """Whole or not at all, also across a power cut."""

@@ -6,6 +6,7 @@ point again, and takes the vector from the cache. What no row tells of is found 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
@@ -23,6 +24,7 @@ from vecsync_dagster.embedding.cache import Paid, TextUse
 from vecsync_dagster.errors import InternalError, LedgerRejected, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
+from vecsync_dagster.stores.request_size import is_too_large
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.suspects import Failure, Suspects
@@ -47,6 +49,7 @@ __all__ = [
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 _Fields = tuple[str | None, tuple[str, ...] | None]
+_NO_POINT = str(uuid.UUID(int=0))
 
 
 class _Text(NamedTuple):
@@ -284,7 +287,8 @@ class _Batch:
         """Write all items; where the store refuses some, or nobody foresaw what they raise, find those by halving and
         write the others.
 
-        What the store would refuse of any item is raised: halving would only repeat it for each of them.
+        What the store would refuse of any item, or without any, is raised: halving would only repeat it for each of
+        them.
         """
         if not items:
             return []
@@ -293,6 +297,10 @@ class _Batch:
         except StoreRejected as error:
             if error.every_document:
                 raise
+            if len(items) == 1 or not is_too_large(error):
+                self.suspects.missed(error, f"{self.target}: writing a batch")
+            if len(items) == 1:
+                self._require_writable(error)
             reason: Exception = error
         except (VecsyncError, MemoryError):
             raise
@@ -308,6 +316,14 @@ class _Batch:
             return [(change, reason if isinstance(reason, VecsyncError) else unforeseen(reason, where))]
         half = len(items) // 2
         return self._isolate(items[:half], write, change_of) + self._isolate(items[half:], write, change_of)
+
+    def _require_writable(self, refusal: StoreRejected) -> None:
+        """Raises the refusal where the store refuses a write that has no document in it as well."""
+        try:
+            with contained(f"{self.target}: a write without documents"):
+                self.target.store.delete_foreign(self.target.collection, [_NO_POINT])
+        except (StoreRejected, InternalError):
+            raise refusal from None
 
     def _moved(self, change: Change) -> bool:
         return change.row is not None and change.row.tenant != self.target.tenant

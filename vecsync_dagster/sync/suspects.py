@@ -1,4 +1,5 @@
-"""Exceptions that nobody foresaw while documents are written: about single documents, or about all of them?"""
+"""What was refused, or raised what nobody foresaw, while documents are written: is it about single documents, or about
+all of them?"""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 
 from vecsync_dagster.containment import unforeseen
 from vecsync_dagster.embedding import MOST_IN_A_ROW
-from vecsync_dagster.errors import InternalError, VecsyncError
+from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
 from vecsync_dagster.sync.changes import Change
 
 __all__ = ["Failure", "Suspects"]
@@ -16,8 +17,9 @@ Failure = tuple[Change, VecsyncError]
 
 
 class Suspects:
-    """Documents of one run of one partition that failed alone for a reason that nobody foresaw. Until another one was
-    written it is not known whether they are to blame: they are held. May be used by several threads at once."""
+    """Documents of one run of one partition that failed alone for a reason that nobody foresaw, or that the store does
+    not tell. Until another one was written it is not known whether they are to blame: they are held. May be used by
+    several threads at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,13 +34,15 @@ class Suspects:
             self._in_a_row = 0
 
     def missed(self, error: Exception, where: str) -> None:
-        """One more attempt, or document, failed. Raises InternalError where so many did, one after the other, that it
-        is no single document's fault: looking for it would take an attempt for each."""
+        """One more attempt, or document, failed. Raises the error where so many did, one after the other, that it is no
+        single document's fault: looking for it would take an attempt for each. What the store says of the documents
+        themselves is believed once it has taken another one."""
         with self._lock:
             self._in_a_row += 1
-            too_many = self._in_a_row > MOST_IN_A_ROW
+            believed = self.worked and isinstance(error, StoreRejected) and error.every_document is False
+            too_many = self._in_a_row > MOST_IN_A_ROW and not believed
         if too_many:
-            raise error if isinstance(error, InternalError) else unforeseen(error, where)
+            raise error if isinstance(error, VecsyncError) else unforeseen(error, where)
 
     def known(self, failures: Sequence[Failure]) -> list[Failure]:
         """Those that are the documents' own, as they are of one that an earlier run found to blame; the others are
@@ -46,7 +50,7 @@ class Suspects:
         with self._lock:
             if self.worked:
                 return list(failures)
-            held = [failure for failure in failures if isinstance(failure[1], InternalError) and not _blamed(failure)]
+            held = [failure for failure in failures if _is_open(failure[1]) and not _blamed(failure)]
             self._held += held
         return [failure for failure in failures if failure not in held]
 
@@ -57,6 +61,11 @@ class Suspects:
             held, self._held = self._held, []
         own = self.worked or (len(held) == 1 and held[0][0].waited is not None)
         return held, held[0][1] if held and not own else None
+
+
+def _is_open(error: VecsyncError) -> bool:
+    """Whether the error itself does not tell if it is about one document."""
+    return isinstance(error, InternalError) or (isinstance(error, StoreRejected) and error.every_document is None)
 
 
 def _blamed(failure: Failure) -> bool:

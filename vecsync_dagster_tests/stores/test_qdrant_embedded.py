@@ -294,8 +294,9 @@ class TestEngine:
         """The engine's plain exceptions become StoreRejected; nothing of the call is written, the store goes on."""
         with opened(folder) as store:
             store.ensure_collection(NAME, SPACE)
-            with pytest.raises(StoreRejected, match="upsert 2 points"):
+            with pytest.raises(StoreRejected, match="upsert 2 points") as caught:
                 store.upsert(NAME, [point(2, "A"), bad])
+            assert caught.value.every_document is False
             assert store.count(NAME) == 0
             store.upsert(NAME, [point(2, "A")])
             assert store.count(NAME) == 1

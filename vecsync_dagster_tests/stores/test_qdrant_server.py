@@ -442,7 +442,7 @@ class TestCollections:
         assert len(rest.answer_sizes) < 14
         store.close()
 
-    @pytest.mark.parametrize("status", [401, 403, 404])
+    @pytest.mark.parametrize("status", [302, 401, 402, 403, 404, 405, 406, 407, 409, 410, 421, 423, 425, 451])
     def test_a_refusal_of_everything_is_told_from_one_of_a_document(
         self, rest: QdrantRest, store: QdrantServerStore, status: int
     ) -> None:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.config.models import RetryConfig
-from vecsync_dagster.errors import StoreUnavailable
+from vecsync_dagster.errors import StoreRejected, StoreUnavailable
 from vecsync_dagster.ledger import migrate
 from vecsync_dagster.ledger.record_states import CollectionState
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
@@ -44,6 +44,8 @@ OUTAGES: dict[str, Fault | int] = {
     "the store is down": 503,
     "the store limits": 429,
     "the key is wrong": 403,
+    "the address takes no writes": 405,
+    "the store is locked": 423,
     "the provider is down": "unavailable",
     "the provider limits": "rate_limit",
     "no credit": "quota",
@@ -97,6 +99,91 @@ def test_the_embedded_store_is_unavailable(embedded_world: World, monkeypatch: p
     [result] = world.sync("acme", mode="full")
     assert (result.ok, result.figures.upserted) == (True, 3)
     world.assert_exact()
+
+
+def test_the_embedded_engine_takes_no_write(embedded_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's own plain exception at every write: few attempts, a failed run, and no retry used up."""
+    world = embedded_world
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 51))
+    writes: list[int] = []
+
+    def broken(*_: object) -> None:
+        writes.append(1)
+        raise Exception("Service internal error: IO Error: Too many open files")  # noqa: TRY002 (as the engine does)
+
+    with monkeypatch.context() as away:
+        away.setattr(QdrantEmbeddedStore, "_update", broken)
+        for _ in range(ATTEMPTS):
+            writes.clear()
+            [result] = world.sync("acme", mode="full")
+            assert (result.outcome, result.error and result.error.code) == ("failed", "QDRANT_REJECTED")
+            assert len(writes) < 10
+        with world.workspace() as workspace:
+            rows = workspace.ledger.failed_rows(ENTITY, [ENTITY], or_outage=True, due=workspace.ledger.now())
+        assert [(row.retry_count, row.next_attempt_at is None) for row in rows] == [(0, False)] * 50
+    [result] = world.sync("acme", mode="full")
+    assert (result.ok, result.figures.upserted) == (True, 50)
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("documents", [1, 3])
+def test_a_store_that_takes_no_write_has_no_bad_document(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, documents: int
+) -> None:
+    """Not even where a single one is to be written, again and again: a write without any is refused as well."""
+    world = embedded_world
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 1 + documents))
+
+    def refuse(*_: object) -> None:
+        raise StoreRejected("no", service="QDRANT", every_document=False)
+
+    with monkeypatch.context() as away:
+        away.setattr(QdrantEmbeddedStore, "upsert", refuse)
+        away.setattr(QdrantEmbeddedStore, "delete_foreign", refuse)
+        for _ in range(ATTEMPTS):
+            assert world.sync("acme", mode="full")[0].outcome == "failed"
+    [result] = world.sync("acme", mode="full")
+    assert (result.ok, result.figures.upserted) == (True, documents)
+
+
+@pytest.mark.parametrize("about", [False, None])
+def test_the_only_document_of_a_partition_is_bad(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, about: bool | None
+) -> None:
+    """A store that takes other writes means the document: it is permanent in the end. Where the store does not say so,
+    the first refusal is the partition's."""
+    world = embedded_world
+    world.insert([{"id": 1, "tenant_id": "acme"}])
+
+    def refuse(*_: object) -> None:
+        raise StoreRejected("no", service="QDRANT", every_document=about)
+
+    monkeypatch.setattr(QdrantEmbeddedStore, "upsert", refuse)
+    counts = []
+    for _ in range(7):
+        world.sync("acme", mode="full")
+        with world.workspace() as workspace:
+            [row] = workspace.ledger.failed_rows(ENTITY, [ENTITY])
+        counts.append(row.retry_count)
+    assert counts == ([1, 2, 3, 4, 5, 6, 6] if about is False else [0, 1, 2, 3, 4, 5, 6])
+    assert row.next_attempt_at is None
+
+
+def test_a_provider_that_refuses_any_text(four: Four) -> None:
+    """After it answered in this process: the run fails after few requests, and no retry is used up."""
+    four.insert(1)
+    four.sync()
+    four.insert(*range(2, 32))
+    four.provider.fail("rejected", times=MANY)
+    for _ in range(ATTEMPTS):
+        before = len(four.provider.requests)
+        assert four.sync(NAME)[NAME].outcome == "failed"
+        assert len(four.provider.requests) - before < 20
+        four.later(seconds=300)
+    assert {state(four, n).retry_count for n in range(2, 32)} == {0}
+    four.provider.recover()
+    assert four.sync(NAME)[NAME].ok
+    four.world.assert_exact(NAME)
 
 
 def test_a_refused_document_is_permanent(four: Four) -> None:
