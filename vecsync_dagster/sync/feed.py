@@ -45,8 +45,12 @@ class Feed:
     def __init__(self, job: Job, parts: Mapping[str, PartitionSync]) -> None:
         self._job = job
         self._parts = parts
-        providers = {name: part.target.embedder.provider for name, part in parts.items()}
-        limits = {name: one.own_limit for name, one in providers.items() if isinstance(one, Limited)}
+        limits: dict[str, int | None] = {}
+        for name, part in parts.items():
+            with part.contains("looking at the model's limit"):
+                provider = part.target.embedder.provider
+                if isinstance(provider, Limited):
+                    limits[name] = provider.own_limit
         self._builder = DocumentBuilder(job.name, job.entity, job.tenant, list(parts), limits)
         self._waiting: deque[_Waiting] = deque()
         self._late: dict[str, DocumentBatch] = {name: DocumentBatch([], []) for name in parts}
@@ -84,11 +88,11 @@ class Feed:
         # What a page that waits removes, and this one has again, is not in the ledger when its turn comes.
         for dead in (key for waiting in self._waiting for key in waiting.tombstones):
             once.pop(self._builder.id_of(dead), None)
-        asked = {
-            name: part.recognise({identity: hashes[name][row] for identity, row in once.items()})
-            for name, part in self._parts.items()
-            if part.recognises
-        }
+        asked: dict[str, Future[Recognised]] = {}
+        for name, part in self._parts.items():
+            with part.contains("recognising records"):
+                if part.recognises:
+                    asked[name] = part.recognise({identity: hashes[name][row] for identity, row in once.items()})
         # What no ledger could hold was never a document.
         tombstones = () if self._job.options.partial else tuple(filter(storable, page.tombstones))
         return _Waiting(tombstones, records, hashes, once, asked)
@@ -101,10 +105,11 @@ class Feed:
             if name not in page.asked:
                 wanted[name] = range(len(page.records))
                 continue
-            found = part.recognised(page.asked[name])
-            # An id that a page before had too was decided there: its record here is looked at, as a duplicate.
-            others = found.others if part.unchanged(found.numbers) else set(page.once)
-            wanted[name] = _rows(page, others)
+            with part.contains("recognising records"):
+                found = part.recognised(page.asked[name])
+                # An id that a page before had too was decided there: its record here is looked at, as a duplicate.
+                others = found.others if part.unchanged(found.numbers) else set(page.once)
+                wanted[name] = _rows(page, others)
         if any(wanted.values()):
             self._add(self._builder.documents(page.records, page.hashes, wanted))
         rejected = any(batch.rejections for batch in self._late.values())

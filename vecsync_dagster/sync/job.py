@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
+from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import InternalError, VecsyncError
 from vecsync_dagster.ledger.base import Ledger, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sources.base import Source
@@ -134,8 +135,15 @@ class Job:
             spared=spared,
             left=self.left,
         )
-        if not self.options.dry_run:
-            self.ledger.record_run(run_of(result), _kept(result))
+        if self.options.dry_run:
+            return result
+        try:
+            with contained(f"{collection} of {self.tenant}: recording the run"):
+                self.ledger.record_run(run_of(result), _kept(result))
+        except InternalError as failed:
+            result = replace(result, outcome="failed", error=result.error or failed)
+            with contained(f"{collection} of {self.tenant}: recording the failed run"):
+                self.ledger.record_run(run_of(result))
         return result
 
 

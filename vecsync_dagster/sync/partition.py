@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
 from itertools import chain
 from typing import Literal
 
@@ -128,6 +129,15 @@ class PartitionSync:
         self._renamed = Renamed(target, source, self.started_at)
         self._failed: list[Change] = []
 
+    @contextmanager
+    def contains(self, doing: str) -> Iterator[None]:
+        """Whatever is raised in here is this partition's failure alone."""
+        try:
+            with contained(f"{self.target}: {doing}"):
+                yield
+        except VecsyncError as error:
+            self.error = self.error or error
+
     @property
     def recognises(self) -> bool:
         """Whether asking the ledger for records that did not change makes sense: not for a few that were asked for
@@ -162,14 +172,11 @@ class PartitionSync:
         """Decide about one batch. `again`: documents that this run has seen already are left out silently."""
         if self.error is not None:
             return
-        try:
-            with contained(f"{self.target}: deciding about records"):
-                self._take(batch, again)
-                self._bury(tombstones)
-                self._collect(block=False)
-                self._leave_failed()
-        except VecsyncError as error:
-            self.error = error
+        with self.contains("deciding about records"):
+            self._take(batch, again)
+            self._bury(tombstones)
+            self._collect(block=False)
+            self._leave_failed()
 
     def has_room(self) -> bool:
         """Whether another page can be taken now: memory holds the batches being written and as many that wait, and
@@ -220,15 +227,12 @@ class PartitionSync:
         if not failed or self._unreachable is not None or isinstance(self.error, _STORE_AWAY):
             return  # the run fails, and the next one meets them again
         t = self.target
-        try:
-            with contained(f"{t}: leaving former owners"):
-                rows = t.ledger.rows(t.entity, t.collection, list(failed), self.started_at)
-                left = self._former.leave({i: c.document.key for i, c in failed.items()}, rows)
-                self.figures.removed += len(left)
-                again = [c.failure for i, c in failed.items() if i in left and c.failure is not None]
-                keep_failed(t, again, self.started_at)
-        except VecsyncError as error:
-            self.error = self.error or error
+        with self.contains("leaving former owners"):
+            rows = t.ledger.rows(t.entity, t.collection, list(failed), self.started_at)
+            left = self._former.leave({i: c.document.key for i, c in failed.items()}, rows)
+            self.figures.removed += len(left)
+            again = [c.failure for i, c in failed.items() if i in left and c.failure is not None]
+            keep_failed(t, again, self.started_at)
 
     def _drop(self) -> None:
         """What is no batch yet."""

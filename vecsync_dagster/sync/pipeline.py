@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import SourceRejected, StoreLocked, Transient, VecsyncError
+from vecsync_dagster.errors import InternalError, SourceRejected, StoreLocked, Transient, VecsyncError
 from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
@@ -33,6 +33,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.gate import refused
 from vecsync_dagster.sync.job import Job
 from vecsync_dagster.sync.lost_ledger import tell_of_all, tell_of_lost_ledger
+from vecsync_dagster.sync.not_begun import failed_after
 from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, check_tenant
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
@@ -117,11 +118,24 @@ def sync_tenant(
         lost=lost or (lambda: None),
     )
     with contextlib.nullcontext() if job.options.dry_run else ledger.hold(name, tenant):
-        results = [result for group in _groups(job, names) for result in _sync_group(job, *group)]
+        groups, results = _groups(job, names)
+        for group in groups:
+            results += _sync_group(job, *group)
     # Only now is it certain that nobody else wrote these partitions meanwhile: a hold that was lost has raised.
+    return _settled(job, results)
+
+
+def _settled(job: Job, results: Sequence[PartitionResult]) -> list[PartitionResult]:
+    """The results, those as failures whose marks could not be taken away: the next full run compares them."""
+    settled = {result.collection: result for result in results}
     for part in job.settled:
-        part.settle()
-    return results
+        try:
+            with contained(f"{part.target}: settling"):
+                part.settle()
+        except InternalError as error:
+            name = part.target.collection
+            [settled[name]] = failed_after(job.ledger, [settled[name]], error)
+    return [settled[result.collection] for result in results]
 
 
 def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embedders, ledger: Ledger) -> Embedders:
@@ -130,15 +144,23 @@ def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embed
     return Embedders([provider] if isinstance(provider, EmbeddingProvider) else provider, ledger)
 
 
-def _groups(job: Job, names: Sequence[str]) -> Iterator[tuple[list[str], Cursor | None]]:
-    """Collections that can share one read: those whose last runs came equally far."""
+def _groups(job: Job, names: Sequence[str]) -> tuple[list[tuple[list[str], Cursor | None]], list[PartitionResult]]:
+    """Collections that can share one read: those whose last runs came equally far. And failed results of those of
+    which that is not known."""
     mode = job.options.mode or job.settings.mode
     if mode == "full" or not job.source.incremental or job.options.ids is not None:
-        yield list(names), None
-        return
-    cursors = {name: _watermark(job, name) for name in names}
-    for cursor in dict.fromkeys(cursors.values()):
-        yield [name for name in names if cursors[name] == cursor], cursor
+        return [(list(names), None)], []
+    cursors: dict[str, Cursor | None] = {}
+    failed: list[PartitionResult] = []
+    job.begin(job.options.special or "incremental")
+    for name in names:
+        try:
+            with contained(f"{name} of {job.tenant}: looking where to go on"):
+                cursors[name] = _watermark(job, name)
+        except VecsyncError as error:
+            failed.append(job.result(name, Figures(), error=error))
+    groups = dict.fromkeys(cursors.values())
+    return [([name for name in cursors if cursors[name] == cursor], cursor) for cursor in groups], failed
 
 
 def _watermark(job: Job, name: str) -> Cursor | None:
@@ -166,7 +188,12 @@ def _are_known(job: Job, collection: str, keys: Sequence[Key]) -> bool:
 
 def _sync_group(job: Job, names: list[str], since: Cursor | None) -> list[PartitionResult]:
     """Partitions that share one read."""
-    stream = stream_of(job, since)
+    job.begin(job.options.special or ("full" if since is None else "incremental"))
+    try:
+        with contained(f"{job.name} of {job.tenant}: beginning to read"):
+            stream = stream_of(job, since)
+    except VecsyncError as error:
+        return [job.result(name, Figures(), error=error) for name in names]
     job.begin(job.options.special or ("full" if stream.complete else "incremental"))
     if job.options.stages == ("export",):
         return _export(job, names, stream)
@@ -189,14 +216,29 @@ def _sync_parts(job: Job, names: Sequence[str], stream: Stream) -> list[Partitio
         ended, cursor = _feed(job, stream, running) if running else (False, None)
         if stream.fresh and stream.complete and ended:
             _tell_of_the_filter(job, running)
-        absence = _absence(job, list(running.values()), stream, ended=ended)
+        absence: Absence | None = None
+        with _contained_in(job, running.values(), "looking for the tenant"):
+            absence = _absence(job, list(running.values()), stream, ended=ended)
         for part in running.values():
-            _close(job, part, stream, absence, ended=ended)
-        if _is_missed_no_more(job, list(running.values()), stream, absence):
-            job.ledger.found(job.name, [job.tenant])
+            with part.contains("ending the run"):
+                _end(job, part, stream, absence, ended=ended)
+        with _contained_in(job, running.values(), "keeping what is missing"):
+            if _is_missed_no_more(job, list(running.values()), stream, absence):
+                job.ledger.found(job.name, [job.tenant])
     return [
         part if isinstance(part, PartitionResult) else _result(job, part, stream, cursor) for part in parts.values()
     ]
+
+
+@contextlib.contextmanager
+def _contained_in(job: Job, parts: Iterable[PartitionSync], doing: str) -> Iterator[None]:
+    """What is the tenant's, and not one collection's: where it is raised, each of these partitions has failed."""
+    try:
+        with contained(f"{job.name} of {job.tenant}: {doing}"):
+            yield
+    except VecsyncError as error:
+        for part in parts:
+            part.error = part.error or error
 
 
 def _tell_of_the_filter(job: Job, parts: Mapping[str, PartitionSync]) -> None:
@@ -204,7 +246,8 @@ def _tell_of_the_filter(job: Job, parts: Mapping[str, PartitionSync]) -> None:
     if not isinstance(job.source, Filtered) or any(part.figures.fetched for part in parts.values()):
         return
     try:
-        kept_out = job.source.kept_out(job.tenant)
+        with contained(f"{job.name} of {job.tenant}: looking behind the filter"):
+            kept_out = job.source.kept_out(job.tenant)
     except VecsyncError as error:
         _log.warning("%s of %s: what the filter keeps out is not known: %s", job.name, job.tenant, error)
         return
@@ -236,11 +279,15 @@ def _open(
     """The run of one partition, or its failed result if its store or provider cannot be had."""
     try:
         with contained(f"{name} of {job.tenant}: opening store and provider"):
-            writing = job.options.depth != "plan"
-            embedder = job.embedders.of(job.name, name, pin=writing, planning=job.options.dry_run)
-            unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
+            return _opened(job, name, stream, executor, ledger_thread)
     except VecsyncError as error:
         return job.result(name, Figures(), error=error)
+
+
+def _opened(job: Job, name: str, stream: Stream, executor: Executor, ledger_thread: Executor) -> PartitionSync:
+    writing = job.options.depth != "plan"
+    embedder = job.embedders.of(job.name, name, pin=writing, planning=job.options.dry_run)
+    unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
     target = Target(
         job.name,
         job.entity,
@@ -272,13 +319,10 @@ def _open(
         note=partial(job.note, name),
     )
     if job.options.depth == "apply" and unreachable is None:
-        try:
-            if not part.start.held:
-                tell_of_lost_ledger(job, target)
-            if not part.start.collection_held:
-                tell_of_all(job, target)
-        except VecsyncError as error:
-            return job.result(name, Figures(), error=error)
+        if not part.start.held:
+            tell_of_lost_ledger(job, target)
+        if not part.start.collection_held:
+            tell_of_all(job, target)
     return part
 
 
@@ -297,10 +341,10 @@ def _unreachable(job: Job, name: str, space: Space) -> Transient | None:
 
 def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple[bool, Cursor | None]:
     """Feed every page to every partition. Returns whether the stream came to its end, and the cursor to go on from."""
-    feed = Feed(job, parts)
     cursor = stream.since
     try:
         with contained(f"{job.name} of {job.tenant}: reading records"):
+            feed = Feed(job, parts)
             if _is_first(job, stream):
                 cursor = _feed_dead(job, feed, list(parts.values()))
             # Closed here and now, not by the garbage collector: the source may hold a connection open.
@@ -371,12 +415,18 @@ def _read(
 
 
 def _has_room(parts: Sequence[PartitionSync]) -> bool:
-    return all(part.has_room() for part in parts)
+    """A partition that failed takes nothing more, so that it has room."""
+    crowded = False
+    for part in parts:
+        with part.contains("writing batches"):
+            crowded = not part.has_room() or crowded
+    return not crowded
 
 
 def _make_room(parts: Sequence[PartitionSync]) -> None:
     for part in parts:
-        part.make_room()
+        with part.contains("writing batches"):
+            part.make_room()
 
 
 def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> None:
@@ -385,13 +435,14 @@ def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> No
     for name, part in parts.items():
         if part.error is not None:
             continue
-        for ids in _to_ask_for(job, part):
-            if part.error is not None or job.interrupted:
-                break
-            read = job.source.read(Read(job.tenant, ids=ids), job.settings.page)
-            with contextlib.closing(_read_out(job, read, [part])) as pages:
-                for page in pages:
-                    feed.again(name, page)
+        with part.contains("reading what failed before"):
+            for ids in _to_ask_for(job, part):
+                if part.error is not None or job.interrupted:
+                    break
+                read = job.source.read(Read(job.tenant, ids=ids), job.settings.page)
+                with contextlib.closing(_read_out(job, read, [part])) as pages:
+                    for page in pages:
+                        feed.again(name, page)
 
 
 def _to_ask_for(job: Job, part: PartitionSync) -> Iterator[Sequence[str]]:
@@ -399,14 +450,6 @@ def _to_ask_for(job: Job, part: PartitionSync) -> Iterator[Sequence[str]]:
     yield from job.ledger.all_due(job.name, name, job.tenant, whenever, _DUE)
     if part.unmet:
         yield part.unmet
-
-
-def _close(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None, *, ended: bool) -> None:
-    try:
-        with contained(f"{part.target}: ending the run"):
-            _end(job, part, stream, absence, ended=ended)
-    except VecsyncError as error:
-        part.error = part.error or error
 
 
 def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None, *, ended: bool) -> None:
@@ -444,20 +487,15 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
     None where there is nothing that could be missed."""
     if is_ruled_out(job.entity, job.tenant):
         return None  # the configuration says so, not a look
-    try:
-        if job.met:
-            # An old snapshot had its records: that says nothing of whether they are there now.
-            if stream.fresh and job.options.depth == "apply" and any(part.start.missing for part in parts):
-                job.ledger.found(job.name, [job.tenant])
-            return None
-        if not stream.complete or not ended or not any(part.start.held for part in parts):
-            return None
-        _require_belief(job, stream)
-        return absence_of(job.tenant, _look(job, stream), job.missing_for)
-    except VecsyncError as error:
-        for part in parts:
-            part.error = part.error or error
+    if job.met:
+        # An old snapshot had its records: that says nothing of whether they are there now.
+        if stream.fresh and job.options.depth == "apply" and any(part.start.missing for part in parts):
+            job.ledger.found(job.name, [job.tenant])
         return None
+    if not stream.complete or not ended or not any(part.start.held for part in parts):
+        return None
+    _require_belief(job, stream)
+    return absence_of(job.tenant, _look(job, stream), job.missing_for)
 
 
 def _is_missed_no_more(job: Job, parts: Sequence[PartitionSync], stream: Stream, absence: Absence | None) -> bool:
@@ -509,12 +547,9 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
     """The result, with its checks; the watermark moves only if all of it went well."""
     checks: list[CheckOutcome] = []
     if part.error is None and not job.interrupted and not job.options.dry_run:
-        try:
-            with contained(f"{part.target}: checking the result"):
-                checks = _checks(job, part, stream)
-                _move_watermark(job, part, stream, cursor)
-        except VecsyncError as failed:
-            part.error = failed
+        with part.contains("checking the result"):
+            checks = _checks(job, part, stream)
+            _move_watermark(job, part, stream, cursor)
     return job.result(
         part.target.collection,
         part.figures,

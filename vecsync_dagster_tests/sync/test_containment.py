@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
 
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import InternalError, StoreTimeout
-from vecsync_dagster.sync import PartitionResult, Selection, Workspace
+from vecsync_dagster.sync import PartitionResult, Selection, Workspace, pipeline
+from vecsync_dagster.sync.partition import PartitionSync
+from vecsync_dagster_tests.four import FOUR, Four
 from vecsync_dagster_tests.world import ENTITY, World
 
 SECRET = "the text of a record"
@@ -88,6 +91,70 @@ def assert_internal(result: PartitionResult) -> None:
     assert isinstance(result.error, InternalError)
     assert "Bug" in str(result.error)
     assert SECRET not in str(result.error)
+
+
+OF_ONE_COLLECTION = {
+    **dict.fromkeys(("tell_of_lost_ledger", "tell_of_all", "_watermark", "_moves_watermark", "_end"), pipeline),
+    **dict.fromkeys(("recognise", "recognised", "unchanged", "has_room", "finish", "settle"), PartitionSync),
+}
+OF_THE_TENANT = ("_absence", "_is_missed_no_more")
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """The first call raises what nobody foresaw."""
+    real, calls = getattr(owner, name), count(1)
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 1:
+            raise Bug(SECRET)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+@pytest.mark.parametrize("name", OF_ONE_COLLECTION)
+def test_what_one_collection_raises_leaves_the_others(
+    four: Four, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other collections of the tenant are written, and have their figures."""
+    new = name.startswith("tell_of")
+    four.insert(1)
+    if not new:
+        four.sync()
+    four.insert(2)
+    break_once(monkeypatch, OF_ONE_COLLECTION[name], name)
+    results = four.sync(mode="incremental" if name == "_watermark" else "full")
+    [bad] = [collection for collection, result in results.items() if not result.ok]
+    assert_internal(results[bad])
+    assert {results[good].figures.upserted for good in FOUR if good != bad} == {2 if new else 1}
+    assert SECRET not in caplog.text
+    assert all(result.ok for result in four.sync(mode="full").values())
+    for collection in FOUR:
+        four.world.assert_exact(collection)
+
+
+@pytest.mark.parametrize("name", OF_THE_TENANT)
+def test_what_is_the_tenants_leaves_the_figures(four: Four, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every collection has failed, with a failed run of its own, and still says what was written."""
+    four.insert(1, 2)
+    break_once(monkeypatch, pipeline, name)
+    results = four.sync(mode="full")
+    for result in results.values():
+        assert_internal(result)
+    if name == "_is_missed_no_more":
+        assert {result.figures.upserted for result in results.values()} == {2}
+    assert all(result.ok for result in four.sync(mode="full").values())
+
+
+def test_a_note_about_the_filter_fails_nothing(embedded_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a courtesy: that it cannot be made is a warning in the log."""
+    world = embedded_world
+    world.config.entities[ENTITY].filter.update(unit=("none has it",))
+    world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 4))
+    with world.kept_open() as workspace:
+        break_once(monkeypatch, workspace.source(ENTITY), "kept_out")
+        [result] = world.sync("acme", mode="full")
+    assert result.ok
 
 
 POISON = "poison"
