@@ -35,8 +35,9 @@ def drop(
         bool,
         typer.Option(
             "--force",
-            help="Also a collection that is in the configuration, which the next sync makes anew; with --entity also "
-            "what no other entity has synced.",
+            help="Also a collection that is in the configuration, which the next sync makes anew, and what somebody "
+            "else has synced of late; with --entity also records that are found nowhere else, and what the ledger does "
+            "not know.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -44,7 +45,8 @@ def drop(
     """Remove a collection that left the configuration: its points, ledger rows and runs.
 
     With --entity only what one entity left, in a collection that another one has now: it was renamed, or two exchanged
-    collections. The points of another project with the same ledger look the same: name only what left.
+    collections. It is refused while records of it would not be found any more. The points of another project look the
+    same: name only what left.
     With the last collection of an entity that left it too, also the entity's snapshots, rejected records and Dagster
     partitions. Only stores that are still configured can be reached; where one of them does not answer nothing is
     removed. Where it is cut short, run it again. Cached vectors stay.

@@ -39,7 +39,7 @@ def rebuild(
     """Make a lost ledger anew from what the store holds, so that the next sync embeds nothing again.
 
     Every point of every tenant is read. One that is not ours, or whose payload is not what was written, is left
-    alone and counted: the next full sync writes altered ones again, `vecsync reconcile --repair` removes foreign
+    alone and counted: the next full sync writes altered ones again, `vecsync reconcile` names what removes foreign
     ones. Failures, retries and the history of runs are not in the store: they are lost.
     """
     settings = read_config(ctx, config)

@@ -31,14 +31,16 @@ def reconcile(
     """Compare the store with the ledger, point by point, in both directions.
 
     missing: a point is not there. orphan: the ledger knows nothing of it. stale_hash: its payload is not what
-    was written. wrong_tenant: it lies under another tenant. A repair takes records from the source, and vectors
-    from the cache where they are there. What is found are the checks' last results: `status`, Dagster's UI and the
-    alerts show it. Exit code 1 if differences remain.
+    was written. wrong_tenant: it lies under another tenant. foreign: the ledger knows nothing of it, and it names
+    another entity. A repair takes records from the source, and vectors from the cache where they are there; it removes
+    orphans, and leaves what is foreign to `vecsync drop`. What is found are the checks' last results: `status`,
+    Dagster's UI and the alerts show it. Exit code 1 if differences remain.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.comparing import check_found, check_repaired, compare_all, repair_all
     from vecsync_dagster.cli.reporting import report_checks
     from vecsync_dagster.sync import Workspace
+    from vecsync_dagster.sync.verify import foreign_told
 
     began = datetime.now(UTC)
     problems: dict[str, VecsyncError] = {}
@@ -47,6 +49,11 @@ def reconcile(
         found = compare_all(workspace, entity, collection, problems)
         repaired = repair_all(workspace, found, problems) if repair else {}
         remaining = compare_all(workspace, entity, collection, problems) if repaired else found
+        theirs = [
+            f"{one.collection}: {text}"
+            for one in remaining
+            for text in foreign_told(workspace.ledger, one.entity, one.collection, one.kinds, one.named)
+        ]
         if repaired:
             check_repaired(workspace, found, problems)
         if repaired or check_found(workspace, found, problems):
@@ -70,6 +77,8 @@ def reconcile(
         if repaired:
             output.stdout().print("\nAfter the repair:")
             _show(remaining, names)
+        for text in theirs:
+            output.warn(text)
     for name, error in problems.items():
         output.error(error.code, f"{name}: {error}")
     raise typer.Exit(1 if problems or any(one.total for one in remaining) else 0)

@@ -18,6 +18,7 @@ from vecsync_dagster.space import Space
 __all__ = [
     "CONTENT_HASH",
     "DOCUMENT_ID",
+    "ENTITY",
     "GLOBAL",
     "PAYLOAD_HASH",
     "RESERVED_KEYS",
@@ -34,12 +35,13 @@ GLOBAL = "global"
 """The partition key, and the scope, of documents that every tenant may see."""
 
 DOCUMENT_ID = "id"
+ENTITY = "entity"
 SCOPE = "scope"
 TENANT_ID = "tenantId"
 CONTENT_HASH = "contentHash"
 PAYLOAD_HASH = "payloadHash"
 RESERVED_KEYS = frozenset(
-    {DOCUMENT_ID, "entity", "type", "dbId", TENANT_ID, SCOPE, "isGlobal", CONTENT_HASH, PAYLOAD_HASH}
+    {DOCUMENT_ID, ENTITY, "type", "dbId", TENANT_ID, SCOPE, "isGlobal", CONTENT_HASH, PAYLOAD_HASH}
 )
 """Payload keys that vecsync writes itself; a configuration may not use them for its own fields."""
 
@@ -127,8 +129,9 @@ class VectorStore(Protocol):
         """
         ...
 
-    def count(self, collection: str, tenant: str | None = None) -> int:
-        """Exact number of points in one partition, or in the whole collection for None."""
+    def count(self, collection: str, tenant: str | None = None, entity: str | None = None) -> int:
+        """Exact number of points in one partition, or in the whole collection for None. `entity`: of those alone whose
+        payload names it."""
         ...
 
     def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:

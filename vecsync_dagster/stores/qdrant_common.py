@@ -6,7 +6,7 @@ Nothing here talks to an engine. Filters are described as `Terms` and each engin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vecsync_dagster.errors import SpaceMismatch, StoreRejected
 from vecsync_dagster.space import Distance, Space
-from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, SCOPE, TENANT_ID, Hit, Point, StoredPoint
+from vecsync_dagster.stores.base import DOCUMENT_ID, ENTITY, GLOBAL, SCOPE, TENANT_ID, Hit, Point, StoredPoint
 
 __all__ = [
     "INDEXED",
@@ -23,6 +23,7 @@ __all__ = [
     "Terms",
     "check_shape",
     "check_space",
+    "counted",
     "engine_id",
     "hit",
     "matrix",
@@ -35,7 +36,7 @@ __all__ = [
 
 SERVICE = "QDRANT"
 
-INDEXED = (TENANT_ID, SCOPE, DOCUMENT_ID, "entity", "dbId")
+INDEXED = (TENANT_ID, SCOPE, DOCUMENT_ID, ENTITY, "dbId")
 """Payload keys with a keyword index; `tenantId` is the tenant key, by which Qdrant lays out its storage."""
 
 
@@ -67,6 +68,12 @@ def partition(tenant: str) -> Terms:
     if tenant == GLOBAL:
         return Terms(must=((SCOPE, GLOBAL),))
     return Terms(must=((TENANT_ID, tenant),), must_not=((SCOPE, GLOBAL),))
+
+
+def counted(tenant: str | None, entity: str | None) -> Terms:
+    """The points of a partition (None: of all), of those that name an entity (None: of all)."""
+    terms = Terms() if tenant is None else partition(tenant)
+    return terms if entity is None else replace(terms, must=(*terms.must, (ENTITY, entity)))
 
 
 def visible_to(tenant: str) -> Terms:

@@ -30,6 +30,7 @@ from vecsync_dagster.stores.qdrant_common import (
     Terms,
     check_shape,
     check_space,
+    counted,
     engine_id,
     hit,
     matrix,
@@ -190,12 +191,12 @@ class QdrantEmbeddedStore:
             target.shard.flush()
             target.unflushed = 0
 
-    def count(self, collection: str, tenant: str | None = None) -> int:
+    def count(self, collection: str, tenant: str | None = None, entity: str | None = None) -> int:
         with self._mutex, _engine(collection, "count"):
             target = self._find(collection)
             if target is None:
                 return 0
-            chosen = None if tenant is None else _filter(partition(tenant))
+            chosen = None if tenant is None and entity is None else _filter(counted(tenant, entity))
             return target.shard.count(edge.CountRequest(exact=True, filter=chosen))
 
     def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:

@@ -22,6 +22,7 @@ from vecsync_dagster.stores.qdrant_common import (
     Terms,
     check_shape,
     check_space,
+    counted,
     engine_id,
     hit,
     matrix,
@@ -208,9 +209,9 @@ class QdrantServerStore:
             self._call(collection, "delete the alias", lambda c: c.update_collection_aliases([operation]))
         self._shapes.pop(collection, None)
 
-    def count(self, collection: str, tenant: str | None = None) -> int:
+    def count(self, collection: str, tenant: str | None = None, entity: str | None = None) -> int:
         name = self._prefix + collection
-        chosen = None if tenant is None else _filter(partition(tenant))
+        chosen = None if tenant is None and entity is None else _filter(counted(tenant, entity))
         try:
             return self._call(collection, "count", lambda c: c.count(name, count_filter=chosen, exact=True)).count
         except StoreRejected as error:

@@ -6,8 +6,8 @@ Both sides come ordered by point id and are merged, so that memory stays flat. A
 - orphan: the store has it, the ledger knows nothing of it.
 - stale_hash: both have it, but the stored payload, or the hashes in it, are not what was confirmed.
 - wrong_tenant: both have it, under different tenants.
-- foreign (told apart from orphans within one partition alone): another entity wrote it, or it may be another
-  project's; it is there for somebody, so no run removes it.
+- foreign: an orphan that names another entity; within one partition also one that may be another project's. It may be
+  there for somebody, so no run removes it, and no repair removes what names another entity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, Literal, TypeVar
 
 from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
-from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, GLOBAL, PAYLOAD_HASH, StoredPoint
+from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, ENTITY, GLOBAL, PAYLOAD_HASH, StoredPoint
 from vecsync_dagster.sync.target import Target
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "compare_row",
     "in_chunks",
     "is_of",
-    "without_owners",
+    "maker_of",
 ]
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ NAMED = 2_000
 everything differs in every point."""
 
 _CHUNK = 500
-_NAMES = (DOCUMENT_ID, "dbId", "entity")
+_NAMES = (DOCUMENT_ID, "dbId", ENTITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,8 @@ def compare_collection(target: Target) -> Iterator[Difference]:
     """The whole collection, all tenants, also points that lie in no partition (the target's tenant is ignored)."""
     t = target
     rows = chain.from_iterable(t.ledger.points(t.entity, t.collection, None))
-    return compare(rows, chain.from_iterable(t.store.scan(t.collection, None)))
+    for d in compare(rows, chain.from_iterable(t.store.scan(t.collection, None))):
+        yield replace(d, kind="foreign") if _is_anothers(t, d) else d
 
 
 def compare_partition(target: Target, *, wary: bool = False) -> Iterator[Difference]:
@@ -151,23 +152,20 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
 def _with_owners(target: Target, some: Sequence[Difference], *, wary: bool) -> Iterator[Difference]:
     wary = wary and any(d.kind == "orphan" for d in some) and _met_foreign(target)
     for d in some:
-        foreign = d.kind == "orphan" and (wary or d.entity not in (None, target.entity))
+        foreign = _is_anothers(target, d) or (wary and d.kind == "orphan")
         yield replace(d, kind="foreign") if foreign else d
 
 
-def without_owners(target: Target, orphans: Sequence[Difference]) -> list[Difference]:
-    """Those that this ledger has not as another entity's: what that one left, if it did, `drop` removes by its name."""
-    t = target
-    ids: dict[str, dict[str, str]] = {}
-    for d in orphans:
-        if d.document_id is not None and d.entity not in (None, t.entity):
-            ids.setdefault(d.entity, {})[d.document_id] = d.point_id
-    owned: set[str] = set()
-    for entity, points in ids.items():
-        for identity, row in t.ledger.rows(entity, t.collection, list(points), datetime.now(UTC)).items():
-            if point_id(entity, identity) == points[identity] and row.content_hash is not None:
-                owned.add(points[identity])
-    return [d for d in orphans if d.point_id not in owned]
+def _is_anothers(target: Target, difference: Difference) -> bool:
+    return difference.kind == "orphan" and difference.entity not in (None, target.entity)
+
+
+def maker_of(difference: Difference) -> str | None:
+    """The entity for whose document the point was made, as its id says; None where it was made by somebody else."""
+    d = difference
+    if d.entity is None or d.document_id is None or point_id(d.entity, d.document_id) != d.point_id:
+        return None
+    return d.entity
 
 
 def _met_foreign(target: Target) -> bool:

@@ -33,6 +33,14 @@ class Comparison:
     def total(self) -> int:
         return self.counts.total()
 
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many differences there are of each kind."""
+        found: Counter[str] = Counter()
+        for (_, kind), number in self.counts.items():
+            found[kind] += number
+        return found
+
     def count(self, differences: Iterable[Difference]) -> None:
         for difference in differences:
             # What lies under a wrong tenant is the ledger's tenant's business; an orphan has only the store's.

@@ -5,10 +5,10 @@ Whether an entity of this ledger left, or is another project's, nobody can tell 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError, WrongUsage
@@ -16,29 +16,39 @@ from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, Droppable, StoredPoint, VectorStore
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.forgetting import forget_tenant
+from vecsync_dagster.sync.replaced import heir_of, lacks
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
 __all__ = ["Leaving", "Leftover", "drop", "leaving", "leftovers"]
 
+_LISTED = 5
+_APART = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
     """What the ledger has of a collection, or of one scope of it (everybody's records, or those of tenants), that the
-    configuration has no more. `shared`: another entity has the collection."""
+    configuration has no more. `shared`: another entity has the collection. `elsewhere`: when somebody else synced it,
+    so that it may be another project's."""
 
     entity: str
     collection: str
     scope: str | None
     documents: int
     shared: bool = False
+    elsewhere: datetime | None = None
 
     def __str__(self) -> str:
         if self.scope is None:
-            way = f"`vecsync drop {self.collection}` removes it"
-            if self.shared:
-                named = f"`vecsync drop {self.collection} --entity {self.entity}`"
-                way = f"{named} removes it, unless another project with this ledger syncs it"
+            command = f"vecsync drop {self.collection}{f' --entity {self.entity}' if self.shared else ''}"
+            if self.elsewhere is not None:
+                return (
+                    f"{self.collection} of {self.entity} is not in the configuration, {self._documents}, and "
+                    f"{_told_elsewhere(self.elsewhere)}; if nobody syncs it any more, `{command} --force` removes it"
+                )
+            synced = "once another full sync has all of it, " if self.shared else ""
+            way = f"{synced}`{command}` removes it, unless another project with this ledger syncs it"
             return f"{self.collection} of {self.entity} is not in the configuration any more, {self._documents}; {way}"
         which = "global" if self.scope == GLOBAL else "tenants"
         way = f"`vecsync sync {which} --entity {self.entity} --full` removes them"
@@ -76,47 +86,65 @@ def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
     for name, collection in ledger.collections():
         if name not in entities or collection not in entities[name].collections:
             documents = ledger.documents(name, collection)
-            yield Leftover(name, collection, None, documents, shared=collection in configured)
+            elsewhere = _synced_elsewhere(workspace, name, collection)
+            yield Leftover(name, collection, None, documents, shared=collection in configured, elsewhere=elsewhere)
             continue
         held = [one for one in ledger.tenants(name, collection) if is_ruled_out(entities[name], one)]
         if rows := sum(ledger.tally(name, collection, one).rows for one in held):
             yield Leftover(name, collection, GLOBAL if held == [GLOBAL] else "tenant", rows)
 
 
+def _synced_elsewhere(workspace: Workspace, entity: str, collection: str) -> datetime | None:
+    """When an entity that is not in the configuration was synced last, if that was of late, and not by this project: no
+    snapshot in its state folder is of that time."""
+    if entity in workspace.config.entities:
+        return None
+    runs = (last for key, last in workspace.ledger.last_runs(entity).items() if key.collection == collection)
+    synced = max((last.success.started_at for last in runs if last.success is not None), default=None)
+    if synced is None or datetime.now(UTC) - synced > workspace.config.checks.freshness.max_age:
+        return None
+    own = workspace.snapshots.last_written(entity)
+    return None if own is not None and synced - own < _APART else synced
+
+
+def _told_elsewhere(at: datetime) -> str:
+    return f"was synced at {at:%Y-%m-%d %H:%M}Z, but not from here: it may be another project's that uses this ledger"
+
+
 def leaving(
     workspace: Workspace, collection: str, entity: str | None = None, *, everything: bool = False, replaced: bool = True
 ) -> Leaving:
     """What `drop` would remove: all of a collection that the configuration does not have, or what this `entity` left in
-    one that it has. `everything`: the collection also where the configuration has it. `replaced`: only once another
-    entity has synced the same tenants in full, so that their records are still found.
+    one that it has. `everything`: the collection also where the configuration has it. `replaced`: only what nobody
+    else syncs, and of `entity` only once all its records are found elsewhere.
 
-    Raises WrongUsage for what is in the configuration or not replaced, NotFound for what neither the ledger nor a store
-    knows; for `replaced` the errors of the source.
+    Raises WrongUsage for what is in the configuration, not replaced or may be another project's, NotFound for what
+    neither the ledger nor a store knows; for `replaced` the errors of the source.
     """
     known = workspace.ledger.collections()
     owners = [name for name, one in known if one == collection]
     users = [name for name, settings in workspace.config.entities.items() if collection in settings.collections]
     heir: str | None = None
+    unknown = entity is not None and entity not in owners
     if entity is not None:
-        _check_left(entity, collection, owners, users)
-        if users and replaced:
-            _check_replaced(workspace, collection, entity, users)
         heir = next((name for name in [*users, *owners] if name != entity), None)
+        if entity in users:
+            told = f"entity {entity} is in the configuration with collection {collection}; take it out first"
+            raise WrongUsage(told, entity=entity)
+        if unknown and heir is None:
+            raise _nothing_of(entity, collection)
         owners = [entity]
     elif users and not everything:
         left = [f"`--entity {name}` removes what {name} left in it" for name in owners if name not in users]
         told = "; ".join(["take it out first, or use --force", *left])
         raise WrongUsage(f"collection {collection} is in the configuration; {told}", collection=collection)
-    stores: dict[str, int] = {}
-    unreachable: dict[str, str] = {}
-    for name in workspace.config.stores:
-        try:
-            store = workspace.store(name)
-            if store.pinned_space(collection) is not None:
-                theirs = (len(ids) for ids in _points_of(store, collection, owners))
-                stores[name] = store.count(collection) if heir is None else sum(theirs)
-        except VecsyncError as error:
-            unreachable[name] = f"{error.code}: {error}"
+    if replaced:
+        _check_nobody_syncs(workspace, collection, owners)
+        if users and not unknown:
+            _check_replaced(workspace, collection, owners[0])
+    stores, unreachable = _asked(workspace, collection, owners, whole=heir is None)
+    if entity is not None and unknown and not unreachable:
+        _check_unknown(collection, entity, sum(stores.values()), allowed=not replaced)
     if not owners and not stores and not unreachable:
         names = ", ".join(sorted({one for _, one in known})) or "none"
         raise NotFound(
@@ -143,35 +171,62 @@ def leaving(
     )
 
 
-def _check_left(entity: str, collection: str, owners: Container[str], users: Container[str]) -> None:
-    if entity not in owners:
-        raise NotFound(f"the ledger has nothing of {entity} in collection {collection}", entity=entity)
-    if entity in users:
-        raise WrongUsage(
-            f"entity {entity} is in the configuration with collection {collection}; take it out first", entity=entity
-        )
+def _asked(
+    workspace: Workspace, collection: str, owners: Collection[str], *, whole: bool
+) -> tuple[dict[str, int], dict[str, str]]:
+    """How many points of the collection would go from which stores, and which could not be asked, and why."""
+    stores: dict[str, int] = {}
+    unreachable: dict[str, str] = {}
+    for name in workspace.config.stores:
+        try:
+            store = workspace.store(name)
+            if store.pinned_space(collection) is not None:
+                theirs = (len(ids) for ids in _points_of(store, collection, owners))
+                stores[name] = store.count(collection) if whole else sum(theirs)
+        except VecsyncError as error:
+            unreachable[name] = f"{error.code}: {error}"
+    return stores, unreachable
 
 
-def _check_replaced(workspace: Workspace, collection: str, entity: str, users: Collection[str]) -> None:
-    """Raises WrongUsage where a tenant's records would not be found any more."""
-    ledger = workspace.ledger
-    synced = {
-        key.tenant
-        for name in users
-        for key, runs in ledger.last_runs(name).items()
-        if key.collection == collection
-        and runs.full_success is not None
-        and ledger.tally(name, collection, key.tenant).held
-    }
-    there = {GLOBAL, *(tenant for name in users for tenant in workspace.tenants(name))}
-    missing = sorted(there.intersection(ledger.tenants(entity, collection)) - synced)
-    if missing:
+def _check_nobody_syncs(workspace: Workspace, collection: str, owners: Collection[str]) -> None:
+    for name in owners:
+        if (at := _synced_elsewhere(workspace, name, collection)) is not None:
+            raise WrongUsage(
+                f"{collection} of {name} {_told_elsewhere(at)}; if nobody syncs it any more, use --force",
+                collection=collection,
+            )
+
+
+def _check_replaced(workspace: Workspace, collection: str, entity: str) -> None:
+    """Raises WrongUsage where a record would not be found any more."""
+    heir = heir_of(workspace, entity, collection)
+    lacking = list(lacks(workspace, entity, collection, heir))
+    if lacking:
+        told = "; ".join(map(str, lacking[:_LISTED]))
+        more = f"; and {number_of(len(lacking) - _LISTED, 'more tenant')}" if len(lacking) > _LISTED else ""
+        records = number_of(sum(one.records for one in lacking), "record")
         raise WrongUsage(
-            f"{collection} of {', '.join(users)}: no full sync of {missing[0]} has succeeded and found any, so the "
-            f"records that {entity} left are all that is there ({number_of(len(missing), 'such tenant')}); sync in "
-            "full first, or use --force",
+            f"collection {collection}: {records} that entity {entity} left would not be found any more: {told}{more}; "
+            f"sync in full first (`vecsync sync all --entity {heir.entity} --full`), or use --force",
             collection=collection,
         )
+
+
+def _check_unknown(collection: str, entity: str, points: int, *, allowed: bool) -> None:
+    """Of an entity whose points alone are known: where the ledger was lost, or never was this project's."""
+    if not points:
+        raise _nothing_of(entity, collection)
+    if not allowed:
+        raise WrongUsage(
+            f"collection {collection}: the ledger has nothing of {entity}, a store has {number_of(points, 'point')}: "
+            "nothing proves that they are replaced, or that no other project syncs them; if it was renamed, --force "
+            "removes them",
+            collection=collection,
+        )
+
+
+def _nothing_of(entity: str, collection: str) -> NotFound:
+    return NotFound(f"neither the ledger nor a store has anything of {entity} in {collection}", entity=entity)
 
 
 def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lambda _: None) -> None:

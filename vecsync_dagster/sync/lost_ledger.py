@@ -23,14 +23,15 @@ def tell_of_lost_ledger(job: Job, target: Target) -> None:
     did not finish, they are ours."""
     with contained(f"{target}: counting"):
         stored = target.store.count(target.collection, target.tenant)
+        own = target.store.count(target.collection, target.tenant, target.entity) if stored else 0
     if stored and not job.ledger.unfinished(target.entity, target.collection, target.tenant):
-        # Where it knows another entity's, it is not lost: an entity was renamed, or somebody else has the collection.
-        if not _has_others(job, target.collection):
+        # Where all are another entity's, it is not lost: an entity was renamed, or somebody else has the collection.
+        if own:
             _log.warning(
                 "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
                 "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
                 target,
-                stored,
+                own,
             )
         found = CheckOutcome(
             "identity",
@@ -40,10 +41,6 @@ def tell_of_lost_ledger(job: Job, target: Target) -> None:
         )
         place = (target.entity, target.collection, target.tenant)
         job.ledger.record_checks([kept(graded(found, job.checks), *place, datetime.now(UTC), job.run_id)])
-
-
-def _has_others(job: Job, collection: str) -> bool:
-    return any(one == collection and entity != job.name for entity, one in job.ledger.collections())
 
 
 def tell_of_all(job: Job, target: Target) -> None:

@@ -17,7 +17,7 @@ from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["NOT_UNIQUE", "Claim", "buried", "contested", "firsts", "is_in", "live", "refusal", "repeated"]
+__all__ = ["NOT_UNIQUE", "Claim", "at_source", "buried", "contested", "firsts", "is_in", "live", "refusal", "repeated"]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
 _SAMPLE, _SAMPLE_OF_TENANT = 90, 10
@@ -47,11 +47,18 @@ def some_keys(ledger: Ledger, entity: str, config: EntityConfig) -> list[tuple[s
 
 def live(target: Target, source: Source, tenant: str, keys: Iterable[str]) -> set[Key | tuple[str, str | None]]:
     """Which of these records the source has: their keys, by text alone and with their own notation."""
-    cleaner = Cleaner(target.entity, target.config)
+    return at_source(target.entity, target.config, source, tenant, keys, target.settings.page)
+
+
+def at_source(
+    entity: str, config: EntityConfig, source: Source, tenant: str, keys: Iterable[str], size: int
+) -> set[Key | tuple[str, str | None]]:
+    """The same, where there is no target."""
+    cleaner = Cleaner(entity, config)
     found: set[Key | tuple[str, str | None]] = set()
-    for page in source.read(Read(tenant, ids=list(keys)), target.settings.page):
+    for page in source.read(Read(tenant, ids=list(keys)), size):
         records = cleaner.read(page.records)
-        for text, native in zip(records.ids(target.config.key), records.own_keys(), strict=True):
+        for text, native in zip(records.ids(config.key), records.own_keys(), strict=True):
             if text is not None:
                 found |= {Key(text), (text, native)}
     return found

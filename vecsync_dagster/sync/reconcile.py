@@ -28,7 +28,6 @@ from vecsync_dagster.sync.compare import (
     compare_row,
     in_chunks,
     is_of,
-    without_owners,
 )
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
@@ -110,9 +109,9 @@ def repair(
     differences: Iterable[Difference],
     failed: Callable[[str, VecsyncError], None] | None = None,
 ) -> Figures:
-    """Repair every difference: orphans are deleted; the others are written again from the source's record, with
-    vectors from the cache. A record that the source no longer has is removed, if a run has read the whole partition
-    with the settings of today.
+    """Repair every difference but foreign points: orphans are deleted; the others are written again from the source's
+    record, with vectors from the cache. A record that the source no longer has is removed, if a run has read the whole
+    partition with the settings of today.
 
     Each tenant is held while it is repaired, also the one under which a point lies by mistake, and what a run has put
     right meanwhile is left alone: what it has written but not yet told the ledger looks like an orphan, or like a
@@ -121,7 +120,7 @@ def repair(
     first such error is raised. What was repaired stays. Raises LedgerUnavailable.
     """
     figures = Figures()
-    for tenant, some in _by_tenant(differences):
+    for tenant, some in _by_tenant(d for d in differences if d.kind != FOREIGN):
         try:
             with contained(f"repairing tenant {tenant}"):
                 target = target_of(tenant)
@@ -166,7 +165,7 @@ def _mend(target: Target, source: Source, differences: Sequence[Difference], *, 
     """Differences of one tenant, which is held."""
     figures = Figures()
     orphans = _still_orphans(target, [d for d in differences if d.kind == "orphan"])
-    if orphans := without_owners(target, orphans):
+    if orphans:
         target.store.delete_foreign(target.collection, [d.point_id for d in orphans])
         figures.removed += len(orphans)
     ours = _still_different(target, [d for d in differences if d.kind != "orphan"])

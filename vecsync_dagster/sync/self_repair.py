@@ -16,7 +16,7 @@ from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition,
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import LOOK, REPAIRED, THEIRS, CheckOutcome, differences_told, remedies
+from vecsync_dagster.sync.verify import LOOK, REPAIRED, CheckOutcome, differences_told, foreign_told, remedies
 
 __all__ = ["repair_found"]
 
@@ -52,7 +52,8 @@ def repair_found(
     figures.repaired += done.upserted + done.payload_only + done.removed
     figures.failed += done.failed
     return [
-        _told(before, after, why_kept, done.cache_misses) for before, after in zip(found, look_again(), strict=True)
+        _told(target, before, after, why_kept, done.cache_misses)
+        for before, after in zip(found, look_again(), strict=True)
     ]
 
 
@@ -80,7 +81,7 @@ def _why_orphans_stay(
     return too_many_orphans(target, orphans, allow=allow)
 
 
-def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int) -> CheckOutcome:
+def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int) -> CheckOutcome:
     """What is repaired warns, once: the next run finds nothing. What is left is as bad as it was."""
     if before.passed:
         return after
@@ -96,8 +97,7 @@ def _told(before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int)
     reasons = [left if left == found else f"{left} left of {found}"]
     if "orphan" in after.facts and why_kept:
         reasons.append(why_kept)
-    if FOREIGN in after.facts:
-        reasons.append(THEIRS)
+    reasons += foreign_told(target.ledger, target.entity, target.collection, after.facts, after.differences)
     if before.name == "identity" and unpaid:
         reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
     return replace(after, message="; ".join([*reasons, *remedies(after.facts)]))

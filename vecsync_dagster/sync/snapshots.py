@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -86,6 +87,11 @@ class Snapshots:
     ) -> SnapshotWriter:
         about = Snapshot(complete, None, (), 0, since, made_by, settings)
         return SnapshotWriter(self.path(entity, tenant), about)
+
+    def last_written(self, entity: str) -> datetime | None:
+        """When the last snapshot of one of its tenants appeared here."""
+        times = [file.stat().st_mtime for file in (self.folder / entity).glob("*.parquet")]
+        return datetime.fromtimestamp(max(times), UTC) if times else None
 
     def describe(self, entity: str, tenant: str) -> Snapshot:
         """Raises SourceRejected where there is no snapshot."""

@@ -17,7 +17,7 @@ from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import PartitionResult, is_tenant
-from vecsync_dagster.sync.verify import REMEDY, REPAIRED, CheckOutcome, difference_outcome, graded, kept
+from vecsync_dagster.sync.verify import REPAIRED, CheckOutcome, difference_outcome, foreign_told, graded, kept, remedies
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
@@ -43,6 +43,8 @@ def check_everything(workspace: Workspace, entity: str, known: Iterable[Comparis
     made = {one.collection: one for one in known if one.entity == entity}
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
+    theirs: list[str] = []
+    kinds: dict[str, set[str]] = {name: set() for name in RECONCILIATION}
     points = owned = 0
     names = workspace.ledger.tenant_names(entity)
     for collection in workspace.entity(entity).collections:
@@ -53,12 +55,15 @@ def check_everything(workspace: Workspace, entity: str, known: Iterable[Comparis
             name = names.get((entity, tenant))
             place = f"{collection}|{tenant}{f' ({name})' if name else ''}"
             counts[_check_of(kind)][f"{kind} of {place}"] = number
+            kinds[_check_of(kind)].add(kind)
         for difference in compared.named:
             named[_check_of(difference.kind)].append(difference)
+        theirs += foreign_told(workspace.ledger, entity, collection, compared.kinds, compared.named)
     for name in RECONCILIATION:
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
-        message = f"{number_of(wrong, 'difference')}: {told}; {REMEDY}" if wrong else "none found"
+        ways = [*(theirs if FOREIGN in kinds[name] else []), *remedies(kinds[name])]
+        message = "; ".join([f"{number_of(wrong, 'difference')}: {told}", *ways]) if wrong else "none found"
         facts = {"points": points, "differences": wrong, **({"in_partitions": owned} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
@@ -86,10 +91,11 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
         named[tenant, _partition_check_of(one.kind)].append(replace(one, kind="foreign") if foreign else one)
     failed = {(r.tenant, r.check) for r in known if r.collection == collection and _is_open(r)}
     over = {key for key in failed if key[1] in _COMPARED and key not in counted}
-    outcomes = [
-        (tenant, difference_outcome(check, counted.get((tenant, check), {}), named[tenant, check]))
-        for tenant, check in sorted({*counted, *over})
-    ]
+    outcomes = []
+    for tenant, check in sorted({*counted, *over}):
+        found, some = counted.get((tenant, check), Counter()), named[tenant, check]
+        theirs = foreign_told(workspace.ledger, entity, collection, found, some)
+        outcomes.append((tenant, difference_outcome(check, found, some, theirs)))
     checks = workspace.config.checks
     workspace.ledger.record_checks(
         [kept(graded(outcome, checks), entity, collection, tenant, now) for tenant, outcome in outcomes]

@@ -11,7 +11,7 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig
 from vecsync_dagster.ledger.base import Ledger, Partition, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
-from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition
+from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition, maker_of
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.words import number_of
@@ -21,11 +21,11 @@ __all__ = [
     "LOOK",
     "REMEDY",
     "REPAIRED",
-    "THEIRS",
     "CheckOutcome",
     "checks_of",
     "difference_outcome",
     "differences_told",
+    "foreign_told",
     "graded",
     "kept",
     "last_full_run",
@@ -48,10 +48,9 @@ REPAIRED = "repaired"
 """A fact of `identity` or `isolation` whose differences the run that found them has repaired."""
 REMEDY = "repair with `vecsync reconcile --repair`"
 LOOK = "`vecsync reconcile` names what differs"
-THEIRS = (
+_THEIRS = (
     "foreign points were written by another entity or another project, and no sync of this one removes them: if "
-    "somebody else uses the collection, give it another name; `vecsync drop COLLECTION --entity NAME` removes what an "
-    "entity left that was renamed"
+    "somebody else uses the collection, give it another name"
 )
 
 CHECKS: Mapping[str, tuple[str, str]] = {
@@ -275,7 +274,11 @@ def _compared(target: Target) -> list[CheckOutcome]:
         if len(some) < NAMED:
             some.append(difference)
     wrong = Counter({"wrong_tenant": counted.pop("wrong_tenant")} if "wrong_tenant" in counted else {})
-    return [difference_outcome("identity", counted, first[False]), difference_outcome("isolation", wrong, first[True])]
+    theirs = foreign_told(target.ledger, target.entity, target.collection, counted, first[False])
+    return [
+        difference_outcome("identity", counted, first[False], theirs),
+        difference_outcome("isolation", wrong, first[True]),
+    ]
 
 
 def _counts(
@@ -283,9 +286,12 @@ def _counts(
 ) -> CheckOutcome:
     rows, held = tally.rows - tally.former, tally.held
     stored = target.store.count(target.collection, target.tenant)
+    # Somebody else's points are not to stand in for those that are lost.
+    own = target.store.count(target.collection, target.tenant, target.entity) if stored else 0
     reasons = []
-    if held != stored:
-        reasons.append(f"the store has {number_of(stored, 'point')}, the ledger says {held:,}; {LOOK}")
+    if not held == stored == own:
+        of_others = f", {stored - own:,} of them not of {target.entity}" if stored != own else ""
+        reasons.append(f"the store has {number_of(stored, 'point')}{of_others}, the ledger says {held:,}; {LOOK}")
     most = rows + unidentified
     if not (most if full else rows) <= source_rows + waiting <= most:
         later = "" if full else " (a full run sees rows that were deleted or moved away)"
@@ -308,7 +314,7 @@ def _counts(
             "unidentified": unidentified,
             **({"former": tally.former} if tally.former else {}),
         },
-        warning=held == stored and not full,
+        warning=held == stored == own and not full,
     )
 
 
@@ -337,7 +343,7 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
     )
 
 
-def remedies(counted: Mapping[str, int | str]) -> list[str]:
+def remedies(counted: Iterable[str]) -> list[str]:
     """What to do about them. What is foreign alone is not to be removed without a thought."""
     return [REMEDY] if set(counted) - {FOREIGN} else []
 
@@ -346,8 +352,38 @@ def differences_told(counted: Mapping[str, int | str]) -> str:
     return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
 
 
-def difference_outcome(name: str, counted: Mapping[str, int], differences: Sequence[Difference]) -> CheckOutcome:
-    """`identity` or `isolation`, from how many differences there are of each kind and the first of them."""
-    told = [differences_told(counted), *([THEIRS] if FOREIGN in counted else []), *remedies(counted)]
+def foreign_told(
+    ledger: Ledger,
+    entity: str,
+    collection: str,
+    counted: Mapping[str, int | str],
+    differences: Iterable[Difference],
+) -> list[str]:
+    """What foreign points are, if there are any, and what removes those that are among the `differences`. Of an entity
+    that the ledger does not know nothing proves that it left."""
+    if FOREIGN not in counted:
+        return []
+    foreign = [d for d in differences if d.kind == FOREIGN]
+    others = [d for d in foreign if d.entity not in (None, entity)]
+    known = {name for name, one in ledger.collections() if one == collection}
+    makers = sorted({maker for d in others if (maker := maker_of(d)) is not None})
+    told = [
+        f"if {name} was renamed, `vecsync drop {collection} --entity {name}{'' if name in known else ' --force'}` "
+        "removes what it left"
+        for name in makers[:_NAMED]
+    ]
+    if any(maker_of(d) is None for d in others):
+        told.append("what vecsync did not make only those can remove who did")
+    if len(foreign) > len(others):
+        told.append(f"if nobody does, {REMEDY}")
+    return ["; ".join([_THEIRS, *told])]
+
+
+def difference_outcome(
+    name: str, counted: Mapping[str, int], differences: Sequence[Difference], theirs: Sequence[str] = ()
+) -> CheckOutcome:
+    """`identity` or `isolation`, from how many differences there are of each kind and the first of them; `theirs`: what
+    is told of foreign ones."""
+    told = [differences_told(counted), *theirs, *remedies(counted)]
     message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

@@ -172,12 +172,13 @@ def test_what_a_renamed_entity_left_goes_by_its_name(used: Path, caplog: pytest.
     rename(used)
     for _ in range(3):
         ran = sync_labour(used)
-        assert (ran.code, "vecsync drop COLLECTION --entity NAME" in ran.out + ran.err) == (1, True)
+        assert (ran.code, "`vecsync drop works --entity works" in ran.out + ran.err) == (1, True)
         assert points(used) == {"works": before, "labour": before}
     assert "ledger rebuild" not in caplog.text, "it was not lost"
     shown = vecsync("status", "--config", used)
     assert "`vecsync drop works --entity works" in shown.err
     assert "works of labour" in shown.out
+    assert "reconcile --repair" not in shown.err, "it does not help"
     unnamed = drop(used, "--yes")
     assert (unnamed.code, "`--entity works` removes what works left" in unnamed.err) == (2, True)
     dry = drop(used, "--entity", "works", "--dry-run", "--json")
@@ -211,7 +212,7 @@ def test_what_nothing_replaces_stays(config: Path) -> None:
         if scope:
             sync_labour(config, *scope)
         refused = drop(config, "--entity", "works", "--yes")
-        assert (refused.code, "no full sync of" in refused.err, "--force" in refused.err) == (2, True, True)
+        assert (refused.code, "no full sync as labour" in refused.err, "--force" in refused.err) == (2, True, True)
         assert points(config)["works"] == before["works"]
     with Workspace(config_of(config.parent)) as workspace, pytest.raises(WrongUsage):
         dropping.leaving(workspace, "works", "works", everything=True)
@@ -228,7 +229,7 @@ def test_a_full_sync_that_found_nothing_replaces_nothing(config: Path) -> None:
     before = points(config)
     sync_labour(config)
     refused = drop(config, "--entity", "works", "--yes")
-    assert (refused.code, "no full sync of" in refused.err) == (2, True)
+    assert (refused.code, "the source has them, and labour does not" in refused.err) == (2, True)
     assert points(config) == before
 
 
@@ -264,7 +265,10 @@ def test_a_foreign_point_in_a_shared_collection_stays(config: Path, named: objec
 
 
 def test_only_what_left_can_be_named(config: Path) -> None:
-    for entity, told in (("works", "is in the configuration"), ("nobody", "the ledger has nothing of nobody")):
+    for entity, told in (
+        ("works", "is in the configuration"),
+        ("nobody", "neither the ledger nor a store has anything of nobody"),
+    ):
         refused = drop(config, "--entity", entity, "--yes")
         assert (refused.code, told in refused.err) == (2, True)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores import GLOBAL, Hit, Point, StoredPoint
+from vecsync_dagster.stores.base import ENTITY
 from vecsync_dagster.stores.qdrant_common import check_space, matrix, stored, unknown_collection
 
 __all__ = ["MemoryStore"]
@@ -58,8 +59,9 @@ class MemoryStore:
                 self.points.pop(point_id, None)
                 self.vectors.pop(point_id, None)
 
-    def count(self, collection: str, tenant: str | None = None) -> int:
-        return sum(len(page) for page in self.scan(collection, tenant))
+    def count(self, collection: str, tenant: str | None = None, entity: str | None = None) -> int:
+        points = (point for page in self.scan(collection, tenant) for point in page)
+        return sum(entity in (None, point.payload.get(ENTITY)) for point in points)
 
     def scan(self, collection: str, tenant: str | None = None, batch: int = 1000) -> Iterator[list[StoredPoint]]:
         found = [stored(point_id, payload) for point_id, payload in sorted(self.points.items())]

@@ -267,6 +267,16 @@ class StoreContract:
         assert store.count(NAME) == 5
         assert len(ids(store)) == 5
 
+    def test_points_of_one_entity_are_counted(self, store: VectorStore) -> None:
+        """Those whose payload names it, in one partition or in all; what names none is nobody's."""
+        others = [Point(uid("x"), payload("x", "A", entity="tools"), np.ones(4, np.float32))]
+        others.append(Point(uid("y"), {"tenantId": "A"}, np.ones(4, np.float32)))
+        store.upsert(NAME, [point("a1", "A"), point("b1", "B"), point("g1", GLOBAL), *others])
+        counts = {(tenant, "materials"): 1 for tenant in ("A", "B", GLOBAL)} | {("A", "tools"): 1, ("B", "tools"): 0}
+        assert {place: store.count(NAME, *place) for place in counts} == counts
+        assert (store.count(NAME, entity="materials"), store.count(NAME, "A")) == (3, 3)
+        assert store.count("works", entity="materials") == 0
+
     def test_search_sees_own_and_global_points_only(self, store: VectorStore) -> None:
         """No tenant ever finds another's documents; global documents are everybody's."""
         store.upsert(NAME, [point("a", "A"), point("b", "B"), point("g", GLOBAL)])

@@ -64,6 +64,10 @@ def test_another_project_s_points_stay(embedded_world: World, entity: str) -> No
             assert identity_of(result) == ({"foreign": 3}, False)
     with world.workspace() as workspace:
         workspace.repair(entity, ENTITY, workspace.differences(entity, ENTITY))
+    if entity != ENTITY:
+        assert owners(world) == both, "no repair takes what names another entity"
+        with world.workspace() as workspace:
+            drop(workspace, leaving(workspace, ENTITY, ENTITY, replaced=False))
     assert one(world.sync(entity=entity, mode="full"), "acme").ok
     assert owners(world) == [(entity, "11"), (entity, "12")]
 
