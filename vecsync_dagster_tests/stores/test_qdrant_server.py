@@ -286,7 +286,7 @@ class TestPrivacy:
             store.upsert(NAME, [point(1, "A", text=SECRET)])
         assert SECRET not in "".join(traceback.format_exception(caught.value))
         assert SECRET not in caplog.text
-        assert "upsert 1 points" in str(caught.value)
+        assert "upsert 1 point" in str(caught.value)
 
     def test_api_key_is_sent_and_never_shown(self) -> None:
         """A wrong key ends in an error that names the setting, not the key."""

@@ -90,7 +90,8 @@ def test_points_of_a_tenant_that_the_ledger_forgot_are_found_by_a_run_over_all(e
     world = embedded_world
     seed(world, {"acme": 2, "brick": 3})
     sync_all(world)
-    assert reconciliation(world) == (None, True)
+    found, healthy = reconciliation(world)
+    assert (found is not None and found.passed, healthy) == (True, True)
     world.delete(*(row["id"] for row in world.rows() if row["tenant_id"] == "brick"))
     with world.workspace() as workspace, workspace.ledger.database.write() as connection:
         connection.execute(sa.delete(index_state).where(index_state.c.tenant_id == "brick"))
