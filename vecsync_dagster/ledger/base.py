@@ -537,6 +537,10 @@ class Ledger(Protocol):
         also one of which only the store ever learned."""
         ...
 
+    def has_others(self, entity: str, tenant: str) -> bool:
+        """Whether the ledger has rows of another tenant."""
+        ...
+
     def traces(self, entity: str) -> list[str]:
         """Every tenant of which the ledger has anything besides the history of its runs: rows and marks, and what was
         noted of it, such as how far it was read, what its checks found and which records were rejected."""
@@ -572,10 +576,10 @@ class Ledger(Protocol):
 
     def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None: ...
 
-    def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
-        """Forget how far a partition that is gone had come (its rows are forgotten already), and the cached vectors of
-        its former documents that nobody needs. Marks of runs that did not finish stay: they name points that only the
-        store knows."""
+    def drop_partition(self, entity: str, collection: str, tenant: str, *, with_vectors: bool = True) -> None:
+        """Forget how far a partition that is gone had come (its rows are forgotten already), and `with_vectors` the
+        cached vectors of its former documents that nobody needs. Marks of runs that did not finish stay: they name
+        points that only the store knows."""
         ...
 
     def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen) -> None: ...

@@ -182,7 +182,7 @@ class Documents(LedgerPart):
                     texts = []
                     connection.execute(statements.leave_vectors(dialect), given)
                 connection.execute(statements.forget(dialect), given)
-                forget_unneeded(connection, [(space, text_hash) for space, text_hash in texts])
+                forget_unneeded(connection, (entity, collection, tenant), [(space, text) for space, text in texts])
 
 
 def _write(connection: Connection, statement: Update | Delete, ids: Sequence[str], values: Mapping[str, Any]) -> int:

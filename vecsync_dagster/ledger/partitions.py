@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     and_,
     delete,
+    exists,
     func,
     literal,
     or_,
@@ -129,6 +130,10 @@ class Partitions(LedgerPart):
             rows, runs = rows.where(_T.collection == collection), runs.where(_U.collection == collection)
         with self.database.read() as connection:
             return sorted({*connection.scalars(rows), *connection.scalars(runs)})
+
+    def has_others(self, entity: str, tenant: str) -> bool:
+        with self.database.read() as connection:
+            return bool(connection.scalar(select(exists().where(_T.entity == entity, _T.tenant_id != tenant))))
 
     def points(
         self, entity: str, collection: str, tenant: str | None = None, chunk: int = 1000

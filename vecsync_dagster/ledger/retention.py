@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, literal_column, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+)
 
 from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.tables import (
@@ -16,6 +28,7 @@ from vecsync_dagster.ledger.tables import (
     left_vector,
     listener,
     sync_run,
+    unfinished_run,
 )
 from vecsync_dagster.space import Space
 
@@ -47,11 +60,17 @@ _L: Final = left_vector.c
 _NOT_CACHED: Final = ~exists().where(_V.space == _L.space, _V.text_hash == _L.text_hash)
 
 
-def forget_unneeded(connection: Connection, vectors: Sequence[tuple[str, str]]) -> None:
-    """Those of these cached vectors (space, text hash) that no document needs any more."""
+def forget_unneeded(
+    connection: Connection, partition: tuple[str, str, str], vectors: Sequence[tuple[str, str]]
+) -> None:
+    """Those of these cached vectors (space, text hash), which the partition needs no more, that no document needs, nor
+    any other partition that had one."""
     if vectors:
+        own = tuple_(_L.entity, _L.collection, _L.tenant_id) == tuple_(*map(literal, partition))
+        connection.execute(delete(left_vector).where(own, tuple_(_L.space, _L.text_hash).in_(vectors)))
         named = tuple_(_V.space, _V.text_hash).in_(vectors)
-        connection.execute(delete(embedding_cache).where(named, _UNNEEDED))
+        left = exists().where(_L.space == _V.space, _L.text_hash == _V.text_hash)
+        connection.execute(delete(embedding_cache).where(named, _UNNEEDED, ~left))
 
 
 class Retention(LedgerPart):
@@ -60,7 +79,9 @@ class Retention(LedgerPart):
         run, newer = sync_run.c, sync_run.alias("newer")
         same = (newer.c[name] == run[name] for name in ("entity", "collection", "tenant_id", "mode", "outcome"))
         superseded = exists().where(*same, newer.c.started_at > run.started_at)
-        return self._forget(sync_run, and_(run.started_at < before, superseded))
+        marks = unfinished_run.c  # whose run is not known any more would be taken for one that died
+        marked = exists().where(*(marks[name] == run[name] for name in ("run_id", "entity", "collection", "tenant_id")))
+        return self._forget(sync_run, and_(run.started_at < before, superseded, ~marked))
 
     def forget_old_rejections(self, before: datetime) -> int:
         """Rejections from before then; those of runs that are still known stay. Returns how many."""

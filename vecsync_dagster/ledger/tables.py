@@ -229,6 +229,7 @@ left_vector = Table(
     Column("collection", _Key, primary_key=True),
     Column("space", _Key, primary_key=True),
     Column("text_hash", _Key, primary_key=True),
+    Index("ix_left_vector_text", "text_hash", "space"),
 )
 
 watermark = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, delete, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, delete, select
 
 from vecsync_dagster.ledger.last_runs import Newest, one_by_one
 from vecsync_dagster.ledger.part import CHUNK
@@ -55,18 +55,21 @@ class Traces(Newest):
         with self.database.read() as connection:
             return sorted(filter(None, connection.scalars(_each(sync_run, entity))))
 
-    def drop_partition(self, entity: str, collection: str, tenant: str) -> None:
-        self._forget_left_vectors(entity, collection, tenant)
+    def drop_partition(self, entity: str, collection: str, tenant: str, *, with_vectors: bool = True) -> None:
+        if with_vectors:
+            self._forget_left_vectors(entity, collection, tenant)
         with self.database.write() as connection:
             for table in (watermark, source_state, partition_seen, check_result, unshown):
                 connection.execute(delete(table).where(*_in(table, entity, collection, tenant)))
 
     def _forget_left_vectors(self, entity: str, collection: str, tenant: str) -> None:
-        place = _in(left_vector, entity, collection, tenant)
-        left = True
-        while left:
+        some = select(left_vector.c.space, left_vector.c.text_hash).where(*_in(left_vector, entity, collection, tenant))
+        left = CHUNK
+        while left == CHUNK:
             with self.database.write() as connection:
-                left = _forget_some(connection, place) == CHUNK
+                texts = [(space, text_hash) for space, text_hash in connection.execute(some.limit(CHUNK))]
+                forget_unneeded(connection, (entity, collection, tenant), texts)
+            left = len(texts)
 
 
 def _each(table: Table, entity: str) -> Select[str]:
@@ -76,12 +79,3 @@ def _each(table: Table, entity: str) -> Select[str]:
 
 def _in(table: Table, entity: str, collection: str, tenant: str) -> list[ColumnElement[bool]]:
     return [table.c.entity == entity, table.c.collection == collection, table.c.tenant_id == tenant]
-
-
-def _forget_some(connection: Connection, place: list[ColumnElement[bool]]) -> int:
-    key = (left_vector.c.space, left_vector.c.text_hash)
-    texts = [(space, text_hash) for space, text_hash in connection.execute(select(*key).where(*place).limit(CHUNK))]
-    if texts:
-        forget_unneeded(connection, texts)
-        connection.execute(delete(left_vector).where(*place, tuple_(*key).in_(texts)))
-    return len(texts)

@@ -55,7 +55,7 @@ from vecsync_dagster.sync.verify import (
     validation_outcome,
     verify,
 )
-from vecsync_dagster.sync.whole import keep_read
+from vecsync_dagster.sync.whole import keep_read, was_read
 
 __all__ = ["sync_tenant"]
 
@@ -345,7 +345,7 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
     try:
         with contained(f"{job.name} of {job.tenant}: reading records"):
             feed = Feed(job, parts)
-            if _is_first(job, stream):
+            if _is_first(job, stream, parts.values()):
                 cursor = _feed_dead(job, feed, list(parts.values()))
             # Closed here and now, not by the garbage collector: the source may hold a connection open.
             with contextlib.closing(_pages(job, stream, list(parts.values()))) as pages:
@@ -369,13 +369,12 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
     return True, cursor
 
 
-def _is_first(job: Job, stream: Stream) -> bool:
-    """Whether an incremental run has no place to go on from, and there is somebody whose records may have moved to this
-    tenant. Of a full run each tenant has its own."""
-    mode = job.options.mode or job.settings.mode
-    if mode == "full" or not job.source.incremental or job.options.depth != "apply":
+def _is_first(job: Job, stream: Stream, parts: Iterable[PartitionSync]) -> bool:
+    """Whether nobody has read one of the partitions yet, and there is somebody whose records may have moved to this
+    tenant."""
+    if not (stream.fresh and stream.complete and job.source.incremental) or job.options.depth != "apply":
         return False
-    return stream.fresh and stream.complete and any(one != job.tenant for one in job.ledger.tenants(job.name))
+    return any(not was_read(part.target) for part in parts) and job.ledger.has_others(job.name, job.tenant)
 
 
 def _feed_dead(job: Job, feed: Feed, parts: Sequence[PartitionSync]) -> Cursor | None:

@@ -111,7 +111,7 @@ def _forget(ledger: Ledger, entity: str, collection: str, tenant: str, run_id: s
         ledger.begin_writing(entity, collection, tenant, run_id)
         for rows in ledger.unseen(entity, collection, tenant, datetime.max.replace(tzinfo=UTC)):
             ledger.forget(entity, collection, tenant, [identity for identity, _ in rows])
-        ledger.drop_partition(entity, collection, tenant)
+        ledger.drop_partition(entity, collection, tenant, with_vectors=False)
 
 
 def _ours(entity: str, kind: str, store: VectorStore, rebuilt: Rebuilt) -> Iterator[dict[str, list[Confirmed]]]:
@@ -151,7 +151,7 @@ def _write(ledger: Ledger, rebuilt: Rebuilt, tenant: str, space: Space, writes: 
         now = ledger.run_start(entity, collection, tenant).at
         if tenant not in rebuilt.taken:
             # Nobody knows how old the store's state is: the next run reads everything.
-            ledger.drop_partition(entity, collection, tenant)
+            ledger.drop_partition(entity, collection, tenant, with_vectors=False)
         there = ledger.rows(entity, collection, [write.document_id for write in writes], now)
         new = [write for write in writes if write.document_id not in there]
         ledger.confirm(entity, collection, tenant, space, new, now)

@@ -89,8 +89,11 @@ class Snapshots:
         return SnapshotWriter(self.path(entity, tenant), about)
 
     def last_written(self, entity: str) -> datetime | None:
-        """When the last snapshot of one of its tenants appeared here."""
-        times = [file.stat().st_mtime for file in (self.folder / entity).glob("*.parquet")]
+        """When the last snapshot of one of its tenants appeared here. Raises OutputUnwritable."""
+        times = []
+        for file in self._files(entity):
+            with contextlib.suppress(FileNotFoundError):  # its tenant is being forgotten
+                times.append(file.stat().st_mtime)
         return datetime.fromtimestamp(max(times), UTC) if times else None
 
     def describe(self, entity: str, tenant: str) -> Snapshot:
@@ -120,10 +123,19 @@ class Snapshots:
             return frame
 
     def of(self, entity: str, tenants: Iterable[str]) -> set[str]:
-        """Those of these tenants that have a snapshot, or what a killed run left of one."""
-        folder = self.folder / entity
-        names = {file.stem.partition(_OF_WRITER)[0] for file in folder.iterdir()} if folder.is_dir() else set()
+        """Those of these tenants that have a snapshot, or what a killed run left of one. Raises OutputUnwritable."""
+        names = {file.stem.partition(_OF_WRITER)[0] for file in self._files(entity)}
         return {tenant for tenant in tenants if self.path(entity, tenant).stem in names} if names else set()
+
+    def _files(self, entity: str) -> list[Path]:
+        folder = self.folder / entity
+        try:
+            return list(folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise OutputUnwritable(f"the snapshots {folder} cannot be read: {reason}", path=str(folder)) from error
 
     def drop(self, entity: str, tenant: str | None = None) -> None:
         """The snapshot of a tenant, None: of all, with what a killed run left of one. Raises OutputUnwritable."""

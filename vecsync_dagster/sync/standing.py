@@ -140,7 +140,10 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
 
 
 def _is_synced(workspace: Workspace, entity: str) -> bool:
-    """Whether each partition of the entity's tenants was synced."""
+    """Whether each partition of the entity's tenants was synced. The source is asked who they are only where all that
+    is known is well."""
+    if any(last.undone is not None for last in workspace.ledger.last_runs(entity).values()):
+        return False
     seen = workspace.ledger.seen(entity)
     tenants = filter(is_tenant, workspace.tenants(entity))
     return all((name, tenant) in seen for tenant in tenants for name in workspace.entity(entity).collections)

@@ -87,7 +87,8 @@ def test_a_run_without_a_partition_covers_every_tenant(world: World, instance: d
         assert materialized(instance, stage) == ALL
     checks = checks_of(world.config.entities[ENTITY])
     assert evaluations(result) == {(name, partition): True for name in checks for partition in ALL}
-    assert evaluations(result, "health") == {(name, None): True for name in [*checks, "runs"]}
+    overall = ("runs", "freshness", "reconciliation", "isolation_of_all")
+    assert evaluations(result, "health") == {(name, None): True for name in [*checks, *overall]}
 
 
 @pytest.mark.parametrize("partitions", [[], ["works|global", "works|acme"]])
@@ -315,4 +316,6 @@ def test_a_source_that_is_away_is_red_until_it_is_back(world: World, instance: d
         assert result.success is (after == "works")
         assert evaluations(result, "health") == {("runs", None): after == "works"}
         [shown] = checked(result, "health")
-        assert all(f"{key}: SOURCE_ERROR" in str(shown.description) for key in ALL) is (after != "works")
+        told, wrong = str(shown.description), after != "works"
+        assert all(key in told for key in ALL) is wrong
+        assert told.count("SOURCE_ERROR") == 2 * wrong, "once of the source, and once of all partitions together"

@@ -166,7 +166,7 @@ def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated
 )
 def test_alerts_of_what_left_the_configuration_are_over(world: World, alert: Alert, over: bool) -> None:
     """Nothing would ever close them otherwise."""
-    known = KnownAlert(alert, 1, NOW - timedelta(days=1), NOW, None)
+    known = KnownAlert(alert, 1, NOW - timedelta(days=3), NOW - timedelta(days=2), None)
     with world.workspace() as workspace:
         workspace.ledger.record_checks([CheckResult(ENTITY, "validation", False, "bad", NOW, ENTITY, "acme")])
         assert observing(world.config, workspace.ledger).is_over(known) is over

@@ -46,7 +46,7 @@ def test_the_table_has_every_figure(first: Ran, folder: Path, monkeypatch: pytes
     ran = vecsync("demo", "--folder", folder)
     header = next(line for line in ran.out.splitlines() if line.startswith("entity"))
     assert header.split() == [
-        "entity", "tenant", "collection", "fetched", "new", "changed", "payload", "unchanged", "removed", "invalid",
+        "entity", "tenant", "collection", "fetched", "new", "changed", "payload", "unchanged", "removed", "rejected",
         "embedded", "cached", "seconds",
     ]  # fmt: skip
 

@@ -66,6 +66,16 @@ class RunsContract:
         assert (last.undone, last.last.outcome, last.last.error) == (last.last, "failed", DIED)
         assert ledger.unfinished(*A) == ["r1"], "its partition is still to be compared"
 
+    def test_a_run_whose_mark_is_left_is_not_forgotten(self, ledger: SqlLedger) -> None:
+        """It would be taken for one that died."""
+        ledger.begin_writing(*A, "r1", "full")
+        ledger.record_run(replace(RUN, outcome="failed"))
+        ledger.record_run(replace(RUN, run_id="r2", outcome="failed", started_at=NOON + MINUTE))
+        ledger.record_run(replace(RUN, run_id="r3", outcome="failed", started_at=NOON + 2 * MINUTE))
+        assert ledger.forget_runs(NOON + DAY) == 1
+        assert {run.run_id for run in ledger.runs()} == {"r1", "r3"}
+        assert ledger.end_dead_runs() == []
+
     def test_a_dead_run_hides_no_run_that_came_after_it(self, ledger: SqlLedger) -> None:
         """It is recorded as of when it began, however late it is found."""
         ledger.begin_writing(*A, "dead", "incremental")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from vecsync_dagster.ledger.tables import alert, embedding_cache, metadata, sync_run
 from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.sync import Selection, SyncOptions
 from vecsync_dagster.sync.health import health
 from vecsync_dagster.sync.watching import Watch
 from vecsync_dagster_tests.ledger.samples import DAY
@@ -142,6 +143,42 @@ def test_a_vector_that_somebody_needs_stays(world: World) -> None:
     assert vectors(world) == 3
     world.sync(mode="full")
     assert (vectors(world), left_of(world)) == (1, set())
+    world.assert_exact()
+
+
+def test_a_vector_that_two_tenants_left_goes_with_the_last_of_them(world: World) -> None:
+    """Both may need it again, as long as they are there."""
+    seed(world, {"acme": 2, "brick": 2})
+    world.update(1, name="Same")
+    world.update(1001, name="Same")
+    world.sync(mode="full")
+    assert vectors(world) == 3
+    world.update(1, 1001, deleted_at=deletion(world))
+    world.sync(mode="incremental")
+    world.update(1002, deleted_at=deletion(world))
+    world.sync(mode="incremental")
+    world.delete(1001, 1002)
+    world.sync(mode="full", allow_removals=True)
+    assert left_of(world) == set()
+    world.update(1, deleted_at=None)
+    assert sum(result.figures.embedded for result in world.sync(mode="incremental")) == 0
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_what_moved_and_was_deleted_at_once_leaves_its_former_tenant(world: World, mode: Any, listed: bool) -> None:
+    """Also where nobody ever read its new one, which has no live row, however that is run."""
+    seed(world, {"acme": 3})
+    world.sync(mode="full")
+    world.update(2, tenant_id="cord", deleted_at=deletion(world))
+    with world.workspace() as workspace:
+        if listed:
+            assert "cord" not in workspace.tenants(ENTITY)
+        [result] = workspace.sync(Selection(ENTITY, "cord", (ENTITY,)), SyncOptions(mode=mode))
+    assert (result.outcome, result.figures.removed) == ("success", 1)
+    assert len(world.stored()) == 2
+    world.sync(mode="incremental")
     world.assert_exact()
 
 

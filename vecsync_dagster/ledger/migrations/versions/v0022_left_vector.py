@@ -22,7 +22,9 @@ def upgrade() -> None:
         sa.Column("space", _KEY, primary_key=True),
         sa.Column("text_hash", _KEY, primary_key=True),
     )
+    op.create_index("ix_left_vector_text", "left_vector", ["text_hash", "space"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_left_vector_text", "left_vector")
     op.drop_table("left_vector")
