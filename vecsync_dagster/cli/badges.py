@@ -15,7 +15,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.cli.formats import csv_cell
 from vecsync_dagster.cli.recordpages import RecordPage, Totals
 from vecsync_dagster.cli.tables import Column, Tenant, print_table
-from vecsync_dagster.ledger.record_states import SEVERITY, CollectionState, RecordState, Status
+from vecsync_dagster.ledger.record_states import FORMER, SEVERITY, CollectionState, RecordState, Status
 from vecsync_dagster.words import named
 
 __all__ = ["badges", "show_page", "write_csv"]
@@ -106,6 +106,9 @@ def _list(page: RecordPage) -> Table:
 def _reasons(page: RecordPage, record: RecordState, *, longest: int | None) -> Text:
     bad = [(name, state) for name, state in record.collections.items() if state.error_code is not None]
     lines = [Text(f"{page.letters[name]}: {_reason(state, longest)}", _COLOURS[state.status]) for name, state in bad]
+    if longest is None:
+        kept = ((page.letters[name], state) for name, state in bad if state.former and state.error_code != FORMER)
+        lines += [Text(f"{letter}: {FORMER}: stored is {state.former}", _COLOURS["stale"]) for letter, state in kept]
     return Text("\n").join(lines)
 
 

@@ -157,6 +157,8 @@ class Documents(LedgerPart):
     def keep_former(
         self, entity: str, collection: str, tenant: str, keys: Mapping[str, Key], error: str, seen_at: datetime
     ) -> None:
+        if not keys:
+            return
         told = {"code": FORMER, "error": clean(error), "seen_at": seen_at, "now": self._now()}
         values = {**place(entity, collection, tenant), **told}
         with self.database.write() as connection:
@@ -166,7 +168,7 @@ class Documents(LedgerPart):
 
     def formers(self, entity: str, collection: str, tenant: str) -> list[str]:
         with self.database.read() as connection:
-            return list(connection.scalars(FORMERS, place(entity, collection, tenant)))
+            return sorted(connection.scalars(FORMERS, place(entity, collection, tenant)))
 
     def forget(
         self, entity: str, collection: str, tenant: str, ids: Sequence[str], *, with_vectors: bool = False

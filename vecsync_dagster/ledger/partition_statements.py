@@ -67,8 +67,8 @@ _LOOKS: Final = select(_M.looks).where(_M.entity == _OF_ENTITY, _M.tenant_id == 
 _FEW: Final = and_(_T.collection == _OF_COLLECTION, _T.tenant_id == _OF_TENANT, _T.entity.concat("") == _OF_ENTITY)
 _FORMER: Final = and_(NOT_SYNCED, _T.status == "stale", _T.error_code == FORMER)
 
-FORMERS: Final = select(_T.document_id).where(_FORMER, _FEW).order_by(_T.document_id)
-"""What `Ledger.keep_former` kept."""
+FORMERS: Final = select(_T.document_id).where(_FORMER, _FEW)
+"""What `Ledger.keep_former` kept; in no order, which SQLite would take from an index of all rows."""
 
 RUN_START: Final = select(
     *(one.scalar_subquery() for one in (_KNOWN, _LOOKS, _SEEN, _ALL_SEEN)),

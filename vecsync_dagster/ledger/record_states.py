@@ -46,7 +46,8 @@ def worst(statuses: Iterable[Status]) -> Status:
 @dataclass(frozen=True, slots=True)
 class CollectionState:
     """One record in one collection. `modified_fields`: what changed in it the last time; None
-    where that is not known, as for a record that never changed. `next_attempt_at` None of a failed one: permanent."""
+    where that is not known, as for a record that never changed. `next_attempt_at` None of a failed one: permanent.
+    `former`: id of the document that is kept until the store holds the record under its id of today (`FORMER`)."""
 
     status: Status = "pending"
     vector_version: int = 0
@@ -58,6 +59,7 @@ class CollectionState:
     last_synced_at: datetime | None = None
     last_attempt_at: datetime | None = None
     modified_fields: tuple[str, ...] | None = None
+    former: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

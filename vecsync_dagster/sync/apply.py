@@ -211,9 +211,17 @@ def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with
     if rows:
         target.store.delete(target.collection, tenant, [point_id for _, point_id in rows])
         ids = [identity for identity, _ in rows]
+        keys = _keys(target, tenant, ids) if target.config.writeback else []
         target.ledger.forget(target.entity, target.collection, tenant, ids, with_vectors=with_vectors)
-        own = document_id(tenant, target.config.type or target.entity, "")
-        target.left(identity.removeprefix(own) for identity in ids)
+        target.left(keys)
+
+
+def _keys(target: Target, tenant: str, ids: Sequence[str]) -> list[str]:
+    """The keys of documents of one partition: as the ledger has them, for the id may be one of a former type."""
+    t = target
+    rows = t.ledger.rows(t.entity, t.collection, ids, t.ledger.now())
+    own = document_id(tenant, t.config.type or t.entity, "")
+    return [row.key if (row := rows.get(i)) and row.tenant == tenant else i.removeprefix(own) for i in ids]
 
 
 def backoff(failures: int, config: RetryConfig) -> timedelta | None:

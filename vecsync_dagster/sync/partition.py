@@ -123,6 +123,7 @@ class PartitionSync:
         self._pending: set[str] = set()
         self._broken = False
         self._planned: set[str] = set()
+        self._refused: set[str] = set()
         self._writing = Writing(target, run_id, mode)
         self._suspects = Suspects()
         self._former = Former(target, source, self.started_at)
@@ -152,12 +153,10 @@ class PartitionSync:
 
     def recognised(self, asked: Future[Recognised]) -> Recognised:
         """The ledger's answer; where it failed, that is the partition's error, and nothing more is taken."""
-        try:
-            with contained(f"{self.target}: recognising records"):
-                return asked.result()
-        except VecsyncError as error:
-            self.error = self.error or error
-            return Recognised([], set())
+        found = [Recognised([], set())]
+        with self.contains("recognising records"):
+            found.append(asked.result())
+        return found[-1]
 
     def unchanged(self, numbers: Sequence[int]) -> bool:
         """These rows were recognised. False, and nothing is taken, where this run has met one of them before."""
@@ -409,13 +408,10 @@ class PartitionSync:
         t = self.target
         if self.error is not None or self.depth != "apply" or self._unreachable is not None:
             return
-        try:
-            with contained(f"{t}: leaving former owners"):
-                gone = {self._document_id(key): key for key in keys}
-                rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
-                self.figures.removed += len(self._former.leave(gone, rows))
-        except VecsyncError as error:
-            self.error = error
+        with self.contains("leaving former owners"):
+            gone = {self._document_id(key): key for key in keys}
+            rows = t.ledger.rows(t.entity, t.collection, list(gone), self.started_at)
+            self.figures.removed += len(self._former.leave(gone, rows))
 
     def _leave_rejected(self, batch: DocumentBatch, rows: dict[str, LedgerRow]) -> dict[str, LedgerRow]:
         """The rows without those of former owners of records that are rejected here: these are removed."""
@@ -441,6 +437,8 @@ class PartitionSync:
         # What the ledger cannot keep in this partition: without an id, or with one that it has in another one.
         lost = [r for r in rejections if r.document_id is None or self._is_elsewhere(rows.get(r.document_id))]
         self.figures.unidentified += len(lost)
+        if self.depth != "apply":
+            self._refused.update(self._document_id(r.db_id) for r in rejections if r.db_id is not None)
         self._meet(rows[r.document_id] for r in rejections if r.document_id in rows)
         if self.depth == "apply":
             self._keep_rejected(rejections)
@@ -640,7 +638,7 @@ class PartitionSync:
         bounds = (t.entity, t.collection, t.tenant)
         gone, known = max(self._known - len(self._seen), 0), self._known
         guarded = not allow and not (tenant_gone and absence is not None)
-        if gone and self.depth == "apply":
+        if gone and (self.depth == "apply" or self._refused):
             settled = self._settle_renamed(anyhow=guarded and self._is_suspicious(gone, known))
             gone, known = gone - settled, known - settled
         if guarded and self._is_suspicious(gone, known):
@@ -693,6 +691,9 @@ class PartitionSync:
         first = None
         for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
             judged = self._renamed.judge([identity for identity, _ in some], self._met_before, anyhow=anyhow)
+            if self.depth != "apply":  # what is not refused is going to be replaced
+                waiting += sum(self._document_id(key) in self._refused for key in judged.waiting.values())
+                continue
             if judged.replaced:
                 self._writing.begin()
                 remove(t, t.tenant, [row for row in some if row[0] in judged.replaced])
@@ -727,10 +728,7 @@ class PartitionSync:
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         if not self._fresh:
             return self._gone({i: row.key for i, row in rows.items() if is_certain(self._source, row.key)})
-        # What is stored of a record that has another document id by now was looked at before.
-        same = {i: row.key for i, row in rows.items() if self._document_id(row.key) == i}
-        there = live(t, self._source, t.tenant, same.values()) if same else set()
-        return {i for i in ids if i not in same or str(same[i]) not in there}
+        return {*ids} - self._renamed.there(rows)
 
     @property
     def holds_back(self) -> bool:

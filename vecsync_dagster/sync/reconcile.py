@@ -16,7 +16,7 @@ from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, SourceRejected, VecsyncError
 from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
-from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.stores.base import GLOBAL, SCOPE, TENANT_ID, Point
 from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
 from vecsync_dagster.sync.changes import Change, Kind
@@ -169,6 +169,9 @@ def _mend(target: Target, source: Source, differences: Sequence[Difference], *, 
         target.store.delete_foreign(target.collection, [d.point_id for d in orphans])
         figures.removed += len(orphans)
     ours = _still_different(target, [d for d in differences if d.kind != "orphan"])
+    formers = set(target.ledger.formers(target.entity, target.collection, target.tenant)) if ours else set()
+    figures.add(_mend_formers(target, [d for d in ours if d.document_id in formers]))
+    ours = [d for d in ours if d.document_id not in formers]
     if ours:
         figures.add(_rewrite(target, source, ours, unpaid=unpaid))
     return figures
@@ -195,6 +198,28 @@ def _still_different(target: Target, differences: Sequence[Difference]) -> list[
         if row is not None and row.tenant == t.tenant:
             found.append(compare_row(row, d.point_id, point))
     return [d for d in found if d is not None]
+
+
+def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
+    """Of documents that are kept under former ids, which no record can be written to: no point goes, for it is the last
+    good version. What lies under a wrong tenant is put right, and what is lost is forgotten; the rest stays as it is,
+    until the record is stored under its id of today."""
+    t = target
+    figures = Figures()
+    wrong = [d.point_id for d in differences if d.kind == "wrong_tenant"]
+    is_global = t.tenant == GLOBAL
+    whose = {TENANT_ID: None if is_global else t.tenant, SCOPE: "global" if is_global else "tenant"}
+    points = [
+        Point(point.point_id, {**point.payload, **whose, "isGlobal": is_global})
+        for point in (t.store.retrieve(t.collection, wrong) if wrong else ())
+    ]
+    t.store.set_payload(t.collection, points)
+    figures.payload_only += len(points)
+    lost = [d.document_id for d in differences if d.kind == "missing" and d.document_id is not None]
+    if lost:
+        t.ledger.forget(t.entity, t.collection, t.tenant, lost)
+        figures.removed += len(lost)
+    return figures
 
 
 def _rewrite(target: Target, source: Source, differences: Sequence[Difference], *, unpaid: bool) -> Figures:

@@ -7,7 +7,7 @@ the ledger knows it by the record's key of today.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class Renamed:
         rows = self._rows(ids)
         may_be_new = {i: row for i, row in rows.items() if is_new or self._id_of(row.key) != i}
         looked_at = rows if anyhow else may_be_new
-        names = {i: {self._id_of(key): key for key in self._keys_today(row.key)} for i, row in looked_at.items()}
+        names = {i: self._names(row) for i, row in looked_at.items()}
         there = self._rows([*chain(*names.values())])
         replaced = {
             i
@@ -73,6 +73,20 @@ class Renamed:
             if now and i not in now:
                 waiting[i] = next(iter(now.values()))
         return Judged(replaced, waiting)
+
+    def there(self, rows: Mapping[str, LedgerRow]) -> set[str]:
+        """Which of these documents, of those that are left after `judge`, the source has a record for: that of the id,
+        where it may be one of today; else any that what is stored may be the last good version of."""
+        t = self._target
+        asked: dict[str, list[Key]] = {}
+        for i, row in rows.items():
+            names = self._names(row)
+            if i in names:
+                asked[i] = [names[i]]
+            elif row.content_hash is not None:
+                asked[i] = [*names.values()]
+        found = live(t, self._source, t.tenant, chain.from_iterable(asked.values())) if asked else set()
+        return {i for i, keys in asked.items() if any(str(key) in found for key in keys)}
 
     def over(self, gone: Collection[str]) -> list[str]:
         """Of the documents that earlier runs kept those that need not stay: the store holds the record under its id of
@@ -98,10 +112,12 @@ class Renamed:
         t = self._target
         return document_id(t.tenant, t.config.type or t.entity, key)
 
-    def _keys_today(self, key: Key) -> list[Key]:
+    def _names(self, row: LedgerRow) -> dict[str, Key]:
+        """The ids that the row's record may have today, and its keys."""
         t = self._target
         tenancy = None if t.config.tenancy is None else t.config.tenancy.column
-        return keys_today(key, t.config.key, tenancy, None if t.tenant == GLOBAL else t.tenant)
+        keys = keys_today(row.key, t.config.key, tenancy, None if t.tenant == GLOBAL else t.tenant)
+        return {self._id_of(key): key for key in keys}
 
     def _replaces(self, new: LedgerRow, old: LedgerRow, is_new: bool) -> bool:
         """Under another key it must say the same, unless the settings are new: "a/1" may be an id of one column."""

@@ -124,6 +124,7 @@ def test_json_has_every_fact(asked: Path) -> None:
         "error_code": "QDRANT_REJECTED",
         "retry_count": 1,
         "modified_fields": ["code"],
+        "former": None,
     }
 
 

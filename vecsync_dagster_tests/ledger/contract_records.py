@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.ledger.record_states import CollectionState, RecordState, Status
+from vecsync_dagster.ledger.record_states import FORMER, CollectionState, RecordState, Status
 from vecsync_dagster_tests.ledger.samples import (
     ENTITY,
     MINUTE,
@@ -128,6 +129,29 @@ class RecordsContract:
         assert (row["field_hashes"], row["modified_fields"]) == ("h2", '["name"]')
         found = ledger.rows(ENTITY, "tools", ["d1", "d2"], NOON)
         assert {name: row.field_hashes for name, row in found.items()} == {"d1": "h2", "d2": None}
+
+    def test_a_former_document_is_no_record_of_its_own(self, ledger: SqlLedger) -> None:
+        """What is kept under a former id is part of its record, which lacks nothing where it is stored."""
+        for collection in ("tools", "interface"):
+            confirm(ledger, where(collection), ["old", "d5"])
+        confirm(ledger, where("tools"), ["new"])
+        ledger.forget(*where("tools"), ["old"])
+        ledger.fail(*where("interface"), SPACE, [failed("new")], NOON)
+        ledger.keep_former(*where("interface"), {"old": Key("db-new")}, "not replaced", NOON)
+        names = ("tools", "interface")
+        assert listed(ledger.records(ENTITY, names)) == [("new", "failed"), ("d5", "synced")]
+        assert ledger.count_records(ENTITY, names) == {"failed": 1, "synced": 1}
+        assert ledger.count_records(ENTITY, names, collection="interface") == {"failed": 1, "synced": 1}
+        [record] = ledger.records(ENTITY, names, ids=["new"])
+        assert record.collections["interface"].former == "old"
+        assert record.collections["interface"].error_code == "QDRANT_UNAVAILABLE"
+        assert ledger.absent(ENTITY, "tools", ["interface"], "global", 9) == (0, [])
+        ledger.forget(*where("interface"), ["new"])
+        [record] = ledger.records(ENTITY, names, ids=["new"])
+        assert (record.overall, record.collections["interface"].error_code) == ("stale", FORMER)
+        assert ledger.count_records(ENTITY, names) == {"stale": 1, "synced": 1}
+        ledger.forget(*where("tools"), ["new"])
+        assert listed(ledger.records(ENTITY, names)) == [("old", "stale"), ("d5", "synced")]
 
     def test_records_that_one_collection_lacks(self, ledger: SqlLedger) -> None:
         """Those that the store holds in another collection: with why not here, where the ledger knows."""
