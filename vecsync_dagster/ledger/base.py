@@ -81,6 +81,13 @@ class LedgerRow:
         return self.text_hash is not None
 
 
+class Owned(NamedTuple):
+    """Whose a document is, and its record's key."""
+
+    tenant: str
+    key: Key
+
+
 class RunStart(NamedTuple):
     """When a run of a partition began, and what was known then: how many rows the partition had, whether its tenant
     was missing, whether a document of the partition was confirmed, and one of the collection, whoever's. `former`:
@@ -334,10 +341,14 @@ class Ledger(Protocol):
         """Rows of those document ids, whatever their tenant (a moved document is found here)."""
         ...
 
-    def namesakes(self, entity: str, collection: str, tenant: str, keys: Mapping[str, str | None]) -> list[str]:
-        """Documents that the store holds for other tenants, and whose keys differ from these of the tenant's (key ->
-        content hash, if known) in nothing but the tenant, which is a part of them: for each key at most one, and
-        another one that has the content hash."""
+    def namesakes(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
+        """Documents that the store holds for other tenants, and whose keys differ from these of the tenant's in nothing
+        but the tenant, which is a part of them: all of them, those of a few keys at a time. The caller may forget each
+        before it asks for the next."""
+        ...
+
+    def formers_of(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> dict[str, Owned]:
+        """Documents that `keep_former` kept for other tenants, and whose records have one of these keys today."""
         ...
 
     def confirm(

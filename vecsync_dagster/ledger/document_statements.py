@@ -39,10 +39,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsync_dagster.errors import ValidationFailed
 from vecsync_dagster.ledger.part import Insert, insert_into
+from vecsync_dagster.ledger.record_states import FORMER
 from vecsync_dagster.ledger.tables import Moment, index_state, left_vector
 
 __all__ = [
     "ANY_STALE",
+    "IS_FORMER",
     "NOT_SYNCED",
     "NO_ERROR",
     "REJECTED",
@@ -50,6 +52,7 @@ __all__ = [
     "confirm",
     "fail",
     "forget",
+    "formers_of",
     "freshen",
     "keep_former",
     "keep_texts",
@@ -102,6 +105,7 @@ _IN_PARTITION: Final = and_(_IN_COLLECTION, _T.tenant_id.concat(_NOTHING) == bin
 # Written out: only then do both databases see that the index of what is not synced will do.
 NOT_SYNCED: Final = _T.status != literal_column("'synced'")
 REJECTED: Final = _T.error_code == ValidationFailed.default_code
+IS_FORMER: Final = _T.error_code == literal_column(f"'{FORMER}'")
 
 ANY_STALE: Final = (
     select(_T.document_id)
@@ -163,18 +167,20 @@ def recognise(dialect: str) -> Select[*tuple[Any, ...]]:
 
 @cache
 def namesakes(dialect: str) -> Select[*tuple[Any, ...]]:
-    """`hashes` (a key without its tenant -> content hash): of each one a document that another tenant holds with that
-    rest of the key, and one that has the hash too; null where there is none. Ever so many tenants may have one."""
-    given = _given(dialect)
-    theirs = and_(
-        _IN_COLLECTION,
-        _T.rest_id == given.c.key,
-        _T.tenant_id.concat(_NOTHING) != bindparam("of_tenant"),
-        _T.content_hash.is_not(None),
-    )
-    some = select(_T.document_id).where(theirs).limit(1).scalar_subquery()
-    same = select(_T.document_id).where(theirs, _T.content_hash == given.c.value).limit(1).scalar_subquery()
-    return select(some, same).select_from(given)
+    """`ids` (keys without their tenant): what other tenants hold with these rests of their keys. Document id, tenant
+    and key."""
+    return _theirs(_among(dialect, _T.rest_id), _T.content_hash.is_not(None))
+
+
+@cache
+def formers_of(dialect: str) -> Select[*tuple[Any, ...]]:
+    """`ids` (keys): the same of what `keep_former` kept for other tenants."""
+    return _theirs(IS_FORMER, _among(dialect, _T.db_id))
+
+
+def _theirs(*where: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    others = _T.tenant_id.concat(_NOTHING) != bindparam("of_tenant")
+    return select(_T.document_id, _T.tenant_id, _T.db_id, _T.db_key).where(_IN_COLLECTION, others, *where)
 
 
 @cache
@@ -231,7 +237,7 @@ def mark_stale(dialect: str) -> Update:
 
 @cache
 def keep_former() -> Update:
-    """`of_document`, `key`, `native`, `code`, `error`, `seen_at`, `now`."""
+    """`of_document`, `key`, `native`, `rest`, `code`, `error`, `seen_at`, `now`."""
     return (
         update(index_state)
         .where(_IN_PARTITION, _T.document_id == bindparam("of_document"))
@@ -239,6 +245,7 @@ def keep_former() -> Update:
             **{**NO_ERROR, "status": "stale", "error_code": bindparam("code"), "last_error": bindparam("error")},
             db_id=bindparam("key"),
             db_key=bindparam("native"),
+            rest_id=bindparam("rest"),
             last_seen_at=bindparam("seen_at", type_=Moment),
             updated_at=bindparam("now", type_=Moment),
         )
@@ -363,9 +370,9 @@ def _once(query: Select[*tuple[Any, ...]], dialect: str) -> Subquery:
     return (query.limit(-1) if dialect == "sqlite" else query.offset(0)).subquery()
 
 
-def _among(dialect: str) -> ColumnElement[bool]:
+def _among(dialect: str, name: ColumnElement[str] | ColumnElement[str | None] = _T.document_id) -> ColumnElement[bool]:
     """One parameter for all ids: the statement, and its place in each cache on the way, stays the same."""
     if dialect == "sqlite":
         listed = func.json_each(bindparam("ids", type_=JSON)).table_valued("value")
-        return _T.document_id.in_(select(listed.c.value))
-    return _T.document_id == any_(bindparam("ids", type_=ARRAY(Text)))
+        return name.in_(select(listed.c.value))
+    return name == any_(bindparam("ids", type_=ARRAY(Text)))

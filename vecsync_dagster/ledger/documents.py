@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Connection, Delete, Update
+from sqlalchemy import Connection, Delete, Row, Update
 
 from vecsync_dagster.errors import LedgerRejected
 from vecsync_dagster.identity import Key, key_without
 from vecsync_dagster.ledger import document_statements as statements
-from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Recognised
+from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow, Owned, Recognised
 from vecsync_dagster.ledger.part import LedgerPart, chunks, clean
 from vecsync_dagster.ledger.partition_statements import FORMERS, place
 from vecsync_dagster.ledger.record_states import FORMER
@@ -23,6 +23,9 @@ from vecsync_dagster.stores.base import GLOBAL
 __all__ = ["Documents"]
 
 T = TypeVar("T", Confirmed, Failed)
+
+_RESTS_AT_ONCE = 10
+"""Every tenant may have a document for each."""
 
 
 class Documents(LedgerPart):
@@ -39,16 +42,24 @@ class Documents(LedgerPart):
                     known.key = Key(*row[-2:])
         return found
 
-    def namesakes(self, entity: str, collection: str, tenant: str, keys: Mapping[str, str | None]) -> list[str]:
-        hashes = {rest: text for key, text in keys.items() if (rest := _rest(key, tenant)) is not None}
+    def namesakes(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
+        rests = dict.fromkeys(rest for key in keys if (rest := _rest(key, tenant)) is not None)
         values = place(entity, collection, tenant)
         statement = statements.namesakes(self.database.dialect)
-        found: dict[str, None] = {}
+        for some in chunks(list(rests), _RESTS_AT_ONCE):
+            with self.database.read() as connection:
+                found = _owned(connection.execute(statement, {**values, "ids": some}).all())
+            if found:
+                yield found
+
+    def formers_of(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> dict[str, Owned]:
+        values = place(entity, collection, tenant)
+        statement = statements.formers_of(self.database.dialect)
+        found: dict[str, Owned] = {}
         with self.database.read() as connection:
-            for some in chunks(list(hashes.items())):
-                for row in connection.execute(statement, {**values, "hashes": dict(some)}):
-                    found |= dict.fromkeys(one for one in row if one is not None)
-        return list(found)
+            for some in chunks(list(dict.fromkeys(map(str, keys)))):
+                found |= _owned(connection.execute(statement, {**values, "ids": some}).all())
+        return found
 
     def confirm(
         self,
@@ -163,7 +174,10 @@ class Documents(LedgerPart):
         values = {**place(entity, collection, tenant), **told}
         with self.database.write() as connection:
             for some in chunks(sorted(keys.items())):
-                rows = [{**values, "of_document": i, "key": str(key), "native": key.native} for i, key in some]
+                rows = [
+                    {**values, "of_document": i, "key": str(key), "native": key.native, "rest": _rest(key, tenant)}
+                    for i, key in some
+                ]
                 connection.execute(statements.keep_former(), rows)
 
     def formers(self, entity: str, collection: str, tenant: str) -> list[str]:
@@ -226,6 +240,10 @@ def _written(write: Confirmed, tenant: str) -> list[Any]:
     values = [getattr(write, name) for name in statements.WRITTEN]
     cut = None if write.text_hash is None else int(write.truncated)
     return [*values, _names(write.modified_fields), int(write.vector_written), cut, _rest(write.db_id, tenant)]
+
+
+def _owned(rows: Sequence[Row[*tuple[Any, ...]]]) -> dict[str, Owned]:
+    return {identity: Owned(tenant, Key(*key)) for identity, tenant, *key in rows}
 
 
 def _rest(db_id: str, tenant: str) -> str | None:

@@ -182,6 +182,13 @@ index_state = Table(
         sqlite_where=text("rest_id IS NOT NULL"),
         postgresql_where=text("rest_id IS NOT NULL"),
     ),
+    Index(
+        "ix_index_state_former",
+        "collection",
+        "db_id",
+        sqlite_where=text("error_code = 'NOT_REPLACED'"),
+        postgresql_where=text("error_code = 'NOT_REPLACED'"),
+    ),
     sqlite_autoincrement=True,  # the number of a row that is gone is not given again
 )
 

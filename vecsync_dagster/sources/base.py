@@ -14,6 +14,7 @@ __all__ = [
     "REPEATED_LIMIT",
     "Cursor",
     "Filtered",
+    "FindsOfAnybody",
     "FindsRepeated",
     "Fingerprint",
     "Fingerprinting",
@@ -241,6 +242,15 @@ class FindsRepeated(Protocol):
     def unique(self) -> bool:
         """Whether it lets no two records have one id. Where it does, they come in the same order in every read by
         ids and in every full one."""
+        ...
+
+
+@runtime_checkable
+class FindsOfAnybody(Protocol):
+    """A source that can look records of many tenants up at once."""
+
+    def there(self, keys: Sequence[str]) -> set[str]:
+        """Those of these keys, as they were given, that live records have, whoever's these are."""
         ...
 
 

@@ -82,6 +82,14 @@ class MongoDbSource:
         keys = [key for document in some if (key := self._queries.key(document)) is not None]
         return Repeated(len(keys), keys[0] if keys else "")
 
+    def there(self, keys: Sequence[str]) -> set[str]:
+        with (
+            self._reading("looking for documents") as collection,
+            self._connection.client.start_session(causal_consistency=True) as session,
+            _Reader(collection, session, self._queries) as reader,
+        ):
+            return reader.there(keys)
+
     def unique(self) -> bool:
         with self._reading("looking for a unique index"):
             return self._queries.unique
@@ -365,6 +373,14 @@ class _Reader:
                 yield document
             for _, document in self._with_keys([str(key) for key in some if key not in met], whose):
                 yield document
+
+    def there(self, keys: Sequence[str]) -> set[str]:
+        """Those of these keys that live documents have, whoever's they are."""
+        found: set[str] = set()
+        for start in range(0, len(keys), IDS_PER_QUERY):
+            some = keys[start : start + IDS_PER_QUERY]
+            found.update(key for key, _ in self._with_keys([*some, *map(str, some)], self._queries.live()))
+        return found
 
     def _with_keys(self, keys: Sequence[str], whose: Query) -> Iterator[tuple[str, Document]]:
         wanted = set(keys)

@@ -160,6 +160,15 @@ class SqlSource:
         texts = [text for text in key_texts([kind for _, kind in reflected.key_columns], rows) if text is not None]
         return Repeated(len(texts), texts[0] if texts else "", primary)
 
+    def there(self, keys: Sequence[str]) -> set[str]:
+        kinds, step = [kind for _, kind in self._reflected.key_columns], self._ids_per_statement
+        found: set[str] = set()
+        with self._transaction("looking for records") as (connection, _):
+            for start in range(0, len(keys), step):
+                rows = connection.execute(self._queries.there(keys[start : start + step])).all()
+                found.update(text for text in key_texts(kinds, rows) if text is not None)
+        return found
+
     def unique(self) -> bool:
         return self._reflected.enforced
 
@@ -276,7 +285,7 @@ class SqlSource:
     def _by_ids(self, connection: Connection, what: Read, page: int) -> Generator[Sequence[Sequence[Any]], None, None]:
         """In chunks of ids as they were given, each chunk in the order of ids."""
         ids = list(dict.fromkeys(what.ids or ()))
-        step = min(page, IDS_PER_STATEMENT if len(self._reflected.key) == 1 else KEYS_PER_STATEMENT)
+        step = min(page, self._ids_per_statement)
         rows = (
             row
             for start in range(0, len(ids), step)
@@ -285,6 +294,10 @@ class SqlSource:
         wanted = islice(rows, what.offset, None if what.limit is None else what.offset + what.limit)
         while chunk := list(islice(wanted, page)):
             yield chunk
+
+    @property
+    def _ids_per_statement(self) -> int:
+        return IDS_PER_STATEMENT if len(self._reflected.key) == 1 else KEYS_PER_STATEMENT
 
     def _page(self, rows: Sequence[Sequence[Any]], progress: _Progress) -> Page:
         *values, moments, deleted = zip(*rows, strict=True)

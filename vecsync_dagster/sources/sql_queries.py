@@ -140,6 +140,12 @@ class Queries:
         nobody = or_(key.is_(None), not_(self.dialect.askable(key)))
         return self._counted(nobody, not_(self._flagged()), self._live())
 
+    def there(self, ids: Sequence[str]) -> Select[Any]:
+        """The columns of those of these keys that live rows have, whoever's they are."""
+        keys = self.reflected.key_columns
+        parts = (self.dialect.selected(column, kind, identity=True) for column, kind in keys)
+        return select(*parts).where(found_by(self.dialect, keys, ids), self._live())
+
     def repeated(self, limit: int) -> Select[Any]:
         """The columns of keys that more than one live row has, whoever's they are."""
         keys = self.reflected.key_columns

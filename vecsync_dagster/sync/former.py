@@ -3,14 +3,14 @@ theirs any more, whatever becomes of it here: written, failed, rejected or calle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.documents.hashing import point_id
-from vecsync_dagster.ledger.base import LedgerRow
-from vecsync_dagster.sources.base import Keyed, Source, is_certain
+from vecsync_dagster.ledger.base import LedgerRow, Owned
+from vecsync_dagster.sources.base import FindsOfAnybody, Keyed, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import remove
 from vecsync_dagster.sync.changes import Change
@@ -23,15 +23,20 @@ __all__ = ["Former"]
 
 
 class Former:
-    """Another tenant's row has the id of the record's document here; in the other scope (a tenant's, or everybody's)
+    """`in_full`: the run was asked to be a full one.
+
+    Another tenant's row has the id of the record's document here; in the other scope (a tenant's, or everybody's)
     the document has an id of its own. Where the tenant is a part of the key, a record that moved has another key, and
     what is left under the old one is found by the rest of it. Nothing is asked of the source where there is no such
     row."""
 
-    def __init__(self, target: Target, source: Source, started_at: datetime) -> None:
+    def __init__(self, target: Target, source: Source, started_at: datetime, *, in_full: bool) -> None:
         self._target = target
         self._source = source
         self._started_at = started_at
+        self._in_full = in_full
+        self._looks: bool | None = None
+        self._read: dict[str, bool] = {}
         self._others: bool | None = None
         self._by_tenant: bool | None = None
 
@@ -49,43 +54,64 @@ class Former:
 
     def replaced(self, written: Sequence[Change]) -> int:
         """Removes the documents in the other scope of records that are new here, as soon as these are written, or
-        others would go on seeing them until their own full run; returns how many. Not those of a batch that failed:
-        see `leave`."""
-        rows = self.elsewhere(c.document.db_id for c in written if c.failure is None and not _is_held(c.row))
-        self._remove(rows)
-        return len(rows)
+        others would go on seeing them until their own full run; and what another tenant has of them under a former id.
+        Returns how many. Not those of a batch that failed: see `leave`."""
+        keys = [c.document.key for c in written if c.failure is None and not _is_held(c.row)]
+        theirs = _owned(self.elsewhere(keys)) | self._left(self._formers(keys))
+        self._remove(theirs)
+        return len(theirs)
 
-    def leave(self, keys: Mapping[str, str], rows: Mapping[str, LedgerRow]) -> dict[str, LedgerRow]:
+    def leave(self, keys: Mapping[str, str], rows: Mapping[str, LedgerRow]) -> set[str]:
         """Removes what former owners have of these records (document id -> key) from store and ledger, where the source
-        says that they do not have the record now; returns those rows. `rows`: the ledger's of these documents."""
+        says that they do not have the record now; returns the ids of that. `rows`: the ledger's of these documents."""
         theirs = {i: row for i in keys if (row := rows.get(i)) is not None and row.tenant != self._target.tenant}
-        theirs |= self.elsewhere(key for i, key in keys.items() if i in theirs or not _is_held(rows.get(i)))
-        left = self._left(theirs)
+        new = [key for i, key in keys.items() if i in theirs or not _is_held(rows.get(i))]
+        left = self._left(_owned(theirs | self.elsewhere(new)) | self._formers(new))
         self._remove(left)
-        return left | self.leave_namesakes({key: None for i, key in keys.items() if not _is_held(rows.get(i))})
+        return left.keys() | self.leave_namesakes(key for i, key in keys.items() if not _is_held(rows.get(i)))
 
-    def namesakes(self, keys: Mapping[str, str | None]) -> dict[str, LedgerRow]:
-        """Rows of other tenants whose keys differ from these (key -> content hash, if known) in nothing but the tenant:
-        former ones of the same records, or other records that merely have the same number there."""
+    def has_namesakes(self, keys: Iterable[str]) -> bool:
+        """Whether other tenants have documents whose keys differ from one of these in nothing but the tenant: former
+        ones of the same records, or other records that merely have the same number there."""
+        return any(self._namesakes(keys))
+
+    def leave_namesakes(self, keys: Iterable[str]) -> set[str]:
+        """Removes those of them that the source says are gone; returns their ids. Not in a full run that reads the
+        partition for the first time: most likely so do those of the others, and each removes its own."""
+        wanted = dict.fromkeys(keys)
+        gone: set[str] = set()
+        for some in self._namesakes(wanted) if wanted and self._may_have_moved() else ():
+            left = self._left(self._nowhere(some))
+            self._remove(left)
+            gone |= left.keys()
+        return gone
+
+    def _namesakes(self, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
         t = self._target
-        if not keys or not self._has_tenant_in_keys():
-            return {}
-        found = t.ledger.namesakes(t.entity, t.collection, t.tenant, keys)
-        return t.ledger.rows(t.entity, t.collection, found, self._started_at) if found else {}
+        return t.ledger.namesakes(t.entity, t.collection, t.tenant, keys) if self._has_tenant_in_keys() else iter(())
 
-    def leave_namesakes(self, keys: Mapping[str, str | None]) -> dict[str, LedgerRow]:
-        """Removes those of them that the source says are gone; returns those rows. Of each key few are looked at, and
-        the next ones where these are gone."""
-        left: dict[str, LedgerRow] = {}
-        while gone := self._left(self._read(self.namesakes(keys))):
-            self._remove(gone)
-            left |= gone
-        return left
+    def _nowhere(self, theirs: dict[str, Owned]) -> dict[str, Owned]:
+        """Without those that are there, which most are, whoever's: one look-up for all owners."""
+        if not isinstance(self._source, FindsOfAnybody):
+            return theirs
+        there = self._source.there(sorted(one.key for one in theirs.values()))
+        return {i: one for i, one in theirs.items() if one.key not in there}
 
-    def _read(self, rows: Mapping[str, LedgerRow]) -> dict[str, LedgerRow]:
-        """Those whose keys mean today what they meant when they were written."""
-        read = {tenant: was_read(replace(self._target, tenant=tenant)) for tenant in {r.tenant for r in rows.values()}}
-        return {i: row for i, row in rows.items() if read[row.tenant]}
+    def _formers(self, keys: Sequence[str]) -> dict[str, Owned]:
+        """What other tenants have of these records under ids of former settings."""
+        t = self._target
+        return t.ledger.formers_of(t.entity, t.collection, t.tenant, keys) if keys else {}
+
+    def _may_have_moved(self) -> bool:
+        if self._looks is None:
+            self._looks = not self._in_full or was_read(self._target)
+        return self._looks
+
+    def _was_read(self, tenant: str) -> bool:
+        """Whether the tenant's keys mean today what they meant when they were written."""
+        if tenant not in self._read:
+            self._read[tenant] = was_read(replace(self._target, tenant=tenant))
+        return self._read[tenant]
 
     def _has_tenant_in_keys(self) -> bool:
         if self._by_tenant is None:
@@ -94,22 +120,22 @@ class Former:
             self._by_tenant = config.tenancy is not None and config.tenancy.column in key and len(key) > 1
         return self._by_tenant
 
-    def _left(self, rows: Mapping[str, LedgerRow]) -> dict[str, LedgerRow]:
-        """Those whose owners do not have these records for sure; one look-up for each owner."""
-        known = {i: row for i, row in rows.items() if is_certain(self._source, row.key)}
-        left: dict[str, LedgerRow] = {}
-        for tenant in sorted({row.tenant for row in known.values()}):
-            some = {i: row for i, row in known.items() if row.tenant == tenant}
-            there = live(self._target, self._source, tenant, [row.key for row in some.values()])
-            left |= {i: row for i, row in some.items() if not is_in(row.key, there)}
-        return left
+    def _left(self, theirs: Mapping[str, Owned]) -> dict[str, Owned]:
+        """Those whose owners do not have these records for sure."""
+        known = {i: one for i, one in theirs.items() if is_certain(self._source, one.key)}
+        left: dict[str, Owned] = {}
+        for tenant in sorted({one.tenant for one in known.values()}):
+            some = {i: one for i, one in known.items() if one.tenant == tenant}
+            there = live(self._target, self._source, tenant, [one.key for one in some.values()])
+            left |= {i: one for i, one in some.items() if not is_in(one.key, there)}
+        return {i: one for i, one in left.items() if self._was_read(one.tenant)}
 
-    def _remove(self, rows: Mapping[str, LedgerRow]) -> None:
+    def _remove(self, theirs: Mapping[str, Owned]) -> None:
         t = self._target
-        for tenant in sorted({row.tenant for row in rows.values()}):
+        for tenant in sorted({one.tenant for one in theirs.values()}):
             leave_mark(t, tenant)
-            theirs = [identity for identity, row in rows.items() if row.tenant == tenant]
-            remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in theirs])
+            ids = [identity for identity, one in theirs.items() if one.tenant == tenant]
+            remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in ids])
 
     def _has_other_scope(self) -> bool:
         if self._others is None:
@@ -117,6 +143,10 @@ class Former:
             is_global = self._target.tenant == GLOBAL
             self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
         return self._others
+
+
+def _owned(rows: Mapping[str, LedgerRow]) -> dict[str, Owned]:
+    return {identity: Owned(row.tenant, row.key) for identity, row in rows.items()}
 
 
 def _is_held(row: LedgerRow | None) -> bool:

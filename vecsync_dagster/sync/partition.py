@@ -78,6 +78,7 @@ class PartitionSync:
         asked: Sequence[str] | None,
         fresh: bool,
         complete: bool,
+        in_full: bool,
         keep_rejected: Callable[[Sequence[Rejection]], None],
         watch: Callable[[Figures], bool],
         stop: Callable[[], bool],
@@ -90,7 +91,8 @@ class PartitionSync:
 
         `unreachable`: why the store cannot be had; the first batch is marked with it, and the run ends. `asked`:
         the ids of the records that are read, if it is not all of them. `fresh`: what is read is what the source has
-        during this run; `complete`: it is all of that. `source` is asked about single records only. `note` is told
+        during this run; `complete`: it is all of that; `in_full`: that was asked
+        for. `source` is asked about single records only. `note` is told
         what people should know of the run besides its figures.
         """
         self.target = target
@@ -126,7 +128,7 @@ class PartitionSync:
         self._refused: set[str] = set()
         self._writing = Writing(target, run_id, mode)
         self._suspects = Suspects()
-        self._former = Former(target, source, self.started_at)
+        self._former = Former(target, source, self.started_at, in_full=in_full)
         self._renamed = Renamed(target, source, self.started_at)
         self._failed: list[Change] = []
 
@@ -302,7 +304,7 @@ class PartitionSync:
         there = self._former.elsewhere(d.db_id for d in documents)
         claimed |= {d.document_id for d in documents if self._former.in_other_scope(d.db_id) in there}
         new = {d.document_id: d for d in documents if d.document_id not in rows}
-        if self._former.namesakes({d.key: d.content_hash for d in new.values()}):
+        if self._former.has_namesakes(d.key for d in new.values()):
             claimed |= new.keys()
         moved = self._gone({d.document_id: d.key for d in documents if d.document_id in claimed})
         return [document for document in documents if document.document_id not in moved]
@@ -398,9 +400,7 @@ class PartitionSync:
     def _leave_namesakes(self, documents: Sequence[Document], rows: Mapping[str, LedgerRow]) -> None:
         """What is new here may have moved from another tenant, and have had another key there."""
         if self.depth == "apply" and self._unreachable is None:
-            new: dict[str, str | None] = {
-                d.key: d.content_hash for d in documents if not self._holds(rows.get(d.document_id))
-            }
+            new = (d.key for d in documents if not self._holds(rows.get(d.document_id)))
             self.figures.removed += len(self._former.leave_namesakes(new))
 
     def disown(self, keys: Sequence[str]) -> None:

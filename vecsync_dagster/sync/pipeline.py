@@ -147,8 +147,7 @@ def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embed
 def _groups(job: Job, names: Sequence[str]) -> tuple[list[tuple[list[str], Cursor | None]], list[PartitionResult]]:
     """Collections that can share one read: those whose last runs came equally far. And failed results of those of
     which that is not known."""
-    mode = job.options.mode or job.settings.mode
-    if mode == "full" or not job.source.incremental or job.options.ids is not None:
+    if job.options.ids is not None or _in_full(job):
         return [(list(names), None)], []
     cursors: dict[str, Cursor | None] = {}
     failed: list[PartitionResult] = []
@@ -161,6 +160,12 @@ def _groups(job: Job, names: Sequence[str]) -> tuple[list[tuple[list[str], Curso
             failed.append(job.result(name, Figures(), error=error))
     groups = dict.fromkeys(cursors.values())
     return [([name for name in cursors if cursors[name] == cursor], cursor) for cursor in groups], failed
+
+
+def _in_full(job: Job) -> bool:
+    """Whether all records of the tenant are asked for: each tenant that is synced so gets rid of what it has lost."""
+    full = (job.options.mode or job.settings.mode) == "full" or not job.source.incremental
+    return full and job.options.ids is None
 
 
 def _watermark(job: Job, name: str) -> Cursor | None:
@@ -312,6 +317,7 @@ def _opened(job: Job, name: str, stream: Stream, executor: Executor, ledger_thre
         asked=job.options.ids,
         fresh=stream.fresh,
         complete=stream.complete,
+        in_full=_in_full(job),
         keep_rejected=job.keep,
         watch=job.watch,
         stop=job.stop,

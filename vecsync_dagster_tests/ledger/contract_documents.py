@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from vecsync_dagster.errors import LedgerRejected
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster_tests.ledger.samples import (
     DAY,
@@ -36,14 +37,14 @@ OTHER_COLLECTION = ("materials", "usecases", "tenant-a")
 
 class DocumentsContract:
     def test_documents_that_differ_in_the_tenant_alone_are_found(self, ledger: SqlLedger) -> None:
-        """By the rest of the key, wherever the tenant stands in it: of many one, and one of the same content."""
+        """By the rest of the key, wherever the tenant stands in it: all of them."""
 
         def hold(where: tuple[str, str, str], *keys: str, content: str = "c1") -> None:
             writes = [replace(confirmed(f"{where[2]} {key}", content=content), db_id=key) for key in keys]
             ledger.confirm(*where, SPACE, writes, NOON)
 
         def found(*keys: str, where: tuple[str, str, str] = A) -> list[str]:
-            return sorted(ledger.namesakes(*where, dict.fromkeys(keys, "c1")))
+            return sorted(identity for some in ledger.namesakes(*where, keys) for identity in some)
 
         hold(B, "tenant-b/1", "2/tenant-b", "tenant-b/x/tenant-b", "5")
         hold(GLOBAL, "~/3", "tenant-b/4")
@@ -55,12 +56,25 @@ class DocumentsContract:
         assert found("tenant-b/1", where=B) == []
         assert found("tenant-a/1", where=(*OTHER_COLLECTION[:2], "tenant-a")) == []
         for number in range(5):
-            hold((*PLACE, f"t{number}"), f"t{number}/1", content="c1" if number == 3 else "c2")
-        assert len(found("tenant-a/1")) <= 2
-        ledger.forget(*B, ["tenant-b tenant-b/1"])
-        assert "t3 t3/1" in found("tenant-a/1")
+            hold((*PLACE, f"t{number}"), *(f"t{number}/{one}" for one in range(10, 40)))
+        many = [f"t{number} t{number}/{one}" for number in range(5) for one in range(10, 40)]
+        assert found(*(f"tenant-a/{one}" for one in range(9, 45))) == sorted(many)
+        assert next(ledger.namesakes(*A, ["tenant-a/6"])) == {"c/d~ c~1d~0/6": ("c/d~", "c~1d~0/6")}
         ledger.fail(*B, SPACE, [replace(failed("f"), db_id="tenant-b/8")], NOON)
         assert found("tenant-a/8") == []
+
+    def test_what_is_kept_for_another_id_is_found_by_the_key_of_today(self, ledger: SqlLedger) -> None:
+        """Whoever's it is, and as if it were written under that key: also by what the key says beside the tenant."""
+        confirm(ledger, A, ["d1", "d2"])
+        assert ledger.formers_of(*B, ["d1"]) == {}
+        ledger.keep_former(*A, {"d1": Key("tenant-a/1", "n"), "d2": Key("2")}, "waits", LATER)
+        found = ledger.formers_of(*B, ["tenant-a/1", "2", "3"])
+        assert found == {"d1": ("tenant-a", "tenant-a/1"), "d2": ("tenant-a", "2")}
+        assert found["d1"].key.native == "n"
+        assert ledger.formers_of(*A, ["2"]) == ledger.formers_of(*OTHER_COLLECTION[:2], "tenant-b", ["2"]) == {}
+        assert list(ledger.namesakes(*B, ["tenant-b/1"])) == [{"d1": ("tenant-a", "tenant-a/1")}]
+        ledger.keep_former(*A, {"d1": Key("1")}, "waits", LATER)
+        assert list(ledger.namesakes(*B, ["tenant-b/1"])) == []
 
     def test_a_run_knows_whether_anything_is_held(self, ledger: SqlLedger) -> None:
         """One that was confirmed, in the collection whoever's it is; one that failed is none."""

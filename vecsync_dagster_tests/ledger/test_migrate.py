@@ -114,7 +114,10 @@ class TestMigrations:
     def test_documents_of_earlier_versions_are_found_by_the_rest_of_their_keys(self, url: str) -> None:
         """As those are that are written now."""
         ledger = SqlLedger.open(url)
-        keys = {A: ("tenant-a/1", "2/tenant-a", "tenant-a/tenant-a", "3"), (*A[:2], "global"): ("~/4",)}
+        keys = {
+            A: ("tenant-a/1", "2/tenant-a", "tenant-a/tenant-a", "tenant-a/5/tenant-a", "3"),
+            (*A[:2], "global"): ("~/4",),
+        }
         keys[(*A[:2], "c/d~")] = ("c~1d~0/5", "c~1d~0/")
         for where, some in keys.items():
             writes = [replace(confirmed(f"{where[2]} {key}"), db_id=key) for key in some]
@@ -124,7 +127,7 @@ class TestMigrations:
         migrate.downgrade(url, "0021")
         migrate.upgrade(url)
         assert {name: state(ledger, name)["rest_id"] for name in rests} == before
-        assert sorted(before.values(), key=str) == ["", "1", "2", "4", "5", None, "tenant-a"]
+        assert sorted(before.values(), key=str) == ["", "1", "2", "4", "5", "5/tenant-a", None, "tenant-a"]
         ledger.close()
 
     def test_documents_and_when_they_were_seen_survive_both_ways(self, url: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,26 +86,58 @@ def test_one_record_by_its_new_key(world: World) -> None:
 
 
 def test_the_same_number_in_other_tenants(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each tenant counts by itself, a new record costs one look at the source, however many tenants have its
-    number, and all of them keep theirs."""
+    """Where each tenant counts by itself, new records cost one look at the source, however many tenants have their
+    numbers, and all of them keep theirs; but the first full sync of a tenant costs none."""
     world = keyed(world, ("tenant_id", "id"), "tenant_id, id")
     others = [f"t{n}" for n in range(5)]
     world.insert({"id": 1, "tenant_id": tenant, "name": tenant} for tenant in others)
     world.insert([{"id": 9, **BRICK}])
     world.sync(mode="full")
     world.insert([{"id": 1, **BRICK}])
-    asked: list[Read] = []
-    read = SqlSource.read
+    asked: list[Sequence[str] | None] = []
+    read, there = SqlSource.read, SqlSource.there
 
     def watched(source: SqlSource, what: Read, page: int = 500) -> Iterator[Page]:
-        asked.append(what)
+        asked.append(what.ids)
         return read(source, what, page)
 
+    def watched_too(source: SqlSource, keys: Sequence[str]) -> set[str]:
+        asked.append(keys)
+        return there(source, keys)
+
     monkeypatch.setattr(SqlSource, "read", watched)
+    monkeypatch.setattr(SqlSource, "there", watched_too)
     [result] = world.sync("brick", **INCREMENTAL)
     assert (result.figures.new, result.figures.removed) == (1, 0)
-    assert [len(what.ids) for what in asked if what.ids is not None] == [1]
-    assert held(world) == {(tenant, f"{tenant}/1") for tenant in [*others, "brick"]} | {("brick", "brick/9")}
+    assert [keys for keys in asked if keys is not None] == [[f"{tenant}/1" for tenant in others]]
+    asked.clear()
+    world.insert([{"id": 1, "tenant_id": "new"}])
+    world.sync("new", mode="full")
+    assert asked == [None]
+    owners = [*others, "brick", "new"]
+    assert held(world) == {(tenant, f"{tenant}/1") for tenant in owners} | {("brick", "brick/9")}
+
+
+@pytest.mark.parametrize("key", [("tenant_id", "id"), ("id", "tenant_id")], ids=["tenant first", "tenant last"])
+@pytest.mark.parametrize(
+    "change", [{}, {"name": "иначе"}, {"name": None}, {"deleted_at": datetime(2026, 1, 1, tzinfo=UTC)}], ids=str
+)
+def test_of_many_with_one_number_that_goes_which_moved(
+    world: World, key: tuple[str, ...], change: dict[str, Any]
+) -> None:
+    """Whichever of them it is, and whatever becomes of it: the others stay."""
+    world = keyed(world, key, "tenant_id, id")
+    owners = [f"t{n}" for n in range(5)]
+    world.insert({"id": n, "tenant_id": tenant} for tenant in owners for n in (1, 2))
+    world.insert([{"id": 9, **BRICK}])
+    world.sync(mode="full")
+    moved = WORKS.update().where(WORKS.c.tenant_id == "t3", WORKS.c.id == 1)
+    with world.engine.begin() as connection:
+        connection.execute(moved.values(**BRICK, **change, updated_at=world._moment()))
+    world.sync("brick", **INCREMENTAL)
+    left = {(tenant, n) for tenant in owners for n in (1, 2)} - {("t3", 1)} | {("brick", 9)}
+    left |= {("brick", 1)} if change.keys() <= {"name"} and change.get("name", "") is not None else set()
+    assert {(tenant, int(next(filter(str.isdigit, text.split("/"))))) for tenant, text in held(world)} == left
 
 
 def test_an_old_snapshot_does_not_bring_them_back(embedded_world: World) -> None:

@@ -109,6 +109,36 @@ def test_what_waits_goes_with_its_record(firms: Firms, change: dict[str, Any], d
     assert firms.stored() == ALL[1:]
 
 
+@pytest.mark.parametrize("moved", ["name = 'moved'", "gone = 'yes'", "name = ''"])
+@pytest.mark.parametrize("order", ["b", "ab"])
+@pytest.mark.parametrize("change", CHANGES[:2], ids=str)
+def test_what_waits_goes_with_a_record_that_moves(firms: Firms, change: dict[str, Any], order: str, moved: str) -> None:
+    """The new owner's incremental run removes what the former one keeps under a former id."""
+    firms.put("b", 9, "nine")
+    firms.sync("b", mode="full")
+    firms.put("a", 1, "")
+    firms.entity.update(change)
+    for firm in FIRMS:
+        firms.sync(firm, mode="full", allow_removals=True)
+    assert firms.stored() == [*ALL, ("b", "9")]
+    firms.db.execute(f"UPDATE {NAME} SET firm = 'b', {moved}, at = at + 5 WHERE id = 1")
+    for firm in order:
+        firms.sync(firm, mode="incremental")
+    assert firms.stored() == [*ALL[1:], *([("b", "1")] if "moved" in moved else []), ("b", "9")]
+
+
+def test_a_key_of_new_settings_is_no_former_owners(firms: Firms) -> None:
+    """A dead record has a key that was another tenant's id by the settings of before: that document stays."""
+    firms.put("b", 8, "eight")
+    firms.put("b", 9, "1")
+    firms.sync("b", mode="full")
+    firms.db.execute(f"UPDATE {NAME} SET gone = 'yes' WHERE id = 9")
+    firms.sync("b", mode="full")
+    firms.entity["id"] = "name"
+    assert firms.sync("b", mode="incremental", allow_removals=True).mode == "full"
+    assert set(ALL) <= {*firms.stored()}
+
+
 def test_a_refused_record_keeps_its_last_good_version(firms: Firms, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the provider refuses a text under the new id; a retry that succeeds replaces it."""
     real = HashProvider.embed_documents
