@@ -341,10 +341,12 @@ class Ledger(Protocol):
         """Rows of those document ids, whatever their tenant (a moved document is found here)."""
         ...
 
-    def namesakes(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
+    def namesakes(
+        self, entity: str, collection: str, tenant: str, keys: Iterable[str], *, most: int | None = None
+    ) -> Iterator[dict[str, Owned]]:
         """Documents that the store holds for other tenants, and whose keys differ from these of the tenant's in nothing
         but the tenant, which is a part of them: all of them, those of a few keys at a time. The caller may forget each
-        before it asks for the next."""
+        before it asks for the next. None of a key that more than `most` documents share so."""
         ...
 
     def formers_of(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> dict[str, Owned]:

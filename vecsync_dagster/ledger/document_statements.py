@@ -61,6 +61,7 @@ __all__ = [
     "mark_stale",
     "namesakes",
     "owners",
+    "rare_rests",
     "recognise",
     "rows",
     "texts",
@@ -170,6 +171,17 @@ def namesakes(dialect: str) -> Select[*tuple[Any, ...]]:
     """`ids` (keys without their tenant): what other tenants hold with these rests of their keys. Document id, tenant
     and key."""
     return _theirs(_among(dialect, _T.rest_id), _T.content_hash.is_not(None))
+
+
+@cache
+def rare_rests(dialect: str) -> Select[str]:
+    """Those of `ids` (keys without their tenant) that at most `most` documents have."""
+    if dialect == "sqlite":
+        listed = func.json_each(bindparam("ids", type_=JSON)).table_valued("value", name="listed")
+    else:
+        listed = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("value", name="listed").render_derived()
+    same: Select[*tuple[Any, ...]] = select(literal_column("1")).where(_IN_COLLECTION, _T.rest_id == listed.c.value)
+    return select(listed.c.value).where(~same.offset(bindparam("most")).limit(1).correlate(listed).exists())
 
 
 @cache

@@ -42,11 +42,17 @@ class Documents(LedgerPart):
                     known.key = Key(*row[-2:])
         return found
 
-    def namesakes(self, entity: str, collection: str, tenant: str, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
-        rests = dict.fromkeys(rest for key in keys if (rest := _rest(key, tenant)) is not None)
+    def namesakes(
+        self, entity: str, collection: str, tenant: str, keys: Iterable[str], *, most: int | None = None
+    ) -> Iterator[dict[str, Owned]]:
+        rests = list(dict.fromkeys(rest for key in keys if (rest := _rest(key, tenant)) is not None))
         values = place(entity, collection, tenant)
+        if most is not None and rests:
+            with self.database.read() as connection:
+                few = {**values, "ids": rests, "most": most}
+                rests = list(connection.scalars(statements.rare_rests(self.database.dialect), few))
         statement = statements.namesakes(self.database.dialect)
-        for some in chunks(list(rests), _RESTS_AT_ONCE):
+        for some in chunks(rests, _RESTS_AT_ONCE):
             with self.database.read() as connection:
                 found = _owned(connection.execute(statement, {**values, "ids": some}).all())
             if found:

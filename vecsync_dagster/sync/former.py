@@ -21,6 +21,10 @@ from vecsync_dagster.sync.writing import leave_mark
 
 __all__ = ["Former"]
 
+_FEW = 20
+"""Of a number that more documents of others have, none is looked at where a partition is read for the first time: if
+tenants count by themselves, that would be all of them for each record."""
+
 
 class Former:
     """`in_full`: the run was asked to be a full one.
@@ -35,7 +39,7 @@ class Former:
         self._source = source
         self._started_at = started_at
         self._in_full = in_full
-        self._looks: bool | None = None
+        self._first: bool | None = None
         self._read: dict[str, bool] = {}
         self._others: bool | None = None
         self._by_tenant: bool | None = None
@@ -80,7 +84,7 @@ class Former:
         partition for the first time: most likely so do those of the others, and each removes its own."""
         wanted = dict.fromkeys(keys)
         gone: set[str] = set()
-        for some in self._namesakes(wanted) if wanted and self._may_have_moved() else ():
+        for some in self._namesakes(wanted) if wanted and not (self._in_full and self._is_first()) else ():
             left = self._left(self._nowhere(some))
             self._remove(left)
             gone |= left.keys()
@@ -88,7 +92,9 @@ class Former:
 
     def _namesakes(self, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
         t = self._target
-        return t.ledger.namesakes(t.entity, t.collection, t.tenant, keys) if self._has_tenant_in_keys() else iter(())
+        if not self._has_tenant_in_keys():
+            return iter(())
+        return t.ledger.namesakes(t.entity, t.collection, t.tenant, keys, most=_FEW if self._is_first() else None)
 
     def _nowhere(self, theirs: dict[str, Owned]) -> dict[str, Owned]:
         """Without those that are there, which most are, whoever's: one look-up for all owners."""
@@ -102,10 +108,11 @@ class Former:
         t = self._target
         return t.ledger.formers_of(t.entity, t.collection, t.tenant, keys) if keys else {}
 
-    def _may_have_moved(self) -> bool:
-        if self._looks is None:
-            self._looks = not self._in_full or was_read(self._target)
-        return self._looks
+    def _is_first(self) -> bool:
+        """Whether nobody has read the partition before, with the settings of today."""
+        if self._first is None:
+            self._first = not was_read(self._target)
+        return self._first
 
     def _was_read(self, tenant: str) -> bool:
         """Whether the tenant's keys mean today what they meant when they were written."""

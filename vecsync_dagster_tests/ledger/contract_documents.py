@@ -60,6 +60,8 @@ class DocumentsContract:
         many = [f"t{number} t{number}/{one}" for number in range(5) for one in range(10, 40)]
         assert found(*(f"tenant-a/{one}" for one in range(9, 45))) == sorted(many)
         assert next(ledger.namesakes(*A, ["tenant-a/6"])) == {"c/d~ c~1d~0/6": ("c/d~", "c~1d~0/6")}
+        rare = [[*ledger.namesakes(*A, ["tenant-a/1", "tenant-a/10"], most=most)] for most in (4, 5)]
+        assert [sum(map(len, some)) for some in rare] == [1, 6], "five tenants have a number 10"
         ledger.fail(*B, SPACE, [replace(failed("f"), db_id="tenant-b/8")], NOON)
         assert found("tenant-a/8") == []
 
