@@ -13,11 +13,10 @@ from vecsync_dagster.config.models import (
     SentenceTransformersProvider,
 )
 from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, Prepared
-from vecsync_dagster.embedding.cache import MOST_IN_A_ROW, EmbeddedTexts, Embedder, Outcome, Plan, VectorCache
+from vecsync_dagster.embedding.cache import EmbeddedTexts, Embedder, Outcome, Plan, VectorCache
 from vecsync_dagster.embedding.chain import choose, space_of
 
 __all__ = [
-    "MOST_IN_A_ROW",
     "Embedded",
     "EmbeddedTexts",
     "Embedder",

@@ -27,11 +27,7 @@ from vecsync_dagster.errors import (
 )
 from vecsync_dagster.space import Space
 
-__all__ = ["MOST_IN_A_ROW", "EmbeddedTexts", "Embedder", "Outcome", "Paid", "Plan", "TextUse", "VectorCache"]
-
-MOST_IN_A_ROW = 32
-"""After so many attempts that failed, one after the other, for a reason nobody foresaw, it is no single text's: enough
-to find one among some thousands."""
+__all__ = ["EmbeddedTexts", "Embedder", "Outcome", "Paid", "Plan", "TextUse", "VectorCache"]
 
 _UNANSWERED = (EmbeddingTimeout, EmbeddingUnavailable)
 _PROBE = "vecsync"
@@ -97,13 +93,13 @@ class Paid:
 @dataclass(slots=True)
 class _Call:
     """The state of one call of `embed`; outcomes by the hash of the prepared text. `answered`: whether the provider has
-    answered since the last text was blamed; `doubtful`: the refusal of a text that was blamed before any answer."""
+    answered since the last text was blamed; `doubtful`: the error of a text that was blamed before any answer."""
 
     space: Space
     paid: Paid
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     answered: bool = False
-    doubtful: EmbeddingRejected | None = None
+    doubtful: VecsyncError | None = None
 
 
 class Embedder:
@@ -130,8 +126,8 @@ class Embedder:
         InternalError.
 
         Raises EmbeddingMisconfigured and Transient errors for the whole call, EmbeddingRejected where the provider
-        refuses any text, and InternalError where text after text raises what nobody foresaw; what was received before
-        is kept. `paid` has what was spent then, too.
+        refuses any text, and InternalError where any text raises what nobody foresaw; what was received before is kept.
+        `paid` has what was spent then, too.
         """
         prepared = [self._prepared(text) for text in texts]
         unusable = sum(isinstance(one, InternalError) for one in prepared)
@@ -217,36 +213,31 @@ class Embedder:
 
     def _embed_missing(self, texts: Mapping[str, str], call: _Call) -> None:
         """Embed and keep; a group that is refused or not answered, or raises what nobody foresaw, is halved until the
-        texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice; one that
-        is refused, where another one is answered."""
+        texts that are to blame stand alone. One that is not answered is to blame where it was asked for twice; any
+        other, where another text is answered."""
         call.paid.misses += len(texts)
         if texts:
             self._be_proven(call.paid, keep=True)
         groups = [list(texts)] if texts else []
         unanswered: set[str] = set()
-        in_a_row = 0
         while groups:
             group = groups.pop()
-            before = call.paid.embedded
             try:
                 for positions, part in self._parts([texts[key] for key in group], once=bool(unanswered)):
                     self._keep([group[position] for position in positions], part, call)
-                in_a_row = 0
                 continue
             except Exception as error:  # whatever it is, it may be one text's
                 call.paid.api_calls += getattr(error, "api_calls", 1)
-                if not isinstance(error, EmbeddingRejected):
-                    in_a_row = 1 if call.paid.embedded > before else in_a_row + 1
-                    if in_a_row > MOST_IN_A_ROW or not self._may_be_one_texts(error, call):
-                        raise
+                if not self._may_be_one_texts(error, call):
+                    raise
                 reason = error
             left = [key for key in group if key not in call.outcomes]
             first_time = isinstance(reason, _UNANSWERED) and unanswered.isdisjoint(left)
             if first_time:
                 unanswered.update(left)
             if len(left) == 1 and not first_time:
-                self._doubt(reason, call)
                 own = reason if isinstance(reason, VecsyncError) else unforeseen(reason, "embedding a text")
+                self._doubt(own, call)
                 call.outcomes[left[0]] = own
                 continue
             middle = len(left) // 2
@@ -272,22 +263,23 @@ class Embedder:
             paid.api_calls += took.api_calls
 
     def _may_be_one_texts(self, error: Exception, call: _Call) -> bool:
-        """What nobody foresaw may be; so may no answer, where the provider answers another, harmless text."""
-        if not isinstance(error, _UNANSWERED):
-            return not isinstance(error, (VecsyncError, MemoryError))
-        return not error.fields.get("closed") and self._answers_another(call)
+        """A refusal and what nobody foresaw may be; so may no answer, where the provider answers another, harmless
+        text."""
+        if isinstance(error, _UNANSWERED):
+            return not error.fields.get("closed") and self._answers_another(call)
+        return isinstance(error, EmbeddingRejected) or not isinstance(error, (VecsyncError, MemoryError))
 
-    def _doubt(self, reason: Exception, call: _Call) -> None:
-        """A refusal is a text's own where another text is answered, before it or after it. A second one in a row has to
-        be proven; not that of a provider which itself names the text."""
-        if isinstance(reason, EmbeddingRejected) and not call.answered and "index" not in reason.fields:
+    def _doubt(self, own: VecsyncError, call: _Call) -> None:
+        """A refusal, or what nobody foresaw, is a text's own where another text is answered, before it or after it. A
+        second one in a row has to be proven; not that of a provider which itself names the text."""
+        if not isinstance(own, _UNANSWERED) and not call.answered and "index" not in own.fields:
             proven = call.doubtful is not None
             self._require_answer(call)
-            call.doubtful = None if proven else reason
+            call.doubtful = None if proven else own
         call.answered = False
 
     def _require_answer(self, call: _Call) -> None:
-        """Raises a refusal that is in doubt where the provider refuses a harmless text as well."""
+        """Raises an error that is in doubt where the provider has no answer to a harmless text either."""
         if call.doubtful is not None and not self._answers_another(call):
             raise call.doubtful
         call.doubtful = None
@@ -298,8 +290,10 @@ class Embedder:
             for _, part in self._parts([self.provider.prepare(_PROBE).text], once=True):
                 call.paid.tokens += part.tokens
                 call.paid.api_calls += part.api_calls
-        except VecsyncError as silent:
-            call.paid.api_calls += silent.api_calls
+        except MemoryError:
+            raise
+        except Exception as silent:  # noqa: BLE001 (whatever it is, it is no answer)
+            call.paid.api_calls += getattr(silent, "api_calls", 1)
             return False
         return True
 

@@ -7,6 +7,7 @@ point again, and takes the vector from the cache. What no row tells of is found 
 from __future__ import annotations
 
 import uuid
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
@@ -24,7 +25,6 @@ from vecsync_dagster.embedding.cache import Paid, TextUse
 from vecsync_dagster.errors import InternalError, LedgerRejected, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
-from vecsync_dagster.stores.request_size import is_too_large
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.suspects import Failure, Suspects
@@ -115,7 +115,7 @@ def embed_changes(target: Target, changes: Sequence[Change], suspects: Suspects)
         done, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
     except VecsyncError as error:
         raise BatchFailed(error, figures) from error
-    _judge(target, suspects, failures, worked=bool(done))
+    _judge(suspects, failures, worked=bool(done))
     figures.failed += len(suspects.known(failures))
     return figures
 
@@ -275,7 +275,7 @@ class _Batch:
             return
         embedded, failures = _embed(self.target, changes, self.figures)
         refused = self._isolate(embedded, self._upsert, lambda one: one.change)
-        _judge(self.target, self.suspects, failures, worked=False)
+        _judge(self.suspects, failures, worked=False)
         self.fail(failures + refused)
 
     def _upsert(self, some: Sequence[_Text]) -> None:
@@ -296,36 +296,49 @@ class _Batch:
         write the others.
 
         What the store would refuse of any item, or without any, is raised: halving would only repeat it for each of
-        them.
+        them. After a single item was refused, and until one is taken, the largest group is tried in turn with the
+        smallest: wherever those are that it takes, a few attempts find one.
         """
-        if not items:
-            return []
+        failures: list[Failure] = []
+        groups = [items] if items else []  # the smallest first
+        largest = False
+        while groups:
+            some = groups.pop(-1 if largest else 0)
+            reason = self._refusal(some, write)
+            largest = bool(failures) and not largest and not self.suspects.worked
+            if reason is None:
+                continue
+            changes = [change_of(item) for item in some]
+            too_many = self.suspects.missed(changes, reason)
+            if len(some) > 1 and not too_many:
+                half = len(some) // 2
+                for part in (some[:half], some[half:]):
+                    insort(groups, part, key=len)
+                continue
+            what = f"{self.target}: writing " + ("a batch" if too_many else f"record {changes[0].document.db_id}")
+            error = reason if isinstance(reason, VecsyncError) else unforeseen(reason, what)
+            if too_many:
+                raise error
+            self._require_writable(error)
+            failures.append((changes[0], error))
+        return failures
+
+    def _refusal(self, some: Sequence[T], write: Callable[[Sequence[T]], None]) -> Exception | None:
+        """Write some items; why they could not be, where that may be one's fault alone."""
         try:
-            write(items)
+            write(some)
         except StoreRejected as error:
             if error.every_document:
                 raise
-            if len(items) == 1 or not is_too_large(error):
-                self.suspects.missed(error, f"{self.target}: writing a batch")
-            if len(items) == 1:
-                self._require_writable(error)
-            reason: Exception = error
+            return error
         except (VecsyncError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it may be one document's)
-            self.suspects.missed(error, f"{self.target}: writing a batch")
-            reason = error
-        else:
-            self.suspects.wrote()
-            return []
-        if len(items) == 1:
-            change = change_of(items[0])
-            where = f"{self.target}: writing record {change.document.db_id}"
-            return [(change, reason if isinstance(reason, VecsyncError) else unforeseen(reason, where))]
-        half = len(items) // 2
-        return self._isolate(items[:half], write, change_of) + self._isolate(items[half:], write, change_of)
+            return error
+        self.suspects.wrote()
+        return None
 
-    def _require_writable(self, refusal: StoreRejected) -> None:
+    def _require_writable(self, refusal: VecsyncError) -> None:
         """Raises the refusal where the store refuses a write that has no document in it as well."""
         try:
             with contained(f"{self.target}: a write without documents"):
@@ -441,13 +454,13 @@ def _failure(
     )
 
 
-def _judge(target: Target, suspects: Suspects, failures: Sequence[Failure], *, worked: bool) -> None:
+def _judge(suspects: Suspects, failures: Sequence[Failure], *, worked: bool) -> None:
     """Take in what became of texts."""
     if worked:
         suspects.wrote()
-    for _, error in failures:
-        if isinstance(error, InternalError):
-            suspects.missed(error, f"{target}: embedding")
+    for change, error in failures:
+        if suspects.missed([change], error):
+            raise error
 
 
 def _embed(target: Target, changes: list[Change], figures: Figures) -> tuple[list[_Text], list[Failure]]:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from vecsync_dagster.containment import unforeseen
-from vecsync_dagster.embedding import MOST_IN_A_ROW
 from vecsync_dagster.errors import InternalError, StoreRejected, VecsyncError
 from vecsync_dagster.sync.changes import Change
 
 __all__ = ["Failure", "Suspects"]
 
 Failure = tuple[Change, VecsyncError]
+
+_MOST_BEFORE_A_WRITE = 32
+"""After so many attempts that failed, and none that did not, it is no single document's fault: enough to find one among
+some thousands."""
 
 
 class Suspects:
@@ -24,25 +26,23 @@ class Suspects:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: list[Failure] = []
-        self._in_a_row = 0
+        self._missed = 0
         self.worked = False
         """Whether a document was written, so that those that could not be are to blame."""
 
     def wrote(self) -> None:
         with self._lock:
             self.worked = True
-            self._in_a_row = 0
 
-    def missed(self, error: Exception, where: str) -> None:
-        """One more attempt, or document, failed. Raises the error where so many did, one after the other, that it is no
-        single document's fault: looking for it would take an attempt for each. What the store says of the documents
-        themselves is believed once it has taken another one."""
+    def missed(self, changes: Sequence[Change], error: Exception) -> bool:
+        """One more attempt to write these documents failed. Whether so many did, before any document was written, that
+        it is no single one's fault: looking for it would take an attempt for each. What the store says of the documents
+        themselves is believed, and so is what an earlier run found."""
+        if not _is_open(error) or all(map(_blamed, changes)):
+            return False
         with self._lock:
-            self._in_a_row += 1
-            believed = self.worked and isinstance(error, StoreRejected) and error.every_document is False
-            too_many = self._in_a_row > MOST_IN_A_ROW and not believed
-        if too_many:
-            raise error if isinstance(error, VecsyncError) else unforeseen(error, where)
+            self._missed += 1
+            return self._missed > _MOST_BEFORE_A_WRITE and not self.worked
 
     def known(self, failures: Sequence[Failure]) -> list[Failure]:
         """Those that are the documents' own, as they are of one that an earlier run found to blame; the others are
@@ -50,7 +50,7 @@ class Suspects:
         with self._lock:
             if self.worked:
                 return list(failures)
-            held = [failure for failure in failures if _is_open(failure[1]) and not _blamed(failure)]
+            held = [failure for failure in failures if _is_open(failure[1]) and not _blamed(failure[0])]
             self._held += held
         return [failure for failure in failures if failure not in held]
 
@@ -63,10 +63,12 @@ class Suspects:
         return held, held[0][1] if held and not own else None
 
 
-def _is_open(error: VecsyncError) -> bool:
+def _is_open(error: Exception) -> bool:
     """Whether the error itself does not tell if it is about one document."""
-    return isinstance(error, InternalError) or (isinstance(error, StoreRejected) and error.every_document is None)
+    if isinstance(error, StoreRejected):
+        return error.every_document is None
+    return isinstance(error, InternalError) or not isinstance(error, VecsyncError)
 
 
-def _blamed(failure: Failure) -> bool:
-    return failure[0].retry_count > 0
+def _blamed(change: Change) -> bool:
+    return change.retry_count > 0

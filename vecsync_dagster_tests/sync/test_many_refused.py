@@ -1,0 +1,186 @@
+"""However many documents are refused one after the other: each fails alone, and all others are written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import pytest
+
+from vecsync_dagster.embedding.base import Embedded
+from vecsync_dagster.embedding.hashing import HashProvider
+from vecsync_dagster.errors import EmbeddingRejected, EmbeddingUnavailable, StoreRejected
+from vecsync_dagster.stores import GLOBAL, Point
+from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+from vecsync_dagster_tests.fakes.memory_store import MemoryStore
+from vecsync_dagster_tests.small import NAME, Small, sqlite_source
+
+BATCH = 200
+
+
+class Picky(MemoryStore):
+    """`bad`: which it refuses, with `error`. Where it is `broken` it refuses every write."""
+
+    def __init__(self, bad: Collection[int], error: Exception) -> None:
+        super().__init__()
+        self.bad = bad
+        self.error = error
+        self.broken = False
+        self.writes = 0
+
+    def upsert(self, collection: str, points: Sequence[Point]) -> None:
+        self.writes += 1
+        if self.broken or any(int(point.payload["dbId"]) in self.bad for point in points):
+            raise self.error
+        super().upsert(collection, points)
+
+    def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
+        if self.broken:
+            raise self.error
+        super().delete_foreign(collection, point_ids)
+
+
+def refusal(about: bool | None, *, too_large: bool = False) -> StoreRejected:
+    return StoreRejected("no", service="QDRANT", every_document=about, too_large=too_large)
+
+
+def small(folder: Path, count: int) -> Small:
+    with sqlite3.connect(folder / "source.db") as db:
+        db.execute(f"CREATE TABLE {NAME} (id INTEGER PRIMARY KEY, name TEXT)")
+        db.executemany(f"INSERT INTO {NAME} VALUES (?, ?)", [(n, f"name {n}") for n in range(1, count + 1)])
+    db.close()
+    small = Small(folder, sqlite_source(folder / "source.db"))
+    small.data["sync"] = {"batch": BATCH, "parallel": 1}
+    return small
+
+
+def sync(small: Small, store: MemoryStore) -> tuple[PartitionResult, dict[int, int]]:
+    """A full run, and how often each document has failed."""
+    with Workspace(small.config) as workspace:
+        workspace._stores["main"] = store
+        [result] = workspace.sync(Selection(NAME, GLOBAL, (NAME,)), SyncOptions(mode="full"))
+        return result, {int(row.db_id): row.retry_count for row in workspace.ledger.failed_rows(NAME, [NAME])}
+
+
+def assert_alone(small: Small, store: Picky, count: int) -> None:
+    """Each run counts against the bad ones alone, with at most two attempts for each document; the first one writes all
+    others."""
+    for run in (1, 2):
+        store.writes = 0
+        result, failed = sync(small, store)
+        assert (result.error, failed) == (None, dict.fromkeys(store.bad, run))
+        assert len(store.points) == count - len(store.bad)
+        assert store.writes <= 2 * count
+
+
+WHERE = {
+    "first": range(1, 18),
+    "many first": range(1, 101),
+    "in the middle": range(60, 101),
+    "last": range(150, 201),
+    "every third": range(1, 300, 3),
+    "second batch": range(220, 290),
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize(
+    "error", [refusal(False), refusal(False, too_large=True), refusal(None), KeyError()], ids=["own", "large", "?", "!"]
+)
+def test_many_refused_documents_fail_alone(tmp_path: Path, error: Exception, where: str) -> None:
+    """Wherever in the run they are, and whether or not the store says that it is theirs."""
+    assert_alone(small(tmp_path, 300), Picky(WHERE[where], error), 300)
+
+
+def test_many_documents_that_are_too_large(tmp_path: Path) -> None:
+    """Thirty-three, one after the other, in a batch of 150."""
+    assert_alone(small(tmp_path, 150), Picky(range(1, 34), refusal(False, too_large=True)), 150)
+
+
+def test_nothing_but_refused_documents(tmp_path: Path) -> None:
+    """A store that takes a write without documents, and says that the refusal is theirs, is believed."""
+    assert_alone(small(tmp_path, 40), Picky(range(1, 41), refusal(False)), 40)
+
+
+@pytest.mark.parametrize("error", [refusal(None), KeyError()], ids=["?", "!"])
+def test_nothing_but_refused_documents_for_a_reason_that_is_not_known(tmp_path: Path, error: Exception) -> None:
+    """The run ends after few attempts, and counts against nobody."""
+    world, store = small(tmp_path, 150), Picky(range(1, 151), error)
+    for _ in range(2):
+        store.writes = 0
+        result, failed = sync(world, store)
+        assert (result.outcome, set(failed.values())) == ("failed", {0})
+        assert store.writes <= 33
+    store.bad = ()
+    assert sync(world, store)[0].figures.upserted == 150
+
+
+@pytest.mark.parametrize("error", [refusal(False), refusal(None), KeyError()], ids=["own", "?", "!"])
+def test_a_store_that_breaks_in_the_middle(tmp_path: Path, error: Exception) -> None:
+    """After it took a batch it takes no write at all: few attempts more, and no document is blamed."""
+
+    class Breaking(Picky):
+        def upsert(self, collection: str, points: Sequence[Point]) -> None:
+            super().upsert(collection, points)
+            self.broken = True
+
+    store = Breaking((), error)
+    world = small(tmp_path, 300)
+    result, failed = sync(world, store)
+    assert (result.outcome, failed) == ("failed", dict.fromkeys(range(201, 301), 0))
+    assert store.writes < 20
+
+
+def refused_texts() -> Exception:
+    return EmbeddingRejected("no")
+
+
+def unanswered_texts() -> Exception:
+    return EmbeddingUnavailable("nothing")
+
+
+@pytest.mark.parametrize("count", [40, 300])
+@pytest.mark.parametrize("error", [refused_texts, unanswered_texts, KeyError])
+def test_many_bad_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception], count: int
+) -> None:
+    """Forty, and good ones after them or none: each fails alone, all others are written, and none is paid for twice."""
+    bad = {f"name {n}" for n in range(1, 41)}
+    paid: list[str] = []
+    real = HashProvider.embed_documents
+
+    def embed(provider: HashProvider, texts: Sequence[str]) -> Embedded:
+        if not bad.isdisjoint(texts):
+            raise error()
+        paid.extend(texts)
+        return real(provider, texts)
+
+    monkeypatch.setattr(HashProvider, "embed_documents", embed)
+    world, store = small(tmp_path, count), MemoryStore()
+    result, failed = sync(world, store)
+    known = count > 40 or error is not KeyError  # what nobody foresaw is nobody's where nothing was written
+    assert failed == dict.fromkeys(range(1, 41), int(known))
+    assert (result.error is None, len(store.points)) == (known, count - 40)
+    names = [text for text in paid if text.startswith("name")]
+    assert sorted(names) == sorted(f"name {n}" for n in range(41, count + 1))
+
+
+@pytest.mark.parametrize("error", [refused_texts, unanswered_texts, KeyError])
+def test_a_provider_that_answers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
+) -> None:
+    """Few requests, and no text is to blame; when it is well again all are written."""
+    requests: list[int] = []
+
+    def embed(_: HashProvider, texts: Sequence[str]) -> Embedded:
+        requests.append(len(texts))
+        raise error()
+
+    world, store = small(tmp_path, 300), MemoryStore()
+    with monkeypatch.context() as away:
+        away.setattr(HashProvider, "embed_documents", embed)
+        result, failed = sync(world, store)
+    assert (result.outcome, set(failed.values())) == ("failed", {0})
+    assert len(requests) < 20
+    assert sync(world, store)[0].figures.upserted == 300
