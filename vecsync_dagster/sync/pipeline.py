@@ -352,7 +352,9 @@ def _feed(job: Job, stream: Stream, parts: Mapping[str, PartitionSync]) -> tuple
         with contained(f"{job.name} of {job.tenant}: reading records"):
             feed = Feed(job, parts)
             if _is_first(job, stream, parts.values()):
-                cursor = _feed_dead(job, feed, list(parts.values()))
+                end = _feed_dead(job, feed, list(parts.values()))
+                # A full run that met no record may be mistaken: it leaves where earlier ones came.
+                cursor = cursor if _in_full(job) else end
             # Closed here and now, not by the garbage collector: the source may hold a connection open.
             with contextlib.closing(_pages(job, stream, list(parts.values()))) as pages:
                 try:
