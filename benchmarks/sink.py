@@ -73,7 +73,8 @@ class DroppingStore:
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         self._write("DELETE FROM points WHERE id = ?", [(i,) for i in point_ids])
 
-    def count(self, collection: str, tenant: str | None = None) -> int:
+    def count(self, collection: str, tenant: str | None = None, entity: str | None = None) -> int:
+        """Of an entity as of all: every benchmark has one, and a real store counts by an index."""
         with self._lock:
             [(count,)] = self._file.execute(f"SELECT count(*) FROM points WHERE {_of(tenant)}", (tenant,))
         return int(count)
