@@ -120,7 +120,7 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
         own = [one for one in results if one.entity == entity]
         made = workspace.ledger.check_results(entity, "")
         failed = {one.check: one for one in made if not one.passed}
-        if did_compare and len(made) < len(_OVERALL) and _is_synced(workspace, entity):
+        if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
             check_freshness(workspace, entity)
             for _ in check_everything(workspace, entity, _clean(workspace, entity, own)):
                 pass

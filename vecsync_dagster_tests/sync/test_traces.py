@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.ledger.tables import alert, embedding_cache, metadata, sync_run
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Selection, SyncOptions
@@ -220,15 +221,21 @@ def test_what_was_cut_short_is_found_again(embedded_world: World) -> None:
         assert left_of(world) == set()
 
 
-def test_one_collection_leaves_the_other_s_traces(embedded_world: World) -> None:
-    """A run of one of them says nothing of when the other one was synced: that is found by the next run."""
-    world = embedded_world
+def in_two_collections(world: World) -> EntityConfig:
+    """Synced to both, and then brick's records were deleted. Returns the entity as it is with one of them."""
     works = world.config.entities[ENTITY]
     both = works.model_copy(update={"collections": {ENTITY: works.collections[ENTITY], "b": works.collections[ENTITY]}})
     world.config = world.config.model_copy(update={"entities": {ENTITY: both}})
     seed(world, {"acme": 1, "brick": 3})
     world.sync(mode="full")
     mark_deleted(world)
+    return works
+
+
+def test_one_collection_leaves_the_other_s_traces(embedded_world: World) -> None:
+    """A run of one of them says nothing of when the other one was synced: that is found by the next run."""
+    world = embedded_world
+    in_two_collections(world)
     world.sync(mode="full", collections=["b"])
     assert {"watermark", "source_state"} <= left_of(world)
     world.sync(mode="full", collections=[ENTITY])
@@ -238,12 +245,7 @@ def test_one_collection_leaves_the_other_s_traces(embedded_world: World) -> None
 def test_a_collection_that_left_the_configuration_keeps_no_tenant(embedded_world: World) -> None:
     """What was noted of the tenant there goes with it: its documents there are none."""
     world = embedded_world
-    works = world.config.entities[ENTITY]
-    both = works.model_copy(update={"collections": {ENTITY: works.collections[ENTITY], "b": works.collections[ENTITY]}})
-    world.config = world.config.model_copy(update={"entities": {ENTITY: both}})
-    seed(world, {"acme": 1, "brick": 3})
-    world.sync(mode="full")
-    mark_deleted(world)
+    works = in_two_collections(world)
     world.config = world.config.model_copy(update={"entities": {ENTITY: works}})
     world.sync(mode="full")
     assert left_of(world) == set()
