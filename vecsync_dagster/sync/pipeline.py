@@ -42,7 +42,7 @@ from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, stream_of
-from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.target import Target, keyed
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
     last_full_run,
@@ -101,7 +101,7 @@ def sync_tenant(
         return []
     job = Job(
         name=name,
-        entity=entity,
+        entity=keyed(entity, source),
         tenant=tenant,
         source=source,
         stores=store if isinstance(store, Mapping) else dict.fromkeys(names, store),

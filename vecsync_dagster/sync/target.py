@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.embedding import Embedder
+from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.sources.base import Keyed, Source
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import VectorStore
 
-__all__ = ["Target"]
+__all__ = ["Target", "keyed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,14 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.collection} of {self.tenant}"
+
+
+def keyed(entity: EntityConfig, source: Source) -> EntityConfig:
+    """The entity by the key that its records really have: where none is named that may be the table's own, and to name
+    another one later is a change of the settings. A source that does not answer tells its reader the same."""
+    if "id" in entity.model_fields_set or not isinstance(source, Keyed):
+        return entity
+    with suppress(VecsyncError):
+        if (key := tuple(source.key())) != entity.key:
+            return entity.model_copy(update={"id": key})
+    return entity

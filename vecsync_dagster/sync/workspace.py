@@ -40,7 +40,7 @@ from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.rollcall import RollCall, TenantsLost, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
-from vecsync_dagster.sync.target import Target
+from vecsync_dagster.sync.target import Target, keyed
 from vecsync_dagster.sync.tenant_names import Renewal, keep_tenant_names
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
@@ -417,7 +417,7 @@ class Workspace:
         """Raises SpaceMismatch or EmbeddingUnavailable where the collection's space cannot be had."""
         return Target(
             entity,
-            self.entity(entity),
+            keyed(self.entity(entity), self.source(entity)),
             collection,
             tenant,
             self.store_of(entity, collection),

@@ -302,6 +302,36 @@ def test_the_key_stays_when_the_primary_key_goes(tmp_path: Path, then: str, capl
     assert "write id: [firm, id]" in caplog.text
 
 
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_naming_another_key_than_the_tables_own(tmp_path: Path, mode: str) -> None:
+    """The id alone where the primary key was used unsaid: a rejected record keeps its last good version, and no changed
+    one is stored twice."""
+    firms = Firms(tmp_path, ", PRIMARY KEY (firm, id)")
+    for number in (1, 2, 3):
+        firms.put("a", number, f"name {number}")
+    firms.sync(mode="full")
+    firms.put("a", 1, "")
+    firms.put("a", 2, "other")
+    firms.entity["id"] = "id"
+    firms.sync(mode=mode, allow_removals=True)
+    assert firms.stored() == ALL
+    assert not firms.sync(mode="full", allow_removals=True).figures.touched
+    assert firms.stored() == ALL
+
+
+def test_a_repair_by_the_tables_own_key(tmp_path: Path) -> None:
+    """It knows that the records were read: what is in neither source nor store is forgotten."""
+    firms = Firms(tmp_path, ", PRIMARY KEY (firm, id)")
+    for number in (1, 2, 3):
+        firms.put("a", number, f"name {number}")
+    firms.sync(mode="full")
+    firms.db.execute(f"DELETE FROM {NAME} WHERE id = 1")
+    with Workspace(firms.small.config) as workspace:
+        workspace.store_of(NAME, NAME).delete_foreign(NAME, [point_id(NAME, f"tenant-{NAME}-a/1")])
+        assert workspace.repair(NAME, NAME, list(workspace.differences(NAME, NAME))).removed == 1
+        assert not list(workspace.differences(NAME, NAME))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_any_sequence_of_ids_loses_nothing(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any changes of type and key, with records that are rejected or refused: each live record that was stored has a
