@@ -85,6 +85,11 @@ class MemoryStore:
         space = self._spaces.get(collection)
         return None if space is None else space.physical_name(collection)
 
+    def drop_collection(self, collection: str) -> None:
+        if self._spaces.pop(collection, None) is not None:
+            self.points.clear()
+            self.vectors.clear()
+
     def check(self) -> str:
         return f"{len(self.points)} points in memory"
 

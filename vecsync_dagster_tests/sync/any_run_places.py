@@ -38,7 +38,7 @@ from vecsync_dagster_tests.servers.mongo import new_mongo_database
 from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.world import START, WORKS
 
-__all__ = ["COLLECTIONS", "ENTITY", "MongoTable", "Place", "mongo", "postgres", "sqlite"]
+__all__ = ["COLLECTIONS", "ENTITY", "URL", "MongoTable", "Place", "SqlTable", "mongo", "postgres", "sqlite"]
 
 ENTITY = "works"
 COLLECTIONS = ("works", "codes", "units", "prices")
@@ -51,10 +51,10 @@ class Table(ABC):
     id_field = "id"
 
     def __init__(self, config: SourceConfig) -> None:
-        self._config = config
+        self.config = config
 
     def source(self, entity: EntityConfig) -> Source:
-        return build_source(self._config, entity, name="db", entity_name=ENTITY, path_of=Path)
+        return build_source(self.config, entity, name="db", entity_name=ENTITY, path_of=Path)
 
     @abstractmethod
     def put(self, row: Mapping[str, Any]) -> None:
@@ -198,27 +198,27 @@ def _folder(stack: ExitStack) -> Path:
 
 
 @contextmanager
-def sqlite(engine: str) -> Iterator[Place]:
+def sqlite(engine: str, kind: type[SqlTable] = SqlTable) -> Iterator[Place]:
     with ExitStack() as stack:
         folder = _folder(stack)
-        table = SqlTable(SqliteSource(type="sqlite", path=str(folder / "s.db")), f"sqlite:///{folder}/s.db")
+        table = kind(SqliteSource(type="sqlite", path=str(folder / "s.db")), f"sqlite:///{folder}/s.db")
         yield _place(stack, table, folder, f"sqlite:///{folder}/ledger.sqlite", engine)
 
 
 @contextmanager
-def postgres(engine: str, server: str) -> Iterator[Place]:
+def postgres(engine: str, server: str, kind: type[SqlTable] = SqlTable) -> Iterator[Place]:
     """The ledger is in the same database."""
     with ExitStack() as stack:
         folder = _folder(stack)
         url = stack.enter_context(new_database(server))
         stack.enter_context(patch.dict("os.environ", {URL: url}))
         config = PostgresSource.model_validate({"type": "postgres", "url": {"env": URL}})
-        table = SqlTable(config, _driver(url))
+        table = kind(config, _driver(url))
         yield _place(stack, table, folder, url, engine)
 
 
 @contextmanager
-def mongo(engine: str, server: str, change_stream: str) -> Iterator[Place]:
+def mongo(engine: str, server: str, change_stream: str, kind: type[MongoTable] = MongoTable) -> Iterator[Place]:
     with ExitStack() as stack:
         folder = _folder(stack)
         database = stack.enter_context(new_mongo_database(server))
@@ -226,5 +226,5 @@ def mongo(engine: str, server: str, change_stream: str) -> Iterator[Place]:
         config = MongoSource.model_validate(
             {"type": "mongo", "url": {"env": URL}, "database": database, "change_stream": change_stream}
         )
-        table = MongoTable(config, server, database)
+        table = kind(config, server, database)
         yield _place(stack, table, folder, f"sqlite:///{folder}/ledger.sqlite", engine)
