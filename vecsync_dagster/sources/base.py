@@ -267,24 +267,29 @@ class Fingerprint:
     `rows`: live ones. `latest`: the newest modification or deletion that is not after the source's clock, microseconds
     since 1970, None where there is none. `checksum`: over all fields of all live rows, empty where it is not asked
     for. `ahead`: how many times lie after the clock, and a sum of these; empty where there are none. They are apart so
-    that a row dated in the future does not hide what is dated before it.
+    that a row dated in the future does not hide what is dated before it. `dead`: rows that are marked as deleted or
+    that the filter keeps out; None in looks of versions that did not count them. It tells a row that was marked from
+    one that is gone, and is no change by itself: what is purged was removed before.
     """
 
     rows: int = 0
     latest: int | None = None
     checksum: str = ""
     ahead: str = ""
+    dead: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         ahead = f"+{self.ahead}" if self.ahead else ""
-        return f"{self.rows}/{'' if self.latest is None else self.latest}{ahead}/{self.checksum}"
+        dead = "" if self.dead is None else f"+{self.dead}"
+        return f"{self.rows}{dead}/{'' if self.latest is None else self.latest}{ahead}/{self.checksum}"
 
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
         """The inverse of `str`."""
         rows, times, checksum = text.split("/", 2)
         latest, _, ahead = times.partition("+")
-        return cls(int(rows), int(latest) if latest else None, checksum, ahead)
+        live, _, dead = rows.partition("+")
+        return cls(int(live), int(latest) if latest else None, checksum, ahead, int(dead) if dead else None)
 
 
 @runtime_checkable

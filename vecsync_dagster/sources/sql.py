@@ -107,12 +107,12 @@ class SqlSource:
         with self._transaction("looking for changes") as (connection, clock):
             rows = connection.execute(queries.fingerprints(tenant)).all()
             now = [clock.of(kind) for kind in queries.dated.values()]
-            if any(moment is not None and moment > at for row in rows for moment, at in zip(row[4:], now, strict=True)):
+            if any(moment is not None and moment > at for row in rows for moment, at in zip(row[5:], now, strict=True)):
                 # Few tables hold a time after the clock: only those are looked at twice.
                 rows, width = connection.execute(queries.fingerprints(tenant, clock)).all(), 3
         return {
-            GLOBAL if shared else str(key): _fingerprint(live, checksum, times, width)
-            for shared, key, live, checksum, *times in rows
+            GLOBAL if shared else str(key): _fingerprint(live, total - live, checksum, times, width)
+            for shared, key, total, live, checksum, *times in rows
             if live and (shared or key not in (None, GLOBAL))
         }
 
@@ -318,13 +318,13 @@ class SqlSource:
         return Page(records if plain else records.append_column(KEY_TEXT, pa.array(keys, pa.string())), gone, cursor)
 
 
-def _fingerprint(rows: int, checksum: str | None, times: Sequence[Any], width: int) -> Fingerprint:
+def _fingerprint(live: int, dead: int, checksum: str | None, times: Sequence[Any], width: int) -> Fingerprint:
     """`times`: of each column that holds times its newest one; with a `width` of 3 also how many of its times lie
     after the clock, and their sum."""
     latest = max((moment for moment in times[::width] if moment is not None), default=None)
     counts, totals = (times[1::3], times[2::3]) if width == 3 else ((), ())
     ahead = f"{sum(counts)}.{sum(int(total or 0) for total in totals)}" if any(counts) else ""
-    return Fingerprint(rows, latest, checksum or "", ahead)
+    return Fingerprint(live, latest, checksum or "", ahead, dead)
 
 
 class _Progress:

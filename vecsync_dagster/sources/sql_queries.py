@@ -100,15 +100,16 @@ class Queries:
         return {name: self.reflected.kinds[name] for name in names if name is not None}
 
     def fingerprints(self, tenant: str | None, clock: Clock | None = None) -> Select[Any]:
-        """Rows of: whether everybody's, the tenant's key, live rows, checksum of these; and, over all rows, of each of
-        `dated` the newest moment, or with `clock` the newest up to it, how many lie after it, and a sum of these."""
+        """Rows of: whether everybody's, the tenant's key, all rows, live ones, checksum of these; and, over all rows,
+        of each of `dated` the newest moment, or with `clock` the newest up to it, how many lie after it, and a sum of
+        these."""
         shared, key = self._owner()
         live = self._live()
         moments = [one for name, kind in self.dated.items() for one in self._newest(name, kind, clock)]
         columns = [self.reflected[column.name] for column in self.reflected.columns]
         checksum = self.dialect.checksum(columns, live) if self.entity.checksum else null()
         statement = (
-            select(shared, key, func.count().filter(live), checksum, *moments)
+            select(shared, key, func.count(), func.count().filter(live), checksum, *moments)
             .select_from(self.reflected.table)
             .where(true() if tenant is None else self._tenant(tenant))
         )

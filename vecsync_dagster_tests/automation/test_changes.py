@@ -81,6 +81,18 @@ def test_a_deleted_row_asks_for_a_full_run(settled: Automated) -> None:
     assert settled.asked("changes") == []
 
 
+def test_a_row_that_is_marked_as_deleted_needs_its_changed_rows_alone(settled: Automated) -> None:
+    """It is live no more and still in the table: an incremental run removes it, no full one has to."""
+    with settled.world.engine.begin() as connection:
+        marked = sa.update(WORKS).where(WORKS.c.id == 11)
+        connection.execute(marked.values(deleted_at=datetime.now(UTC).isoformat(" ", "milliseconds")))
+    [request] = settled.asked("changes")
+    assert (request.partition_key, config_of_op(request)["mode"]) == ("works|acme", "configured")
+    settled.run([request])
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []
+
+
 def test_a_deletion_behind_an_insertion_is_found_one_run_later(settled: Automated) -> None:
     """As many rows as before and a newer time: the run misses the deletion, notices, and a full one follows."""
     settled.world.delete(11)

@@ -79,6 +79,27 @@ def test_due_by_looks(look: Fingerprint, full: bool | None) -> None:
     assert [one.full for one in found] == ([] if full is None else [full])
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "full"),
+    [
+        (Fingerprint(5, 1000, dead=0), Fingerprint(4, 1001, dead=1), False),
+        (Fingerprint(5, 1000, dead=2), Fingerprint(4, 1001, dead=4), False),
+        (Fingerprint(5, 1000, dead=0), Fingerprint(4, 1001, dead=0), True),
+        (Fingerprint(5, 1000, dead=2), Fingerprint(3, 1001, dead=3), True),
+        (Fingerprint(5, 1000, dead=0), Fingerprint(4, 1000, dead=1), True),
+        (Fingerprint(5, 1000), Fingerprint(4, 1001, dead=1), True),
+        (Fingerprint(5, 1000, dead=3), Fingerprint(5, 1000, dead=0), None),
+    ],
+)
+def test_a_row_that_is_only_marked_needs_no_full_run(
+    before: Fingerprint, after: Fingerprint, full: bool | None
+) -> None:
+    """The mark is dated, so the changed rows tell of it; a row that is gone, or marked without a date, does not."""
+    seen = {("materials", "a"): Seen(NOON, SETTINGS, before)}
+    found = due_partitions(entity_config(), ["a"], {"a": after}, seen, NOON, QUARTER)
+    assert [one.full for one in found] == ([] if full is None else [full])
+
+
 NOW = 1_000_000 * int(NOON.timestamp())
 
 

@@ -180,3 +180,20 @@ def test_text_and_back() -> None:
     assert Fingerprint.parse(str(Fingerprint(3, None, "", "1.5"))) == Fingerprint(3, None, "", "1.5")
     # As the version before wrote them: without anything after the clock nothing looks different now.
     assert str(Fingerprint(3, 5, "12")) == "3/5/12"
+    for dead in (None, 0, 2):
+        assert Fingerprint.parse(str(Fingerprint(3, 5, dead=dead))).dead == dead
+
+
+def test_rows_that_are_there_and_not_live_are_counted_apart(database: SqlBackend) -> None:
+    """Marked as deleted or kept out by the filter: they tell a mark from a row that is gone, and are no change."""
+    put(database)
+    database.put({"id": 7, "name": "g", "tenant_id": "acme", "unit": "kg", "updated_at": time(1)})
+    source = database.source(filter={"unit": [None]})
+    before = source.fingerprints()["acme"]
+    assert (before.rows, before.dead) == (2, 1)
+    database.change(1, deleted_at=time(8))
+    marked = source.fingerprints()["acme"]
+    assert (marked.rows, marked.dead) == (1, 2)
+    database.drop(7)
+    purged = source.fingerprints()["acme"]
+    assert ((purged.rows, purged.dead), purged == marked) == ((1, 1), True)
