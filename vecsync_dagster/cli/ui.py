@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -35,6 +36,9 @@ __all__ = ["ui"]
 GRACE_S = 1.0
 """For Dagster's processes to end by themselves. Nothing is lost with those that do not: a sync that is killed goes on
 with the next run."""
+STARTS = 5
+WITHIN_S = 600.0
+"""So often within so long is Dagster started when it ends by itself, as it does where its daemon or webserver dies."""
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 _QUIET = "ignore:Function `dev_command` is superseded"
 
@@ -112,10 +116,24 @@ def _listener(settings: Config, file: Path, home: Path) -> Beside | None:
 
 def _serve(file: Path, home: Path, host: str, port: int, lock: int, listener: Beside | None) -> NoReturn:
     output.note(f"Dagster's UI: http://{host}:{port} (it may take a minute to start; Ctrl-C ends it)")
-    code = _run(_command(host, port), _environment(file, home), lock, listener)
+    code = _kept_up(_command(host, port), _environment(file, home), lock, listener)
+    if listener is not None:
+        listener.end(GRACE_S)
     with suppress(OSError):  # the terminal may be closed
         sys.stderr.flush()
     os._exit(code)  # taking down all that Dagster has imported takes longer than the rest
+
+
+def _kept_up(command: list[str], environment: dict[str, str], lock: int, listener: Beside | None = None) -> int:
+    starts: deque[float] = deque(maxlen=STARTS)
+    while True:
+        starts.append(time.monotonic())
+        if _run(command, environment, lock, listener):
+            return INTERRUPTED
+        if len(starts) == STARTS and time.monotonic() < starts[0] + WITHIN_S:
+            output.warn(f"Dagster ended by itself, {STARTS} times within {WITHIN_S / 60:g} minutes: it stays down")
+            return 1
+        output.warn("Dagster ended by itself: it is started again")
 
 
 def _command(host: str, port: int) -> list[str]:
@@ -142,9 +160,10 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _run(command: list[str], environment: dict[str, str], lock: int, listener: Beside | None = None) -> int:
-    """Run until it ends. It has its own session, so that a signal reaches it once: through us; and so that all
-    of it can be ended if it does not end by itself. It holds the `lock` as well: should we be killed, it goes on."""
+def _run(command: list[str], environment: dict[str, str], lock: int, listener: Beside | None) -> bool:
+    """Run until it ends; returns whether it was asked to. It has its own session, so that a signal reaches it once:
+    through us; and so that all of it can be ended if it does not end by itself. It holds the `lock` as well: should we
+    be killed, it goes on."""
     asked_at: float | None = None
     pipe = None if sys.stderr.isatty() else subprocess.PIPE
     with subprocess.Popen(  # noqa: S603 (our own words)
@@ -168,15 +187,13 @@ def _run(command: list[str], environment: dict[str, str], lock: int, listener: B
 
         closed = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # `nohup` ignores it
         with handled(pass_on, signal.SIGINT, signal.SIGTERM, *closed):
-            while (code := _ended(process)) is None:
+            while not _ended(process):
                 if listener is not None:
                     listener.tend()
                 if asked_at is not None and time.monotonic() > asked_at + GRACE_S:
                     _end_all(process.pid)
         _end_all(process.pid)  # code servers stay up to a minute longer than who started them
-        if listener is not None:
-            listener.end(GRACE_S)
-    return INTERRUPTED if asked_at is not None else min(abs(code), 1)
+    return asked_at is not None
 
 
 def _end_all(group: int) -> None:
@@ -191,8 +208,9 @@ def _copy_plain(lines: IO[bytes]) -> None:
         sys.stderr.buffer.flush()
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int | None:
+def _ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        return process.wait(timeout=0.2)
+        process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
-        return None
+        return False
+    return True

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from vecsync_dagster.cli.ui import _locked
+from vecsync_dagster.cli.ui import STARTS, _locked
 from vecsync_dagster_tests.cli.program import start, vecsync
 
 PATIENCE_S = 120
@@ -65,11 +65,12 @@ def test_the_ui_comes_up_and_ends_with_a_signal(config: Path) -> None:
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A `vecsync ui` whose Dagster is a process that waits, and the id of that process."""
     code = (
-        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.ui import _locked, _run\n"
+        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.ui import _kept_up, _locked\n"
         "home = Path(sys.argv[1])\n"
         "with _locked(home, if_alone=lambda: None) as lock:\n"
         "    wait = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
-        "    os._exit(_run([sys.executable, '-c', wait], {**os.environ, 'VECSYNC_CONFIG': str(home / 'x')}, lock))\n"
+        "    environment = {**os.environ, 'VECSYNC_CONFIG': str(home / 'x')}\n"
+        "    os._exit(_kept_up([sys.executable, '-c', wait], environment, lock))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -84,6 +85,31 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 def test_a_terminal_that_is_closed_ends_dagster_as_well(served: tuple[subprocess.Popen[bytes], int]) -> None:
     process, waiting = served
     process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=PATIENCE_S) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(waiting, 0)
+
+
+def test_dagster_that_dies_is_started_again_a_few_times(served: tuple[subprocess.Popen[bytes], int]) -> None:
+    """`dagster dev` ends where its daemon or its webserver dies."""
+    process, waiting = served
+    assert process.stderr is not None
+    for _ in range(STARTS - 1):
+        os.kill(waiting, signal.SIGKILL)
+        assert b"started again" in process.stderr.readline()
+        waiting = int(process.stderr.readline())
+    os.kill(waiting, signal.SIGKILL)
+    assert b"stays down" in process.stderr.readline()
+    assert process.wait(timeout=PATIENCE_S) == 1
+
+
+def test_dagster_that_was_started_again_ends_when_it_is_asked(served: tuple[subprocess.Popen[bytes], int]) -> None:
+    process, waiting = served
+    assert process.stderr is not None
+    os.kill(waiting, signal.SIGKILL)
+    process.stderr.readline()
+    waiting = int(process.stderr.readline())
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=PATIENCE_S) == 130
     with pytest.raises(ProcessLookupError):
         os.kill(waiting, 0)
