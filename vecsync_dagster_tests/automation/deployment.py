@@ -37,7 +37,9 @@ _PARTITIONS = """
 query($key: AssetKeyInput!) {
   assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeysByDimension { name partitionKeys } } }
 }"""
-_RUNS = "{ runsOrError(limit: 500) { ... on Runs { results { runId status jobName tags { key value } } } } }"
+_RUNS = """{
+  runsOrError(limit: 500) { ... on Runs { results { runId status jobName startTime endTime tags { key value } } } }
+}"""
 _DRY_RUN = """
 mutation($selector: ScheduleSelector!, $at: Float!) {
   scheduleDryRun(selectorData: $selector, timestamp: $at) {
@@ -133,7 +135,7 @@ class Deployment:
         return set(by_name["tenant"])
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs: their id, status, job, and `tags` as a dictionary."""
+        """All runs: their id, status, job, times, and `tags` as a dictionary."""
         found = self.ask(_RUNS)["runsOrError"]["results"]
         return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def nothing_doubled(world: World, dagster: Deployment) -> None:
     statuses = Counter(run["status"] for run in dagster.runs())
     assert statuses.pop("FAILURE") == 1
     assert statuses.keys() == {"SUCCESS"}
+    ran = sorted((run["startTime"], run["endTime"]) for run in dagster.runs())
+    assert all(ended <= started for (_, ended), (started, _) in pairwise(ran)), "a run waited for the pool as a process"
     with world.workspace() as workspace:
         embedded = sum(run.figures["embedded"] for run in workspace.ledger.runs(ENTITY, limit=1000))
         names = 3 + 3 * 3 + 3 + 3  # at first, of the new tenant; then the pump, the pump renamed, the hammer
