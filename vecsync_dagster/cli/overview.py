@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vecsync_dagster.documents import document_id
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
-from vecsync_dagster.ledger.base import LastRuns, Ledger, Partition, PartitionTotals, Run
+from vecsync_dagster.ledger.base import LastRuns, Partition, PartitionTotals, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -20,8 +19,6 @@ from vecsync_dagster.sync.listening import said
 from vecsync_dagster.words import named
 
 __all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
-
-_DUE = 1000
 
 Key = tuple[str, str, str]
 
@@ -270,7 +267,8 @@ def _partition(
     if totals is not None:
         counts = Counts(totals.documents, unseen=totals.unseen_since, **totals.by_status)
         counts.failed -= totals.rejected
-    waiting, next_retry = _retries(workspace, key) if counts.failed else (0, None)
+    left_over = not is_configured(workspace.config, key[0], key[1])
+    retried = None if left_over else totals
     return PartitionState(
         *key,
         counts=counts,
@@ -280,10 +278,10 @@ def _partition(
         only_full=undone is not None and undone is not last,
         error=shown.error if shown else None,
         rejected=_rejected(totals, last, rejected),
-        waiting_retries=waiting,
-        next_retry=next_retry,
+        waiting_retries=retried.waiting if retried else 0,
+        next_retry=retried.next_retry if retried else None,
         failed_checks=tuple(failed),
-        left_over=not is_configured(workspace.config, key[0], key[1]),
+        left_over=left_over,
         tenant_name=tenant_name,
     )
 
@@ -294,20 +292,6 @@ def _rejected(totals: PartitionTotals | None, last: Run | None, checked: int | N
     if checked is None:
         checked = int(last.figures.get("invalid", 0)) if last else 0
     return max(totals.rejected if totals else 0, checked)
-
-
-def _retries(workspace: Workspace, key: Key) -> tuple[int, datetime | None]:
-    """How many failed documents wait for their next attempt (at most `_DUE` are counted), and the first one's time."""
-    entity, collection, tenant = key
-    ledger: Ledger = workspace.ledger
-    configured = workspace.config.entities.get(entity)
-    if configured is None:
-        return 0, None
-    now = datetime.now(UTC)
-    waiting = ledger.due(entity, collection, tenant, datetime.max.replace(tzinfo=UTC), _DUE)
-    ids = [document_id(tenant, configured.type or entity, db_id) for db_id in waiting]
-    rows = ledger.rows(entity, collection, ids, now).values()
-    return len(waiting), min((r.next_attempt_at for r in rows if r.next_attempt_at is not None), default=None)
 
 
 def _scopes(partitions: Iterable[PartitionState]) -> list[ScopeState]:

@@ -296,6 +296,9 @@ class PartitionTotals:
     by_status: Mapping[str, int]
     rejected: int
     """Those of `failed` whose record was never valid: no attempt helps before it is."""
+    waiting: int
+    """Those of `failed` that wait for their next attempt; `next_retry`: the first one's time."""
+    next_retry: datetime | None
     last_synced_at: datetime | None
     last_seen_at: datetime | None
     unseen_since: int
@@ -452,14 +455,11 @@ class Ledger(Protocol):
         vectors that no other document needs; otherwise those stay until the partition is dropped, or are too old."""
         ...
 
-    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
-        """Keys of failed rows whose next attempt is due, oldest attempt first."""
-        ...
-
     def all_due(
         self, entity: str, collection: str, tenant: str, now: datetime, chunk: int = 10_000
     ) -> Iterator[list[Key]]:
-        """All of those keys in chunks, by document id: each once, also where attempts are made meanwhile."""
+        """Keys of failed rows whose next attempt is due, in chunks, by document id: each once, also where attempts are
+        made meanwhile."""
         ...
 
     def now(self) -> datetime:

@@ -26,7 +26,6 @@ from vecsync_dagster.ledger.tables import (
 __all__ = [
     "AHEAD",
     "CUT",
-    "DUE",
     "FAILED",
     "FAILED_CHECKS",
     "FORMERS",
@@ -99,14 +98,6 @@ TALLY: Final = select(
 ).where(NOT_SYNCED, _T.status.in_(_OTHERS), _FEW)
 """Rows; never stored, stale, failed (waiting, permanent, rejected), cut, former. Of what is synced the number of rows
 says it all, and most is; the others are named, so that their index is taken."""
-
-DUE: Final = (
-    select(_T.db_id, _T.db_key)
-    .where(_of(index_state), NOT_SYNCED, _T.status == "failed", _T.next_attempt_at <= bindparam("now", type_=Moment))
-    .order_by(_T.last_attempt_at, _T.document_id)
-    .limit(bindparam("most"))
-)
-"""The keys of at `most` so many records whose next attempt is due `now`."""
 
 WATERMARK: Final = select(_W.cursor_value, _W.cursor_id).where(_of(watermark), _W.settings == bindparam("of_settings"))
 

@@ -49,6 +49,7 @@ _U: Final = unfinished_run.c
 _P: Final = partition_seen.c
 _M: Final = missing_tenant.c
 _HELD: Final = _T.content_hash.is_not(None)
+_WAITING: Final = and_(_T.status == "failed", _T.next_attempt_at.is_not(None))
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 AnyRow = Row[*tuple[Any, ...]]
 _TICK: Final = timedelta(microseconds=1)
@@ -101,11 +102,6 @@ class Partitions(LedgerPart):
         values = {"entity": entity, "collection": collection, "tenant_id": tenant, "seen_at": seen_at}
         with self.database.write() as connection:
             connection.execute(_set_seen(self.database.dialect), values)
-
-    def due(self, entity: str, collection: str, tenant: str, now: datetime, limit: int) -> list[Key]:
-        values = {**statements.place(entity, collection, tenant), "now": now, "most": limit}
-        with self.database.read() as connection:
-            return [Key(*row) for row in connection.execute(statements.DUE, values)]
 
     def all_due(
         self, entity: str, collection: str, tenant: str, now: datetime, chunk: int = 10_000
@@ -170,6 +166,8 @@ class Partitions(LedgerPart):
                     _T.last_seen_at < unseen_before, or_(_P.seen_at.is_(None), _P.seen_at < unseen_before)
                 ),
                 func.count().filter(_T.status == "failed", REJECTED),
+                func.count().filter(_WAITING),
+                func.min(_T.next_attempt_at).filter(_WAITING),
                 *(func.count().filter(_T.status == status) for status in _STATUSES),
             )
             .outerjoin_from(
@@ -241,7 +239,8 @@ def _in(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
 
 
 def _totals(row: AnyRow) -> PartitionTotals:
-    entity, collection, tenant, documents, last_synced_at, last_seen_at, all_seen_at, unseen, rejected, *by_status = row
+    entity, collection, tenant, documents, last_synced_at, last_seen_at, all_seen_at, *counts = row
+    unseen, rejected, waiting, next_retry, *by_status = counts
     return PartitionTotals(
         entity=entity,
         collection=collection,
@@ -249,6 +248,8 @@ def _totals(row: AnyRow) -> PartitionTotals:
         documents=documents,
         by_status=dict(zip(_STATUSES, by_status, strict=True)),
         rejected=rejected,
+        waiting=waiting,
+        next_retry=next_retry,
         last_synced_at=last_synced_at,
         last_seen_at=max(last_seen_at, all_seen_at or last_seen_at),
         unseen_since=unseen,

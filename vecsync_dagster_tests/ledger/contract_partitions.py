@@ -129,18 +129,6 @@ class PartitionsContract:
         confirm(ledger, B, ["d3"])
         assert [ledger.run_start(*place).known for place in (A, B, (ENTITY, "x", "global"))] == [2, 1, 0]
 
-    def test_due_documents_come_oldest_attempt_first(self, ledger: SqlLedger, clock: Clock) -> None:
-        """Only failed rows of the partition whose time has come, at most as many as asked for."""
-        for number, name in enumerate(["d3", "d1", "d2"]):
-            clock.now = NOON + number * MINUTE
-            ledger.fail(*A, SPACE, [failed(name, next_attempt_at=NOON)], NOON)
-        ledger.fail(*A, SPACE, [failed("later", next_attempt_at=LATER), failed("permanent")], NOON)
-        ledger.fail(*B, SPACE, [failed("foreign", next_attempt_at=NOON)], NOON)
-        confirm(ledger, A, ["synced"])
-        assert ledger.due(*A, NOON, 10) == ["db-d3", "db-d1", "db-d2"]
-        assert ledger.due(*A, NOON, 2) == ["db-d3", "db-d1"]
-        assert ledger.due("works", "materials", "tenant-a", NOON, 10) == []
-
     def test_all_due_documents_come_once(self, ledger: SqlLedger, clock: Clock) -> None:
         """However small the chunks, and although those that were read fail again meanwhile."""
         ledger.fail(*A, SPACE, [failed(name, next_attempt_at=NOON) for name in names(7)], NOON)
@@ -274,6 +262,13 @@ class PartitionsContract:
         assert (second.tenant, second.documents, second.by_status["failed"]) == ("tenant-b", 2, 2)
         assert (first.rejected, second.rejected) == (0, 1)
         assert (second.last_synced_at, second.unseen_since) == (None, 0)
+
+    def test_totals_count_what_waits_for_another_attempt(self, ledger: SqlLedger) -> None:
+        """However many they are, and when the first of them is due; but not what used up its retries."""
+        ledger.fail(*A, SPACE, [failed(name, next_attempt_at=LATER) for name in names(1_200)], NOON)
+        ledger.fail(*A, SPACE, [failed("first", next_attempt_at=NOON), failed("permanent")], NOON)
+        ledger.fail(*B, SPACE, [failed("another's")], NOON)
+        assert [(one.waiting, one.next_retry) for one in ledger.totals(NOON)] == [(1_201, NOON), (0, None)]
 
     def test_a_watermark_belongs_to_one_partition(self, ledger: SqlLedger) -> None:
         """Each (entity, collection, tenant) has its own cursor; a later one replaces it."""

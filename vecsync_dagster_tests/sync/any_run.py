@@ -237,7 +237,9 @@ class Sequence:
         pick, chance = self.random.choice, self.random.random
         ids: tuple[str, ...] | None = None
         if chance() < 0.3:
-            due = self.place.ledger.due(ENTITY, "works", tenant, datetime.max.replace(tzinfo=UTC), limit=3)
+            whenever = datetime.max.replace(tzinfo=UTC)
+            rows = self.place.ledger.failed_rows(ENTITY, ["works"], due=whenever, tenant=tenant, limit=3)
+            due = [row.db_id for row in rows]
             ids = tuple(due) if due and chance() < 0.5 else tuple(map(str, self.random.sample(IDS, pick([1, 2, 4]))))
         some = tuple(stage for stage in STAGES if chance() < 0.5) or ("export",)
         return SyncOptions(
