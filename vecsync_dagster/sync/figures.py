@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Figures"]
 
@@ -45,9 +46,16 @@ class Figures:
     removals_blocked: int = 0
     removals_waiting: int = 0
     """Documents of which the source has none left, as far as one look can tell: they go when a second look agrees."""
+    spared: int = 0
+    """Documents that the read did not have, and that stay, as the source has them when it is asked for them."""
     repaired: int = 0
     """Points that were not as the ledger says, and that the run put right: written again, or removed."""
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, Any]) -> Self:
+        """What `as_dict` made these numbers of, also in a version that had other figures."""
+        return cls(**{f.name: numbers[f.name] for f in fields(cls) if f.name in numbers})
 
     def add(self, other: Figures) -> None:
         for f in fields(self):
@@ -62,6 +70,11 @@ class Figures:
     def writes(self) -> int:
         """Documents of which the store was told something."""
         return self.upserted + self.payload_only + self.removed + self.repaired
+
+    @property
+    def emptied(self) -> bool:
+        """Of a complete read that ended well: whether it had no record, and nothing of the partition is left."""
+        return not (self.fetched or self.removals_blocked or self.removals_waiting or self.spared)
 
     @property
     def touched(self) -> bool:

@@ -11,6 +11,7 @@ from vecsync_dagster.ledger.base import LISTING, LastRuns, Partition, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
+from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.verify import CHECKS, checks_of
 
@@ -79,9 +80,8 @@ def failing_tenants(runs: Mapping[Partition, LastRuns]) -> set[str]:
 def is_gone(entity: EntityConfig, key: Partition, last: LastRuns) -> bool:
     """A tenant, or a `global` that is no more, whose last full run found nothing, and removed what there was."""
     run = last.last
-    empty = not run.figures.get("fetched") and not run.figures.get("removals_blocked")
     may_go = key.tenant != GLOBAL or is_ruled_out(entity, key.tenant)
-    return may_go and run.mode == "full" and run.ok and empty
+    return may_go and run.mode == "full" and run.ok and Figures.of(run.figures).emptied
 
 
 def _counts(config: Config, key: Partition, last: LastRuns, now: datetime) -> bool:

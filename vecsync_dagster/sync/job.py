@@ -110,7 +110,6 @@ class Job:
         checks: Sequence[CheckOutcome] = (),
         provider: EmbeddingProvider | None = None,
         started_at: datetime | None = None,
-        spared: int = 0,
     ) -> PartitionResult:
         """The result of one partition, recorded in the ledger (not that of a dry run)."""
         outcome: Outcome = "failed" if error else "interrupted" if self.interrupted else "success"
@@ -132,7 +131,6 @@ class Job:
             checks=tuple(graded(check, self.checks) for check in checks),
             error=error,
             note=self.notes.get(collection, ""),
-            spared=spared,
             left=self.left,
         )
         if self.options.dry_run:

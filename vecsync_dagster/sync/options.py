@@ -101,8 +101,6 @@ class PartitionResult:
     error: VecsyncError | None = None
     note: str = ""
     """What people should know of this run besides: that it was a full one because the change stream was lost."""
-    spared: int = 0
-    """Documents that the read did not have, and that stay, as the source has them when it is asked for them."""
     left: Collection[str] = field(default=(), repr=False, compare=False)
     """Keys of records that the run removed from one of the entity's collections, or that are nobody's: for the
     write-back, where there is one."""
@@ -117,8 +115,7 @@ class PartitionResult:
     def emptied(self) -> bool:
         """Whether a complete export had no record of it, and nothing of it is left."""
         full = self.mode == "full" and self.outcome == "success" and {"export", "vectors"} <= set(self.stages)
-        kept = self.figures.removals_blocked or self.figures.removals_waiting or self.spared
-        return full and not self.figures.fetched and not kept
+        return full and self.figures.emptied
 
     @property
     def ok(self) -> bool:

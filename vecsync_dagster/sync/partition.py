@@ -58,10 +58,9 @@ class PartitionSync:
     """The state of one partition's run. Not thread-safe: `take` and `finish` belong to one thread; the
     batches themselves are written by the executor's threads.
 
-    `error` is the first error of the whole partition; after it nothing more is taken. `spared`: rows that what was
-    read does not have, and that stay, as the source has them when it is asked for them. `unmet`: ids that a tombstone
-    called gone, and that a live record has which this run has not met. `lacking`: the first documents that the removal
-    guard kept.
+    `error` is the first error of the whole partition; after it nothing more is taken. `unmet`: ids that a
+    tombstone called gone, and that a live record has which this run has not met. `lacking`: the first documents that
+    the removal guard kept.
     """
 
     def __init__(
@@ -101,7 +100,6 @@ class PartitionSync:
         self.error: VecsyncError | None = None
         self.start = target.ledger.run_start(target.entity, target.collection, target.tenant)
         self.started_at, self._known = self.start.at, self.start.known
-        self.spared = 0
         self.unmet: list[str] = []
         self.lacking: list[str] = []
         self._seen = BitMap64()
@@ -657,7 +655,7 @@ class PartitionSync:
                 leaving = [row for row in rows if row[0] in absent]
                 remove(t, t.tenant, leaving, with_vectors=absence is not None)
                 gone += len(absent)
-                self.spared += len(rows) - len(absent)
+                self.figures.spared += len(rows) - len(absent)
         self.figures.removed += gone
 
     def _remove_buried(self) -> int:

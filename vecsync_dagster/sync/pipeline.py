@@ -564,7 +564,6 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         checks=checks,
         provider=part.target.embedder.provider,
         started_at=part.started_at,
-        spared=part.spared,
     )
 
 
@@ -608,7 +607,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
             stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
             return [*checks, statuses(t, tally.failures), *stopped]
     # A complete export is the source's count, of the very moment that was synced.
-    rows = part.figures.fetched + part.spared if full else job.source_rows()
+    rows = part.figures.fetched + part.figures.spared if full else job.source_rows()
     look = partial(
         verify,
         t,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from vecsync_dagster.config.models import ChecksConfig, EntityConfig
@@ -112,9 +112,8 @@ def kept(
 
 def last_full_run(ledger: Ledger, entity: str, collection: str, tenant: str) -> Figures:
     """Figures of the partition's last successful full run; zeros where there was none."""
-    known = {f.name for f in fields(Figures)}
     last = ledger.runs(entity, tenant, 1, collection=collection, mode="full", outcome="success")
-    return Figures(**{name: value for run in last for name, value in run.figures.items() if name in known})
+    return Figures.of(last[0].figures) if last else Figures()
 
 
 def unidentified_now(ledger: Ledger, entity: str, collection: str, tenant: str) -> int:

@@ -65,7 +65,7 @@ def test_one_full_run_replaces_all(keyed: tuple[Small, Insert], before: list[str
     assert (result.ok, result.figures.embedded) == (True, 0), (
         result.figures,
         [c for c in result.checks if not c.passed],
-        result.spared,
+        result.figures.spared,
     )
     assert names(small) == [f"name {n}" for n in range(1, 7)]
     assert small.sync().figures.touched == 0

@@ -64,3 +64,17 @@ def test_the_work_of_earlier_attempts_counts() -> None:
     last.add_work(Figures(fetched=3, changed=2, upserted=2, removed=4, repaired=5, tokens=6))
     assert (last.fetched, last.changed) == (3, 1)
     assert (last.upserted, last.removed, last.repaired, last.tokens) == (3, 4, 5, 6)
+
+
+def test_figures_of_any_version() -> None:
+    """What the ledger has of an earlier version has fewer numbers, that of a later one more."""
+    figures = Figures(fetched=3, spared=1, seconds=2.0)
+    assert Figures.of({**figures.as_dict(), "of a later version": 1}) == figures
+    assert Figures.of({"fetched": 3}) == Figures(fetched=3)
+
+
+@pytest.mark.parametrize("name", ["fetched", "removals_blocked", "removals_waiting", "spared"])
+def test_emptied(name: str) -> None:
+    """Whatever a read has, or leaves although it did not have it, is still there."""
+    assert Figures(removed=5).emptied
+    assert not Figures(removed=5, **{name: 1}).emptied

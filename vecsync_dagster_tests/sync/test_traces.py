@@ -19,7 +19,7 @@ from vecsync_dagster.sync.watching import Watch
 from vecsync_dagster_tests.ledger.samples import DAY
 from vecsync_dagster_tests.sync.failing_services import befall
 from vecsync_dagster_tests.sync.test_absence import deletion
-from vecsync_dagster_tests.sync.test_exactness import seed
+from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.sync.test_watching import QUICK, use, watch
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -100,6 +100,19 @@ def test_a_tenant_that_is_forgotten_is_not_overdue(embedded_world: World) -> Non
     mark_deleted(world)
     assert overdue(world) == 3
     world.sync(mode="incremental")
+    assert overdue(world) == 2
+
+
+def test_a_tenant_whose_removal_waits_is_overdue(embedded_world: World) -> None:
+    """As long as its documents are there: if the second look never comes, somebody must hear of it."""
+    world = embedded_world
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync(mode="full")
+    world.delete(*BRICK)
+    assert one(world.sync(mode="full"), "brick").figures.removals_waiting == 3
+    assert overdue(world) == 3
+    world.wait()
+    assert one(world.sync(mode="full"), "brick").figures.removed == 3
     assert overdue(world) == 2
 
 
