@@ -5,7 +5,7 @@ The ledger learns of a write only after the store confirmed it. Times are UTC da
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -554,9 +554,10 @@ class Ledger(Protocol):
         """Whether the ledger has rows of another tenant."""
         ...
 
-    def traces(self, entity: str) -> list[str]:
-        """Every tenant of which the ledger has anything besides the history of its runs: rows and marks, and what was
-        noted of it, such as how far it was read, what its checks found and which records were rejected."""
+    def traces(self, entity: str, collections: Collection[str]) -> list[str]:
+        """Every tenant of which the ledger has anything besides the history of its runs: rows and marks of runs in
+        these collections, as no run removes others, and what was noted of it, such as how far it was read, what its
+        checks found and which records were rejected."""
         ...
 
     def ever_synced(self, entity: str) -> list[str]:

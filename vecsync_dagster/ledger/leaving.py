@@ -87,7 +87,8 @@ class Leaving(Newest):
 
     def forget_entity(self, entity: str) -> None:
         with self.database.write() as connection:
-            for table in (invalid_record, sync_run, check_result, missing_tenant, tenant_name, listener):
+            # Also of collections that never were any: a check of the whole entity, how far it was written back.
+            for table in (*_STATE, missing_tenant, tenant_name, listener):
                 connection.execute(delete(table).where(table.c.entity == entity))
             keys = select(alert.c.key).where(alert.c.entity == entity)
             connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))

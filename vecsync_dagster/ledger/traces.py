@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import ColumnElement, Select, Table, delete, select
@@ -26,9 +27,8 @@ from vecsync_dagster.ledger.tables import (
 
 __all__ = ["Traces"]
 
+_HELD: Final[tuple[Table, ...]] = (index_state, unfinished_run)
 _FEW: Final[tuple[Table, ...]] = (
-    index_state,
-    unfinished_run,
     watermark,
     source_state,
     partition_seen,
@@ -44,11 +44,12 @@ _MANY: Final[tuple[Table, ...]] = (invalid_record, left_vector)
 class Traces(Newest):
     """See `base.Ledger` for what each method promises."""
 
-    def traces(self, entity: str) -> list[str]:
-        few = (select(table.c.tenant_id).distinct().where(table.c.entity == entity) for table in _FEW)
+    def traces(self, entity: str, collections: Collection[str]) -> list[str]:
+        held = (_few(table, entity).where(table.c.collection.in_(collections)) for table in _HELD)
+        few = (_few(table, entity) for table in _FEW)
         many = (_each(table, entity) for table in _MANY)
         with self.database.read() as connection:
-            found = {tenant for query in (*few, *many) for tenant in connection.scalars(query)}
+            found = {tenant for query in (*held, *few, *many) for tenant in connection.scalars(query)}
         return sorted(filter(None, found))  # that of a check over all partitions is empty
 
     def ever_synced(self, entity: str) -> list[str]:
@@ -70,6 +71,10 @@ class Traces(Newest):
                 texts = [(space, text_hash) for space, text_hash in connection.execute(some.limit(CHUNK))]
                 forget_unneeded(connection, (entity, collection, tenant), texts)
             left = len(texts)
+
+
+def _few(table: Table, entity: str) -> Select[str]:
+    return select(table.c.tenant_id).distinct().where(table.c.entity == entity)
 
 
 def _each(table: Table, entity: str) -> Select[str]:

@@ -12,6 +12,7 @@ from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.options import Selection, is_tenant
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.snapshots import Snapshots
+from vecsync_dagster.sync.writeback import WRITTEN_BACK
 
 __all__ = ["forget_if_gone", "forget_tenant", "forget_unusable"]
 
@@ -26,22 +27,29 @@ def forget_unusable(ledger: Ledger, entity: str, at_source: Iterable[str], runs:
 
 
 def forget_if_gone(
-    ledger: Ledger, snapshots: Snapshots, rejections: RejectionLog, selection: Selection, config: EntityConfig
+    ledger: Ledger,
+    snapshots: Snapshots,
+    rejections: RejectionLog,
+    selection: Selection,
+    config: EntityConfig,
+    *,
+    written_back: bool,
 ) -> None:
     """A tenant without rows in source and ledger, or a `global` that is no more, leaves nothing but the figures of its
     runs. What a run of some collections alone leaves of the others keeps it among `Ledger.traces`, as does what is left
-    where this ends half-way."""
+    where this ends half-way, and what is still to be written back: that not `written_back`."""
     entity, tenant = selection.entity, selection.tenant
     if tenant == GLOBAL and not is_ruled_out(config, tenant):
         return
-    former = {name for owner, name in ledger.collections() if owner == entity and name not in config.collections}
-    left = {name for name in (*config.collections, *former) if ledger.tally(entity, name, tenant).rows}
-    is_gone = left.isdisjoint(config.collections)
-    if is_gone:
+    left = {name for name in config.collections if ledger.tally(entity, name, tenant).rows}
+    over = {*selection.collections} - left
+    if not left:
         forget_tenant(ledger, snapshots, rejections, entity, tenant)
-    for name in {*selection.collections, *(former if is_gone else ())} - left:
+        over |= {name for owner, name in ledger.collections() if owner == entity and name not in config.collections}
+        over |= {WRITTEN_BACK} if written_back else set()
+    for name in over:
         ledger.drop_partition(entity, name, tenant)
-    if is_gone:
+    if not left:
         ledger.forget_tenant_names(entity, [tenant])
         ledger.found(entity, [tenant])
 

@@ -72,9 +72,11 @@ def _ended_well(last: LastRuns) -> bool:
     return last.undone is None
 
 
-def failing_tenants(runs: Mapping[Partition, LastRuns]) -> set[str]:
-    """Also those of which nothing is left but a run that failed: it stays the last one until they are synced again."""
-    return {key.tenant for key, last in runs.items() if is_tenant(key.tenant) and not _ended_well(last)}
+def failing_tenants(entity: EntityConfig, runs: Mapping[Partition, LastRuns]) -> set[str]:
+    """Also those of which nothing is left but a run that failed: it stays the last one until they are synced again.
+    Into a collection that left the configuration none is."""
+    failed = (key for key, last in runs.items() if not _ended_well(last))
+    return {key.tenant for key in failed if is_tenant(key.tenant) and key.collection in entity.collections}
 
 
 def is_gone(entity: EntityConfig, key: Partition, last: LastRuns) -> bool:

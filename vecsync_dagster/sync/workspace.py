@@ -159,7 +159,7 @@ class Workspace:
         traces, runs = self.traces(entity), self.ledger.last_runs(entity)
         if not self.read_only:
             forget_unusable(self.ledger, entity, own, runs)
-        found = {*own, *traces, *failing_tenants(runs)} - {GLOBAL}
+        found = {*own, *traces, *failing_tenants(self.entity(entity), runs)} - {GLOBAL}
         if self.has_global(entity):
             return [GLOBAL, *sorted(found)]
         return sorted(found) + ([GLOBAL] if GLOBAL in traces else [])
@@ -167,7 +167,7 @@ class Workspace:
     def traces(self, entity: str) -> set[str]:
         """The tenants, and `global`, of whom anything is kept besides the history of their runs: who is among them and
         not at the source is to be forgotten."""
-        known = set(self.ledger.traces(entity))
+        known = set(self.ledger.traces(entity, self.entity(entity).collections))
         return known | self.snapshots.of(entity, set(self.ledger.ever_synced(entity)) - known)
 
     def _tell_of_the_filter(self, entity: str) -> None:
@@ -332,14 +332,15 @@ class Workspace:
         entity = self.entity(selection.entity)
         if leaves_nothing_out(options):
             self._remember(entity, results, look)
-        finished = all(result.ok and result.emptied for result in results)
-        if finished and options.depth == "apply":
+        if options.depth != "apply":
+            return results
+        # First: it notes how far it came, and of a tenant that is gone nothing is to stay.
+        note = self._not_written_back(selection, results) if entity.writeback else ""
+        if all(result.ok and result.emptied for result in results):
             # Where the tenant is being synced again it is not gone.
             with suppress(PartitionBusy), self.ledger.hold(selection.entity, selection.tenant):
-                forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity)
-        if entity.writeback and options.depth == "apply":
-            return self._written_back(selection, results)
-        return results
+                forget_if_gone(self.ledger, self.snapshots, self.rejections, selection, entity, written_back=not note)
+        return [replace(one, note="; ".join(filter(None, (one.note, note)))) for one in results] if note else results
 
     def write_back(self, entity: str, tenant: str, *, backfill: bool = False, left: Collection[str] = ()) -> int:
         """Write `syncMetadata` to the records that changed since the last time, or to those that have none; returns
@@ -354,8 +355,8 @@ class Workspace:
         source = self.source(entity)
         return source.withdraw_from(None) if isinstance(source, WritesBack) else 0
 
-    def _written_back(self, selection: Selection, results: list[PartitionResult]) -> list[PartitionResult]:
-        """A write-back that fails is said, and is no failure of the sync: the next one makes up for it."""
+    def _not_written_back(self, selection: Selection, results: Sequence[PartitionResult]) -> str:
+        """A write-back that fails is no failure of the sync: the next one makes up for it. Returns why it failed."""
         try:
             with contained(f"{selection.entity} of {selection.tenant}: writing syncMetadata"):
                 left = {key for result in results for key in result.left}
@@ -365,8 +366,8 @@ class Workspace:
         except VecsyncError as error:
             note = f"syncMetadata was not written back: {error.code}: {error}"
             _log.warning("%s of %s: %s", selection.entity, selection.tenant, note)
-            return [replace(result, note="; ".join(filter(None, (result.note, note)))) for result in results]
-        return results
+            return note
+        return ""
 
     def look_ahead(self, entity: str) -> None:
         """Many tenants of the entity are about to be synced: look at all of them in one statement."""

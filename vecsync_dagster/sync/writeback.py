@@ -21,10 +21,10 @@ from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.ledger.record_states import CollectionState, RecordState
 from vecsync_dagster.sources.base import Cursor, Source, WritesBack
 
-__all__ = ["WriteBack"]
+__all__ = ["WRITTEN_BACK", "WriteBack"]
 
-_MARK: Final = "$writeback"
-"""The watermark of the write-back: no collection can have this name."""
+WRITTEN_BACK: Final = "$writeback"
+"""How far the write-back came is kept as a collection's watermark is: no collection can have this name."""
 _OVERLAP: Final = timedelta(minutes=1)  # rows that another process committed late
 _CHUNK: Final = 500
 
@@ -43,7 +43,7 @@ class WriteBack:
         """Write what the ledger learned since the last time (the first time: all). Returns to how many records. `left`:
         keys of records that a run removed, or that are nobody's."""
         target, began = self._target(), datetime.now(UTC)
-        mark = self.ledger.watermark(self.name, _MARK, self.tenant)
+        mark = self.ledger.watermark(self.name, WRITTEN_BACK, self.tenant)
         since = None if mark is None else datetime.fromisoformat(mark.value) - _OVERLAP
         written = 0
         for ids in self.ledger.touched(self.name, self.tenant, since, _CHUNK):
@@ -51,7 +51,7 @@ class WriteBack:
         target.withdraw_metadata(self.tenant)
         if left:
             target.withdraw_from(left)
-        self.ledger.set_watermark(self.name, _MARK, self.tenant, Cursor(began.isoformat(), ""))
+        self.ledger.set_watermark(self.name, WRITTEN_BACK, self.tenant, Cursor(began.isoformat(), ""))
         return written
 
     def backfill(self) -> int:

@@ -198,14 +198,23 @@ class PartitionsContract:
         ledger.set_seen("works", "works", "another's", Seen(NOON, "settings"))
         kept = ["checked", "emptied", "emptied too", "held", "looked at", "marked", "missing", "named", "read"]
         kept += ["rejected", "rejected too", "seen"]
-        assert (ledger.traces(ENTITY), ledger.traces("nothing")) == (kept, [])
+        places = PLACE[1:]
+        assert (ledger.traces(ENTITY, places), ledger.traces("nothing", places)) == (kept, [])
         assert (ledger.ever_synced(ENTITY), ledger.ever_synced("works")) == (["ran"], [])
         for tenant in kept:
             ledger.drop_partition(*PLACE, tenant)
             ledger.forget_rejected(ENTITY, tenant)
         ledger.found(ENTITY, kept)
         ledger.forget_tenant_names(ENTITY, kept)
-        assert ledger.traces(ENTITY) == ["held", "marked"] == ledger.tenants(ENTITY)
+        assert ledger.traces(ENTITY, places) == ["held", "marked"] == ledger.tenants(ENTITY)
+        assert ledger.traces(ENTITY, ["another"]) == []
+
+    def test_an_entity_that_is_forgotten_leaves_no_trace(self, ledger: SqlLedger) -> None:
+        """Also of what is kept as a collection's that was never configured."""
+        ledger.set_watermark(ENTITY, "$writeback", "tenant-a", Cursor("1", "1"))
+        ledger.set_watermark("works", "$writeback", "tenant-b", Cursor("1", "1"))
+        ledger.forget_entity(ENTITY)
+        assert [ledger.traces(entity, []) for entity in (ENTITY, "works")] == [[], ["tenant-b"]]
 
     def test_counts_are_bounded(self, ledger: SqlLedger) -> None:
         """The tally has every row of the partition, and those of them that the store should hold."""

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.config.models import EntityConfig
+from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.tables import alert, embedding_cache, metadata, sync_run
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Selection, SyncOptions
@@ -262,6 +263,25 @@ def test_a_collection_that_left_the_configuration_keeps_no_tenant(embedded_world
     world.config = world.config.model_copy(update={"entities": {ENTITY: works}})
     world.sync(mode="full")
     assert left_of(world) == set()
+
+
+def test_documents_in_a_collection_that_left_keep_no_tenant(embedded_world: World) -> None:
+    """Nor does a run into it that failed: no run can do anything about them. Their rows stay for whoever drops it."""
+    world = embedded_world
+    works = world.config.entities[ENTITY]
+    both = works.model_copy(update={"collections": {ENTITY: works.collections[ENTITY], "b": works.collections[ENTITY]}})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: both}})
+    seed(world, {"acme": 1, "brick": 3})
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        ledger, now = workspace.ledger, datetime.now(UTC)
+        ledger.begin_writing(ENTITY, "b", "brick", "killed")
+        ledger.record_run(Run("killed", ENTITY, "b", "brick", "full", "failed", now, now))
+    world.config = world.config.model_copy(update={"entities": {ENTITY: works}})
+    world.delete(*BRICK)
+    world.sync(mode="full", allow_removals=True)
+    assert left_of(world) == {"index_state", "unfinished_run"}
+    assert {result.tenant for result in world.sync(mode="full")} == {GLOBAL, "acme"}
 
 
 def test_a_dry_run_forgets_nothing(embedded_world: World) -> None:

@@ -17,6 +17,7 @@ from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.identity import Key
 from vecsync_dagster.sources.mongo_queries import Queries
 from vecsync_dagster.sources.mongo_writeback import write_metadata
+from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Selection, SyncOptions, Workspace
 from vecsync_dagster_tests.cli.program import vecsync
 from vecsync_dagster_tests.servers.mongo import failing
@@ -109,6 +110,33 @@ def test_it_fails_alone(tools: Tools, caplog: pytest.LogCaptureFixture) -> None:
     assert told(tools, "krita") == {}
     tools.sync()
     assert told(tools, "krita")["overallStatus"] == "synced"
+
+
+def test_a_tenant_that_is_gone_leaves_no_mark(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Whose documents the write-back withdrew from; where it could not, the next run of all tenants does."""
+    with mongo_rows(request) as (source, documents):
+        tenancy: dict[str, Any] = {"tenancy": {"column": "firm"}, "deleted_at": "gone"}
+        small = Small(tmp_path, source, id="no", writeback=True, **tenancy)
+        documents.insert_many([{"no": n, "firm": firm, "name": "a"} for n, firm in enumerate("aabb")])
+        assert visited(small) == ({"a", "b"}, {"a", "b"})
+        documents.update_many({"no": 2}, {"$set": {"gone": "yes"}})
+        documents.delete_one({"no": 3})
+        with failing(request.getfixturevalue("mongo_url"), "update", errorCode=13):
+            assert visited(small, allow_removals=True) == ({"a", "b"}, {"a", "b"})
+        assert "syncMetadata" in (documents.find_one({"no": 2}) or {})
+        assert visited(small) == ({"a", "b"}, {"a"})
+        assert "syncMetadata" not in (documents.find_one({"no": 2}) or {})
+        assert visited(small) == ({"a"}, {"a"})
+
+
+def visited(small: Small, **options: Any) -> tuple[set[str], set[str]]:
+    """The tenants that a full run over all visits, and those of whom there is anything afterwards."""
+    with Workspace(small.config) as workspace:
+        synced = {
+            selection.tenant: workspace.sync(selection, SyncOptions("full", **options))
+            for selection in workspace.select([NAME])
+        }
+        return {*synced} - {GLOBAL}, workspace.traces(NAME) - {GLOBAL}
 
 
 def test_a_document_that_cannot_take_it_is_counted(tools: Tools) -> None:
