@@ -86,7 +86,17 @@ class DocumentBatch:
 
 def document_id(tenant: str, kind: str, db_id: str) -> str:
     """`<scope>-<type>-<db id>`: `global-material-5`, `tenant-work-<uuid>`."""
-    return f"{'global' if tenant == GLOBAL else 'tenant'}-{kind}-{db_id}"
+    return f"{_scope(tenant)}-{kind}-{db_id}"
+
+
+def is_document_id(identity: str, tenant: str, db_id: str) -> bool:
+    """Whether the record has this id, or had it when its entity had another `type`."""
+    before, _, kind = identity.removesuffix(f"-{db_id}").partition("-")
+    return identity.endswith(f"-{db_id}") and before == _scope(tenant) and kind != ""
+
+
+def _scope(tenant: str) -> str:
+    return "global" if tenant == GLOBAL else "tenant"
 
 
 class DocumentBuilder:

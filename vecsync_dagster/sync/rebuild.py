@@ -1,7 +1,8 @@
 """A ledger that was lost, made anew from the store.
 
 A point tells by itself whose it is: its id follows from the entity and the document's id, and the hash of its
-payload stands in the payload. A point that does not add up is left alone and counted:
+payload stands in the payload. Under whatever `type` and key it was written: it may be the last good version of its
+record, and the next full run replaces or keeps it. A point that does not add up is left alone and counted:
 
 - foreign: its id is not that of a document of this entity.
 - altered: it is a document's, but its payload is not what was written. The next full run writes it again.
@@ -17,8 +18,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Literal
 
-from vecsync_dagster.config.models import EntityConfig
-from vecsync_dagster.documents import document_id
+from vecsync_dagster.documents import is_document_id
 from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
 from vecsync_dagster.ledger.base import Confirmed, Ledger
@@ -65,7 +65,6 @@ class Rebuilt:
 
 def rebuild(
     entity: str,
-    config: EntityConfig,
     collection: str,
     *,
     store: VectorStore,
@@ -97,7 +96,7 @@ def rebuild(
     for tenant in known:
         _forget(ledger, entity, collection, tenant, run_id)
     rebuilt = Rebuilt(entity, collection, str(space))
-    for some in _ours(entity, config.type or entity, store, rebuilt):
+    for some in _ours(entity, store, rebuilt):
         for tenant, writes in some.items():
             _write(ledger, rebuilt, tenant, space, writes)
     for tenant in known:
@@ -114,12 +113,12 @@ def _forget(ledger: Ledger, entity: str, collection: str, tenant: str, run_id: s
         ledger.drop_partition(entity, collection, tenant, with_vectors=False)
 
 
-def _ours(entity: str, kind: str, store: VectorStore, rebuilt: Rebuilt) -> Iterator[dict[str, list[Confirmed]]]:
+def _ours(entity: str, store: VectorStore, rebuilt: Rebuilt) -> Iterator[dict[str, list[Confirmed]]]:
     """What to write, by tenant, in chunks; the other points are counted on the way."""
     chunk: dict[str, list[Confirmed]] = {}
     size = 0
     for point in chain.from_iterable(store.scan(rebuilt.collection, None)):
-        found = _confirmed(entity, kind, point)
+        found = _confirmed(entity, point)
         if not isinstance(found, Confirmed):
             rebuilt.leave(found, point)
             continue
@@ -131,13 +130,13 @@ def _ours(entity: str, kind: str, store: VectorStore, rebuilt: Rebuilt) -> Itera
     yield chunk
 
 
-def _confirmed(entity: str, kind: str, point: StoredPoint) -> Confirmed | Reason:
+def _confirmed(entity: str, point: StoredPoint) -> Confirmed | Reason:
     payload = point.payload
     identity, db_id = payload.get(DOCUMENT_ID), payload.get("dbId")
     if not isinstance(identity, str) or point_id(entity, identity) != point.point_id:
         return "foreign"
     content, hashed = payload.get(CONTENT_HASH), payload.get(PAYLOAD_HASH)
-    if not isinstance(db_id, str) or point.tenant is None or document_id(point.tenant, kind, db_id) != identity:
+    if not isinstance(db_id, str) or point.tenant is None or not is_document_id(identity, point.tenant, db_id):
         return "altered"
     if not isinstance(content, str) or not isinstance(hashed, str) or not is_payload_hash(payload, hashed):
         return "altered"

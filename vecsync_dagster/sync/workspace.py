@@ -449,9 +449,7 @@ class Workspace:
         if physical is None:
             return Rebuilt(entity, collection)
         space = self.embedders.space_of(physical, collection)
-        return rebuild(
-            entity, self.entity(entity), collection, store=store, ledger=self.ledger, space=space, force=force
-        )
+        return rebuild(entity, collection, store=store, ledger=self.ledger, space=space, force=force)
 
     # -- life --------------------------------------------------------------------------------------
 

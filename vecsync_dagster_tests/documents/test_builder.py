@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecsync_dagster.documents import document_id
+from vecsync_dagster.documents import document_id, is_document_id
 from vecsync_dagster.documents.hashing import payload_hash
 from vecsync_dagster.errors import ConfigError
-from vecsync_dagster.stores.base import RESERVED_KEYS
+from vecsync_dagster.stores.base import GLOBAL, RESERVED_KEYS
 from vecsync_dagster_tests.documents.records import TOOL, TOOLS, build, document, json_batch
 from vecsync_dagster_tests.properties import a_property
 
@@ -106,6 +106,25 @@ class TestDocuments:
         made = document(tenant="t1")
         assert made.document_id == "tenant-tool-alpha-7"
         assert (made.payload["tenantId"], made.payload["scope"], made.payload["isGlobal"]) == ("t1", "tenant", False)
+
+    @pytest.mark.parametrize(
+        ("identity", "tenant", "db_id", "is_its"),
+        [
+            ("tenant-work-5", "acme", "5", True),
+            ("tenant-of-any-type-5", "acme", "5", True),
+            ("tenant-work-a-5", "acme", "a-5", True),
+            ("global-work-5", GLOBAL, "5", True),
+            ("global-work-5", "acme", "5", False),
+            ("tenant-work-5", GLOBAL, "5", False),
+            ("tenant-work-5", "acme", "6", False),
+            ("tenant-work-15", "acme", "5", False),
+            ("tenant-5", "acme", "5", False),
+            ("tenant--5", "acme", "5", False),
+        ],
+    )
+    def test_an_id_of_another_type(self, identity: str, tenant: str, db_id: str, is_its: bool) -> None:
+        """An id tells the scope and the key, whatever the entity's type was."""
+        assert is_document_id(identity, tenant, db_id) is is_its
 
     def test_moving_to_another_tenant(self) -> None:
         """A record that moves keeps its point; its payload changes, its text does not."""

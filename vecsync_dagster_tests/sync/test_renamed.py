@@ -4,6 +4,7 @@ one."""
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,38 @@ def test_what_waits_goes_with_a_record_that_moves(firms: Firms, change: dict[str
     for firm in order:
         firms.sync(firm, mode="incremental")
     assert firms.stored() == [*ALL[1:], *([("b", "1")] if "moved" in moved else []), ("b", "9")]
+
+
+@pytest.mark.parametrize("then", ["deleted", "valid"])
+@pytest.mark.parametrize("synced", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_rebuilt_ledger_knows_what_waits(
+    firms: Firms, change: dict[str, Any], lost: bool, synced: bool, then: str
+) -> None:
+    """Whether a full sync came after the settings changed or not: the points are taken under the ids they have, and the
+    next full sync replaces or keeps them."""
+    firms.put("a", 1, "")
+    firms.sync(mode="full")
+    firms.entity.update(change)
+    if synced:
+        firms.sync(mode="full")
+    if lost:
+        for file in (firms.small.folder / "state").glob("ledger.sqlite*"):
+            file.unlink() if file.is_file() else shutil.rmtree(file)
+    with Workspace(firms.small.config) as workspace:
+        rebuilt = workspace.rebuild(NAME, NAME, force=not lost)
+    assert (rebuilt.taken, rebuilt.left) == ({"a": 3}, {})
+    for _ in range(2):
+        result = firms.sync(mode="full")
+        assert (result.ok, result.figures.repaired, firms.stored()) == (True, 0, ALL)
+    if then == "valid":
+        firms.put("a", 1, "name 4")
+    else:
+        firms.db.execute(f"DELETE FROM {NAME} WHERE id = 1")
+    firms.sync(mode="full", allow_removals=True)
+    assert firms.stored() == (ALL if then == "valid" else ALL[1:])
+    assert not firms.sync(mode="full").figures.touched
 
 
 def test_a_key_of_new_settings_is_no_former_owners(firms: Firms) -> None:
