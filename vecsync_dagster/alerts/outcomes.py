@@ -116,7 +116,7 @@ def observe_results(
             observed.well.add(sync_failed(result.entity, result.tenant, "").key)
     for entity, places in synced.items():
         observed.well.add(source_failed(entity, "").key)
-        if places >= {*product(config.entities[entity].collections, book.tenants(entity))}:
+        if places >= {*product(config.entities[entity].collections, book.with_rows_or_marks(entity))}:
             observed.well.add(sync_failed(entity, None, "").key)
     if results:
         _cost(observed, config, results, run_id)

@@ -87,7 +87,7 @@ def _partitions(
     found: dict[Partition, LastRuns | None] = {}
     for name, wanted in collections_of(workspace, entity, collection):
         last = workspace.ledger.last_runs(name, tenant)
-        tenants = {*workspace.ledger.tenants(name, wanted), *(key.tenant for key in last if key.collection == wanted)}
+        tenants = {*workspace.ledger.with_rows(name, wanted), *(key.tenant for key in last if key.collection == wanted)}
         for one in sorted(tenants):
             if tenant in (None, one):
                 place = Partition(name, wanted, one)

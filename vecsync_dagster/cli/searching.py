@@ -68,7 +68,7 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
         tenant=tenant,
         space=str(embedder.provider.space),
         semantic=embedder.provider.semantic,
-        known=tenant == GLOBAL or tenant in workspace.ledger.tenants(entity, collection),
+        known=tenant == GLOBAL or tenant in workspace.ledger.with_rows_or_marks(entity, collection),
         hits=tuple(_found(hit, fields) for hit in hits),
         tenant_name=workspace.ledger.tenant_name(entity, tenant),
     )

@@ -59,7 +59,7 @@ def _is_id(workspace: Workspace, texts: set[str], found: list[str]) -> bool:
     if texts & known:
         return True
     for entity in workspace.config.entities:
-        if not texts.isdisjoint(ledger.tenants(entity)):
+        if not texts.isdisjoint(ledger.traces(entity)):
             return True
         try:
             with contained(f"{entity}: listing the tenants"):

@@ -545,9 +545,13 @@ class Ledger(Protocol):
         ...
 
     # -- partitions --------------------------------------------------------------------------------
-    def tenants(self, entity: str, collection: str | None = None) -> list[str]:
-        """Every tenant the ledger has rows of, or runs that did not finish: a vanished tenant is found here,
-        also one of which only the store ever learned."""
+    def with_rows(self, entity: str, collection: str | None = None) -> list[str]:
+        """Every tenant that has documents, also ones that failed or were rejected: whoever would lose something."""
+        ...
+
+    def with_rows_or_marks(self, entity: str, collection: str | None = None) -> list[str]:
+        """Those, and every tenant with runs that did not finish: whoever the store may hold anything of, also what only
+        the store ever learned."""
         ...
 
     def has_others(self, entity: str, tenant: str) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    Table,
     and_,
     delete,
     exists,
@@ -119,13 +120,14 @@ class Partitions(LedgerPart):
         at = max([self._now(), *(last + _TICK for last in seen if last is not None)])
         return RunStart(at, known, bool(looks), held, collection_held, former)
 
-    def tenants(self, entity: str, collection: str | None = None) -> list[str]:
-        rows = select(_T.tenant_id).distinct().where(_T.entity == entity)
-        runs = select(_U.tenant_id).distinct().where(_U.entity == entity)
-        if collection is not None:
-            rows, runs = rows.where(_T.collection == collection), runs.where(_U.collection == collection)
+    def with_rows(self, entity: str, collection: str | None = None) -> list[str]:
         with self.database.read() as connection:
-            return sorted({*connection.scalars(rows), *connection.scalars(runs)})
+            return sorted(connection.scalars(_tenants_in(index_state, entity, collection)))
+
+    def with_rows_or_marks(self, entity: str, collection: str | None = None) -> list[str]:
+        queries = (_tenants_in(table, entity, collection) for table in (index_state, unfinished_run))
+        with self.database.read() as connection:
+            return sorted({tenant for query in queries for tenant in connection.scalars(query)})
 
     def has_others(self, entity: str, tenant: str) -> bool:
         with self.database.read() as connection:
@@ -146,7 +148,7 @@ class Partitions(LedgerPart):
 
     def _points_of_all(self, entity: str, collection: str, chunk: int) -> Iterator[list[LedgerPoint]]:
         """The partitions merged, in memory that is bounded also where they are many."""
-        tenants = self.tenants(entity, collection)
+        tenants = self.with_rows(entity, collection)
         each = min(chunk, max(_POINTS // max(len(tenants), 1), 20))
         partitions = [chain.from_iterable(self.points(entity, collection, one, each)) for one in tenants]
         merged = heapq.merge(*partitions, key=lambda point: (point.point_id, point.document_id))
@@ -236,6 +238,11 @@ class Partitions(LedgerPart):
 
 def _in(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
     return and_(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
+
+
+def _tenants_in(table: Table, entity: str, collection: str | None) -> Select[str]:
+    query = select(table.c.tenant_id).distinct().where(table.c.entity == entity)
+    return query if collection is None else query.where(table.c.collection == collection)
 
 
 def _totals(row: AnyRow) -> PartitionTotals:

@@ -89,7 +89,7 @@ def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
             elsewhere = _synced_elsewhere(workspace, name, collection)
             yield Leftover(name, collection, None, documents, shared=collection in configured, elsewhere=elsewhere)
             continue
-        held = [one for one in ledger.tenants(name, collection) if is_ruled_out(entities[name], one)]
+        held = [one for one in ledger.with_rows(name, collection) if is_ruled_out(entities[name], one)]
         if rows := sum(ledger.tally(name, collection, one).rows for one in held):
             yield Leftover(name, collection, GLOBAL if held == [GLOBAL] else "tenant", rows)
 
@@ -288,7 +288,7 @@ def _look_for_runs(workspace: Workspace, entity: str, collection: str) -> None:
     is being dropped."""
     ledger = workspace.ledger
     runs = ledger.last_runs(entity)
-    tenants = {*ledger.tenants(entity, collection), *(key.tenant for key in runs if _is_of(key, collection))}
+    tenants = {*ledger.with_rows_or_marks(entity, collection), *(key.tenant for key in runs if _is_of(key, collection))}
     for tenant in sorted(tenants):
         with ledger.hold(entity, tenant):
             pass

@@ -20,7 +20,7 @@ __all__ = ["forget_if_gone", "forget_tenant", "forget_unusable"]
 def forget_unusable(ledger: Ledger, entity: str, at_source: Iterable[str], runs: Iterable[Partition]) -> None:
     """A key that can be no partition fails as long as the source has it, and no run could ever say that it is gone.
     `runs`: the partitions that the ledger has runs of."""
-    kept = {*map(as_storable, at_source), *ledger.tenants(entity)}
+    kept = {*map(as_storable, at_source), *ledger.with_rows_or_marks(entity)}
     for place in runs:
         if place.collection and not is_tenant(place.tenant) and place.tenant not in kept:
             ledger.forget_partition(*place)

@@ -146,7 +146,7 @@ class Former:
 
     def _has_other_scope(self) -> bool:
         if self._others is None:
-            tenants = self._target.ledger.tenants(self._target.entity, self._target.collection)
+            tenants = self._target.ledger.with_rows(self._target.entity, self._target.collection)
             is_global = self._target.tenant == GLOBAL
             self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
         return self._others

@@ -80,7 +80,7 @@ def _has_documents(ledger: Ledger, space: Space) -> bool:
         next(ledger.points(entity, collection, tenant, chunk=1), None)
         for entity, collection in ledger.collections()
         if ledger.space_of(collection) == space
-        for tenant in ledger.tenants(entity, collection)
+        for tenant in ledger.with_rows(entity, collection)
     )
 
 
@@ -112,7 +112,7 @@ def written_texts(workspace: Workspace, space: Space) -> Iterator[list[str]]:
     failed: VecsyncError | None = None
     for entity, config in workspace.config.entities.items():
         collections = [name for name in config.collections if workspace.ledger.space_of(name) == space]
-        places = [(name, tenant) for name in collections for tenant in workspace.ledger.tenants(entity, name)]
+        places = [(name, tenant) for name in collections for tenant in workspace.ledger.with_rows(entity, name)]
         for collection, tenant in places:
             try:
                 yield from _texts(workspace, entity, collection, tenant)

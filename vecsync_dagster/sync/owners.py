@@ -37,7 +37,7 @@ def some_keys(ledger: Ledger, entity: str, config: EntityConfig) -> list[tuple[s
     tenant has any."""
     found: list[tuple[str, Key]] = []
     for collection in config.collections:
-        for tenant in sorted(ledger.tenants(entity, collection), key=GLOBAL.__eq__):
+        for tenant in sorted(ledger.with_rows(entity, collection), key=GLOBAL.__eq__):
             if len(found) >= _SAMPLE or (tenant == GLOBAL and found):
                 break
             points = next(iter(ledger.points(entity, collection, tenant, chunk=_SAMPLE_OF_TENANT)), [])

@@ -79,7 +79,7 @@ def rebuild(
     run is under way, and the errors of store and ledger; what was written until then stays. Marks of runs that did
     not finish stay as well.
     """
-    known = [tenant for tenant in ledger.tenants(entity, collection) if ledger.tally(entity, collection, tenant).rows]
+    known = ledger.with_rows(entity, collection)
     if known and not force:
         raise LedgerRejected(
             f"the ledger has rows of collection {collection}, of {number_of(len(known), 'tenant')}: nothing "

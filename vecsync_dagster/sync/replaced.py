@@ -54,7 +54,7 @@ def lacks(workspace: Workspace, entity: str, collection: str, heir: Heir) -> Ite
     after the entity's last one, and each record is in the store as the heir's, or gone at the source: not more of them
     than a full sync would remove. Raises the errors of the source."""
     ledger = workspace.ledger
-    for tenant in ledger.tenants(entity, collection):
+    for tenant in ledger.with_rows_or_marks(entity, collection):
         held = ledger.tally(entity, collection, tenant).held
         # A run that died may have stored what the ledger never heard of.
         if not held and not ledger.unfinished(entity, collection, tenant):

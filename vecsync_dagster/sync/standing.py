@@ -75,7 +75,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     """How many differences are in partitions that the ledger knows. What is said of a partition here is said of two
     checks alone: the others ask the source."""
     entity, collection, now = compared.entity, compared.collection, datetime.now(UTC)
-    tenants = set(workspace.ledger.tenants(entity, collection))
+    tenants = set(workspace.ledger.with_rows_or_marks(entity, collection))
     known = workspace.ledger.check_results(entity)
     # As in a run (`compare_partition`): where points were met that may be another project's, orphans may be those.
     wary = {r.tenant for r in known if (r.check, r.collection) == ("identity", collection) and FOREIGN in r.facts}
@@ -165,7 +165,7 @@ def _strays(workspace: Workspace, entity: str, results: Sequence[PartitionResult
     for collection in workspace.entity(entity).collections:
         whole = (one for one in results if one.collection == collection and one.mode == "full")
         stored = {one.tenant: _stored(one) for one in whole if "vectors" in one.stages}
-        if not stored or not stored.keys() >= {*workspace.ledger.tenants(entity, collection)}:
+        if not stored or not stored.keys() >= {*workspace.ledger.with_rows_or_marks(entity, collection)}:
             return None
         store = workspace.store_of(entity, collection)
         counted = (store.count(collection, t) if n is None else n for t, n in stored.items() if is_tenant(t))

@@ -50,5 +50,5 @@ def keep_tenant_names(
     changed = {tenant: found.get(tenant, "") for tenant in sorted(asked) if known.get(tenant) != found.get(tenant, "")}
     if changed:
         ledger.set_tenant_names(name, changed)
-    if gone := known.keys() - listed - set(ledger.tenants(name)):
+    if gone := known.keys() - listed - set(ledger.with_rows_or_marks(name)):
         ledger.forget_tenant_names(name, gone)

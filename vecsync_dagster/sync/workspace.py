@@ -195,7 +195,7 @@ class Workspace:
     def _roll(self, entity: str, own: Sequence[str], known: Iterable[str] = ()) -> RollCall:
         share = self.config.automation.tenants.max_lost_share
         config = self.entity(entity)
-        held = [tenant for tenant in self.ledger.tenants(entity) if not is_ruled_out(config, tenant)]
+        held = [tenant for tenant in self.ledger.with_rows(entity) if not is_ruled_out(config, tenant)]
         if not self.read_only:
             forget_unusable(self.ledger, entity, own, self.ledger.last_runs(entity))
         return call_the_roll(entity, own, held, known, share)

@@ -99,7 +99,7 @@ def test_a_tenant_that_is_gone_leaves_nothing(settled: Automated) -> None:
     world.assert_exact()
     assert settled.last_materialization("works|brick").metadata["state"].value == "removed, 0 points"
     with world.workspace() as workspace:
-        assert "brick" not in workspace.ledger.tenants(ENTITY)
+        assert "brick" not in workspace.ledger.with_rows_or_marks(ENTITY)
         assert (
             workspace.ledger.watermark(ENTITY, ENTITY, "brick", world.config.entities[ENTITY].fingerprint(ENTITY))
             is None

@@ -78,7 +78,7 @@ def test_a_signal_ends_a_sync_after_the_batch_in_flight(
     assert paid == 10
     with Workspace(config_of(slow.parent), read_only=True) as workspace:
         ledger = workspace.ledger
-        held = [ledger.tally("materials", "materials", one).held for one in ledger.tenants("materials", "materials")]
+        held = [ledger.tally("materials", "materials", one).held for one in ledger.with_rows("materials", "materials")]
     assert held == [paid], "nothing else was begun"
 
     again = vecsync("sync", "all", "--no-record", "--json", "--config", slow)

@@ -121,7 +121,7 @@ def test_it_looks_for_what_came_before_it_listened(told: World, tmp_path: Path, 
     told.insert([{"id": 100, "tenant_id": "acme"}, {"id": 101, "tenant_id": "new"}])
     with listening(tmp_path, postgres_database), told.workspace() as workspace:
         wait_for("the known tenant's", lambda: workspace.ledger.tally("works", "works", "acme").held == 5)
-        assert workspace.ledger.tenants("works") == ["acme", "global"]
+        assert workspace.ledger.with_rows("works") == ["acme", "global"]
 
 
 def test_nobody_is_heard_without_triggers(told: World, tmp_path: Path, postgres_database: str) -> None:

@@ -164,19 +164,20 @@ class PartitionsContract:
         confirm(ledger, B, ["d1"])
         ledger.fail(*A, SPACE, [failed("d2")], NOON)
         confirm(ledger, (ENTITY, "usecases", "global"), ["d3"])
-        assert ledger.tenants(ENTITY) == ["global", "tenant-a", "tenant-b"]
-        assert ledger.tenants(*PLACE) == ["tenant-a", "tenant-b"]
-        assert ledger.tenants("works") == []
+        assert ledger.with_rows(ENTITY) == ["global", "tenant-a", "tenant-b"]
+        assert ledger.with_rows(*PLACE) == ["tenant-a", "tenant-b"]
+        assert ledger.with_rows("works") == []
 
     def test_a_tenant_of_which_only_the_store_learned_is_known(self, ledger: SqlLedger) -> None:
         """A run that was cut short before its first row leaves its tenant's name, until it is finished."""
         confirm(ledger, A, ["d1"])
         ledger.begin_writing(*B, "run-1")
         ledger.begin_writing(ENTITY, "usecases", "tenant-c", "run-1")
-        assert ledger.tenants(ENTITY) == ["tenant-a", "tenant-b", "tenant-c"]
-        assert ledger.tenants(*PLACE) == ["tenant-a", "tenant-b"]
+        assert ledger.with_rows_or_marks(ENTITY) == ["tenant-a", "tenant-b", "tenant-c"]
+        assert ledger.with_rows_or_marks(*PLACE) == ["tenant-a", "tenant-b"]
+        assert (ledger.with_rows(ENTITY), ledger.with_rows(*PLACE)) == (["tenant-a"], ["tenant-a"])
         ledger.finish_writing(*B, ["run-1"])
-        assert ledger.tenants(*PLACE) == ["tenant-a"]
+        assert ledger.with_rows_or_marks(*PLACE) == ["tenant-a"]
 
     def test_whatever_is_kept_of_a_tenant_is_a_trace(self, ledger: SqlLedger) -> None:
         """Each table by itself, until the tenant is forgotten; but not what is of no tenant, nor the history."""
@@ -206,7 +207,7 @@ class PartitionsContract:
             ledger.forget_rejected(ENTITY, tenant)
         ledger.found(ENTITY, kept)
         ledger.forget_tenant_names(ENTITY, kept)
-        assert ledger.traces(ENTITY, places) == ["held", "marked"] == ledger.tenants(ENTITY)
+        assert ledger.traces(ENTITY, places) == ["held", "marked"] == ledger.with_rows_or_marks(ENTITY)
         assert ledger.traces(ENTITY, ["another"]) == []
 
     def test_an_entity_that_is_forgotten_leaves_no_trace(self, ledger: SqlLedger) -> None:

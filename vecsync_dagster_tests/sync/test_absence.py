@@ -377,3 +377,21 @@ def test_a_role_that_suddenly_sees_no_row_removes_nothing_at_once(
         with world.engine.begin() as connection:
             connection.exec_driver_sql("DROP OWNED BY reader")
             connection.exec_driver_sql("DROP ROLE reader")
+
+
+def test_marks_alone_make_no_source_broken(world: World) -> None:
+    """A tenant of which nothing is left but what runs did not finish has nothing to lose: it takes no part in how many
+    are lost, and a run over all tenants finds that it is gone."""
+    seed(world, {"acme": 1, "brick": 1, "cord": 1})
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        for tenant in ("left", "merged", "moved"):
+            workspace.ledger.begin_writing(ENTITY, ENTITY, tenant, "a run that was killed")
+        world.delete(1001)
+        found, lost = workspace.believable_tenants(ENTITY)
+        assert (found, lost) == ([GLOBAL, "acme", "brick", "cord", "left", "merged", "moved"], None)
+        roll = workspace.call_the_roll(ENTITY, workspace.traces(ENTITY))
+        assert (roll.vanished, roll.lost) == (("brick", "left", "merged", "moved"), None)
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        assert workspace.ledger.with_rows_or_marks(ENTITY) == ["acme", "brick", "cord"]

@@ -43,7 +43,7 @@ def test_what_cannot_be_any_more_goes(world: World, before: Tenancy | None, afte
     assert owners(world) == rows
     assert not any(result.figures.touched for result in world.sync())
     with world.workspace() as workspace:
-        assert (leftovers(workspace), set(workspace.ledger.tenants(ENTITY))) == ([], set(rows.values()))
+        assert (leftovers(workspace), set(workspace.ledger.with_rows(ENTITY))) == ([], set(rows.values()))
 
 
 def test_the_guard_holds_for_it_and_says_so(embedded_world: World) -> None:
