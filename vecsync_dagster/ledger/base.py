@@ -278,11 +278,12 @@ REPEATED = "the id occurs more than once; the first record was taken"
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The last sync of a partition that left nothing out. `at`: when it began. `settings`: a hash of
-    what documents are made by. `fingerprint`: None where the source has none."""
+    what documents are made by. `fingerprint`: None where the source has none. `doubted_at`: see `Ledger.doubt`."""
 
     at: datetime
     settings: str
     fingerprint: Fingerprint | None = None
+    doubted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -600,7 +601,14 @@ class Ledger(Protocol):
         points that only the store knows."""
         ...
 
-    def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen) -> None: ...
+    def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen, *, full: bool = False) -> None:
+        """A doubt stays, unless a `full` run began after it."""
+        ...
+
+    def doubt(self, entity: str, collection: str, tenant: str) -> None:
+        """Documents were removed from the partition that may be there: it is due in full. Nothing is noted of one that
+        was never seen, which is due in any case."""
+        ...
 
     def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
         """Of every partition (collection, tenant) that was ever synced."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Boolean, and_, bindparam, case, select, update
 
 from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.ledger.part import Insert, LedgerPart, insert_into
@@ -20,7 +20,7 @@ _S: Final = source_state.c
 class States(LedgerPart):
     """See `base.Ledger` for what each method promises."""
 
-    def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen) -> None:
+    def set_seen(self, entity: str, collection: str, tenant: str, seen: Seen, *, full: bool = False) -> None:
         values = {
             "entity": entity,
             "collection": collection,
@@ -28,22 +28,31 @@ class States(LedgerPart):
             "fingerprint": None if seen.fingerprint is None else str(seen.fingerprint),
             "settings": seen.settings,
             "at": seen.at,
+            "full": full,
         }
         with self.database.write() as connection:
             connection.execute(_set(self.database.dialect), values)
 
+    def doubt(self, entity: str, collection: str, tenant: str) -> None:
+        place = and_(_S.entity == entity, _S.collection == collection, _S.tenant_id == tenant)
+        with self.database.write() as connection:
+            connection.execute(update(source_state).where(place).values(doubted_at=self._now()))
+
     def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
-        query = select(_S.collection, _S.tenant_id, _S.fingerprint, _S.settings, _S.at).where(_S.entity == entity)
+        kept = (_S.collection, _S.tenant_id, _S.fingerprint, _S.settings, _S.at, _S.doubted_at)
+        query = select(*kept).where(_S.entity == entity)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         return {
-            (collection, tenant): Seen(at, settings, None if text is None else Fingerprint.parse(text))
-            for collection, tenant, text, settings, at in rows
+            (collection, tenant): Seen(at, settings, None if text is None else Fingerprint.parse(text), doubted_at)
+            for collection, tenant, text, settings, at, doubted_at in rows
         }
 
 
 @cache
 def _set(dialect: str) -> Insert:
     insert = insert_into(source_state, dialect)
-    values = {name: insert.excluded[name] for name in ("fingerprint", "settings", "at")}
+    values: dict[str, Any] = {name: insert.excluded[name] for name in ("fingerprint", "settings", "at")}
+    is_over = and_(bindparam("full", type_=Boolean), _S.doubted_at <= insert.excluded.at)
+    values["doubted_at"] = case((is_over, None), else_=_S.doubted_at)
     return insert.on_conflict_do_update(index_elements=[_S.entity, _S.collection, _S.tenant_id], set_=values)

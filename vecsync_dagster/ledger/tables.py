@@ -15,7 +15,8 @@ and whose stages Dagster does not all show as they are now. `listener` has a row
 listens to, or did until it died. `left_vector` has a row for each cached vector of a document that was removed, under
 the tenant that had it: as long as that one is there it may need the vector again.
 `unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
-what the source looked like before the last sync of a partition that left nothing out. `invalid_record`
+what the source looked like before the last sync of a partition that left nothing out; `doubted_at`: another tenant's
+run removed documents from it since, and only a full run can tell whether it was right. `invalid_record`
 holds names and ids, never a record's values.
 
 A document was last seen at its `last_seen_at` or at its partition's `partition_seen`, whichever is later: a full run
@@ -306,6 +307,7 @@ source_state = Table(
     Column("fingerprint", Text),
     Column("settings", Text, nullable=False),
     Column("at", Moment, nullable=False),
+    Column("doubted_at", Moment),
 )
 
 sync_run = Table(

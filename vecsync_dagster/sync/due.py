@@ -44,7 +44,9 @@ def due_partitions(
         look = None if looks is None else looks.get(tenant, Fingerprint())
         for collection in entity.collections:
             last = seen.get((collection, tenant))
-            if last is None or last.settings != settings[collection]:
+            if last is not None and last.doubted_at is not None:
+                found.append(Due(collection, tenant, f"doubted since {last.doubted_at.isoformat()}", full=True))
+            elif last is None or last.settings != settings[collection]:
                 found.append(Due(collection, tenant, f"{look} {settings[collection]}"))
             elif look is None:
                 if now - last.at >= due_after:

@@ -1,5 +1,11 @@
 """What former owners have of the records of one tenant. Once a run has seen that a record is this tenant's, it is not
-theirs any more, whatever becomes of it here: written, failed, rejected or called gone."""
+theirs any more, whatever becomes of it here: written, failed, rejected or called gone.
+
+Of a record whose id no other one can have, that is certain. Of all others it is not: tenants may count by themselves,
+and a former owner whose record is not there may be between the DELETE and the INSERT of an import, or behind a broken
+view. So nothing of theirs goes where the source lacks all of them, or more than the removal guard lets go; and what
+goes makes them due in full, by which it comes back if it was there.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +15,11 @@ from datetime import datetime
 
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.documents.hashing import point_id
+from vecsync_dagster.identity import differ
 from vecsync_dagster.ledger.base import LedgerRow, Owned
-from vecsync_dagster.sources.base import FindsOfAnybody, Keyed, Source, is_certain
+from vecsync_dagster.sources.base import FindsOfAnybody, FindsRepeated, Keyed, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.apply import remove
 from vecsync_dagster.sync.changes import Change
 from vecsync_dagster.sync.owners import is_in, live
@@ -19,7 +27,7 @@ from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import was_read
 from vecsync_dagster.sync.writing import leave_mark
 
-__all__ = ["Former"]
+__all__ = ["Former", "is_stored"]
 
 _FEW = 20
 """Of a number that more documents of others have, none is looked at where a partition is read for the first time: if
@@ -42,6 +50,7 @@ class Former:
         self._first: bool | None = None
         self._read: dict[str, bool] = {}
         self._others: bool | None = None
+        self._unique: bool | None = None
         self._by_tenant: bool | None = None
 
     def in_other_scope(self, key: str) -> str:
@@ -60,19 +69,20 @@ class Former:
         """Removes the documents in the other scope of records that are new here, as soon as these are written, or
         others would go on seeing them until their own full run; and what another tenant has of them under a former id.
         Returns how many. Not those of a batch that failed: see `leave`."""
-        keys = [c.document.key for c in written if c.failure is None and not _is_held(c.row)]
-        theirs = _owned(self.elsewhere(keys)) | self._left(self._formers(keys))
-        self._remove(theirs)
-        return len(theirs)
+        keys = [c.document.key for c in written if c.failure is None and not is_stored(c.row)]
+        elsewhere = _owned(self.elsewhere(keys))
+        same = self._same(elsewhere, keys)  # those were looked up before they were taken
+        self._remove(same)
+        others = {i: one for i, one in elsewhere.items() if i not in same}
+        return len(same) + len(self._leave(self._absent(others | self._formers(keys)), keys))
 
     def leave(self, keys: Mapping[str, str], rows: Mapping[str, LedgerRow]) -> set[str]:
         """Removes what former owners have of these records (document id -> key) from store and ledger, where the source
         says that they do not have the record now; returns the ids of that. `rows`: the ledger's of these documents."""
         theirs = {i: row for i in keys if (row := rows.get(i)) is not None and row.tenant != self._target.tenant}
-        new = [key for i, key in keys.items() if i in theirs or not _is_held(rows.get(i))]
-        left = self._left(_owned(theirs | self.elsewhere(new)) | self._formers(new))
-        self._remove(left)
-        return left.keys() | self.leave_namesakes(key for i, key in keys.items() if not _is_held(rows.get(i)))
+        new = [key for i, key in keys.items() if i in theirs or not is_stored(rows.get(i))]
+        left = self._leave(self._absent(_owned(theirs | self.elsewhere(new)) | self._formers(new)), new)
+        return left | self.leave_namesakes(key for i, key in keys.items() if not is_stored(rows.get(i)))
 
     def has_namesakes(self, keys: Iterable[str]) -> bool:
         """Whether other tenants have documents whose keys differ from one of these in nothing but the tenant: former
@@ -85,9 +95,7 @@ class Former:
         wanted = dict.fromkeys(keys)
         gone: set[str] = set()
         for some in self._namesakes(wanted) if wanted and not (self._in_full and self._is_first()) else ():
-            left = self._left(self._nowhere(some))
-            self._remove(left)
-            gone |= left.keys()
+            gone |= self._leave(self._nowhere(some))
         return gone
 
     def _namesakes(self, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
@@ -99,7 +107,7 @@ class Former:
     def _nowhere(self, theirs: dict[str, Owned]) -> dict[str, Owned]:
         """Without those that are there, which most are, whoever's: one look-up for all owners."""
         if not isinstance(self._source, FindsOfAnybody):
-            return theirs
+            return self._absent(theirs)
         there = self._source.there(sorted(one.key for one in theirs.values()))
         return {i: one for i, one in theirs.items() if one.key not in there}
 
@@ -127,22 +135,58 @@ class Former:
             self._by_tenant = config.tenancy is not None and config.tenancy.column in key and len(key) > 1
         return self._by_tenant
 
-    def _left(self, theirs: Mapping[str, Owned]) -> dict[str, Owned]:
-        """Those whose owners do not have these records for sure."""
+    def _absent(self, theirs: Mapping[str, Owned]) -> dict[str, Owned]:
+        """Those whose owners do not have these records now, as far as that can be known."""
         known = {i: one for i, one in theirs.items() if is_certain(self._source, one.key)}
-        left: dict[str, Owned] = {}
+        known = {i: one for i, one in known.items() if self._was_read(one.tenant)}
+        absent: dict[str, Owned] = {}
         for tenant in sorted({one.tenant for one in known.values()}):
             some = {i: one for i, one in known.items() if one.tenant == tenant}
             there = live(self._target, self._source, tenant, [one.key for one in some.values()])
-            left |= {i: one for i, one in some.items() if not is_in(one.key, there)}
-        return {i: one for i, one in left.items() if self._was_read(one.tenant)}
+            absent |= {i: one for i, one in some.items() if not is_in(one.key, there)}
+        return absent
 
-    def _remove(self, theirs: Mapping[str, Owned]) -> None:
+    def _leave(self, absent: Mapping[str, Owned], keys: Iterable[str] = ()) -> set[str]:
+        """Removes those of them that may go; returns their ids. `keys`: of this tenant's records, where a former
+        owner's may be the same one. Others are looked up once more, after their owners: see `_is_there`."""
+        same = self._same(absent, keys)
+        others = {i: one for i, one in absent.items() if i not in same}
+        there = {tenant for tenant in sorted({one.tenant for one in others.values()}) if self._is_there(tenant)}
+        gone = self._absent({i: one for i, one in others.items() if one.tenant in there})
+        self._remove(same)
+        self._remove(gone, doubted=True)
+        return same.keys() | gone.keys()
+
+    def _same(self, theirs: Mapping[str, Owned], keys: Iterable[str]) -> dict[str, Owned]:
+        """Those that are of the very records with these keys: no other one can have the key."""
+        own = {str(key): key for key in keys} if theirs else {}
+        same = {i: one for i, one in theirs.items() if one.key in own and not differ(one.key, own[str(one.key)])}
+        return same if same and self._is_unique() else {}
+
+    def _is_unique(self) -> bool:
+        if self._unique is None:
+            self._unique = isinstance(self._source, FindsRepeated) and self._source.unique()
+        return self._unique
+
+    def _is_there(self, tenant: str) -> bool:
+        """Whether the source has enough of the tenant to be believed about single records: else the tenant's own full
+        runs decide, with their guard and their time."""
+        t = self._target
+        rows = self._source.count(tenant)
+        tally = t.ledger.tally(t.entity, t.collection, tenant)
+        known = tally.rows - tally.former
+        return rows > 0 and not is_suspicious(t.settings.removal_guard, known - rows, known)
+
+    def _remove(self, theirs: Mapping[str, Owned], *, doubted: bool = False) -> None:
         t = self._target
         for tenant in sorted({one.tenant for one in theirs.values()}):
-            leave_mark(t, tenant)
             ids = [identity for identity, one in theirs.items() if one.tenant == tenant]
+            leave_mark(t, tenant)
+            if doubted:
+                t.ledger.doubt(t.entity, t.collection, tenant)  # also where this run dies on the way
             remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in ids])
+            if doubted:
+                t.ledger.doubt(t.entity, t.collection, tenant)  # a full run that began meanwhile may have met them
 
     def _has_other_scope(self) -> bool:
         if self._others is None:
@@ -156,5 +200,6 @@ def _owned(rows: Mapping[str, LedgerRow]) -> dict[str, Owned]:
     return {identity: Owned(row.tenant, row.key) for identity, row in rows.items()}
 
 
-def _is_held(row: LedgerRow | None) -> bool:
+def is_stored(row: LedgerRow | None) -> bool:
+    """Whether the store holds the document, whoever's it is."""
     return row is not None and row.content_hash is not None

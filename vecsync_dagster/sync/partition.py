@@ -34,7 +34,7 @@ from vecsync_dagster.sync.apply import (
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.former import Former
+from vecsync_dagster.sync.former import Former, is_stored
 from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.renamed import WAITS, Renamed
@@ -341,7 +341,7 @@ class PartitionSync:
         rejected. A full read meets them all in order; any other one may meet just one of them."""
         if self._sees_firsts:
             return documents, []
-        changed = (d for d in documents if not _is_held(d, rows.get(d.document_id)))
+        changed = (d for d in documents if not _is_stored_as(d, rows.get(d.document_id)))
         first = firsts(self.target, self._source, changed)
         kept = [d for d in documents if (one := first.get(d.document_id)) is None or _same(d, one)]
         if len(kept) == len(documents):
@@ -398,7 +398,7 @@ class PartitionSync:
     def _leave_namesakes(self, documents: Sequence[Document], rows: Mapping[str, LedgerRow]) -> None:
         """What is new here may have moved from another tenant, and have had another key there."""
         if self.depth == "apply" and self._unreachable is None:
-            new = (d.key for d in documents if not self._holds(rows.get(d.document_id)))
+            new = (d.key for d in documents if not self._is_stored_here(rows.get(d.document_id)))
             self.figures.removed += len(self._former.leave_namesakes(new))
 
     def disown(self, keys: Sequence[str]) -> None:
@@ -418,14 +418,15 @@ class PartitionSync:
         met = {*self._pending, *(d.document_id for d in batch.documents)}
         rejected = {r.document_id: Key(r.db_id or "", r.db_key) for r in batch.rejections if r.document_id is not None}
         # Where the tenant has a good one, nobody else does: it was met or written as its own.
-        rejected = {i: key for i, key in rejected.items() if i not in met and not self._holds(rows.get(i))}
+        rejected = {i: key for i, key in rejected.items() if i not in met and not self._is_stored_here(rows.get(i))}
         moved = {} if self._fresh else self._gone(rejected)  # since an old snapshot was made
         left = self._former.leave({i: key for i, key in rejected.items() if i not in moved}, rows)
         self.figures.removed += len(left)
         return {i: row for i, row in rows.items() if i not in left}
 
-    def _holds(self, row: LedgerRow | None) -> bool:
-        return row is not None and row.tenant == self.target.tenant and row.content_hash is not None
+    def _is_stored_here(self, row: LedgerRow | None) -> bool:
+        """Whether the store holds the document as one of this tenant's."""
+        return row is not None and row.tenant == self.target.tenant and is_stored(row)
 
     def _reject(self, rejections: Sequence[Rejection], rows: dict[str, LedgerRow]) -> None:
         if not rejections:
@@ -512,7 +513,7 @@ class PartitionSync:
         for future in done:
             changes = self._running.pop(future)
             self._pending.difference_update(_ids(changes))
-            self._failed += [c for c in changes if c.failure is not None and not self._holds(c.row)]
+            self._failed += [c for c in changes if c.failure is not None and not self._is_stored_here(c.row)]
             try:
                 with contained(f"{self.target}: writing a batch", BatchFailed):
                     self.figures.add(future.result())
@@ -783,8 +784,8 @@ def _same(one: Document, other: Document) -> bool:
     return (one.content_hash, one.payload_hash) == (other.content_hash, other.payload_hash)
 
 
-def _is_held(document: Document, row: LedgerRow | None) -> bool:
-    """Whether the store has just this of the document."""
+def _is_stored_as(document: Document, row: LedgerRow | None) -> bool:
+    """Whether what the store holds under its id is just this document."""
     return row is not None and (row.content_hash, row.payload_hash) == (document.content_hash, document.payload_hash)
 
 

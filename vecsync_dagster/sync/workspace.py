@@ -384,7 +384,8 @@ class Workspace:
             # Where removals wait for a second look the partition is still due: that look is asked for.
             if result.outcome == "success" and not result.figures.removals_waiting:
                 seen = seen_after(result, look, entity.synced_as(result.collection))
-                self.ledger.set_seen(result.entity, result.collection, result.tenant, seen)
+                place = (result.entity, result.collection, result.tenant)
+                self.ledger.set_seen(*place, seen, full=result.mode == "full")
 
     def verify(self, selection: Selection) -> list[tuple[str, list[CheckOutcome]]]:
         """The checks of each collection of a selection, made now, point by point, and kept. The removal guard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -135,6 +136,17 @@ def test_never_seen_is_due() -> None:
     assert [(one.tenant, one.full) for one in never + other] == [("a", False)] * 2
     emptied = due_partitions(entity_config(), ["global"], {}, {("materials", "global"): SEEN}, NOON, QUARTER)
     assert [one.full for one in emptied] == [True]
+
+
+@pytest.mark.parametrize("looks", [{"a": SEEN.fingerprint}, {"a": Fingerprint(6, 1001, "8")}, None], ids=str)
+def test_what_is_doubted_is_due_in_full(looks: dict[str, Fingerprint] | None) -> None:
+    """Whatever the source looks like, and by whatever settings: once for each time."""
+    for settings in (SETTINGS, "other"):
+        seen = {("materials", "a"): replace(SEEN, settings=settings, doubted_at=NOON)}
+        [found] = due_partitions(entity_config(), ["a"], looks, seen, NOON, QUARTER)
+        assert (found.full, found.failed) == (True, False)
+        later = {("materials", "a"): replace(SEEN, doubted_at=NOON + QUARTER)}
+        assert due_partitions(entity_config(), ["a"], looks, later, NOON, QUARTER)[0].state != found.state
 
 
 def test_a_source_that_cannot_say_is_due_by_time() -> None:

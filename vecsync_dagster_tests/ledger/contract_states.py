@@ -23,6 +23,22 @@ class StatesContract:
         assert ledger.seen(ENTITY) == {A[1:]: later, B[1:]: replace(SEEN, fingerprint=None)}
         assert ledger.seen("nothing") == {}
 
+    def test_a_doubt_stays_until_a_full_run_that_began_after_it(self, ledger: SqlLedger, clock: Clock) -> None:
+        """Not one that was under way; of that partition alone, and not of one that was never seen."""
+        clock.now = NOON + MINUTE
+        for place in (A, B):
+            ledger.set_seen(*place, SEEN)
+        ledger.doubt(*A)
+        ledger.doubt(ENTITY, "materials", "unknown")
+        doubted = replace(SEEN, doubted_at=clock.now)
+        assert ledger.seen(ENTITY) == {A[1:]: doubted, B[1:]: SEEN}
+        for full, at in ((True, NOON), (False, NOON + 2 * MINUTE)):
+            ledger.set_seen(*A, replace(SEEN, at=at), full=full)
+            assert ledger.seen(ENTITY)[A[1:]] == replace(doubted, at=at)
+        last = replace(SEEN, at=NOON + MINUTE)
+        ledger.set_seen(*A, last, full=True)
+        assert ledger.seen(ENTITY) == {A[1:]: last, B[1:]: SEEN}
+
     def test_names_of_tenants_come_back(self, ledger: SqlLedger) -> None:
         """Of each tenant the last name, also where it is empty; of no other entity. Some or all can be forgotten."""
         many = {f"t{number}": f"Firm {number}" for number in range(1200)}
