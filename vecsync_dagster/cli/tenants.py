@@ -54,12 +54,13 @@ def _called(workspace: Workspace, typed: str) -> list[str]:
 
 def _is_id(workspace: Workspace, texts: set[str], found: list[str]) -> bool:
     """Whether any entity has such a tenant, in the ledger or at the source."""
-    ledger = workspace.ledger
+    ledger, entities = workspace.ledger, workspace.config.entities
     known = {*(tenant for _, tenant in ledger.tenant_names()), *(place.tenant for place in ledger.last_runs())}
     if texts & known:
         return True
-    for entity in workspace.config.entities:
-        if not texts.isdisjoint(ledger.traces(entity)):
+    for entity in entities:
+        kept = {*ledger.traces(entity, entities[entity].collections), *ledger.with_rows_or_marks(entity)}
+        if texts & kept:
             return True
         try:
             with contained(f"{entity}: listing the tenants"):

@@ -17,7 +17,19 @@ from vecsync_dagster.sources.base import FindsRepeated, Read, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["NOT_UNIQUE", "Claim", "at_source", "buried", "contested", "firsts", "is_in", "live", "refusal", "repeated"]
+__all__ = [
+    "NOT_UNIQUE",
+    "Claim",
+    "as_found",
+    "at_source",
+    "buried",
+    "contested",
+    "firsts",
+    "is_in",
+    "live",
+    "refusal",
+    "repeated",
+]
 
 NOT_UNIQUE = "ID_NOT_UNIQUE"
 _SAMPLE, _SAMPLE_OF_TENANT = 90, 10
@@ -100,6 +112,13 @@ def contested(target: Target, source: Source, claims: Sequence[Claim]) -> list[C
 
 def is_in(key: Key, found: set[Key | tuple[str, str | None]]) -> bool:
     return (key if key.native is None else (str(key), key.native)) in found
+
+
+def as_found(key: Key, found: set[Key | tuple[str, str | None]]) -> Key:
+    """The key as the source has it, where its type is not known: that of the one record with this text. As it is where
+    several have it."""
+    natives = {one[1] for one in found if isinstance(one, tuple) and one[0] == key} if key.native is None else set()
+    return Key(key, *natives) if len(natives) == 1 else key
 
 
 def refusal(target: Target, claim: Claim) -> Rejection:

@@ -18,7 +18,7 @@ from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.changed_keys import keys_today
-from vecsync_dagster.sync.owners import is_in, live
+from vecsync_dagster.sync.owners import as_found, is_in, live
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import was_read
 
@@ -72,6 +72,7 @@ class Renamed:
             now = {new: key for new, key in keys.items() if is_in(key, found)}
             if now and i not in now:
                 waiting[i] = next(iter(now.values()))
+        waiting = {i: as_found(key, found) for i, key in waiting.items()}
         return Judged(replaced, waiting)
 
     def there(self, rows: Mapping[str, LedgerRow]) -> set[str]:

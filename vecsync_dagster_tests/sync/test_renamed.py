@@ -7,8 +7,9 @@ import random
 import shutil
 import sqlite3
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 import pytest
@@ -21,7 +22,7 @@ from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.apply import remove
-from vecsync_dagster_tests.small import NAME, Small, sqlite_source
+from vecsync_dagster_tests.small import NAME, Small, mongo_rows, sqlite_source
 
 FORMER = f"tenant-{NAME}-1"
 FIRMS = ("a", "b")
@@ -158,6 +159,36 @@ def test_a_rebuilt_ledger_knows_what_waits(
     firms.sync(mode="full", allow_removals=True)
     assert firms.stored() == (ALL if then == "valid" else ALL[1:])
     assert not firms.sync(mode="full").figures.touched
+
+
+@pytest.mark.parametrize("then", [{"gone": "yes"}, {"firm": "b"}, {"firm": "b", "gone": "yes"}], ids=str)
+@pytest.mark.parametrize(("before", "after"), [(["no"], ["firm", "no"]), (["firm", "no"], ["no"])], ids=str)
+def test_what_waits_in_mongodb_goes_with_its_record_too(
+    request: pytest.FixtureRequest, tmp_path: Path, before: list[str], after: list[str], then: dict[str, Any]
+) -> None:
+    """What is kept under a former id is known by the key of today in its own type, by which alone MongoDB finds it."""
+    at = datetime.now(UTC)
+    base = {"at": at, "gone": None}
+    with mongo_rows(request, stream="never") as (source, things):
+        settings: dict[str, Any] = {"tenancy": {"column": "firm"}, "updated_at": "at", "deleted_at": "gone"}
+        small = Small(tmp_path, source, required=("name",), id=before, **settings)
+        things.insert_many([{**base, "firm": "a", "no": n, "name": f"name {n}"} for n in (1, 2, 3)])
+        things.insert_one({**base, "firm": "b", "no": 9, "name": "nine"})
+
+        def sync(*firms: str, mode: Literal["full", "incremental"]) -> None:
+            with Workspace(small.config) as workspace:
+                for firm in firms:
+                    [result] = workspace.sync(Selection(NAME, firm, (NAME,)), SyncOptions(mode=mode))
+                    assert result.error is None
+
+        sync(*FIRMS, mode="full")
+        things.update_one({"no": 1}, {"$set": {"name": ""}})
+        small.data["entities"][NAME]["id"] = after  # type: ignore[index]
+        sync(*FIRMS, mode="full")
+        assert (len(small.stored()), "/".join(["a", "1"][-len(before) :]) in small.stored()) == (4, True)
+        things.update_one({"no": 1}, {"$set": {**then, "at": at + timedelta(seconds=5)}})
+        sync(then.get("firm", "a"), mode="incremental")
+        assert len(small.stored()) == 3
 
 
 def test_a_key_of_new_settings_is_no_former_owners(firms: Firms) -> None:
