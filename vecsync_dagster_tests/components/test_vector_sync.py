@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from vecsync_dagster_tests.config.examples import VALID
 ROOT = Path(__file__).parents[2]
 TYPE = "vecsync_dagster.components.VectorSync"
 GROUP = "dagster_dg_cli.registry_modules"
+pytestmark = pytest.mark.xdist_group("dg")  # one process imports Dagster for all of them
 PYPROJECT = """\
 [project]
 name = "shop"
@@ -77,17 +81,48 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dg(project: Path, registered: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command did: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Dg = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def forked_dg(registered: Path) -> Iterator[subprocess.Popen[str]]:
+    """See the module of that name."""
     environment = {
         **{name: value for name, value in os.environ.items() if name not in ("DAGSTER_HOME", "VECSYNC_CONFIG")},
         "PYTHONPATH": os.pathsep.join([str(registered), str(ROOT)]),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "COLUMNS": "200",
     }
-    program = Path(sys.executable).parent / "dg"
-    return subprocess.run(
-        [program, *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
+    program = [sys.executable, "-m", "vecsync_dagster_tests.components.forked_dg"]
+    with subprocess.Popen(
+        program, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+def dg(forked_dg: subprocess.Popen[str], project: Path, tmp_path: Path) -> Dg:
+    """Runs `dg` with these arguments in the project's folder."""
+    assert forked_dg.stdin is not None
+    assert forked_dg.stdout is not None
+    to, answers = forked_dg.stdin, forked_dg.stdout
+    out, err = tmp_path / "out", tmp_path / "err"
+
+    def run(*arguments: str) -> Ran:
+        to.write(json.dumps([str(project), str(out), str(err), *arguments]) + "\n")
+        to.flush()
+        return Ran(int(answers.readline()), out.read_text(), err.read_text())
+
+    return run
 
 
 def place(project: Path, **attributes: object) -> Path:
@@ -98,35 +133,35 @@ def place(project: Path, **attributes: object) -> Path:
     return file
 
 
-def test_what_is_scaffolded_is_sound(project: Path, registered: Path) -> None:
+def test_what_is_scaffolded_is_sound(project: Path, dg: Dg) -> None:
     """`dg scaffold defs` writes a defs.yaml that `dg check` finds sound, and `dg list defs` shows what it makes,
     beside what was there before."""
-    scaffolded = dg(project, registered, "scaffold", "defs", TYPE, "vectors")
-    assert scaffolded.returncode == 0, scaffolded.stderr
+    scaffolded = dg("scaffold", "defs", TYPE, "vectors")
+    assert scaffolded.code == 0, scaffolded.err
     assert (project / "shop" / "defs" / "vectors" / "defs.yaml").is_file()
     for check in ("yaml", "defs"):
-        checked = dg(project, registered, "check", check)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-    listed = dg(project, registered, "list", "defs").stdout
+        checked = dg("check", check)
+        assert checked.code == 0, checked.out + checked.err
+    listed = dg("list", "defs").out
     assert all(
         name in listed for name in ("products/vectors", "products_job", "products_nightly", "report", "their_job")
     )
 
 
-def test_a_configuration_file_is_used(project: Path, registered: Path) -> None:
+def test_a_configuration_file_is_used(project: Path, dg: Dg) -> None:
     """`config_file` is found from the component's folder; the same file serves the command line."""
     place(project, config_file="../../../vecsync.yaml")
     (project / "vecsync.yaml").write_text(VALID)
-    listed = dg(project, registered, "list", "defs")
-    assert "works/vectors" in listed.stdout, listed.stderr
+    listed = dg("list", "defs")
+    assert "works/vectors" in listed.out, listed.err
 
 
-def test_check_yaml_finds_a_wrong_key(project: Path, registered: Path) -> None:
+def test_check_yaml_finds_a_wrong_key(project: Path, dg: Dg) -> None:
     """A key that the component does not have is found with its line."""
     place(project, config_fiel="vecsync.yaml")
-    checked = dg(project, registered, "check", "yaml")
-    assert checked.returncode == 1
-    assert "config_fiel" in checked.stdout + checked.stderr
+    checked = dg("check", "yaml")
+    assert checked.code == 1
+    assert "config_fiel" in checked.out + checked.err
 
 
 @pytest.mark.parametrize(
@@ -141,11 +176,9 @@ def test_check_yaml_finds_a_wrong_key(project: Path, registered: Path) -> None:
     ],
     ids=["nothing", "no-file", "wrong-key"],
 )
-def test_check_defs_finds_mistakes(
-    project: Path, registered: Path, attributes: dict[str, object], message: str
-) -> None:
+def test_check_defs_finds_mistakes(project: Path, dg: Dg, attributes: dict[str, object], message: str) -> None:
     """What only the configuration itself knows to be wrong is named as `vecsync check` names it."""
     place(project, **attributes)
-    checked = dg(project, registered, "check", "defs")
-    assert checked.returncode == 1
-    assert message in " ".join((checked.stdout + checked.stderr).split())
+    checked = dg("check", "defs")
+    assert checked.code == 1
+    assert message in " ".join((checked.out + checked.err).split())
