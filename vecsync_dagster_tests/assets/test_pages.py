@@ -16,6 +16,7 @@ from vecsync_dagster_tests.automation.deployment import Deployment
 from vecsync_dagster_tests.chromium import PROGRAM, Window, chromium
 from vecsync_dagster_tests.world import ENTITY
 
+pytestmark = pytest.mark.xdist_group("pages")  # the webserver is started once, not by each worker
 BROKEN = "works|brick"
 OF_PARTITIONS = ("counts", "identity", "isolation", "removal_guard", "statuses", "truncation", "validation")
 OF_ALL = ("isolation_of_all", "reconciliation", "freshness")

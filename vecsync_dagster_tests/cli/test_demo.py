@@ -9,6 +9,8 @@ import pytest
 from vecsync_dagster.demo import CONFIG, SEARCHES
 from vecsync_dagster_tests.cli.program import HOUSES, MORAVA, Ran, vecsync
 
+pytestmark = pytest.mark.xdist_group("demo")  # made once, not by each worker
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,6 +18,8 @@ from vecsync_dagster_tests.demo.conftest import Rows
 ACROSS_LANGUAGES, FIRST, SECOND = SEARCHES
 OWN_PAINT = {FIRST.tenant: "SD-PNT-101", SECOND.tenant: "MF-PNT-101"}
 
+pytestmark = pytest.mark.xdist_group("searches")  # the records are embedded once, not by each worker
+
 
 class Index:
     """The materials of everybody and of the two tenants that ask, with their vectors.

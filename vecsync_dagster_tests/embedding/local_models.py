@@ -9,7 +9,9 @@ import pytest
 
 from vecsync_dagster.config.models import SentenceTransformersProvider as LocalConfig
 
-__all__ = ["local_config", "needs_sentence_transformers"]
+__all__ = ["local_config", "needs_sentence_transformers", "with_torch"]
+
+with_torch = pytest.mark.xdist_group("torch")  # whose import takes ten seconds: of one worker, not of each
 
 needs_sentence_transformers = pytest.mark.skipif(
     find_spec("sentence_transformers") is None, reason="the extra sentence-transformers is not installed"

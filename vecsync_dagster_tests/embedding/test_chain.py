@@ -16,8 +16,10 @@ from vecsync_dagster.embedding import Embedder, EmbeddingProvider, build_chain, 
 from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingUnavailable, SpaceMismatch
 from vecsync_dagster.space import Space
 from vecsync_dagster_tests.embedding.conftest import MakeOpenAI
+from vecsync_dagster_tests.embedding.local_models import with_torch
 from vecsync_dagster_tests.embedding.memory_cache import MemoryCache
 
+pytestmark = with_torch
 PINNED = Space("openai", "text-embedding-3-small", 1536)
 
 

@@ -11,7 +11,7 @@ from vecsync_dagster.embedding.bundled import BundledProvider
 from vecsync_dagster.embedding.hashing import HashProvider
 from vecsync_dagster.embedding.openai import OpenAIProvider
 from vecsync_dagster.embedding.sentence_transformers import SentenceTransformersProvider
-from vecsync_dagster_tests.embedding.local_models import needs_sentence_transformers
+from vecsync_dagster_tests.embedding.local_models import needs_sentence_transformers, with_torch
 from vecsync_dagster_tests.embedding.provider_contract import ProviderContract
 
 
@@ -34,6 +34,7 @@ class TestOpenAI(ProviderContract):
 
 
 @needs_sentence_transformers
+@with_torch
 class TestSentenceTransformers(ProviderContract):
     @pytest.fixture
     def provider(self, local_provider: SentenceTransformersProvider) -> EmbeddingProvider:

@@ -12,9 +12,9 @@ import pytest
 from vecsync_dagster.embedding import local_model
 from vecsync_dagster.embedding.sentence_transformers import SentenceTransformersProvider
 from vecsync_dagster.errors import EmbeddingMisconfigured
-from vecsync_dagster_tests.embedding.local_models import local_config, needs_sentence_transformers
+from vecsync_dagster_tests.embedding.local_models import local_config, needs_sentence_transformers, with_torch
 
-pytestmark = needs_sentence_transformers
+pytestmark = [needs_sentence_transformers, with_torch]
 
 
 @pytest.fixture
