@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -36,7 +37,7 @@ __all__ = [
     "write_hash_demo",
 ]
 
-_ZEROS = bytes(2**20)
+_ZEROS = bytes(2**16)
 
 HOUSES = "11111111-1111-4111-8111-111111111111"
 MORAVA = "22222222-2222-4222-8222-222222222222"
@@ -134,10 +135,24 @@ def _digest(path: Path) -> str:
 
 def copy_sparse(source: str, target: str) -> None:
     """Copy a file without its zeros: the embedded store reserves hundreds of megabytes that it does not use."""
-    with open(source, "rb") as read, open(target, "wb") as write:
-        while block := read.read(len(_ZEROS)):
-            if block == _ZEROS[: len(block)]:
-                write.seek(len(block), os.SEEK_CUR)
-            else:
-                write.write(block)
-        write.truncate()
+    with open(source, "rb", buffering=0) as read, open(target, "wb", buffering=0) as write:
+        write.truncate(os.fstat(read.fileno()).st_size)
+        for start, end in _data(read.fileno()):
+            for place in range(start, end, len(_ZEROS)):
+                block = os.pread(read.fileno(), min(len(_ZEROS), end - place), place)
+                if block != _ZEROS[: len(block)]:
+                    os.pwrite(write.fileno(), block, place)
+
+
+def _data(file: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data: the parts between its holes."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # that there is no more
+                raise
+            return
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end

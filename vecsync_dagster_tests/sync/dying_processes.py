@@ -1,11 +1,11 @@
 """Syncs that are killed with SIGKILL, each in a process of its own, started in a fraction of a second.
 
-    python -m vecsync_dagster_tests.sync.dying_processes CONFIG
+    python -m vecsync_dagster_tests.sync.dying_processes
 
-imports everything once and then forks a process for each line of its input, "STAGE WHEN NTH MODE". The process
+imports everything once and then forks a process for each line of its input, "CONFIG STAGE WHEN NTH MODE". The process
 syncs everything, and dies before or after (WHEN) its NTH call of that stage; at the stage `any` it dies at the NTH
-call of any function of ours, in whatever thread. For each line one is answered: the process's exit status, negative
-for a signal.
+call of any function of ours, in whatever thread, and at `store.METHOD` or `ledger.METHOD` at that method's. For each
+line one is answered: the process's exit status, negative for a signal.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(workspace: Workspace, stage: Stage, when: str, nth: int) -> None:
+def arm(workspace: Workspace, stage: str, when: str, nth: int) -> None:
     """Set the moment of death."""
     [entity] = workspace.config.entities
     match stage:
@@ -70,6 +70,9 @@ def arm(workspace: Workspace, stage: Stage, when: str, nth: int) -> None:
             die_at(workspace.ledger, method, when, 1 + nth // 6)
         case "any":
             at_any_call(Countdown(nth))
+        case _ if "." in stage:
+            owner, _, method = stage.partition(".")
+            die_at(workspace.store("main") if owner == "store" else workspace.ledger, method, when, nth)
         case _:
             method = {"payload": "set_payload"}.get(stage, stage)
             die_at(workspace.store("main"), method, when, nth)
@@ -120,7 +123,7 @@ def dying(real: Any, when: str, nth: int) -> Any:
     return generate
 
 
-def sync(config: str, stage: Stage, when: str, nth: int, mode: Literal["full", "incremental"]) -> None:
+def sync(config: str, stage: str, when: str, nth: int, mode: Literal["full", "incremental"]) -> None:
     with Workspace(load_config(Path(config))) as workspace:
         arm(workspace, stage, when, nth)
         for selection in workspace.select(workspace.config.entities):
@@ -146,7 +149,7 @@ def warm_up() -> None:
     gc.freeze()  # a collection in a forked process would copy all that it shares with this one
 
 
-def run_and_exit(config: str, stage: Any, when: str, nth: str, mode: Any) -> NoReturn:
+def run_and_exit(config: str, stage: str, when: str, nth: str, mode: Any) -> NoReturn:
     status = 1
     try:
         sync(config, stage, when, int(nth), mode)
@@ -162,7 +165,7 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            run_and_exit(sys.argv[1], *line.split())
+            run_and_exit(*line.split())
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()

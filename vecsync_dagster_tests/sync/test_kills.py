@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
+from vecsync_dagster_tests.sync.test_many_kills import Nursery, nursery
 from vecsync_dagster_tests.world import World, config_of, file_of
+
+pytestmark = pytest.mark.xdist_group("kills")  # one process imports everything for all of them
 
 BATCH = 20
 PARALLEL = 2
@@ -31,6 +31,14 @@ MOMENTS = [
     ("ledger", "forget", "after", 1),
     ("ledger", "record_run", "before", 1),
 ]
+
+
+@pytest.fixture(scope="module")
+def born() -> Iterator[Nursery]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OPENAI_API_KEY", "test-key")
+        with nursery() as nursed:
+            yield nursed
 
 
 def paid_world(folder: Path, server: OpenAIServer) -> World:
@@ -53,7 +61,7 @@ def paid_world(folder: Path, server: OpenAIServer) -> World:
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: "-".join(map(str, moment)))
 def test_killed_anywhere_the_next_run_makes_it_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: tuple[str, str, str, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Nursery, moment: tuple[str, str, str, int]
 ) -> None:
     """After a kill one clean run leaves store == source == ledger; at most the batches in flight are paid again."""
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
@@ -67,10 +75,8 @@ def test_killed_anywhere_the_next_run_makes_it_right(
         world.delete(*range(21, 31))
         world.insert({"id": n, "tenant_id": "acme"} for n in range(101, 181))
 
-        config = str(file_of(world.config, tmp_path))
-        program = [sys.executable, "-m", "vecsync_dagster_tests.sync.killed_process", config, *map(str, moment)]
-        killed = subprocess.run(program, env={**os.environ}, capture_output=True, timeout=120, check=False)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        owner, method, when, nth = moment
+        assert born.killed(file_of(world.config, tmp_path), f"{owner}.{method}", when, nth)
 
         world.sync(mode="full")
         world.assert_exact()
@@ -81,16 +87,15 @@ def test_killed_anywhere_the_next_run_makes_it_right(
         assert sum(result.figures.writes + result.figures.embedded for result in again) == 0
 
 
-def test_a_record_that_vanishes_after_a_kill_leaves_no_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_vanishes_after_a_kill_leaves_no_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Nursery
+) -> None:
     """Killed after the store's write and before the ledger's, then the record is deleted: its point goes too."""
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
     with OpenAIServer(dimensions=16) as server:
         world = paid_world(tmp_path, server)
         world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 6))
-        config = str(file_of(world.config, tmp_path))
-        program = [sys.executable, "-m", "vecsync_dagster_tests.sync.killed_process", config]
-        killed = subprocess.run([*program, "store", "upsert", "after", "1"], timeout=120, check=False)
-        assert killed.returncode == -signal.SIGKILL
+        assert born.killed(file_of(world.config, tmp_path), "store.upsert", "after", 1)
         assert len(world.stored()) == 5
         world.delete(2, 3)
         world.sync(mode="full")
