@@ -65,7 +65,7 @@ def told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     config = world.config.model_copy(update={"automation": AutomationConfig.model_validate(SLOW)})
     file_of(config, tmp_path)
-    assert vecsync("sync", "all", "--config", tmp_path / "vecsync.yaml").code == 0
+    assert vecsync("sync", "all", "--no-record", "--config", tmp_path / "vecsync.yaml").code == 0
     assert triggers(world).code == 0
     return world
 

@@ -327,13 +327,13 @@ def assert_any_sequence_ends_well(parts: Parts, *, sequences: int) -> None:
     )
 
 
-@pytest.mark.parametrize("sequences", [5, pytest.param(500, marks=MANY)])
+@pytest.mark.parametrize("sequences", [4, pytest.param(500, marks=MANY)])
 def test_sequences(sequences: int) -> None:
     """After any of them one full run leaves store == source == ledger."""
     assert_any_sequence_ends_well(in_memory, sequences=sequences)
 
 
-@pytest.mark.parametrize("sequences", [4, pytest.param(100, marks=MANY)])
+@pytest.mark.parametrize("sequences", [3, pytest.param(100, marks=MANY)])
 def test_sequences_on_sqlite_and_the_embedded_store(sequences: int) -> None:
     """The same with the real embedded engine."""
     assert_any_sequence_ends_well(on_sqlite, sequences=sequences)
