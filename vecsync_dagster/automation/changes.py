@@ -66,7 +66,7 @@ class _Tick:
     def result(self) -> dg.SensorResult:
         # Before the ledger and the source are asked: a run that ends meanwhile is then known by what it did.
         busy = under_way(self._instance, self._entity)
-        seen = self._workspace.ledger.seen(self._entity)
+        seen = self._workspace.seen(self._entity)
         with asking(self._workspace, self._entity):
             due = self._due(seen)
         self._requests.keep(_request_key(one) for one in due)

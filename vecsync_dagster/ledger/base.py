@@ -326,6 +326,19 @@ class Ledger(Protocol):
         """Pin `space` unless one is pinned already; returns the one that holds. Safe when raced."""
         ...
 
+    def place_of(self, collection: str) -> str | None:
+        """Where the points of the collection lie; None where no run of this version has noted it yet."""
+        ...
+
+    def come_to(self, collection: str, place: str) -> bool:
+        """The collection lies at `place` from now on. True where it lay elsewhere: until a full run has compared a
+        partition point by point (`finish_writing`) it has a mark and no watermark, and it is due. Safe when raced."""
+        ...
+
+    def is_moved(self, entity: str, collection: str, tenant: str) -> bool:
+        """Whether the partition has such a mark."""
+        ...
+
     def hold(self, entity: str, tenant: str) -> AbstractContextManager[None]:
         """Exclusive right to sync this entity and tenant, over all processes that share the ledger.
 
@@ -590,7 +603,8 @@ class Ledger(Protocol):
     # -- incremental -------------------------------------------------------------------------------
     def watermark(self, entity: str, collection: str, tenant: str, settings: str = "") -> Cursor | None:
         """How far the partition has come; None where it never did, or did so under other settings (a hash of
-        what documents are made by): rows that did not change since then would keep their old documents."""
+        what documents are made by): rows that did not change since then would keep their old documents. None as well
+        where its collection has come to another place since then (`come_to`)."""
         ...
 
     def set_watermark(self, entity: str, collection: str, tenant: str, cursor: Cursor, settings: str = "") -> None: ...

@@ -11,6 +11,7 @@ from vecsync_dagster.ledger.tables import (
     alert,
     alert_delivery,
     check_result,
+    collection_place,
     collection_space,
     index_state,
     invalid_record,
@@ -75,6 +76,7 @@ class Leaving(Newest):
             # Last: as long as it is there, the collection is known, and can be dropped once more.
             pinned = and_(collection_space.c.entity == entity, collection_space.c.collection == collection)
             if heir is None:
+                connection.execute(delete(collection_place).where(collection_place.c.collection == collection))
                 connection.execute(delete(collection_space).where(pinned))
             else:
                 connection.execute(update(collection_space).where(pinned).values(entity=heir))

@@ -18,6 +18,7 @@ from vecsync_dagster.ledger.listeners import Listeners
 from vecsync_dagster.ledger.missing import MissingTenants
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.ledger.partitions import Partitions
+from vecsync_dagster.ledger.places import Places
 from vecsync_dagster.ledger.records import Records
 from vecsync_dagster.ledger.retention import Retention
 from vecsync_dagster.ledger.retries import Retries
@@ -44,6 +45,7 @@ class SqlLedger(
     Unshown,
     Listeners,
     Vectors,
+    Places,
     Runs,
     Leaving,
     Traces,

@@ -29,6 +29,7 @@ __all__ = [
     "FAILED",
     "FAILED_CHECKS",
     "FORMERS",
+    "MOVED",
     "RUN_START",
     "TALLY",
     "UNFINISHED",
@@ -99,7 +100,15 @@ TALLY: Final = select(
 """Rows; never stored, stale, failed (waiting, permanent, rejected), cut, former. Of what is synced the number of rows
 says it all, and most is; the others are named, so that their index is taken."""
 
-WATERMARK: Final = select(_W.cursor_value, _W.cursor_id).where(_of(watermark), _W.settings == bindparam("of_settings"))
+_MOVED: Final = exists().where(_of(unfinished_run), _U.moved.is_(True))
+
+MOVED: Final = select(_MOVED)
+
+WATERMARK: Final = select(_W.cursor_value, _W.cursor_id).where(
+    _of(watermark),
+    _W.settings == bindparam("of_settings"),
+    ~_MOVED,
+)
 
 UNFINISHED: Final = select(_U.run_id).where(_of(unfinished_run)).order_by(_U.began_at, _U.run_id)
 

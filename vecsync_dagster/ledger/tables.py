@@ -14,9 +14,10 @@ seen, `alert_delivery` what each channel was told of it.
 and whose stages Dagster does not all show as they are now. `listener` has a row for each entity whose changes a process
 listens to, or did until it died. `left_vector` has a row for each cached vector of a document that was removed, under
 the tenant that had it: as long as that one is there it may need the vector again.
-`unfinished_run` has a row for each run that began to write and has not ended well. `source_state` is
-what the source looked like before the last sync of a partition that left nothing out; `doubted_at`: another tenant's
-run removed documents from it since, and only a full run can tell whether it was right. `invalid_record`
+`unfinished_run` has a row for each run that began to write and has not ended well. `collection_place` says in which
+place (a hash) the points of a collection lie. `source_state` is what the source looked like before the last sync of a
+partition that left nothing out; `doubted_at`: another tenant's run removed documents from it since, and only a full run
+can tell whether it was right. `invalid_record`
 holds names and ids, never a record's values.
 
 A document was last seen at its `last_seen_at` or at its partition's `partition_seen`, whichever is later: a full run
@@ -55,6 +56,7 @@ __all__ = [
     "alert",
     "alert_delivery",
     "check_result",
+    "collection_place",
     "collection_space",
     "embedding_cache",
     "index_state",
@@ -211,6 +213,13 @@ collection_space = Table(
     Column("pinned_at", Moment, nullable=False),
 )
 
+collection_place = Table(
+    "collection_place",
+    metadata,
+    Column("collection", _Key, primary_key=True),
+    Column("place", Text, nullable=False),
+)
+
 embedding_cache = Table(
     "embedding_cache",
     metadata,
@@ -261,6 +270,7 @@ unfinished_run = Table(
     Column("run_id", _Key, primary_key=True),
     Column("began_at", Moment, nullable=False),
     Column("mode", Text),  # of a sync, as in sync_run; None: a repair, or a mark that no run of its own left
+    Column("moved", Boolean),  # true: the collection came to another place, and the partition is to be read in full
 )
 
 missing_tenant = Table(

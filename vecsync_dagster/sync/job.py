@@ -33,7 +33,8 @@ __all__ = ["Job", "run_of"]
 class Job:
     """`mode` is that of the read under way: full, incremental, partial (a limit or an offset), ids or retry. `notes`:
     what people should know of a collection's run, besides its figures. `settled`: the partitions whose writing ended
-    well. `left`: see `PartitionResult`."""
+    well. `left`: see `PartitionResult`. `moved`: collections that lie elsewhere than before, of a run
+    that does not write to them."""
 
     name: str
     entity: EntityConfig
@@ -51,12 +52,14 @@ class Job:
     stop: Callable[[], bool]
     missing_for: timedelta
     lost: Callable[[], TenantsLost | None]
+    places: Mapping[str, str]
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     mode: str = ""
     interrupted: bool = False
     settled: list[PartitionSync] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
     met: bool = False
     """Whether the read under way had a record."""
     _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))

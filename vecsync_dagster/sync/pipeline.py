@@ -83,6 +83,7 @@ def sync_tenant(
     stop: Callable[[], bool] | None = None,
     missing_for: timedelta | None = None,
     lost: Callable[[], TenantsLost | None] | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> list[PartitionResult]:
     """Bring the collections of one entity up to date for one tenant; one result for each collection.
 
@@ -91,6 +92,8 @@ def sync_tenant(
     figures so far, often; once `stop` returns True the batches in flight are finished and the run
     ends as interrupted. `missing_for`: how long a tenant must be missing before anything of it is removed. `lost`:
     asked where a full read has no record of a tenant; why the source is taken for broken, so that nothing is removed.
+    `places`: where the points of each collection lie; of a collection that lay elsewhere the run reads and compares
+    everything.
 
     What one collection's store or provider refuses is that collection's result; it is not raised. Raises
     InvalidTenant, PartitionBusy (another run has this entity and tenant), and ledger errors.
@@ -116,8 +119,10 @@ def sync_tenant(
         stop=stop or (lambda: False),
         missing_for=TenantsConfig().missing_for if missing_for is None else missing_for,
         lost=lost or (lambda: None),
+        places=places or {},
     )
     with contextlib.nullcontext() if job.options.dry_run else ledger.hold(name, tenant):
+        _come(job, names)
         groups, results = _groups(job, names)
         for group in groups:
             results += _sync_group(job, *group)
@@ -142,6 +147,16 @@ def _embedders(provider: EmbeddingProvider | Sequence[EmbeddingProvider] | Embed
     if isinstance(provider, Embedders):
         return provider
     return Embedders([provider] if isinstance(provider, EmbeddingProvider) else provider, ledger)
+
+
+def _come(job: Job, names: Iterable[str]) -> None:
+    """Before anything is read: whether the collections still lie where the ledger knows their points."""
+    for name, place in job.places.items():
+        if name in names:
+            if job.options.depth == "apply":
+                job.ledger.come_to(name, place)
+            elif job.ledger.place_of(name) not in (None, place):
+                job.moved.add(name)  # the run that writes reads all of it
 
 
 def _groups(job: Job, names: Sequence[str]) -> tuple[list[tuple[list[str], Cursor | None]], list[PartitionResult]]:
@@ -171,6 +186,9 @@ def _in_full(job: Job) -> bool:
 def _watermark(job: Job, name: str) -> Cursor | None:
     """Where to go on from; None for a full read, where the source itself says that nothing less will do."""
     cursor = job.ledger.watermark(job.name, name, job.tenant, job.entity.synced_as(name))
+    if name in job.moved or (cursor is None and job.ledger.is_moved(job.name, name, job.tenant)):
+        job.note(name, "a full sync instead of an incremental one: the store lies elsewhere than before")
+        return None
     if cursor is None or not isinstance(job.source, Losable):
         return cursor
     lost = job.source.lost(Read(job.tenant, since=cursor), partial(_are_known, job, name))

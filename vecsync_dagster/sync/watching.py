@@ -255,7 +255,7 @@ class Watch:
         else:
             looks = {name: look for tenant in named for name, look in source.fingerprints(tenant).items()}
         after = self._config.automation.changes.due_after
-        seen, now, config = workspace.ledger.seen(entity), datetime.now(UTC), workspace.entity(entity)
+        seen, now, config = workspace.seen(entity), datetime.now(UTC), workspace.entity(entity)
         asked = {*named, *(_there(workspace, entity, source, looks) if everybody else ())}
         if not self._looks:
             asked = {tenant for tenant in asked if tenant in named or (next(iter(config.collections)), tenant) in seen}

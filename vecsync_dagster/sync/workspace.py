@@ -19,10 +19,12 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
+from vecsync_dagster.ledger.base import Seen
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
 from vecsync_dagster.sources.base import WritesBack
 from vecsync_dagster.stores import GLOBAL, VectorStore, build_store
+from vecsync_dagster.stores.places import place_of
 from vecsync_dagster.sync.absence import Absence, absences, is_ruled_out, look_again
 from vecsync_dagster.sync.compare import Difference, compare_collection
 from vecsync_dagster.sync.embedders import Embedders
@@ -133,6 +135,11 @@ class Workspace:
 
     def store_of(self, entity: str, collection: str) -> VectorStore:
         return self.store(self.entity(entity).collections[collection].store)
+
+    def place_of(self, entity: str, collection: str) -> str:
+        """Where the points of a collection lie, by the configuration. Raises ConfigError."""
+        name = self.entity(entity).collections[collection].store
+        return place_of(self.config.stores[name], key=f"stores.{name}", path_of=self.config.path)
 
     # -- tenants and partitions --------------------------------------------------------------------
 
@@ -320,6 +327,7 @@ class Workspace:
             stop=stop,
             missing_for=self.config.automation.tenants.missing_for,
             lost=partial(self._lost, selection.entity),
+            places={c: self.place_of(selection.entity, c) for c in selection.collections},
         )
 
     def _settled(
@@ -387,6 +395,15 @@ class Workspace:
                 place = (result.entity, result.collection, result.tenant)
                 self.ledger.set_seen(*place, seen, full=result.mode == "full")
 
+    def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
+        """What partitions were like when they were last synced. Of collections that lie elsewhere by now, under
+        settings that are nobody's: so they are due."""
+        collections = self.entity(entity).collections
+        known = {name: self.ledger.place_of(name) for name in collections}
+        moved = {name for name, place in known.items() if place not in (None, self.place_of(entity, name))}
+        seen = self.ledger.seen(entity)
+        return {key: replace(one, settings="") if key[0] in moved else one for key, one in seen.items()}
+
     def verify(self, selection: Selection) -> list[tuple[str, list[CheckOutcome]]]:
         """The checks of each collection of a selection, made now, point by point, and kept. The removal guard
         speaks of the last full run: only that one met every record.
@@ -441,6 +458,7 @@ class Workspace:
         failed: Callable[[str, VecsyncError], None] | None = None,
     ) -> Figures:
         """Repair differences of one collection; see `reconcile.repair`."""
+        self.ledger.come_to(collection, self.place_of(entity, collection))
         return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences, failed)
 
     def rebuild(self, entity: str, collection: str, *, force: bool = False) -> Rebuilt:
@@ -450,6 +468,7 @@ class Workspace:
         if physical is None:
             return Rebuilt(entity, collection)
         space = self.embedders.space_of(physical, collection)
+        self.ledger.come_to(collection, self.place_of(entity, collection))
         return rebuild(entity, collection, store=store, ledger=self.ledger, space=space, force=force)
 
     # -- life --------------------------------------------------------------------------------------

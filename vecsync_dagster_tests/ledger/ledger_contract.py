@@ -9,6 +9,7 @@ from vecsync_dagster_tests.ledger.contract_alerts import AlertsContract
 from vecsync_dagster_tests.ledger.contract_checks import ChecksContract
 from vecsync_dagster_tests.ledger.contract_documents import DocumentsContract
 from vecsync_dagster_tests.ledger.contract_partitions import PartitionsContract
+from vecsync_dagster_tests.ledger.contract_places import PlacesContract
 from vecsync_dagster_tests.ledger.contract_records import RecordsContract
 from vecsync_dagster_tests.ledger.contract_retention import RetentionContract
 from vecsync_dagster_tests.ledger.contract_retries import RetriesContract
@@ -22,6 +23,7 @@ from vecsync_dagster_tests.ledger.contract_vectors import VectorsContract
 class LedgerContract(
     DocumentsContract,
     PartitionsContract,
+    PlacesContract,
     RecordsContract,
     RetriesContract,
     RetentionContract,

@@ -1,0 +1,36 @@
+"""Where the points of a store lie, so that a collection that goes to another place, or comes back, is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecsync_dagster.http_url import DEFAULT_PORTS, split_http_url
+
+if TYPE_CHECKING:
+    from vecsync_dagster.config.models import StoreConfig
+
+__all__ = ["place_of"]
+
+
+def place_of(config: StoreConfig, *, key: str, path_of: Callable[[str], Path]) -> str:
+    """A hash that is the same for every spelling of one place: the folder, or host, port and path of the server, with
+    the prefix of the collections. User, password and API key are not in it.
+
+    Raises ConfigError, as `build_store` does.
+    """
+    where = _server(config, key) if config.path is None else b"folder " + os.fsencode(path_of(config.path))
+    return hashlib.sha256(where + b"\n" + config.prefix.encode()).hexdigest()[:16]
+
+
+def _server(config: StoreConfig, key: str) -> bytes:
+    """The scheme is left out: a server that gets a certificate stays where it is."""
+    from vecsync_dagster.config.models import resolve
+
+    url = resolve(config.url or "", f"{key}.url")
+    parts = split_http_url(url, key=f"{key}.url", example="http://localhost:6333")
+    port = parts.port or DEFAULT_PORTS[parts.scheme]
+    return f"server {parts.hostname}:{port}/{parts.path.strip('/')}".encode()
