@@ -12,12 +12,13 @@ from vecsync_dagster.cli.left_triggers import find_left, find_triggers
 from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
-from vecsync_dagster.errors import ConfigError, SourceUnavailable, StoreLocked, VecsyncError
+from vecsync_dagster.errors import ConfigError, LedgerRejected, SourceUnavailable, StoreLocked, VecsyncError
 from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, NamesTenants, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.options import is_tenant
+from vecsync_dagster.sync.taken import require_own_ids
 from vecsync_dagster.words import number_of
 
 __all__ = ["Probe", "probe_all"]
@@ -50,6 +51,7 @@ def probe_all(workspace: Workspace) -> Iterator[Probe]:
     yield from _providers(workspace)
     yield from _stores(workspace)
     yield from _spaces(workspace)
+    yield from _ids_of_others(workspace)
     yield from _alerts(workspace)
     for entity in workspace.config.entities:
         yield from _documents(workspace, entity)
@@ -234,6 +236,19 @@ def _spaces(workspace: Workspace) -> Iterator[Probe]:
                         yield Probe(f"collection {collection}", "OK", f"vectors of {embedder.provider.space}")
             except VecsyncError as error:
                 yield _failed(f"collection {collection}", error)
+
+
+def _ids_of_others(workspace: Workspace) -> Iterator[Probe]:
+    """Collections that cannot be synced, as another entity has left its documents in them."""
+    for name, entity in workspace.config.entities.items():
+        for collection in entity.collections:
+            try:
+                with contained(f"collection {collection}"):
+                    require_own_ids(workspace.ledger, name, entity, collection, workspace.source(name))
+            except LedgerRejected as error:
+                yield _failed(f"collection {collection}", error)
+            except VecsyncError:  # the parts' own checks say it
+                continue
 
 
 def _alerts(workspace: Workspace) -> Iterator[Probe]:

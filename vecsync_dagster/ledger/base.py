@@ -768,6 +768,13 @@ class Ledger(Protocol):
         """(entity, collection) of all that was ever synced and not forgotten, configured or not."""
         ...
 
+    def left_by_others(
+        self, entity: str, collection: str, beginnings: Sequence[str], most: int
+    ) -> list[tuple[str, str, Key]]:
+        """Entity, tenant and key of at most so many documents whose ids begin so, and that are of the entity which had
+        the collection before this one."""
+        ...
+
     def documents(self, entity: str, collection: str) -> int:
         """Rows of all its partitions."""
         ...

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Table, and_, delete, func, select, update
+from sqlalchemy import Table, and_, delete, func, or_, select, update
 
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.last_runs import Newest
 from vecsync_dagster.ledger.tables import (
     alert,
@@ -53,6 +55,19 @@ class Leaving(Newest):
             known = {(entity, collection) for entity, collection in connection.execute(pinned)}
         return sorted(known | {place for place in self._collections(None) if place[1]})
 
+    def left_by_others(
+        self, entity: str, collection: str, beginnings: Sequence[str], most: int
+    ) -> list[tuple[str, str, Key]]:
+        pinned = select(collection_space.c.entity).where(collection_space.c.collection == collection)
+        columns = (_T.entity, _T.tenant_id, _T.db_id, _T.db_key)
+        with self.database.read() as connection:
+            owner = connection.scalar(pinned)
+            if owner in (None, entity):
+                return []
+            begins = or_(*(and_(_T.document_id >= one, _T.document_id < _after(one)) for one in beginnings))
+            theirs = select(*columns).where(_T.entity == owner, _T.collection == collection, begins).limit(most)
+            return [(name, tenant, Key(*key)) for name, tenant, *key in connection.execute(theirs)]
+
     def documents(self, entity: str, collection: str) -> int:
         query = select(func.count()).select_from(index_state)
         with self.database.read() as connection:
@@ -95,3 +110,8 @@ class Leaving(Newest):
             keys = select(alert.c.key).where(alert.c.entity == entity)
             connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
             connection.execute(delete(alert).where(alert.c.entity == entity))
+
+
+def _after(beginning: str) -> str:
+    """The first text behind all those that begin so."""
+    return beginning[:-1] + chr(ord(beginning[-1]) + 1)

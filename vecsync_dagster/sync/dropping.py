@@ -17,6 +17,7 @@ from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, Droppable, StoredPo
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.forgetting import forget_tenant
 from vecsync_dagster.sync.replaced import heir_of, lacks
+from vecsync_dagster.sync.taken import has_ids_of_others, way_out
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
@@ -30,7 +31,7 @@ _APART = timedelta(hours=1)
 class Leftover:
     """What the ledger has of a collection, or of one scope of it (everybody's records, or those of tenants), that the
     configuration has no more. `shared`: another entity has the collection. `elsewhere`: when somebody else synced it,
-    so that it may be another project's."""
+    so that it may be another project's. `blocks`: the entity that has the collection and cannot be synced beside it."""
 
     entity: str
     collection: str
@@ -38,6 +39,7 @@ class Leftover:
     documents: int
     shared: bool = False
     elsewhere: datetime | None = None
+    blocks: str | None = None
 
     def __str__(self) -> str:
         if self.scope is None:
@@ -46,6 +48,12 @@ class Leftover:
                 return (
                     f"{self.collection} of {self.entity} is not in the configuration, {self._documents}, and "
                     f"{_told_elsewhere(self.elsewhere)}; if nobody syncs it any more, `{command} --force` removes it"
+                )
+            if self.blocks is not None:
+                way = way_out(self.blocks, self.collection, self.entity)
+                return (
+                    f"{self.collection} of {self.entity} is not in the configuration any more, {self._documents}, with "
+                    f"the ids of {self.blocks}, which cannot be synced beside it. {way}"
                 )
             synced = "once another full sync has all of it, " if self.shared else ""
             way = f"{synced}`{command}` removes it, unless another project with this ledger syncs it"
@@ -82,12 +90,22 @@ def leftovers(workspace: Workspace, entity: str | None = None) -> list[Leftover]
 
 def _leftovers(workspace: Workspace) -> Iterator[Leftover]:
     ledger, entities = workspace.ledger, workspace.config.entities
-    configured = {collection for entity in entities.values() for collection in entity.collections}
+    configured = {collection: name for name, entity in entities.items() for collection in entity.collections}
     for name, collection in ledger.collections():
         if name not in entities or collection not in entities[name].collections:
             documents = ledger.documents(name, collection)
             elsewhere = _synced_elsewhere(workspace, name, collection)
-            yield Leftover(name, collection, None, documents, shared=collection in configured, elsewhere=elsewhere)
+            user = configured.get(collection)
+            blocks = user is not None and has_ids_of_others(ledger, user, entities[user], collection)
+            yield Leftover(
+                name,
+                collection,
+                None,
+                documents,
+                shared=user is not None,
+                elsewhere=elsewhere,
+                blocks=user if blocks else None,
+            )
             continue
         held = [one for one in ledger.with_rows(name, collection) if is_ruled_out(entities[name], one)]
         if rows := sum(ledger.tally(name, collection, one).rows for one in held):

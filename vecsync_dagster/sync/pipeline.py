@@ -42,6 +42,7 @@ from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster.sync.self_repair import repair_found
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, stream_of
+from vecsync_dagster.sync.taken import require_own_ids
 from vecsync_dagster.sync.target import Target, keyed
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
@@ -308,6 +309,7 @@ def _open(
 
 
 def _opened(job: Job, name: str, stream: Stream, executor: Executor, ledger_thread: Executor) -> PartitionSync:
+    require_own_ids(job.ledger, job.name, job.entity, name, job.source)
     writing = job.options.depth != "plan"
     embedder = job.embedders.of(job.name, name, pin=writing, planning=job.options.dry_run)
     unreachable = _unreachable(job, name, embedder.provider.space) if job.options.depth == "apply" else None
