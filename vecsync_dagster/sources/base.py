@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ __all__ = [
     "REPEATED_LIMIT",
     "Cursor",
     "Filtered",
+    "FindsByRest",
     "FindsOfAnybody",
     "FindsRepeated",
     "Fingerprint",
@@ -25,6 +26,7 @@ __all__ = [
     "Page",
     "Read",
     "Repeated",
+    "Rest",
     "Source",
     "WritesBack",
     "is_certain",
@@ -251,6 +253,25 @@ class FindsOfAnybody(Protocol):
 
     def there(self, keys: Sequence[str]) -> set[str]:
         """Those of these keys, as they were given, that live records have, whoever's these are."""
+        ...
+
+
+class Rest(NamedTuple):
+    """A live record: what the columns of its key say without one of these, in the notation of a key of so many columns;
+    what that one says; and the whole key."""
+
+    rest: str
+    part: str | None
+    key: Key
+
+
+@runtime_checkable
+class FindsByRest(Protocol):
+    """A source that can look records up by all columns of their keys but one."""
+
+    def by_rest(self, tenant: str, column: str, rests: Sequence[str]) -> list[Rest]:
+        """The tenant's live records whose key says one of these without `column`, whether that is a part of it or
+        not. The key must have another column."""
         ...
 
 

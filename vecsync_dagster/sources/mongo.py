@@ -19,10 +19,10 @@ from pymongo.errors import OperationFailure
 from vecsync_dagster.config.models import EntityConfig, MongoSource
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
-from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated
+from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated, Rest
 from vecsync_dagster.sources.mongo_connection import Connection
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
-from vecsync_dagster.sources.mongo_keys import field_of, is_own, is_unique, with_keys, written
+from vecsync_dagster.sources.mongo_keys import among, field_of, is_own, is_unique, key_of, with_keys, written
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
@@ -89,6 +89,14 @@ class MongoDbSource:
             _Reader(collection, session, self._queries) as reader,
         ):
             return reader.there(keys)
+
+    def by_rest(self, tenant: str, column: str, rests: Sequence[str]) -> list[Rest]:
+        with (
+            self._reading("looking for documents by a part of the key") as collection,
+            self._connection.client.start_session(causal_consistency=True) as session,
+            _Reader(collection, session, self._queries) as reader,
+        ):
+            return list(reader.by_rest(tenant, column, rests))
 
     def unique(self) -> bool:
         with self._reading("looking for a unique index"):
@@ -381,6 +389,17 @@ class _Reader:
             some = keys[start : start + IDS_PER_QUERY]
             found.update(key for key, _ in self._with_keys([*some, *map(str, some)], self._queries.live()))
         return found
+
+    def by_rest(self, tenant: str, column: str, rests: Sequence[str]) -> Iterator[Rest]:
+        others = [name for name in self._key if name != column]
+        whose = both(self._queries.tenant(tenant), self._queries.live())
+        for start in range(0, len(rests), IDS_PER_QUERY):
+            wanted = set(some := rests[start : start + IDS_PER_QUERY])
+            for document in self._found(both(among(others, some, self._queries.where), whose), self._key):
+                key, rest = self._queries.key(document), key_of(document, others)
+                part = key_of(document, (column,))
+                if key is not None and rest is not None and rest in wanted:
+                    yield Rest(str(rest), None if part is None else str(part), key)
 
     def _with_keys(self, keys: Sequence[str], whose: Query) -> Iterator[tuple[str, Document]]:
         wanted = set(keys)

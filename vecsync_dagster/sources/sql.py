@@ -18,9 +18,9 @@ from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_TEXT, Key, as_storable, key_parts
-from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated
+from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated, Rest
 from vecsync_dagster.sources.sql_dialect import Dialect
-from vecsync_dagster.sources.sql_keys import certain, found_by, key_texts
+from vecsync_dagster.sources.sql_keys import certain, found_by, key_texts, part_text
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
@@ -167,6 +167,26 @@ class SqlSource:
             for start in range(0, len(keys), step):
                 rows = connection.execute(self._queries.there(keys[start : start + step])).all()
                 found.update(text for text in key_texts(kinds, rows) if text is not None)
+        return found
+
+    def by_rest(self, tenant: str, column: str, rests: Sequence[str]) -> list[Rest]:
+        reflected = self._reflected
+        own, kinds = reflected.kinds[column], [kind for _, kind in reflected.key_columns]
+        places = [place for place, name in enumerate(reflected.key) if name != column]
+        step = IDS_PER_STATEMENT if len(places) == 1 else KEYS_PER_STATEMENT
+        found: list[Rest] = []
+        with self._transaction("looking for records by a part of the key") as (connection, _):
+            for start in range(0, len(rests), step):
+                some = rests[start : start + step]
+                wanted = set(some)
+                rows = connection.execute(self._queries.by_rest(tenant, column, some)).all()
+                texts = key_texts(kinds, [row[1:] for row in rows])
+                others = key_texts([kinds[place] for place in places], [[row[1 + at] for at in places] for row in rows])
+                found += [
+                    Rest(rest, part_text(own, row[0]), Key(text))
+                    for row, rest, text in zip(rows, others, texts, strict=True)
+                    if rest in wanted and text is not None
+                ]
         return found
 
     def unique(self) -> bool:

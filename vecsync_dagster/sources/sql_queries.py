@@ -147,6 +147,15 @@ class Queries:
         parts = (self.dialect.selected(column, kind, identity=True) for column, kind in keys)
         return select(*parts).where(found_by(self.dialect, keys, ids), self._live())
 
+    def by_rest(self, tenant: str, column: str, rests: Sequence[str]) -> Select[Any]:
+        """The column, and those of the key, of live rows of the tenant whose key says one of these without the
+        column."""
+        reflected, keys = self.reflected, self.reflected.key_columns
+        others = [one for name, one in zip(reflected.key, keys, strict=True) if name != column]
+        wanted = [(reflected[column], reflected.kinds[column]), *keys]
+        parts = (self.dialect.selected(one, kind, identity=True) for one, kind in wanted)
+        return select(*parts).where(self._tenant(tenant), found_by(self.dialect, others, rests), self._live())
+
     def repeated(self, limit: int) -> Select[Any]:
         """The columns of keys that more than one live row has, whoever's they are."""
         keys = self.reflected.key_columns

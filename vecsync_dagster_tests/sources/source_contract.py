@@ -13,7 +13,7 @@ import pytest
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import Cursor, Read, Source
-from vecsync_dagster.sources.base import Losable
+from vecsync_dagster.sources.base import FindsByRest, Losable
 from vecsync_dagster_tests.sources.backends import Backend, id_of, ids, keys, read, time, values
 
 __all__ = ["SourceContract"]
@@ -519,3 +519,38 @@ class SourceContract:
         since = last(source)
         backend.change(1, deleted_at=time(2))
         assert [gone for page in read(source, since=since) for gone in page.tombstones] == ["u/1"]
+
+    @pytest.mark.parametrize("key", [["tenant_id", "id"], ["id", "tenant_id"], "id"], ids=str)
+    def test_rows_are_found_by_the_rest_of_the_key(self, backend: Backend, key: Any) -> None:
+        """Live rows of everybody, or of one tenant, by what their keys say without one column, with what that says."""
+        backend.create()
+        backend.put(
+            {"id": 1, "tenant_id": "a", "is_global": True},
+            {"id": 2, "tenant_id": None, "is_global": True},
+            {"id": 3, "tenant_id": "a/b", "is_global": True},
+            {"id": 4, "tenant_id": "a"},
+            {"id": 5, "tenant_id": "a", "is_global": True, "deleted_at": time(1)},
+            *({"id": number, "tenant_id": "c", "is_global": True} for number in range(1000, 1600)),
+        )
+        source = backend.source(id=key)
+        assert isinstance(source, FindsByRest)
+        wanted = ["1", "2", "3", "4", "5", "6", "x", *map(str, range(1000, 1600))]
+        found = source.by_rest("global", "tenant_id", wanted)
+        assert len(found) == 603
+        told = {one.rest: (one.part, str(one.key)) for one in found}
+        parts = {"1": ("a", "a"), "2": (None, "~"), "3": ("a/b", "a~1b")}
+        for rest, (part, text) in parts.items():
+            assert told[rest] == (part, rest if key == "id" else "/".join({"id": rest}.get(name, text) for name in key))
+        assert [one.rest for one in source.by_rest("a", "tenant_id", wanted)] == ["4"]
+
+    def test_rows_are_found_by_a_rest_of_several_columns(self, backend: Backend) -> None:
+        """In any number; an empty column is a part of it."""
+        backend.create()
+        rows = [{"id": n, "tenant_id": "a", "unit": f"u{n % 7}" if n % 5 else None} for n in range(350)]
+        backend.put(*rows)
+        source = backend.source(id=["unit", "tenant_id", "id"])
+        assert isinstance(source, FindsByRest)
+        wanted = [f"{row['unit'] or '~'}/{row['id']}" for row in rows]
+        found = source.by_rest("a", "tenant_id", [*wanted, "u0/1", "1"])
+        assert sorted(one.rest for one in found) == sorted(wanted)
+        assert {str(one.key) for one in found} == {text.replace("/", "/a/") for text in wanted}
