@@ -476,6 +476,10 @@ class Ledger(Protocol):
         made meanwhile."""
         ...
 
+    def never_stored(self, entity: str, collection: str, tenant: str, chunk: int = 10_000) -> Iterator[list[Key]]:
+        """Keys of rows of which the store never held anything, in chunks, by document id."""
+        ...
+
     def now(self) -> datetime:
         """The ledger's clock: what back-off is counted from."""
         ...

@@ -113,6 +113,13 @@ class Partitions(LedgerPart):
         for rows in self._by_key(query, (_T.document_id,), chunk):
             yield [Key(*row[1:]) for row in rows]
 
+    def never_stored(self, entity: str, collection: str, tenant: str, chunk: int = 10_000) -> Iterator[list[Key]]:
+        query = select(_T.document_id, _T.db_id, _T.db_key).where(
+            _in(entity, collection, tenant), NOT_SYNCED, _T.content_hash.is_(None)
+        )
+        for rows in self._by_key(query, (_T.document_id,), chunk):
+            yield [Key(*row[1:]) for row in rows]
+
     def run_start(self, entity: str, collection: str, tenant: str) -> RunStart:
         values = statements.place(entity, collection, tenant)
         with self.database.read() as connection:

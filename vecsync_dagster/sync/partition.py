@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pyroaring import BitMap64
 
@@ -35,6 +35,7 @@ from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former, is_stored
+from vecsync_dagster.sync.guard import lacks_suspiciously_much
 from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.renamed import WAITS, Renamed
@@ -103,6 +104,7 @@ class PartitionSync:
         self.unmet: list[str] = []
         self.lacking: list[str] = []
         self._seen = BitMap64()
+        self._unstored = BitMap64()  # those of them of which the store held nothing when they were met
         self._run_id = run_id
         self._retry_permanent = retry_permanent
         self._unreachable = unreachable
@@ -390,7 +392,9 @@ class PartitionSync:
 
     def _meet(self, rows: Iterable[LedgerRow]) -> None:
         """Rows that are accounted for: of those that the partition had when the run began."""
-        self._seen.update(row.number for row in rows if row.tenant == self.target.tenant and not row.seen)
+        met = [row for row in rows if row.tenant == self.target.tenant and not row.seen]
+        self._unstored.update(row.number for row in met if row.content_hash is None and row.number not in self._seen)
+        self._seen.update(row.number for row in met)
 
     def _met_before(self, row: LedgerRow) -> bool:
         return row.seen or row.number in self._seen
@@ -604,9 +608,10 @@ class PartitionSync:
             if unknown:
                 why = "the type of their ids is not known, so they may be there; the next full sync decides"
                 self._note_kept(unknown, why)
-        if gone and not allow and self._is_suspicious(self._known - source_rows(), self._known):
-            self.figures.removals_blocked += len(gone)
-            self.lacking = sorted(gone)[:LISTED]
+        held = sorted(i for i in gone if rows[i].content_hash is not None)
+        if held and not allow and lacks_suspiciously_much(t, self._source, source_rows()):
+            self.figures.removals_blocked += len(held)
+            self.lacking = held[:LISTED]
             self._called_gone.clear()
         elif gone:
             self._remove_known(sorted(gone))
@@ -635,15 +640,17 @@ class PartitionSync:
         export had no record at all; `waits`: that is not believed yet."""
         t = self.target
         bounds = (t.entity, t.collection, t.tenant)
-        gone, known = max(self._known - len(self._seen), 0), self._known
+        gone = missed = max(self._known - len(self._seen), 0)
+        known = self._known - len(self._unstored)
         guarded = not allow and not (tenant_gone and absence is not None)
-        if gone and (self.depth == "apply" or self._refused):
-            settled = self._settle_renamed(anyhow=guarded and self._is_suspicious(gone, known))
-            gone, known = gone - settled, known - settled
-        if guarded and self._is_suspicious(gone, known):
-            self.figures.removals_blocked += gone
-            first = next(t.ledger.unseen(*bounds, self.started_at, self._seen), [])
-            self.lacking = [identity for identity, _ in first[:LISTED]]
+        anyhow = guarded and self._is_suspicious(gone, known)
+        if gone and (anyhow or self.depth == "apply" or self._refused):
+            settled = self._settle_renamed(anyhow=anyhow)
+            gone, missed = gone - settled.stay_or_went, missed - settled.not_missed
+            known -= settled.not_known
+        if guarded and self._is_suspicious(missed, known):
+            self.figures.removals_blocked += missed
+            self.lacking = self._first_missed()
             return
         if waits and not allow:
             self.figures.removals_waiting += gone - self._remove_buried()
@@ -678,18 +685,30 @@ class PartitionSync:
         self.figures.removed += done
         return done
 
+    def _first_missed(self) -> list[str]:
+        """The first documents that the store holds and the export did not have."""
+        t = self.target
+        for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
+            rows = t.ledger.rows(t.entity, t.collection, [identity for identity, _ in some], self.started_at)
+            held = [i for i, _ in some if i in rows and rows[i].content_hash is not None]
+            if held:
+                return held[:LISTED]
+        return []
+
     def _is_suspicious(self, gone: int, known: int) -> bool:
         return is_suspicious(self.target.settings.removal_guard, gone, known)
 
-    def _settle_renamed(self, *, anyhow: bool) -> int:
+    def _settle_renamed(self, *, anyhow: bool) -> _Settled:
         """Of what the export has under another document id by now: what the store holds under that one goes, and what
-        it does not hold yet stays. Nothing goes that anybody could miss, so no guard counts them. Returns how many
-        they are."""
+        it does not hold yet stays."""
         t = self.target
-        replaced, waiting = 0, 0
+        replaced, waiting, not_missed, not_known = 0, 0, 0, 0
         first = None
         for some in t.ledger.unseen(t.entity, t.collection, t.tenant, self.started_at, self._seen):
             judged = self._renamed.judge([identity for identity, _ in some], self._met_before, anyhow=anyhow)
+            not_missed += len(judged.replaced.keys() | judged.waiting.keys() | judged.unstored)
+            twice = (row for i, row in judged.replaced.items() if i not in judged.unstored)
+            not_known += len(judged.unstored) + sum(self._was_held(row) for row in twice)
             if self.depth != "apply":  # what is not refused is going to be replaced
                 waiting += sum(self._document_id(key) in self._refused for key in judged.waiting.values())
                 continue
@@ -706,7 +725,11 @@ class PartitionSync:
                 f"{number_of(waiting, 'record')} cannot be synced under the ids of today, such as {first}: "
                 "what is stored of them stays under their former ids"
             )
-        return replaced + waiting
+        return _Settled(replaced + waiting, not_missed, not_known)
+
+    def _was_held(self, row: LedgerRow) -> bool:
+        """Whether the store held it when the run began."""
+        return row.number in self._seen and row.number not in self._unstored
 
     def leave_former(self) -> None:
         """After a read that is not complete: of what earlier runs kept for records that were not stored under their ids
@@ -764,6 +787,16 @@ class PartitionSync:
     def settle(self) -> None:
         """The run has ended well and the ledger knows all that it wrote."""
         self._writing.finish()
+
+
+class _Settled(NamedTuple):
+    """Of documents that the export did not have: those that are done with, as they stay or went; those that nobody
+    could miss, as the store holds or will hold their records under other ids, or never held any; and by how many rows
+    the ledger has more than the store had records, for either reason."""
+
+    stay_or_went: int = 0
+    not_missed: int = 0
+    not_known: int = 0
 
 
 def _ids(changes: Iterable[Change]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from vecsync_dagster.sync.compare import (
     is_of,
 )
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.guard import lacks_suspiciously_much
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import UNREAD, was_read
 from vecsync_dagster.words import number_of
@@ -268,13 +269,14 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
 
 
 def _refuse_a_broken_source(target: Target, source: Source) -> None:
-    """Raises SourceRejected where the source lacks so much of what is known of the tenant that a full run would remove
-    none of it."""
+    """Raises SourceRejected where the source lacks so much of what the store has of the tenant that a full run would
+    remove none of it."""
     t = target
-    known, there = t.ledger.tally(t.entity, t.collection, t.tenant).rows, source.count(t.tenant)
-    if is_suspicious(t.settings.removal_guard, known - there, known):
+    there = source.count(t.tenant)
+    if lacks_suspiciously_much(t, source, there):
+        held = t.ledger.tally(t.entity, t.collection, t.tenant).held
         raise SourceRejected(
-            f"{t}: the source has {there} of {number_of(known, 'record')}: it is taken for broken, and nothing "
+            f"{t}: the source has {number_of(there, 'record')}, the store {held}: it is taken for broken, and nothing "
             "that it lacks is removed. If that is right, sync in full with --allow-removals",
             entity=t.entity,
             tenant=t.tenant,

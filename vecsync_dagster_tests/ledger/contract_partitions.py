@@ -142,6 +142,15 @@ class PartitionsContract:
         assert [len(some) for some in found] == [3, 3, 1]
         assert [key for some in found for key in some] == [f"db-{name}" for name in names(7)]
 
+    def test_what_was_never_stored_is_listed(self, ledger: SqlLedger) -> None:
+        """Failed before it was stored, and not where it failed afterwards; in chunks."""
+        confirm(ledger, A, ["d1", "d2"], NOON)
+        ledger.fail(*A, SPACE, [failed(name) for name in ("d2", *names(5, "f"))], NOON)
+        ledger.fail(*B, SPACE, [failed("foreign")], NOON)
+        found = [list(some) for some in ledger.never_stored(*A, 2)]
+        assert [len(some) for some in found] == [2, 2, 1]
+        assert sorted(key for some in found for key in some) == [f"db-{name}" for name in names(5, "f")]
+
     def test_a_run_starts_now(self, ledger: SqlLedger, clock: Clock) -> None:
         """The start of a run is the clock's time where nothing was seen later."""
         assert ledger.run_start(*A).at == NOON
