@@ -53,8 +53,9 @@ class Four:
         self.store.hang(1.3, times=MANY, path_contains=f"PUT /collections/{collection}/points")
 
     def store_refuses(self, collection: str) -> None:
-        """Every write of vectors, as something that is not acceptable."""
-        self.store.fail(status=400, times=MANY, path_contains=f"PUT /collections/{collection}/points")
+        """The vectors of every document, as something that is not acceptable; it takes others."""
+        path = f"PUT /collections/{collection}/points"
+        self.store.fail(status=400, times=MANY, path_contains=path, spares=b"vecsync:probe")
 
     def states(self, *ids: int) -> dict[int, RecordState]:
         with self.world.workspace() as workspace:

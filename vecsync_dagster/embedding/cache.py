@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vecsync_dagster.containment import unforeseen
+from vecsync_dagster.containment import contained, unforeseen
 from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, Prepared, sound_part
 from vecsync_dagster.errors import (
     EmbeddingRejected,
@@ -92,13 +92,12 @@ class Paid:
 
 @dataclass(slots=True)
 class _Call:
-    """The state of one call of `embed`; outcomes by the hash of the prepared text. `answered`: whether the provider has
-    answered since the last text was blamed; `doubtful`: the error of a text that was blamed before any answer."""
+    """The state of one call of `embed`; outcomes by the hash of the prepared text. `doubtful`: the error of a text that
+    was blamed, and nothing was answered since."""
 
     space: Space
     paid: Paid
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    answered: bool = False
     doubtful: VecsyncError | None = None
 
 
@@ -130,11 +129,13 @@ class Embedder:
         `paid` has what was spent then, too.
         """
         prepared = [self._prepared(text) for text in texts]
-        unusable = sum(isinstance(one, InternalError) for one in prepared)
+        unusable = [one for one in prepared if isinstance(one, InternalError)]
+        if unusable and isinstance(self._prepared(_PROBE), InternalError):
+            raise unusable[0]
         hashed = [(one, "" if isinstance(one, InternalError) else _hash(one)) for one in prepared]
         wanted = {key: one.text for one, key in hashed if isinstance(one, Prepared)}
         call = _Call(self.provider.space, Paid() if paid is None else paid)
-        call.paid.misses += unusable
+        call.paid.misses += len(unusable)
         while pending := [key for key in wanted if key not in call.outcomes]:
             with self._claim(pending) as (mine, others):
                 call.outcomes.update(self.cache.vectors(call.space, mine) if mine else {})
@@ -270,13 +271,12 @@ class Embedder:
         return isinstance(error, EmbeddingRejected) or not isinstance(error, (VecsyncError, MemoryError))
 
     def _doubt(self, own: VecsyncError, call: _Call) -> None:
-        """A refusal, or what nobody foresaw, is a text's own where another text is answered, before it or after it. A
-        second one in a row has to be proven; not that of a provider which itself names the text."""
-        if not isinstance(own, _UNANSWERED) and not call.answered and "index" not in own.fields:
+        """A refusal, or what nobody foresaw, is a text's own where another text is answered after it. A second one in a
+        row has to be proven; not that of a provider which itself names the text."""
+        if not isinstance(own, _UNANSWERED) and "index" not in own.fields:
             proven = call.doubtful is not None
             self._require_answer(call)
             call.doubtful = None if proven else own
-        call.answered = False
 
     def _require_answer(self, call: _Call) -> None:
         """Raises an error that is in doubt where the provider has no answer to a harmless text either."""
@@ -312,10 +312,11 @@ class Embedder:
         call.paid.tokens += part.tokens
         call.paid.api_calls += part.api_calls
         vectors = dict(zip(keys, part.vectors, strict=True))
-        self.cache.keep_vectors(call.space, vectors)
+        with contained("keeping vectors"):  # what is raised here is no text's
+            self.cache.keep_vectors(call.space, vectors)
         call.outcomes.update(vectors)
         call.paid.embedded += len(vectors)
-        call.answered, call.doubtful = True, None
+        call.doubtful = None
 
 
 def _use(prepared: Prepared | InternalError) -> TextUse | None:

@@ -6,10 +6,11 @@ point again, and takes the vector from the cache. What no row tells of is found 
 
 from __future__ import annotations
 
-import uuid
+import random
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -22,12 +23,12 @@ from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
 from vecsync_dagster.embedding.base import Limited
 from vecsync_dagster.embedding.cache import Paid, TextUse
-from vecsync_dagster.errors import InternalError, LedgerRejected, StoreRejected, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.suspects import Failure, Suspects
+from vecsync_dagster.sync.suspects import Failure, Refusal, Step, Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.writing import leave_mark
 
@@ -40,16 +41,15 @@ __all__ = [
     "find_recut",
     "keep_failed",
     "keep_texts",
-    "mark_held",
     "mark_rejected",
     "outage_backoff",
     "remove",
+    "settle",
 ]
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 _Fields = tuple[str | None, tuple[str, ...] | None]
-_NO_POINT = str(uuid.UUID(int=0))
 
 
 class _Text(NamedTuple):
@@ -67,13 +67,12 @@ def apply_changes(
     unwritten and is raised as `BatchFailed`: going on would only repeat it. `suspects`: those of all batches of a
     run, whose end settles them; None where this is the only one.
     """
-    batch = _Batch(target, seen_at, Suspects() if suspects is None else suspects)
+    batch = _Batch(target, seen_at, suspects or Suspects(target))
     try:
         with contained(f"{target}: writing a batch"):
             batch.write(changes)
             if suspects is None:
-                held, error = batch.suspects.settle()
-                batch.mark(held, alone=error is None)
+                _, error = batch.settle()
                 if error is not None:
                     raise error
     except VecsyncError as error:
@@ -84,17 +83,17 @@ def apply_changes(
     return batch.figures
 
 
-def mark_held(target: Target, held: Sequence[Failure], error: VecsyncError | None, seen_at: datetime) -> Figures:
-    """Mark the documents that were held until the end; `error`: that of the whole partition, where it is not their
-    own."""
-    batch = _Batch(target, seen_at, Suspects())
-    batch.mark(held, alone=error is None)
-    return batch.figures
+def settle(target: Target, suspects: Suspects, seen_at: datetime) -> tuple[Figures, list[Change], VecsyncError | None]:
+    """Mark the documents that were held until the end of the run: what was done, which they are, and the error of the
+    whole partition, where they are not all to blame themselves."""
+    batch = _Batch(target, seen_at, suspects)
+    changes, error = batch.settle()
+    return batch.figures, changes, error
 
 
 def fail_changes(target: Target, changes: Sequence[Change], error: VecsyncError, seen_at: datetime) -> Figures:
     """Mark a batch as failed whose store cannot be reached at all: nothing is tried, and nothing paid for."""
-    batch = _Batch(target, seen_at, Suspects())
+    batch = _Batch(target, seen_at, Suspects(target))
     batch.mark([(change, error) for change in changes], alone=False)
     return batch.figures
 
@@ -108,15 +107,14 @@ class BatchFailed(Exception):
         self.figures = figures
 
 
-def embed_changes(target: Target, changes: Sequence[Change], suspects: Suspects) -> Figures:
+def embed_changes(target: Target, changes: Sequence[Change]) -> Figures:
     """Warm the cache with the texts of these changes; the store and the ledger's rows stay as they are."""
     figures = Figures()
     try:
-        done, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
+        _, failures = _embed(target, [c for c in changes if c.kind is not Kind.PAYLOAD_ONLY], figures)
     except VecsyncError as error:
         raise BatchFailed(error, figures) from error
-    _judge(suspects, failures, worked=bool(done))
-    figures.failed += len(suspects.known(failures))
+    figures.failed += len(failures)
     return figures
 
 
@@ -260,26 +258,47 @@ class _Batch:
     def _payloads(self, changes: list[Change]) -> list[Change]:
         """Returns those whose point is not there: somebody deleted it, so it is written anew with its vector."""
         missing: list[Change] = []
+        gone: set[str] = set()
 
-        def write(some: Sequence[Change]) -> None:
-            gone = set(self.target.store.set_payload(self.target.collection, [_point(change) for change in some]))
+        def send(some: Sequence[Change]) -> bool:
+            lost = self.target.store.set_payload(self.target.collection, [_point(change) for change in some])
+            gone.update(lost)
+            return len(lost) < len(some)
+
+        def keep(some: Sequence[Change]) -> None:
             self._confirm(there := [c for c in some if c.document.point_id not in gone])
             keep_texts(self.target, there)
             missing.extend(c for c in some if c.document.point_id in gone)
 
-        self.fail(self._isolate(changes, write, lambda change: change))
+        for some in self._portions(Step.PAYLOAD, changes):
+            self._isolate(Step.PAYLOAD, some, lambda change: change, send, keep)
         return missing
 
     def _vectors(self, changes: list[Change]) -> None:
-        if not changes:
-            return
-        embedded, failures = _embed(self.target, changes, self.figures)
-        refused = self._isolate(embedded, self._upsert, lambda one: one.change)
-        _judge(self.suspects, failures, worked=False)
-        self.fail(failures + refused)
+        for some in self._portions(Step.VECTORS, changes):
+            embedded, failures = _embed(self.target, some, self.figures)
+            self.fail(failures)
+            self._isolate(Step.VECTORS, embedded, lambda one: one.change, self._upsert, self._confirm_vectors)
 
-    def _upsert(self, some: Sequence[_Text]) -> None:
+    def _portions(self, step: Step, changes: list[Change]) -> Iterator[list[Change]]:
+        """All at once. Where this run has written nothing in many attempts: a single one, another one in each run, and
+        the others only where that one was written."""
+        if changes and self.suspects.given_up(step):
+            one = random.choice(changes)  # noqa: S311 (it decides nothing)
+            yield [one]
+            changes = [change for change in changes if change is not one]
+            error = self.suspects.given_up(step)
+            if error is not None:
+                self._leave_out(changes, error)
+                return
+        if changes:
+            yield changes
+
+    def _upsert(self, some: Sequence[_Text]) -> bool:
         self.target.store.upsert(self.target.collection, [_point(one.change, one.vector) for one in some])
+        return True
+
+    def _confirm_vectors(self, some: Sequence[_Text]) -> None:
         try:
             self._confirm([one.change for one in some], {one.change.document.document_id: one.use for one in some})
         except LedgerRejected as error:
@@ -290,61 +309,81 @@ class _Batch:
         self.figures.upserted += len(some)
 
     def _isolate(
-        self, items: Sequence[T], write: Callable[[Sequence[T]], None], change_of: Callable[[T], Change]
-    ) -> list[Failure]:
+        self,
+        step: Step,
+        items: Sequence[T],
+        change_of: Callable[[T], Change],
+        send: Callable[[Sequence[T]], bool],
+        keep: Callable[[Sequence[T]], None],
+    ) -> None:
         """Write all items; where the store refuses some, or nobody foresaw what they raise, find those by halving and
-        write the others.
+        write the others. `send` returns whether the store had anything to write; `keep` confirms it.
 
         What the store would refuse of any item, or without any, is raised: halving would only repeat it for each of
         them. After a single item was refused, and until one is taken, the largest group is tried in turn with the
         smallest: wherever those are that it takes, a few attempts find one.
         """
-        failures: list[Failure] = []
+        refusals: list[Refusal] = []
         groups = [items] if items else []  # the smallest first
-        largest = False
+        largest = taken = False
         while groups:
             some = groups.pop(-1 if largest else 0)
-            reason = self._refusal(some, write)
-            largest = bool(failures) and not largest and not self.suspects.worked
-            if reason is None:
-                continue
             changes = [change_of(item) for item in some]
-            too_many = self.suspects.missed(changes, reason)
-            if len(some) > 1 and not too_many:
+            refused = self._attempt(((step, partial(send, some)), (Step.LEDGER, partial(keep, some))), changes)
+            taken = taken or refused is None
+            largest = bool(refusals) and not largest and not taken
+            if refused is None:
+                continue
+            where, reason = refused
+            self.suspects.missed(where)
+            stuck = self.suspects.stuck(step)
+            if len(some) > 1 and not stuck:
                 half = len(some) // 2
                 for part in (some[:half], some[half:]):
                     insort(groups, part, key=len)
                 continue
-            what = f"{self.target}: writing " + ("a batch" if too_many else f"record {changes[0].document.db_id}")
-            error = reason if isinstance(reason, VecsyncError) else unforeseen(reason, what)
-            if too_many:
-                raise error
-            self._require_writable(error)
-            failures.append((changes[0], error))
-        return failures
+            what = "a batch" if len(some) > 1 else f"record {changes[0].document.db_id}"
+            error = reason if isinstance(reason, VecsyncError) else unforeseen(reason, f"{self.target}: writing {what}")
+            if len(some) == 1:
+                refusals.append(self.suspects.refused(where, (changes[0], error)))
+                changes = []
+            if stuck:
+                self.suspects.give_up(step, error)
+                self._leave_out(changes + [change_of(item) for group in groups for item in group], error)
+                break
+        self.fail(self.suspects.decide(refusals))
+        self.refused.update(refusal.failure[0].document.document_id for refusal in refusals)
 
-    def _refusal(self, some: Sequence[T], write: Callable[[Sequence[T]], None]) -> Exception | None:
-        """Write some items; why they could not be, where that may be one's fault alone."""
-        try:
-            write(some)
-        except StoreRejected as error:
-            if error.every_document:
+    def _attempt(
+        self, steps: Sequence[tuple[Step, Callable[[], bool | None]]], changes: Sequence[Change]
+    ) -> tuple[Step, Exception] | None:
+        """Write some items; the step at which they could not be, and why, where that may be one's fault alone."""
+        for step, do in steps:
+            began = self.suspects.begin(step)
+            try:
+                done = do()
+            except StoreRejected as error:
+                if error.every_document:
+                    raise
+                return step, error
+            except (VecsyncError, MemoryError):
                 raise
-            return error
-        except (VecsyncError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, it may be one document's)
-            return error
-        self.suspects.wrote()
+            except Exception as error:  # noqa: BLE001 (whatever it is, it may be one document's)
+                return step, error
+            if done is not False:
+                self.suspects.accepted(step, began, changes[-1].document.payload)
         return None
 
-    def _require_writable(self, refusal: VecsyncError) -> None:
-        """Raises the refusal where the store refuses a write that has no document in it as well."""
-        try:
-            with contained(f"{self.target}: a write without documents"):
-                self.target.store.delete_foreign(self.target.collection, [_NO_POINT])
-        except (StoreRejected, InternalError):
-            raise refusal from None
+    def _leave_out(self, changes: Sequence[Change], error: VecsyncError) -> None:
+        """They are not tried in this run."""
+        self.refused.update(change.document.document_id for change in changes)
+        self.mark([(change, error) for change in changes], alone=False)
+
+    def settle(self) -> tuple[list[Change], VecsyncError | None]:
+        own, others, error = self.suspects.settle()
+        self.mark(own, alone=True)
+        self.mark(others, alone=False)
+        return [change for change, _ in own + others], error
 
     def _moved(self, change: Change) -> bool:
         return change.row is not None and change.row.tenant != self.target.tenant
@@ -374,13 +413,13 @@ class _Batch:
                 leave_mark(t, tenant)
 
     def fail(self, failures: Sequence[Failure]) -> None:
-        """Documents that failed alone; whether what nobody foresaw is theirs the end of the run may have to tell."""
+        """Documents that failed alone, by their own fault."""
         self.refused.update(change.document.document_id for change, _ in failures)
-        self.mark(self.suspects.known(failures), alone=True)
+        self.mark(failures, alone=True)
 
     def mark(self, failures: Sequence[Failure], *, alone: bool) -> None:
-        """`alone`: the errors are about single documents, and count against their retries; those of a whole service
-        count against nobody's."""
+        """`alone`: the errors are about single documents, and count against their retries where an attempt was due;
+        those of a whole service count against nobody's."""
         if not failures:
             return
         t = self.target
@@ -438,8 +477,10 @@ def _failure(
     *,
     alone: bool,
 ) -> Failed:
-    count = change.retry_count + alone
+    early = alone and change.waits(now)  # however often somebody tries meanwhile
+    count = change.retry_count + (alone and not early)
     wait = backoff(count, config) if alone else outage_backoff(change.waited, config)
+    following = None if wait is None else now + wait
     return Failed(
         document_id=change.document.document_id,
         db_id=change.document.db_id,
@@ -448,19 +489,10 @@ def _failure(
         error_code=error.code,
         error=str(error),
         retry_count=count,
-        next_attempt_at=None if wait is None else now + wait,
+        next_attempt_at=change.row.next_attempt_at if early and change.row is not None else following,
         modified_fields=modified,
         db_key=change.document.db_key,
     )
-
-
-def _judge(suspects: Suspects, failures: Sequence[Failure], *, worked: bool) -> None:
-    """Take in what became of texts."""
-    if worked:
-        suspects.wrote()
-    for change, error in failures:
-        if suspects.missed([change], error):
-            raise error
 
 
 def _embed(target: Target, changes: list[Change], figures: Figures) -> tuple[list[_Text], list[Failure]]:

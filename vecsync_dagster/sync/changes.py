@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from vecsync_dagster.documents import Document
@@ -59,6 +59,12 @@ class Change:
             return None
         return row.next_attempt_at - row.last_attempt_at
 
+    def waits(self, now: datetime) -> bool:
+        """Whether just this version of the document was refused, and its next attempt is not due yet. What failed in an
+        outage alone waits for nobody."""
+        following = None if self.row is None else self.row.next_attempt_at
+        return self.retry_count > 0 and following is not None and following > now
+
     @property
     def _attempted(self) -> bool:
         attempted = attempt_hash(self.document.content_hash, self.document.payload_hash)
@@ -73,18 +79,24 @@ def decide(
     space: str,
     retry_permanent: bool,
     doubted: bool = False,
+    now: datetime | None = None,
 ) -> list[Change]:
     """The change of each document, in order.
 
     `rows` are the ledger's rows of these documents, whatever their tenant: one that lies under another
     tenant has moved here. `retry_permanent`: whether documents that used up their retries are tried again.
-    `doubted`: the store may hold other vectors than the rows say, so none is kept where a payload changes.
+    `doubted`: the store may hold other vectors than the rows say, so none is kept where a payload changes. `now`:
+    those that were refused are left until their next attempt is due; None: they are tried all the same.
     """
-    return [
+    changes = [
         Change(_kind(document, row, tenant, space, retry_permanent, doubted), document, row)
         for document in documents
         for row in (rows.get(document.document_id),)
     ]
+    for change in changes:
+        if now is not None and change.kind is Kind.RETRY and change.waits(now):
+            change.kind = Kind.UNCHANGED
+    return changes
 
 
 def _kind(

@@ -27,9 +27,9 @@ from vecsync_dagster.sync.apply import (
     find_recut,
     keep_failed,
     keep_texts,
-    mark_held,
     mark_rejected,
     remove,
+    settle,
 )
 from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import compare_row
@@ -37,6 +37,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former, is_stored
 from vecsync_dagster.sync.guard import lacks_suspiciously_much
 from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
+from vecsync_dagster.sync.probe import clear_probe
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.renamed import WAITS, Renamed
 from vecsync_dagster.sync.suspects import Suspects
@@ -110,6 +111,7 @@ class PartitionSync:
         self._unreachable = unreachable
         self._asked = asked
         self._fresh = fresh
+        self._waits = asked is None and not complete  # until the attempts that are not due are
         self._sees_firsts = complete or asked is not None  # of several records with one id
         self._met: set[str] = set()
         self._called_gone: set[str] = set()
@@ -127,7 +129,8 @@ class PartitionSync:
         self._planned: set[str] = set()
         self._refused: set[str] = set()
         self._writing = Writing(target, run_id, mode)
-        self._suspects = Suspects()
+        self._suspects = Suspects(target)
+        self._unsettled: VecsyncError | None = None
         self._former = Former(target, source, self.started_at, in_full=in_full)
         self._renamed = Renamed(target, source, self.started_at)
         self._failed: list[Change] = []
@@ -207,13 +210,14 @@ class PartitionSync:
             self._leave_failed()
 
     def _settle_suspects(self) -> None:
-        held, error = self._suspects.settle()
-        if self.depth == "apply":
-            self.figures.add(mark_held(self.target, held, error, self.started_at))
-            self._failed += [change for change, _ in held]
-        else:
-            self.figures.failed += len(held)
-        self.error = self.error or error
+        figures, changes, self._unsettled = settle(self.target, self._suspects, self.started_at)
+        self.figures.add(figures)
+        self._failed += changes
+
+    def conclude(self) -> None:
+        """After `finish`, and after what is gone was removed: documents of which it is not known whether they
+        themselves are to blame fail the partition, but keep no removal."""
+        self.error = self.error or self._unsettled
 
     def cancel(self) -> None:
         """Drop what was not begun yet (a run that is interrupted): it does not count."""
@@ -266,6 +270,7 @@ class PartitionSync:
             space=self._space(),
             retry_permanent=self._retry_permanent,
             doubted=self._writing.doubted,
+            now=t.ledger.now() if self._waits else None,
         )
         find_recut(t, changes)
         self._look_at_points(changes)
@@ -489,7 +494,7 @@ class PartitionSync:
 
     def _write(self, batch: list[Change]) -> Figures:
         if self.depth == "embed":
-            return embed_changes(self.target, batch, self._suspects)
+            return embed_changes(self.target, batch)
         if self._unreachable is not None:
             raise BatchFailed(self._unreachable, fail_changes(self.target, batch, self._unreachable, self.started_at))
         figures = apply_changes(self.target, batch, self.started_at, self._suspects)
@@ -778,6 +783,7 @@ class PartitionSync:
         """After a complete export that was not suspicious: put right what runs that did not finish left between
         store and ledger."""
         if self._writing.doubted and self.depth == "apply" and not self.holds_back:
+            clear_probe(self.target)  # no look at the partition finds one
             repaired, all_of_it = repair_unfinished(self.target, source, allow_removals=allow_removals)
             repaired.payload_only = 0  # those are documents of the source, which are counted already
             self.figures.add(repaired)

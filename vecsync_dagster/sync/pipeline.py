@@ -473,6 +473,7 @@ def _feed_by_ids(job: Job, feed: Feed, parts: Mapping[str, PartitionSync]) -> No
 
 
 def _to_ask_for(job: Job, part: PartitionSync) -> Iterator[Sequence[str]]:
+    # Also those that are not due: what failed in an outage is tried at once. `decide` leaves the others.
     name, whenever = part.target.collection, datetime.max.replace(tzinfo=UTC)
     yield from job.ledger.all_due(job.name, name, job.tenant, whenever, _DUE)
     if part.unmet:
@@ -497,6 +498,7 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         part.remove_absent(job.source_rows, allow=job.options.allow_removals)
     if ended and not stream.complete and not job.interrupted and part.error is None:
         part.leave_former()
+    part.conclude()
     if part.error is None:
         if not job.interrupted:
             part.remember(all_seen=all_seen)

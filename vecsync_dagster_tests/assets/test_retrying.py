@@ -114,6 +114,7 @@ def test_monitoring_reads_what_a_retry_left(four: Four, instance: dg.DagsterInst
     four.store_refuses("functionality")
     for _ in range(7):
         four.sync()
+        four.later(seconds=300)
     four.store.recover()
     file = four.world.config.state_folder / "sync_metrics.json"
     with four.world.workspace() as workspace:

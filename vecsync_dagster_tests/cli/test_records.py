@@ -291,6 +291,7 @@ def test_retry_of_permanent_ones_needs_a_reset(four: Four, config: Path) -> None
     four.store_refuses("functionality")
     for _ in range(6):
         four.sync()
+        four.later(seconds=300)
     four.store.recover()
     ran = run(config, "retry", "--all", "--no-record")
     assert ran.code == 0
@@ -318,6 +319,7 @@ def test_a_retry_that_was_the_last_is_known_to_monitoring(four: Four, config: Pa
     four.store_refuses("functionality")
     for _ in range(5):
         four.sync()
+        four.later(seconds=300)
     assert run(config, "retry", "--all", "--no-record").code == 1
     assert run(config, "status", "--strict").code == 1
     assert failing(four) == 1

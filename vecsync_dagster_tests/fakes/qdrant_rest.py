@@ -45,6 +45,7 @@ class _Fault:
     cut: bool = False
     stall: bool = False
     message: str = "fault on demand"
+    spares: bytes | None = None
 
 
 class QdrantRest:
@@ -94,9 +95,10 @@ class QdrantRest:
         retry_after: float | str | None = None,
         path_contains: str = "",
         message: str = "fault on demand",
+        spares: bytes | None = None,
     ) -> None:
-        """Answer the next `times` requests with `status`, without doing anything."""
-        fault = _Fault(times, path_contains, status=status, retry_after=retry_after, message=message)
+        """Answer the next `times` requests with `status`, without doing anything; not those that contain `spares`."""
+        fault = _Fault(times, path_contains, status, retry_after, message=message, spares=spares)
         self._faults.append(fault)
 
     def hang(self, seconds: float, times: int = 1, path_contains: str = "") -> None:
@@ -130,7 +132,7 @@ class QdrantRest:
         if len(body) > self.max_body:
             return _refusal(self.too_large, f"Payload error: JSON payload ({len(body)} bytes) is larger than allowed")
         route = find_route(method, url.path)
-        fault = self._next_fault(f"{method} {url.path}", writes=route is not None and route.writes)
+        fault = self._next_fault(f"{method} {url.path}", body, writes=route is not None and route.writes)
         if fault is not None and fault.hang_s:
             self._ending.wait(fault.hang_s)
         if fault is not None and fault.status is not None:
@@ -145,9 +147,11 @@ class QdrantRest:
         answer = self._apply(route, body, queued_as=status)
         return None if fault is not None and fault.cut else answer
 
-    def _next_fault(self, request: str, *, writes: bool) -> _Fault | None:
+    def _next_fault(self, request: str, body: bytes, *, writes: bool) -> _Fault | None:
         with self._one_at_a_time:
             for fault in self._faults:
+                if fault.spares is not None and fault.spares in body:
+                    continue
                 if fault.left > 0 and fault.path_contains in request and (writes or not (fault.cut or fault.stall)):
                     fault.left -= 1
                     return fault

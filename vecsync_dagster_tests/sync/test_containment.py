@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 
+from vecsync_dagster.config.models import RetryConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import InternalError, StoreTimeout
 from vecsync_dagster.sync import PartitionResult, Selection, Workspace, pipeline
@@ -169,7 +171,7 @@ ONE: dict[str, tuple[Callable[[Workspace], tuple[Any, str]], Callable[[Any], boo
 
 
 def in_batches(world: World, size: int) -> World:
-    sync = world.config.sync.model_copy(update={"batch": size, "parallel": 1})
+    sync = world.config.sync.model_copy(update={"batch": size, "parallel": 1, "retry": RetryConfig(base=timedelta(0))})
     world.config = world.config.model_copy(update={"sync": sync})
     return world
 

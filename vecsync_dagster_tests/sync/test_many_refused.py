@@ -51,7 +51,7 @@ def small(folder: Path, count: int) -> Small:
         db.executemany(f"INSERT INTO {NAME} VALUES (?, ?)", [(n, f"name {n}") for n in range(1, count + 1)])
     db.close()
     small = Small(folder, sqlite_source(folder / "source.db"))
-    small.data["sync"] = {"batch": BATCH, "parallel": 1}
+    small.data["sync"] = {"batch": BATCH, "parallel": 1, "retry": {"base": 0}}
     return small
 
 
@@ -64,14 +64,14 @@ def sync(small: Small, store: MemoryStore) -> tuple[PartitionResult, dict[int, i
 
 
 def assert_alone(small: Small, store: Picky, count: int) -> None:
-    """Each run counts against the bad ones alone, with at most two attempts for each document; the first one writes all
-    others."""
+    """Each run counts against the bad ones alone, with at most two attempts for each document and a few probes; the
+    first one writes all others."""
     for run in (1, 2):
         store.writes = 0
         result, failed = sync(small, store)
         assert (result.error, failed) == (None, dict.fromkeys(store.bad, run))
         assert len(store.points) == count - len(store.bad)
-        assert store.writes <= 2 * count
+        assert store.writes <= 2 * count + 8
 
 
 WHERE = {
@@ -99,7 +99,7 @@ def test_many_documents_that_are_too_large(tmp_path: Path) -> None:
 
 
 def test_nothing_but_refused_documents(tmp_path: Path) -> None:
-    """A store that takes a write without documents, and says that the refusal is theirs, is believed."""
+    """A store that takes a point with nothing in it, and says that the refusal is theirs, is believed."""
     assert_alone(small(tmp_path, 40), Picky(range(1, 41), refusal(False)), 40)
 
 
@@ -132,6 +132,109 @@ def test_a_store_that_breaks_in_the_middle(tmp_path: Path, error: Exception) -> 
     assert store.writes < 20
 
 
+ERRORS = pytest.mark.parametrize("error", [refusal(False), refusal(None), KeyError()], ids=["own", "?", "!"])
+PARALLEL = pytest.mark.parametrize("parallel", [1, 3])
+
+
+class Full(Picky):
+    """Takes no point more than so many, and deletes and replaces nevertheless."""
+
+    most = 100
+
+    def upsert(self, collection: str, points: Sequence[Point]) -> None:
+        self.broken = len(self.points.keys() | {point.point_id for point in points}) > self.most
+        super().upsert(collection, points)
+
+
+@ERRORS
+@pytest.mark.parametrize(("most", "parallel"), [(0, 1), (100, 3), (200, 1)])
+def test_a_full_store_uses_up_no_retries(tmp_path: Path, error: Exception, parallel: int, most: int) -> None:
+    """However many runs meet it: a few attempts each, a failed run, and all is written once there is room."""
+    world, store = small(tmp_path, 300), Full((), error)
+    world.data["sync"]["parallel"] = parallel
+    store.most = most
+    for run in range(8):
+        store.writes = 0
+        result, failed = sync(world, store)
+        assert (result.outcome, set(failed.values())) == ("failed", {0})
+        assert store.writes < 50 or run == 0  # until as many are in it as fit
+        assert len(store.points) <= most
+    store.most = 1000
+    result, failed = sync(world, store)
+    assert (result.ok, failed, len(store.points)) == (True, {}, 300)
+
+
+def change(folder: Path, *statements: str) -> None:
+    with sqlite3.connect(folder / "source.db") as db:
+        for statement in statements:
+            db.execute(statement.format(NAME))
+    db.close()
+
+
+@PARALLEL
+@ERRORS
+def test_bad_documents_keep_no_removal(tmp_path: Path, error: Exception, parallel: int) -> None:
+    """Where nothing but bad documents is to be written: they fail alone, and what is gone is removed."""
+    world, store = small(tmp_path, 20), Picky((), error)
+    world.data["sync"]["parallel"] = parallel
+    assert sync(world, store)[0].ok
+    change(tmp_path, "UPDATE {} SET name = 'bad ' || id WHERE id <= 2", "DELETE FROM {} WHERE id > 18")
+    store.bad = (1, 2)
+    for run in (1, 2):
+        result, failed = sync(world, store)
+        assert (result.error, failed, len(store.points)) == (None, {1: run, 2: run}, 18)
+
+
+class PickyOfPayloads(Picky):
+    def upsert(self, collection: str, points: Sequence[Point]) -> None:
+        MemoryStore.upsert(self, collection, points)
+
+    def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
+        MemoryStore.delete_foreign(self, collection, point_ids)
+
+    def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
+        if self.broken or any(int(point.payload["dbId"]) in self.bad for point in points):
+            raise self.error
+        return super().set_payload(collection, points)
+
+
+@ERRORS
+@pytest.mark.parametrize("broken", [False, True])
+def test_payloads_that_are_refused(tmp_path: Path, error: Exception, broken: bool) -> None:
+    """A store that takes vectors, and the payload of no document at all, is to blame; that of two, they are."""
+    world, store = small(tmp_path, 20), PickyOfPayloads((), error)
+    change(tmp_path, "ALTER TABLE {} ADD note TEXT")
+    world.data["entities"][NAME]["collections"][NAME]["payload"] = ("note",)
+    assert sync(world, store)[0].ok
+    change(tmp_path, "UPDATE {} SET note = 'new' WHERE id <= 2")
+    store.bad, store.broken = (1, 2), broken
+    result, failed = sync(world, store)
+    assert (result.error is not None, failed) == (broken, dict.fromkeys((1, 2), int(not broken)))
+    assert len(store.points) == 20
+
+
+@PARALLEL
+@pytest.mark.parametrize("error", [refusal(None), KeyError()], ids=["?", "!"])
+def test_whole_batches_of_bad_documents_in_front(tmp_path: Path, error: Exception, parallel: int) -> None:
+    """Nothing is known to be good yet, and no cause: those behind them are written by the first run."""
+    world, store = small(tmp_path, 900), Picky(range(1, 601), error)
+    world.data["sync"]["parallel"] = parallel
+    result, failed = sync(world, store)
+    assert (result.error, len(failed), len(store.points)) == (None, 600, 300)
+    for _ in range(2):
+        result, failed = sync(world, store)
+        assert (result.error, len(failed), len(store.points)) == (None, 600, 300)
+    assert min(failed.values()) == 2
+
+
+def test_no_good_document_anywhere(tmp_path: Path) -> None:
+    """Many batches, and no cause: one attempt for each batch after the first."""
+    world, store = small(tmp_path, 900), Picky(range(1, 901), KeyError())
+    result, failed = sync(world, store)
+    assert (result.outcome, failed) == ("failed", dict.fromkeys(range(1, 901), 0))
+    assert store.writes <= 33 + 4
+
+
 def refused_texts() -> Exception:
     return EmbeddingRejected("no")
 
@@ -159,9 +262,8 @@ def test_many_bad_texts(
     monkeypatch.setattr(HashProvider, "embed_documents", embed)
     world, store = small(tmp_path, count), MemoryStore()
     result, failed = sync(world, store)
-    known = count > 40 or error is not KeyError  # what nobody foresaw is nobody's where nothing was written
-    assert failed == dict.fromkeys(range(1, 41), int(known))
-    assert (result.error is None, len(store.points)) == (known, count - 40)
+    assert failed == dict.fromkeys(range(1, 41), 1)
+    assert (result.error, len(store.points)) == (None, count - 40)
     names = [text for text in paid if text.startswith("name")]
     assert sorted(names) == sorted(f"name {n}" for n in range(41, count + 1))
 

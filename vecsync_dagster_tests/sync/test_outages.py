@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vecsync_dagster.config.models import RetryConfig
 from vecsync_dagster.errors import StoreRejected, StoreUnavailable
 from vecsync_dagster.ledger import migrate
 from vecsync_dagster.ledger.record_states import CollectionState
+from vecsync_dagster.stores import Point
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import due_rows, retry_due
 from vecsync_dagster.sync.apply import outage_backoff
@@ -127,36 +129,51 @@ def test_the_embedded_engine_takes_no_write(embedded_world: World, monkeypatch: 
 
 
 @pytest.mark.parametrize("documents", [1, 3])
+@pytest.mark.parametrize("about", [False, None])
 def test_a_store_that_takes_no_write_has_no_bad_document(
-    embedded_world: World, monkeypatch: pytest.MonkeyPatch, documents: int
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, documents: int, about: bool | None
 ) -> None:
-    """Not even where a single one is to be written, again and again: a write without any is refused as well."""
-    world = embedded_world
+    """Not even where a single one is to be written, again and again, and the store still deletes: it may be full."""
+    world = at_once(embedded_world)
     world.insert({"id": n, "tenant_id": "acme"} for n in range(1, 1 + documents))
 
     def refuse(*_: object) -> None:
-        raise StoreRejected("no", service="QDRANT", every_document=False)
+        raise StoreRejected("no", service="QDRANT", every_document=about)
 
     with monkeypatch.context() as away:
         away.setattr(QdrantEmbeddedStore, "upsert", refuse)
-        away.setattr(QdrantEmbeddedStore, "delete_foreign", refuse)
         for _ in range(ATTEMPTS):
             assert world.sync("acme", mode="full")[0].outcome == "failed"
     [result] = world.sync("acme", mode="full")
     assert (result.ok, result.figures.upserted) == (True, documents)
 
 
+def at_once(world: World) -> World:
+    """Every attempt is due."""
+    retry = world.config.sync.retry.model_copy(update={"base": timedelta(0)})
+    sync = world.config.sync.model_copy(update={"retry": retry})
+    world.config = world.config.model_copy(update={"sync": sync})
+    return world
+
+
+@pytest.mark.parametrize("others", ["none", "of another tenant"])
 @pytest.mark.parametrize("about", [False, None])
 def test_the_only_document_of_a_partition_is_bad(
-    embedded_world: World, monkeypatch: pytest.MonkeyPatch, about: bool | None
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, about: bool | None, others: str
 ) -> None:
     """A store that takes other writes means the document: it is permanent in the end. Where the store does not say so,
-    the first refusal is the partition's."""
-    world = embedded_world
+    it has to take what is known to be good."""
+    world = at_once(embedded_world)
+    if others != "none":
+        world.insert([{"id": 2, "tenant_id": "other"}])
+        world.sync()
     world.insert([{"id": 1, "tenant_id": "acme"}])
+    real = QdrantEmbeddedStore.upsert
 
-    def refuse(*_: object) -> None:
-        raise StoreRejected("no", service="QDRANT", every_document=about)
+    def refuse(store: QdrantEmbeddedStore, collection: str, points: Sequence[Point]) -> None:
+        if any(point.payload["dbId"] == "1" for point in points):
+            raise StoreRejected("no", service="QDRANT", every_document=about)
+        real(store, collection, points)
 
     monkeypatch.setattr(QdrantEmbeddedStore, "upsert", refuse)
     counts = []
@@ -165,8 +182,9 @@ def test_the_only_document_of_a_partition_is_bad(
         with world.workspace() as workspace:
             [row] = workspace.ledger.failed_rows(ENTITY, [ENTITY])
         counts.append(row.retry_count)
-    assert counts == ([1, 2, 3, 4, 5, 6, 6] if about is False else [0, 1, 2, 3, 4, 5, 6])
-    assert row.next_attempt_at is None
+    known = about is False or others != "none"
+    assert counts == ([1, 2, 3, 4, 5, 6, 6] if known else [0] * 7)
+    assert (row.next_attempt_at is None) is known
 
 
 def test_a_provider_that_refuses_any_text(four: Four) -> None:
@@ -194,13 +212,16 @@ def test_a_refused_document_is_permanent(four: Four) -> None:
     for number in range(1, 4):
         four.sync(NAME)
         assert state(four).retry_count == number
+        four.later(seconds=300)
     four.provider.fail("unavailable", times=MANY)
     for _ in range(10):
         four.sync(NAME)
+        four.later(seconds=300)
     assert (state(four).retry_count, state(four).error_code) == (3, "EMBEDDING_UNAVAILABLE")
     four.provider.recover()
     for _ in range(3):
         four.sync(NAME)
+        four.later(seconds=300)
     row = state(four)
     assert (row.retry_count, row.next_attempt_at, row.error_code) == (6, None, "EMBEDDING_REJECTED")
     assert state(four, 2).status == "synced"
@@ -218,6 +239,7 @@ def test_a_text_without_an_answer_is_one_documents_failure(four: Four, fault: Fa
         four.sync(NAME)
         row = state(four)
         assert (row.status, row.retry_count, row.error_code) == ("failed", number, "EMBEDDING_UNAVAILABLE")
+        four.later(seconds=300)
     assert row.next_attempt_at is None
     assert {state(four, n).status for n in range(2, 9)} == {"synced"}
 

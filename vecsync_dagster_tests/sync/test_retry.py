@@ -101,11 +101,32 @@ def test_an_incremental_run_tries_all_that_failed(four: Four, monkeypatch: pytes
     """However many they are: they are asked for in chunks, and each once, also where they fail again."""
     monkeypatch.setattr(pipeline, "_DUE", 3)
     refused_once(four, *range(1, 9))
+    four.later(seconds=5)
     again = four.sync("functionality", mode="incremental")["functionality"]
     assert (again.mode, again.figures.failed, state(four).retry_count) == ("incremental", 8, 2)
     four.store.recover()
+    four.later(seconds=10)
     again = four.sync("functionality", mode="incremental")["functionality"]
     assert (again.figures.failed, {state(four, n).status for n in range(1, 9)}) == (0, {"synced"})
+
+
+def test_a_refused_document_waits_for_its_next_attempt(four: Four) -> None:
+    """No incremental run tries it before that is due, and whoever tries it nevertheless uses up no retry."""
+    refused_once(four, 1)
+    due_at = state(four).next_attempt_at
+    four.later(seconds=4)
+    for _ in range(7):
+        result = four.sync("functionality", mode="incremental")["functionality"]
+        assert (result.figures.retry, result.figures.failed) == (0, 0)
+        result = four.sync("functionality", mode="full")["functionality"]
+        assert (result.figures.retry, result.figures.failed) == (1, 1)
+        assert (state(four).retry_count, state(four).next_attempt_at) == (1, due_at)
+    four.later(seconds=1)
+    four.sync("functionality", mode="full")
+    assert state(four).retry_count == 2
+    four.store.recover()
+    four.sync("functionality", mode="full")
+    assert state(four).status == "synced"
 
 
 def test_after_five_retries_it_is_permanent(four: Four) -> None:

@@ -152,6 +152,7 @@ def test_a_permanent_failure_is_tried_when_somebody_asks(four: Four) -> None:
     with four.world.workspace() as workspace:
         while workspace.ledger.failed_rows(ENTITY, ["tools"])[0].next_attempt_at is not None:
             [selection] = workspace.select([ENTITY], ["global"])
+            four.later(seconds=300)
             workspace.sync(selection, SyncOptions(ids=("1",), retry=True))
     four.store.recover()
     assert [r.ok for r in sync_ids(four, 1)] == [True] * 4
