@@ -50,7 +50,7 @@ class Small:
         **entity: Any,
     ) -> None:
         self.folder = folder
-        self.data = {
+        self.data: dict[str, Any] = {
             "sources": {"db": dict(source)},
             "entities": {
                 NAME: {

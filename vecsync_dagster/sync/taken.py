@@ -36,7 +36,7 @@ def require_own_ids(ledger: Ledger, entity: str, config: EntityConfig, collectio
 
 def has_ids_of_others(ledger: Ledger, entity: str, config: EntityConfig, collection: str) -> bool:
     """The same by the ledger alone, of an entity of which the store holds nothing yet."""
-    if any(ledger.tally(entity, collection, tenant).held for tenant in ledger.tenants(entity, collection)):
+    if any(ledger.tally(entity, collection, tenant).held for tenant in ledger.with_rows(entity, collection)):
         return False
     return bool(ledger.left_by_others(entity, collection, _beginnings(entity, config), 1))
 

@@ -181,7 +181,7 @@ def test_a_key_of_postgresql_that_cannot_be_one_is_not_missing(
 ) -> None:
     """The reason says what it is; that of a record without a value is still that it is missing."""
     small, db = postgres
-    small.data["entities"]["things"]["id"] = key  # type: ignore[index]
+    small.data["entities"]["things"]["id"] = key
     db.execute(f"create table things (k {declared}, firm text, name text, v int)")
     good = "1" if declared == "numeric" else "2026-01-01"
     for value in (good, *values):

@@ -21,7 +21,7 @@ class Rows:
         self.db = sqlite3.connect(folder / "source.db", isolation_level=None)
         self.db.execute(f"CREATE TABLE {NAME} (id integer primary key, name text)")
         self.small = Small(folder, sqlite_source(folder / "source.db"), required=("name",))
-        self.entity: Any = self.small.data["entities"][NAME]  # type: ignore[index]
+        self.entity: Any = self.small.data["entities"][NAME]
 
     def put(self, numbers: range, name: str) -> None:
         self.db.executemany(f"INSERT OR REPLACE INTO {NAME} VALUES (?, ?)", [(number, name) for number in numbers])

@@ -45,7 +45,7 @@ class Firms:
         source = sqlite_source(folder / "source.db")
         settings: dict[str, Any] = {"tenancy": {"column": "firm"}, "updated_at": "at", "deleted_at": "gone"}
         self.small = Small(folder, source, required=("name",), **settings)
-        self.entity: Any = self.small.data["entities"][NAME]  # type: ignore[index]
+        self.entity: Any = self.small.data["entities"][NAME]
 
     def put(self, firm: str, number: int, name: str | None) -> None:
         self.at += 1
@@ -183,7 +183,7 @@ def test_what_waits_in_mongodb_goes_with_its_record_too(
 
         sync(*FIRMS, mode="full")
         things.update_one({"no": 1}, {"$set": {"name": ""}})
-        small.data["entities"][NAME]["id"] = after  # type: ignore[index]
+        small.data["entities"][NAME]["id"] = after
         sync(*FIRMS, mode="full")
         assert (len(small.stored()), "/".join(["a", "1"][-len(before) :]) in small.stored()) == (4, True)
         things.update_one({"no": 1}, {"$set": {**then, "at": at + timedelta(seconds=5)}})

@@ -34,7 +34,7 @@ class Shared:
         tenancy = {"column": "firm", "global_flag": "shared"}
         payload = ("who",)
         self.small = Small(folder, source, required=("name",), tenancy=tenancy, updated_at="at", payload=payload)
-        self.entity: Any = self.small.data["entities"][NAME]  # type: ignore[index]
+        self.entity: Any = self.small.data["entities"][NAME]
         self._put, self._at = put, 1_700_000_000
 
     def put(self, firm: str | None, number: int, name: str | None = "good", *, shared: bool = True) -> None:

@@ -37,7 +37,7 @@ def test_it_is_known_before_anything_is_written(world: World, options: dict[str,
         assert WAY in str(result.error)
         assert (result.figures.fetched, result.figures.failed, result.figures.new) == (0, 0, 0)
     with world.workspace() as workspace:
-        assert not workspace.ledger.tenants(HEIR)
+        assert not workspace.ledger.with_rows_or_marks(HEIR)
         store = workspace.store("main")
         assert {p.point_id: dict(p.payload) for page in store.scan(ENTITY) for p in page} == before
 
