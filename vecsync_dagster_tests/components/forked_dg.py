@@ -38,7 +38,7 @@ def run_and_exit(folder: str, out: str, err: str, *arguments: str) -> NoReturn:
         for file, stream in ((out, 1), (err, 2)):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.argv = ["dg", *arguments]
-        dg()
+        dg()  # type: ignore[no-untyped-call]
     except SystemExit as ended:
         status = int(ended.code or 0)
     except Exception:  # noqa: BLE001 (the process ends here, whatever it was)

@@ -42,8 +42,8 @@ def in_columns(db: psycopg.Connection[Any], folder: Path, values: Sequence[tuple
 
 def in_payload(small: Small) -> list[Any]:
     """What is stored of those columns."""
-    stored = small.stored()["1"]
-    return [stored[name] for name in small.data["entities"][NAME]["collections"][NAME]["payload"]]
+    stored, [collection] = small.stored()["1"], small.config.entities[NAME].collections.values()
+    return [stored[name] for name in collection.payload]
 
 
 @contextmanager
