@@ -40,6 +40,7 @@ def right(vectors: object, dimensions: int = 1536) -> bool:
     return np.allclose(np.asarray(vectors), [vector_of(text, dimensions) for text in TEXTS], atol=1e-6)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("formats", [("float", None), (None,), ("float",)])
@@ -71,6 +72,7 @@ def test_a_server_without_dimensions_whose_vectors_have_others(
         make_openai(dimensions=512, attempts=attempts).embed_documents(TEXTS)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_server_that_takes_a_few_texts(
@@ -88,6 +90,7 @@ def test_a_server_that_takes_a_few_texts(
     assert max(sizes) <= 2
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
 def test_a_request_that_is_refused_whatever_its_texts(
@@ -102,6 +105,7 @@ def test_a_request_that_is_refused_whatever_its_texts(
     assert len(openai_server.requests) <= 8
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
 @pytest.mark.parametrize("first", [True, False])
 def test_one_text_that_is_refused_is_that_text_alone(
@@ -134,6 +138,7 @@ def test_an_answer_without_what_is_not_needed(
     assert embedded.tokens > 0
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("status", "said"),
     [(401, KEY_VARIABLE), (402, "credit"), (404, "`base_url`"), (405, "`base_url`"), (501, "`base_url`")],
