@@ -45,7 +45,7 @@ def test_the_table_has_every_figure(first: Ran, folder: Path, monkeypatch: pytes
     """Where there is room for it, a figure is shown even if it is zero everywhere."""
     assert first.code == 0
     monkeypatch.setenv("COLUMNS", "200")
-    ran = vecsync("demo", "--folder", folder)
+    ran = vecsync("demo", "--folder", folder, "--no-record")
     header = next(line for line in ran.out.splitlines() if line.startswith("entity"))
     assert header.split() == [
         "entity", "tenant", "collection", "fetched", "new", "changed", "payload", "unchanged", "removed", "rejected",
@@ -57,7 +57,7 @@ def test_tables_are_readable_at_100_columns(first: Ran, folder: Path, monkeypatc
     """No line of a table is wider than the terminal; columns of zeros give way first."""
     assert first.code == 0
     monkeypatch.setenv("COLUMNS", "100")
-    ran = vecsync("demo", "--folder", folder)
+    ran = vecsync("demo", "--folder", folder, "--no-record")
     tables = [line for line in ran.out.split("Next:")[0].splitlines() if "   " in line or "───" in line]
     assert len(tables) > 20
     assert max(map(len, tables)) <= 100
