@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ _NEEDED = 4 << 30
 # Databases wait for the disk at each commit; in memory nothing else is different. Before anything asks for a folder.
 if "TMPDIR" not in os.environ and _MEMORY.is_mount() and shutil.disk_usage(_MEMORY).free >= _NEEDED:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+# Tests start many processes of ours: what one has compiled, the others need not, whatever this machine is set to.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers() -> int:
