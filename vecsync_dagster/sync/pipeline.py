@@ -46,6 +46,8 @@ from vecsync_dagster.sync.taken import require_own_ids
 from vecsync_dagster.sync.target import Target, keyed
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
+    guard_again,
+    held_back,
     last_full_run,
     once_reported,
     rejected_now,
@@ -630,6 +632,12 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
             return [*checks, statuses(t, tally.failures), *stopped]
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.figures.spared if full else job.source_rows()
+    held = held_back(failed)
+    if full or part.holds_back:
+        checks.append(removal_guard(t, part.figures, part.lacking))
+    elif held is not None and (again := guard_again(held, tally, rows, unidentified)).passed:
+        checks.append(again)
+        held = None
     look = partial(
         verify,
         t,
@@ -638,7 +646,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         unidentified=unidentified,
         full=full,
         identity=identity,
-        lacking=part.lacking,
+        held=held,
     )
     # A run of some stages alone has an older read: it is not for repairing.
     found = look(tally)

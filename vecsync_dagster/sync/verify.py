@@ -27,6 +27,8 @@ __all__ = [
     "differences_told",
     "foreign_told",
     "graded",
+    "guard_again",
+    "held_back",
     "kept",
     "last_full_run",
     "once_reported",
@@ -161,8 +163,17 @@ def still_stopped(failed: Iterable[CheckResult], *, incremental: bool = False) -
         if one.check == "validation" and _STOPPED in one.facts:
             if incremental and one.facts[_STOPPED] == "incremental":
                 return None
-            return CheckOutcome(one.check, one.passed, one.message, one.facts, warning=one.warning)
+            return _as_kept(one)
     return None
+
+
+def held_back(failed: Iterable[CheckResult]) -> CheckOutcome | None:
+    """`removal_guard`, among a partition's `failed` checks: as the run left it that kept what the source lacks."""
+    return next((_as_kept(one) for one in failed if one.check == "removal_guard"), None)
+
+
+def _as_kept(result: CheckResult) -> CheckOutcome:
+    return CheckOutcome(result.check, result.passed, result.message, result.facts, warning=result.warning)
 
 
 def verify(
@@ -174,24 +185,21 @@ def verify(
     unidentified: int,
     full: bool,
     identity: bool,
-    lacking: Sequence[str] = (),
+    held: CheckOutcome | None = None,
 ) -> list[CheckOutcome]:
-    """The checks on `vectors`.
+    """The checks on `vectors`, without `removal_guard`: that is the run's that read every record.
 
     `source_rows`: live rows of the tenant by the source's own count. `unidentified`: rejected records that
-    the ledger cannot keep, because they have no id of their own. `lacking`: the first documents that the removal guard
-    kept. Other than after a full run (`full`) a source of another size is a warning: rows that were deleted or moved
-    away are seen by the next full run; and some of the `unidentified` may be valid or gone by now.
+    the ledger cannot keep, because they have no id of their own. `held`: see `held_back`. Other than after a full run
+    (`full`) a source of another size is a warning: rows that were deleted or moved
+    away are seen by the next full run, unless that is what the guard blocks; and some of the `unidentified` may be
+    valid or gone by now.
     """
     # Where the source still has nothing, what waits for a second look explains the difference.
-    waiting = 0 if source_rows else figures.removals_waiting
-    counts = _counts(target, tally, source_rows, unidentified, waiting, full=full)
-    outcomes = [
-        counts,
-        removal_guard(target, figures, lacking),
-        statuses(target, tally.failures),
-        _truncation(target, tally),
-    ]
+    waits = figures.removals_waiting or (0 if held is None or full else int(held.facts.get("waiting", 0)))
+    blocked = full or (held is not None and bool(held.facts.get("blocked")))
+    counts = _counts(target, tally, source_rows, unidentified, 0 if source_rows else waits, full=full, blocked=blocked)
+    outcomes = [counts, statuses(target, tally.failures), _truncation(target, tally)]
     if not identity:
         return outcomes
     # Both look at every document: not for an incremental run, which is to cost what changed.
@@ -281,7 +289,7 @@ def _compared(target: Target) -> list[CheckOutcome]:
 
 
 def _counts(
-    target: Target, tally: Tally, source_rows: int, unidentified: int, waiting: int, *, full: bool
+    target: Target, tally: Tally, source_rows: int, unidentified: int, waiting: int, *, full: bool, blocked: bool
 ) -> CheckOutcome:
     rows, held = tally.rows - tally.former, tally.held
     stored = target.store.count(target.collection, target.tenant)
@@ -293,7 +301,7 @@ def _counts(
         reasons.append(f"the store has {number_of(stored, 'point')}{of_others}, the ledger says {held:,}; {LOOK}")
     most = rows + unidentified
     if not (most if full else rows) <= source_rows + waiting <= most:
-        later = "" if full else " (a full run sees rows that were deleted or moved away)"
+        later = "" if blocked else " (a full run sees rows that were deleted or moved away)"
         has = f"the source has {number_of(source_rows, 'row')}"
         reasons.append(f"{has}, the ledger accounts for {most}{later}")
     never = tally.rows - held
@@ -313,8 +321,15 @@ def _counts(
             "unidentified": unidentified,
             **({"former": tally.former} if tally.former else {}),
         },
-        warning=held == stored == own and not full,
+        warning=held == stored == own and not blocked,
     )
+
+
+def guard_again(held: CheckOutcome, tally: Tally, source_rows: int, unidentified: int) -> CheckOutcome:
+    """`removal_guard` by a look that did not meet every record: over where source and ledger agree, else as it was."""
+    if source_rows != tally.rows - tally.former + unidentified:
+        return held
+    return CheckOutcome(held.name, True, "source and ledger agree", {"blocked": 0})
 
 
 def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ()) -> CheckOutcome:

@@ -47,8 +47,9 @@ from vecsync_dagster.sync.tenant_names import Renewal, keep_tenant_names
 from vecsync_dagster.sync.verify import (
     CheckOutcome,
     graded,
+    guard_again,
+    held_back,
     kept,
-    last_full_run,
     rejected_now,
     still_stopped,
     unidentified_now,
@@ -405,8 +406,8 @@ class Workspace:
         return {key: replace(one, settings="") if key[0] in moved else one for key, one in seen.items()}
 
     def verify(self, selection: Selection) -> list[tuple[str, list[CheckOutcome]]]:
-        """The checks of each collection of a selection, made now, point by point, and kept. The removal guard
-        speaks of the last full run: only that one met every record.
+        """The checks of each collection of a selection, made now, point by point, and kept. What the removal guard
+        blocks stays blocked unless source and ledger agree: nothing was read.
 
         Raises PartitionBusy where a run is syncing the tenant: what that has written and not recorded yet would look
         like a difference."""
@@ -417,19 +418,29 @@ class Workspace:
         name, tenant = selection.entity, selection.tenant
         rows = self.source(name).count(tenant)
         for collection in selection.collections:
-            last = last_full_run(self.ledger, name, collection, tenant)
             unidentified = unidentified_now(self.ledger, name, collection, tenant)
             target = self.target(name, collection, tenant)
             tally = self.ledger.tally(name, collection, tenant)
-            validation = still_stopped(self.ledger.failed_checks(name, collection, tenant)) or rejected_now(
-                tally, unidentified
-            )
+            failed = self.ledger.failed_checks(name, collection, tenant)
+            validation = still_stopped(failed) or rejected_now(tally, unidentified)
+            held = held_back(failed)
+            guard = CheckOutcome("removal_guard", True, "nothing is held back", {"blocked": 0})
+            if held is not None:
+                guard = guard_again(held, tally, rows, unidentified)
             outcomes = verify(
-                target, last, tally, source_rows=rows, unidentified=unidentified, full=False, identity=True
+                target,
+                Figures(),
+                tally,
+                source_rows=rows,
+                unidentified=unidentified,
+                full=False,
+                identity=True,
+                held=None if guard.passed else guard,
             )
-            checks = [graded(one, self.config.checks) for one in (validation, *outcomes)]
+            checks = [graded(one, self.config.checks) for one in (validation, guard, *outcomes)]
             now = datetime.now(UTC)
-            self.ledger.record_checks([kept(one, name, collection, tenant, now) for one in checks])
+            made = [one for one in checks if one.passed or one.name != guard.name]
+            self.ledger.record_checks([kept(one, name, collection, tenant, now) for one in made])
             yield collection, checks
 
     def target(self, entity: str, collection: str, tenant: str) -> Target:
