@@ -21,11 +21,11 @@ from vecsync_dagster.checks.headlines import (
 )
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, VecsyncError
+from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, Transient, VecsyncError
 from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of, is_tenant
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.metrics import refresh_metrics
-from vecsync_dagster.sync.verify import kept
+from vecsync_dagster.sync.verify import graded, kept
 from vecsync_dagster.words import number_of
 
 __all__ = ["build_check_assets", "build_partition_checks"]
@@ -110,8 +110,8 @@ def _verified(
     workspace: Workspace, name: str, asked: str | None, problems: dict[str, VecsyncError]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """`asked`: one partition alone, if it is not all of them. One that cannot be checked has its error in `problems`,
-    and the others go on."""
-    names = workspace.ledger.tenant_names(name)
+    and the others go on; where that may pass, its last results hold."""
+    names, entity = workspace.ledger.tenant_names(name), workspace.entity(name)
     for selection in workspace.select([name]):
         if not is_tenant(selection.tenant):
             continue  # no partition, so there is nothing to verify: its failed run says so
@@ -120,22 +120,26 @@ def _verified(
             place = f"{collection}|{selection.tenant}"
             if asked not in (None, place):
                 continue
+            began = datetime.now(UTC)
             try:
                 with contained(f"{place}: checking"):
                     [(_, checks)] = workspace.verify(replace(selection, collections=(collection,)))
             except LedgerUnavailable:
                 raise  # without its ledger no other partition can be checked either
-            except PartitionBusy:
-                # The run that is syncing it makes these checks: until then the last results hold.
-                last = workspace.ledger.check_results(name, selection.tenant)
+            except Transient as error:
+                # What cannot be looked at is as it was. The run that is syncing a partition makes its checks itself;
+                # anything else is for the run of these checks to report.
+                if not isinstance(error, PartitionBusy):
+                    problems[place] = error
+                last = configured(workspace.ledger.check_results(name, selection.tenant), workspace.config)
                 yield from (grid_evaluation(one, called) for one in last if one.collection == collection)
             except VecsyncError as error:
                 problems[place] = error
                 message = f"could not be checked: {error.code}: {error}"
-                failed = [CheckOutcome(check, False, message) for check in checks_of(workspace.entity(name))]
-                now = datetime.now(UTC)
+                checks = workspace.config.checks
+                failed = [graded(CheckOutcome(check, False, message), checks) for check in checks_of(entity)]
                 # Kept, so that `status` and the alerts say the same.
-                workspace.ledger.record_checks([kept(one, name, collection, selection.tenant, now) for one in failed])
+                workspace.ledger.record_checks([kept(one, name, collection, selection.tenant, began) for one in failed])
                 yield from (evaluation(name, collection, selection.tenant, one, called) for one in failed)
             else:
                 yield from (evaluation(name, collection, selection.tenant, one, called) for one in checks)

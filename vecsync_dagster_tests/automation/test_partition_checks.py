@@ -14,7 +14,14 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from vecsync_dagster.alerts import Alert, KnownAlert, observing
 from vecsync_dagster.checks import headlines
 from vecsync_dagster.cli.overview import overview
-from vecsync_dagster.errors import PartitionBusy
+from vecsync_dagster.errors import (
+    PartitionBusy,
+    SourceUnavailable,
+    StoreLocked,
+    StoreRejected,
+    StoreUnavailable,
+    Transient,
+)
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import Workspace
@@ -81,6 +88,51 @@ def test_a_partition_that_is_being_synced_keeps_its_results(settled: Automated) 
     assert False in found["works|acme"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreLocked("another process has it", service="qdrant"),
+        StoreUnavailable("away", service="qdrant"),
+        SourceUnavailable("away"),
+    ],
+)
+def test_what_cannot_be_reached_keeps_its_results(
+    settled: Automated, monkeypatch: pytest.MonkeyPatch, error: Transient
+) -> None:
+    """Nobody looked, so nothing is known to be wrong: the run fails and names the partition, and no result changes."""
+    with settled.world.workspace() as workspace:
+        before = workspace.ledger.check_results(ENTITY, "brick")
+    real = Workspace.target
+
+    def target(self: Workspace, entity: str, collection: str, tenant: str) -> Any:
+        if tenant == "brick":
+            raise error
+        return real(self, entity, collection, tenant)
+
+    monkeypatch.setattr(Workspace, "target", target)
+    ran, found = check_all(settled)
+    told = [str(event.step_failure_data.error) for event in ran.all_events if event.is_step_failure]
+    assert not ran.success
+    assert f"1 partition could not be checked: works|brick: {error.code}" in told[0]
+    assert found == {f"works|{tenant}": {True} for tenant in ("acme", "brick", "cord", "global")}
+    with settled.world.workspace() as workspace:
+        assert workspace.ledger.check_results(ENTITY, "brick") == before
+
+
+def test_what_cannot_be_checked_is_as_bad_as_is_configured(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that warns warns of that, too."""
+    settled.use(checks={"severity": {"counts": "warn"}})
+
+    def target(*_: Any) -> Any:
+        raise StoreRejected("no", service="qdrant")
+
+    monkeypatch.setattr(Workspace, "target", target)
+    check_all(settled)
+    with settled.world.workspace() as workspace:
+        known = {one.check: one.severity for one in workspace.ledger.check_results(ENTITY, "brick")}
+    assert (known["counts"], known["identity"]) == ("warning", "error")
+
+
 def test_what_left_the_configuration_makes_nothing_red(settled: Automated) -> None:
     """A failed run and check of a collection that is not configured any more: reported as left over, and no more. A
     failed check that the entity does not have any more, as one collection alone cannot lack what another has."""
@@ -109,7 +161,8 @@ def test_what_a_queued_run_is_to_check_is_left_to_it(settled: Automated) -> None
     )
     settled.instance.report_dagster_event(planned, run.run_id)
     with settled.world.workspace() as workspace:
-        broken = [CheckResult(ENTITY, check, False, "no", NOW, ENTITY, "acme") for check in ("identity", "counts")]
+        now = datetime.now(UTC)
+        broken = [CheckResult(ENTITY, check, False, "no", now, ENTITY, "acme") for check in ("identity", "counts")]
         workspace.ledger.record_checks(broken)
         before = [one.check_name for one in headlines(settled.instance, workspace, ENTITY) if one.asset_key == health]
         settled.instance.report_run_canceled(run)
