@@ -8,10 +8,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, or_, select
 
 from vecsync_dagster.ledger import partition_statements as statements
-from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
+from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into, utc_now
 from vecsync_dagster.ledger.tables import check_result
 
 __all__ = ["CheckResult", "CheckResults", "write_checks"]
@@ -41,7 +41,8 @@ class CheckResult:
 
 
 class CheckResults(LedgerPart):
-    """A result stays until another one of the same check and partition replaces it, or the partition is dropped."""
+    """A result stays until another one of the same check and partition replaces it that is not older, or the partition
+    is dropped."""
 
     def record_checks(self, results: Sequence[CheckResult]) -> None:
         """Raises LedgerUnavailable, LedgerRejected."""
@@ -86,6 +87,7 @@ def _result(row: Row[*tuple[Any, ...]]) -> CheckResult:
 
 def write_checks(connection: Connection, dialect: str, results: Sequence[CheckResult]) -> None:
     """Within a transaction of somebody else's: a run and its checks are recorded together."""
+    now = utc_now()
     rows = [
         {
             "entity": one.entity,
@@ -98,6 +100,7 @@ def write_checks(connection: Connection, dialect: str, results: Sequence[CheckRe
             "facts": dict(one.facts),
             "run_id": one.run_id,
             "at": one.at,
+            "written_at": now,
         }
         for one in results
     ]
@@ -109,4 +112,7 @@ def write_checks(connection: Connection, dialect: str, results: Sequence[CheckRe
 def _record(dialect: str) -> Insert:
     insert = insert_into(check_result, dialect)
     values = {column.name: insert.excluded[column.name] for column in check_result.columns if not column.primary_key}
-    return insert.on_conflict_do_update(index_elements=list(check_result.primary_key.columns), set_=values)
+    # Whoever looked earlier may be later to write. What is dated ahead of now is of a clock that was: it stops nothing.
+    not_newer = or_(_C.at <= insert.excluded.at, _C.at > bindparam("written_at", type_=_C.at.type))
+    keys = list(check_result.primary_key.columns)
+    return insert.on_conflict_do_update(index_elements=keys, set_=values, where=not_newer)

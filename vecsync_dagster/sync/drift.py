@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from vecsync_dagster.sync.compare import NAMED, Difference
@@ -19,13 +20,15 @@ _SECOND_LOOK = 10_000
 class Comparison:
     """The differences of one collection: how many by (tenant, kind), and the first `NAMED`.
 
-    `synced` False: neither ledger nor store know the collection. `points`: what the store holds.
+    `synced` False: neither ledger nor store know the collection. `points`: what the store holds. `at`: when it began;
+    what is found of a partition later than that is newer.
     """
 
     entity: str
     collection: str
     synced: bool
     points: int = 0
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     named: list[Difference] = field(default_factory=list)
 
@@ -77,12 +80,13 @@ def compare_settled(workspace: Workspace, entity: str, collection: str) -> Compa
     if not 0 < first.total <= _SECOND_LOOK:
         return first
     before = {(d.kind, d.point_id) for d in workspace.differences(entity, collection)}
-    again = _begun(workspace, entity, collection)
+    again = _begun(workspace, entity, collection, first.at)
     again.count(d for d in workspace.differences(entity, collection) if (d.kind, d.point_id) in before)
     return again
 
 
-def _begun(workspace: Workspace, entity: str, collection: str) -> Comparison:
+def _begun(workspace: Workspace, entity: str, collection: str, at: datetime | None = None) -> Comparison:
+    at = at or datetime.now(UTC)
     store = workspace.store_of(entity, collection)
     known = workspace.ledger.space_of(collection) is not None or store.pinned_space(collection) is not None
-    return Comparison(entity, collection, synced=known, points=store.count(collection) if known else 0)
+    return Comparison(entity, collection, known, store.count(collection) if known else 0, at)

@@ -36,21 +36,25 @@ COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
 """The checks that a comparison of everything makes."""
 
 
-def check_everything(workspace: Workspace, entity: str, known: Iterable[Comparison] = ()) -> Iterator[CheckOutcome]:
+def check_everything(
+    workspace: Workspace, entity: str, known: Iterable[Comparison] = (), *, partitions: bool = True
+) -> Iterator[CheckOutcome]:
     """`RECONCILIATION`, by one pass over each collection of the entity that is not compared already (`known`). What it
-    finds of a partition is kept as that partition's result as well, also where one that failed before differs no
-    more."""
+    finds of a partition is kept as that partition's result as well (`partitions`), also where one that failed
+    before differs no more. What was found since a comparison began is newer, and stays."""
     made = {one.collection: one for one in known if one.entity == entity}
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
     theirs: list[str] = []
     kinds: dict[str, set[str]] = {name: set() for name in RECONCILIATION}
     points = owned = 0
+    began = datetime.now(UTC)
     names = workspace.ledger.tenant_names(entity)
     for collection in workspace.entity(entity).collections:
         compared = made.get(collection) or compare_settled(workspace, entity, collection)
         points += compared.points
-        owned += _keep_partitions(workspace, compared)
+        began = min(began, compared.at)
+        owned += _keep_partitions(workspace, compared) if partitions else 0
         for (tenant, kind), number in sorted(compared.counts.items()):
             name = names.get((entity, tenant))
             place = f"{collection}|{tenant}{f' ({name})' if name else ''}"
@@ -68,13 +72,13 @@ def check_everything(workspace: Workspace, entity: str, known: Iterable[Comparis
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
             outcome = _with_leftovers(workspace, entity, outcome)
-        yield _kept(workspace, entity, outcome)
+        yield _kept(workspace, entity, outcome, began)
 
 
 def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     """How many differences are in partitions that the ledger knows. What is said of a partition here is said of two
     checks alone: the others ask the source."""
-    entity, collection, now = compared.entity, compared.collection, datetime.now(UTC)
+    entity, collection = compared.entity, compared.collection
     tenants = set(workspace.ledger.with_rows_or_marks(entity, collection))
     known = workspace.ledger.check_results(entity)
     # As in a run (`compare_partition`): where points were met that may be another project's, orphans may be those.
@@ -98,7 +102,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
         outcomes.append((tenant, difference_outcome(check, found, some, theirs)))
     checks = workspace.config.checks
     workspace.ledger.record_checks(
-        [kept(graded(outcome, checks), entity, collection, tenant, now) for tenant, outcome in outcomes]
+        [kept(graded(outcome, checks), entity, collection, tenant, compared.at) for tenant, outcome in outcomes]
     )
     return sum(one.total() for one in counted.values())
 
@@ -122,7 +126,9 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
         failed = {one.check: one for one in made if not one.passed}
         if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
             check_freshness(workspace, entity)
-            for _ in check_everything(workspace, entity, _clean(workspace, entity, own)):
+            # Of each partition its run has said it.
+            clean = [*_clean(workspace, entity, own)]
+            for _ in check_everything(workspace, entity, clean, partitions=not clean):
                 pass
             continue
         if FRESHNESS in failed:
@@ -246,12 +252,12 @@ def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:
         "documents_unseen": lost,
     }
     message = "; ".join(reasons) or f"{number_of(len(wanted), 'partition')}, all in time"
-    return _kept(workspace, entity, CheckOutcome(FRESHNESS, not reasons, message, facts, warning=True))
+    return _kept(workspace, entity, CheckOutcome(FRESHNESS, not reasons, message, facts, warning=True), now)
 
 
-def _kept(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutcome:
+def _kept(workspace: Workspace, entity: str, outcome: CheckOutcome, at: datetime) -> CheckOutcome:
     outcome = graded(outcome, workspace.config.checks)
-    workspace.ledger.record_checks([kept(outcome, entity, "", "", datetime.now(UTC))])
+    workspace.ledger.record_checks([kept(outcome, entity, "", "", at)])
     return outcome
 
 

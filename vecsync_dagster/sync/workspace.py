@@ -418,6 +418,7 @@ class Workspace:
         name, tenant = selection.entity, selection.tenant
         rows = self.source(name).count(tenant)
         for collection in selection.collections:
+            began = datetime.now(UTC)
             unidentified = unidentified_now(self.ledger, name, collection, tenant)
             target = self.target(name, collection, tenant)
             tally = self.ledger.tally(name, collection, tenant)
@@ -438,9 +439,8 @@ class Workspace:
                 held=None if guard.passed else guard,
             )
             checks = [graded(one, self.config.checks) for one in (validation, guard, *outcomes)]
-            now = datetime.now(UTC)
             made = [one for one in checks if one.passed or one.name != guard.name]
-            self.ledger.record_checks([kept(one, name, collection, tenant, now) for one in made])
+            self.ledger.record_checks([kept(one, name, collection, tenant, began) for one in made])
             yield collection, checks
 
     def target(self, entity: str, collection: str, tenant: str) -> Target:

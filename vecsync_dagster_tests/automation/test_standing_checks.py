@@ -59,6 +59,30 @@ def test_reconciliation_finds_what_no_partition_sees(settled: Automated) -> None
     assert found["isolation_of_all"].passed
 
 
+def test_a_comparison_hides_nothing_that_was_found_since_it_began(
+    settled: Automated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run ends while everything is compared: what it found of its partition is newer."""
+    settled.world.only_report()
+
+    def compare(workspace: Workspace, entity: str, collection: str) -> Comparison:
+        found = compare_settled(workspace, entity, collection)
+        store = workspace.store_of(entity, collection)
+        [points] = list(store.scan(collection, "acme"))
+        store.delete(collection, "acme", [points[0].point_id])
+        workspace.close()
+        settled.world.sync("acme", mode="full")
+        return found
+
+    monkeypatch.setattr(standing, "compare_settled", compare)
+    found = run(settled, "reconcile_job")
+    assert found["reconciliation"].passed
+    assert not found["identity"].passed
+    with settled.world.workspace() as workspace:
+        red = [(one.check, one.tenant) for one in workspace.ledger.check_results(ENTITY, failed=True)]
+    assert red == [("counts", "acme"), ("identity", "acme")]
+
+
 @pytest.mark.parametrize("leak", [{"tenantId": "brick"}, {"isGlobal": True}, {"scope": GLOBAL}])
 def test_isolation_of_all_finds_who_may_read_too_much(settled: Automated, leak: dict[str, object]) -> None:
     """A point of one tenant that another, or everybody, may read is found, in its partition and over all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run
@@ -26,6 +27,22 @@ class ChecksContract:
         assert ledger.check_results("works") == []
         assert ledger.failed_checks(*A) == [replace(RED, check="identity")]
         assert ledger.failed_checks(*B) == [replace(RED, tenant=B[2])]
+
+    def test_an_earlier_result_replaces_no_later_one(self, ledger: SqlLedger) -> None:
+        """Whoever looked first may be the last to write, alone or with a run; what is of the same time is replaced."""
+        ledger.record_checks([GREEN])
+        ledger.record_checks([RED])
+        ledger.record_run(RUN, [RED])
+        assert ledger.check_results() == [GREEN]
+        again = replace(RED, at=GREEN.at)
+        ledger.record_checks([again, replace(RED, tenant=B[2])])
+        assert ledger.check_results() == [again, replace(RED, tenant=B[2])]
+
+    def test_a_clock_that_was_ahead_hides_nothing(self, ledger: SqlLedger) -> None:
+        """A result that is dated after today is replaced by the next one."""
+        ledger.record_checks([replace(GREEN, at=datetime.now(UTC) + timedelta(days=1))])
+        ledger.record_checks([RED])
+        assert ledger.check_results() == [RED]
 
     def test_a_run_is_recorded_with_its_checks(self, ledger: SqlLedger) -> None:
         """What the run did not check stays as it was."""
