@@ -2,6 +2,7 @@
 
     python -m benchmarks.soak --minutes 10
     python -m benchmarks.soak --minutes 3 --looks      # without triggers: the sensors look
+    python -m benchmarks.soak --storage postgres       # Dagster's history in PostgreSQL instead of SQLite
 
 Rows come, change, are marked as deleted and deleted, tenants come and go; the processes are killed once, and the
 database is away for a while. At the end the store is compared with the table point by point; a difference fails the
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 
 import psycopg
@@ -55,7 +57,8 @@ _QUIET_S = 300.0
 
 @dataclass
 class Soak:
-    """One run. `changed`: of each record that was written last when, until the ledger has it."""
+    """One run. `history`: the database that has Dagster's history, None if SQLite has. `changed`: of each record that
+    was written last when, until the ledger has it."""
 
     folder: Path
     url: str
@@ -63,6 +66,7 @@ class Soak:
     tenants: int
     random: random.Random
     next_id: int
+    history: str | None = None
     changed: dict[int, datetime] = field(default_factory=dict)
     delays: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -142,12 +146,21 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=200)
     parser.add_argument("--rate", type=float, default=2.0, help="changes a second")
     parser.add_argument("--looks", action="store_true", help="without triggers: the sensors look")
+    parser.add_argument("--storage", choices=["sqlite", "postgres"], default="sqlite", help="of Dagster's history")
     parser.add_argument("--calm", action="store_true", help="nothing is killed and nothing goes away")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, postgres_server() as server, new_database(server) as url:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        postgres_server() as server,
+        new_database(server) as url,
+        contextlib.ExitStack() as databases,
+    ):
         soak = Soak(Path(folder), url, asked.rate, asked.tenants, random.Random(1), asked.rows)
         os.environ |= {"SOURCE_URL": url}
         os.environ.pop("DAGSTER_HOME", None)
+        if asked.storage == "postgres":
+            soak.history = databases.enter_context(new_database(server))
+            keep_history(soak, soak.history)
         fill(soak, asked.rows)
         first = timed(lambda: vecsync(soak, "sync", "all", "--no-record"))
         if not asked.looks:
@@ -196,6 +209,15 @@ def fill(soak: Soak, rows: int) -> None:
         },
     }
     soak.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def keep_history(soak: Soak, url: str) -> None:
+    """Dagster's instance as it is shipped, but for its storage."""
+    home = soak.folder / "state" / "dagster"
+    home.mkdir(parents=True)
+    settings = yaml.safe_load(files("vecsync_dagster").joinpath("dagster.yaml").read_text(encoding="utf-8"))
+    settings["storage"] = {"postgres": {"postgres_url": url}}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def vecsync(soak: Soak, *arguments: str) -> None:
@@ -283,8 +305,13 @@ def cpu_of(soak: Soak) -> float:
 
 
 def size_of(soak: Soak) -> int:
-    """Bytes of Dagster's history on disk."""
-    return sum(path.stat().st_blocks * 512 for path in (soak.folder / "state" / "dagster").rglob("*") if path.is_file())
+    """Bytes of Dagster's history on disk: runs, events and the logs of processes."""
+    held = 0
+    if soak.history is not None:
+        with psycopg.connect(soak.history) as connection:
+            [(held,)] = connection.execute("SELECT pg_database_size(current_database())").fetchall()
+    home = soak.folder / "state" / "dagster"
+    return held + sum(path.stat().st_blocks * 512 for path in home.rglob("*") if path.is_file())
 
 
 def timed(work: Callable[[], object]) -> float:
