@@ -335,7 +335,7 @@ class _Batch:
             if refused is None:
                 continue
             where, reason = refused
-            self.suspects.missed(where)
+            self.suspects.missed(where, reason)
             stuck = self.suspects.stuck(step)
             if len(some) > 1 and not stuck:
                 half = len(some) // 2

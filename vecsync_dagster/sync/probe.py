@@ -15,13 +15,10 @@ import numpy as np
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import InternalError, StoreRejected
-from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, ENTITY, PAYLOAD_HASH, SCOPE, TENANT_ID, Point
+from vecsync_dagster.stores.base import DOCUMENT_ID, ENTITY, SCOPE, TENANT_ID, Point
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["PROBE_PAYLOAD", "clear_probe", "known_good", "takes_probe"]
-
-PROBE_PAYLOAD: Mapping[str, Any] = {"type": "probe", "dbId": "0", CONTENT_HASH: "", PAYLOAD_HASH: ""}
-"""Where nothing is known to be good: what every point carries, and nothing of a record."""
+__all__ = ["clear_probe", "emptied", "known_good", "takes_probe"]
 
 _MOST = 3  # one of them may have become bad since
 _PAGE, _PAGES = 200, 10
@@ -45,6 +42,11 @@ def takes_probe(target: Target, payload: Mapping[str, Any], *, payload_only: boo
         return False
     finally:
         clear_probe(t)
+
+
+def emptied(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Where nothing is known to be good: the fields of a document that was refused, with nothing in them."""
+    return {name: None if value is None else type(value)() for name, value in payload.items()} | {"dbId": "0"}
 
 
 def clear_probe(target: Target) -> None:

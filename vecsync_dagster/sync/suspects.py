@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from vecsync_dagster.errors import StoreRejected, VecsyncError
 from vecsync_dagster.sync.changes import Change
-from vecsync_dagster.sync.probe import PROBE_PAYLOAD, known_good, takes_probe
+from vecsync_dagster.sync.probe import emptied, known_good, takes_probe
 from vecsync_dagster.sync.target import Target
 
 __all__ = ["Failure", "Refusal", "Step", "Suspects"]
@@ -45,8 +45,7 @@ class Refusal(NamedTuple):
     @property
     def is_told(self) -> bool:
         """Whether the store itself says that it is about what it was sent."""
-        error = self.failure[1]
-        return isinstance(error, StoreRejected) and error.every_document is False
+        return _is_told(self.failure[1])
 
 
 @dataclass(slots=True)
@@ -100,10 +99,11 @@ class Suspects:
             if step is not Step.LEDGER:
                 self._good = [payload]
 
-    def missed(self, step: Step) -> None:
-        """One more attempt failed, whatever was in it."""
+    def missed(self, step: Step, error: Exception) -> None:
+        """One more attempt failed, whatever was in it. Of what the store itself says that it is about its content, the
+        probes decide: however many are refused so, none is left untried."""
         with self._lock:
-            self._records[step].missed += 1
+            self._records[step].missed += not _is_told(error)
 
     def stuck(self, step: Step) -> bool:
         """Whether so many attempts failed, and none did not, that looking for a good document costs too much."""
@@ -174,10 +174,15 @@ class Suspects:
             if not good and not refusal.is_told and self._records[step].proven_by_nothing:
                 return  # the store takes writes, which says nothing of this one
             payload_only = step is Step.PAYLOAD
-            if not any(takes_probe(self._target, one, payload_only=payload_only) for one in good or [PROBE_PAYLOAD]):
+            tried = good or [emptied(refusal.failure[0].document.payload)]
+            if not any(takes_probe(self._target, one, payload_only=payload_only) for one in tried):
                 raise refusal.failure[1]
             with self._lock:
                 record = self._records[step]
                 record.proven_by_nothing = began
                 if good:
                     record.accepted, record.proven = True, max(record.proven, began)
+
+
+def _is_told(error: Exception) -> bool:
+    return isinstance(error, StoreRejected) and error.every_document is False

@@ -11,6 +11,7 @@ import pytest
 from vecsync_dagster.embedding.base import Embedded
 from vecsync_dagster.embedding.hashing import HashProvider
 from vecsync_dagster.errors import EmbeddingRejected, EmbeddingUnavailable, StoreRejected
+from vecsync_dagster.ledger.documents import Documents
 from vecsync_dagster.stores import GLOBAL, Point
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster_tests.fakes.memory_store import MemoryStore
@@ -45,13 +46,13 @@ def refusal(about: bool | None, *, too_large: bool = False) -> StoreRejected:
     return StoreRejected("no", service="QDRANT", every_document=about, too_large=too_large)
 
 
-def small(folder: Path, count: int) -> Small:
+def small(folder: Path, count: int, *, parallel: int = 1, payload: tuple[str, ...] = ()) -> Small:
     with sqlite3.connect(folder / "source.db") as db:
         db.execute(f"CREATE TABLE {NAME} (id INTEGER PRIMARY KEY, name TEXT)")
         db.executemany(f"INSERT INTO {NAME} VALUES (?, ?)", [(n, f"name {n}") for n in range(1, count + 1)])
     db.close()
-    small = Small(folder, sqlite_source(folder / "source.db"))
-    small.data["sync"] = {"batch": BATCH, "parallel": 1, "retry": {"base": 0}}
+    small = Small(folder, sqlite_source(folder / "source.db"), payload=payload)
+    small.data["sync"] = {"batch": BATCH, "parallel": parallel, "retry": {"base": 0}}
     return small
 
 
@@ -150,8 +151,7 @@ class Full(Picky):
 @pytest.mark.parametrize(("most", "parallel"), [(0, 1), (100, 3), (200, 1)])
 def test_a_full_store_uses_up_no_retries(tmp_path: Path, error: Exception, parallel: int, most: int) -> None:
     """However many runs meet it: a few attempts each, a failed run, and all is written once there is room."""
-    world, store = small(tmp_path, 300), Full((), error)
-    world.data["sync"]["parallel"] = parallel
+    world, store = small(tmp_path, 300, parallel=parallel), Full((), error)
     store.most = most
     for run in range(8):
         store.writes = 0
@@ -175,8 +175,7 @@ def change(folder: Path, *statements: str) -> None:
 @ERRORS
 def test_bad_documents_keep_no_removal(tmp_path: Path, error: Exception, parallel: int) -> None:
     """Where nothing but bad documents is to be written: they fail alone, and what is gone is removed."""
-    world, store = small(tmp_path, 20), Picky((), error)
-    world.data["sync"]["parallel"] = parallel
+    world, store = small(tmp_path, 20, parallel=parallel), Picky((), error)
     assert sync(world, store)[0].ok
     change(tmp_path, "UPDATE {} SET name = 'bad ' || id WHERE id <= 2", "DELETE FROM {} WHERE id > 18")
     store.bad = (1, 2)
@@ -202,9 +201,8 @@ class PickyOfPayloads(Picky):
 @pytest.mark.parametrize("broken", [False, True])
 def test_payloads_that_are_refused(tmp_path: Path, error: Exception, broken: bool) -> None:
     """A store that takes vectors, and the payload of no document at all, is to blame; that of two, they are."""
-    world, store = small(tmp_path, 20), PickyOfPayloads((), error)
+    world, store = small(tmp_path, 20, payload=("note",)), PickyOfPayloads((), error)
     change(tmp_path, "ALTER TABLE {} ADD note TEXT")
-    world.data["entities"][NAME]["collections"][NAME]["payload"] = ("note",)
     assert sync(world, store)[0].ok
     change(tmp_path, "UPDATE {} SET note = 'new' WHERE id <= 2")
     store.bad, store.broken = (1, 2), broken
@@ -217,14 +215,29 @@ def test_payloads_that_are_refused(tmp_path: Path, error: Exception, broken: boo
 @pytest.mark.parametrize("error", [refusal(None), KeyError()], ids=["?", "!"])
 def test_whole_batches_of_bad_documents_in_front(tmp_path: Path, error: Exception, parallel: int) -> None:
     """Nothing is known to be good yet, and no cause: those behind them are written by the first run."""
-    world, store = small(tmp_path, 900), Picky(range(1, 601), error)
-    world.data["sync"]["parallel"] = parallel
+    world, store = small(tmp_path, 900, parallel=parallel), Picky(range(1, 601), error)
     result, failed = sync(world, store)
     assert (result.error, len(failed), len(store.points)) == (None, 600, 300)
     for _ in range(2):
         result, failed = sync(world, store)
         assert (result.error, len(failed), len(store.points)) == (None, 600, 300)
     assert min(failed.values()) == 2
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_ledger_that_fails_for_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """It has no probe: where no other document is confirmed, the partition fails and no retry is used up, but what is
+    gone is removed."""
+    world, store = small(tmp_path, 20), MemoryStore()
+    assert sync(world, store)[0].ok
+    change(tmp_path, f"UPDATE {{}} SET name = 'bad ' || id WHERE id <= {count}", "DELETE FROM {} WHERE id > 18")
+
+    def confirm(*_: object, **__: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(Documents, "confirm", confirm)
+    result, failed = sync(world, store)
+    assert (result.outcome, set(failed.values()), result.figures.removed) == ("failed", {0}, 2)
 
 
 def test_no_good_document_anywhere(tmp_path: Path) -> None:
