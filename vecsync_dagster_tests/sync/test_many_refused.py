@@ -33,12 +33,12 @@ class Picky(MemoryStore):
     def upsert(self, collection: str, points: Sequence[Point]) -> None:
         self.writes += 1
         if self.broken or any(int(point.payload["dbId"]) in self.bad for point in points):
-            raise self.error
+            raise self.error.with_traceback(None)  # which would grow with each time
         super().upsert(collection, points)
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         if self.broken:
-            raise self.error
+            raise self.error.with_traceback(None)  # which would grow with each time
         super().delete_foreign(collection, point_ids)
 
 
@@ -193,7 +193,7 @@ class PickyOfPayloads(Picky):
 
     def set_payload(self, collection: str, points: Sequence[Point]) -> list[str]:
         if self.broken or any(int(point.payload["dbId"]) in self.bad for point in points):
-            raise self.error
+            raise self.error.with_traceback(None)  # which would grow with each time
         return super().set_payload(collection, points)
 
 
