@@ -36,6 +36,7 @@ def build_standing_checks(settings: Config, name: str, pool: str | None) -> list
     def freshness(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         with Workspace(settings) as workspace:
             yield _result(name, check_freshness(workspace, name))
+            refresh_metrics(settings, workspace.ledger)
 
     return [reconciliation, freshness]
 

@@ -200,12 +200,13 @@ def _is_open(result: CheckResult) -> bool:
 
 
 def _with_leftovers(workspace: Workspace, entity: str, outcome: CheckOutcome) -> CheckOutcome:
-    """What left the configuration is nobody's any more; entities that left it are reported with the first one."""
+    """What left the configuration is nobody's any more; entities that left it are reported with the first one, and not
+    those that somebody else syncs: another project may use this ledger."""
     first = entity == next(iter(workspace.config.entities))
     found = [
         one
         for one in leftovers(workspace)
-        if one.entity == entity or (first and one.entity not in workspace.config.entities)
+        if one.elsewhere is None and (one.entity == entity or (first and one.entity not in workspace.config.entities))
     ]
     if not found:
         return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import CHECKS, Workspace, standing
 from vecsync_dagster.sync.drift import Comparison, compare_settled
+from vecsync_dagster.sync.metrics import METRICS
 from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION, check_again
 from vecsync_dagster_tests.automation.ticks import VECTORS, Automated
 from vecsync_dagster_tests.world import ENTITY, World
@@ -136,6 +138,8 @@ def test_severity_is_the_configurations(settled: Automated) -> None:
         workspace.ledger.set_seen(ENTITY, ENTITY, "acme", Seen(datetime.now(UTC) - timedelta(days=3), "x"))
     assert run(settled, "reconcile_job")["reconciliation"].severity is dg.AssetCheckSeverity.WARN
     assert run(settled, "freshness_job")["freshness"].severity is dg.AssetCheckSeverity.ERROR
+    metrics = json.loads((settled.world.config.state_folder / METRICS).read_bytes())
+    assert metrics["health"]["failed_checks"] == [{"entity": ENTITY, "check": "freshness"}]
 
 
 def test_a_materialization_from_the_ui_reads_no_whole_collection(settled: Automated) -> None:

@@ -156,8 +156,11 @@ def test_what_somebody_else_syncs_is_not_dropped(embedded_world: World, collecti
     sync_both(world, ["b"])
     with world.workspace() as workspace:
         [here] = leftovers(workspace)
+        left = ["leftovers" in next(check_everything(workspace, "b")).facts]
         workspace.snapshots.drop("a")
         [elsewhere] = leftovers(workspace)
+        left.append("leftovers" in next(check_everything(workspace, "b")).facts)
+    assert left == [True, False]
     command = f"`vecsync drop {ENTITY}{' --entity a' if collection == ENTITY else ''}"
     assert f"{command}` removes it, unless another project with this ledger syncs it" in str(here)
     assert "it may be another project's" in str(elsewhere)
