@@ -19,11 +19,9 @@ from vecsync_dagster.assets.factory import (
 from vecsync_dagster.assets.purging import PURGE_JOB, build_purge_job
 from vecsync_dagster.assets.retrying import build_retry_job
 from vecsync_dagster.automation import (
-    Notify,
     alert_sensors,
     build_retry_sensor,
     change_sensor,
-    keep_for_alerts,
     nightly_schedules,
     standing_schedules,
     tenants_sensor,
@@ -40,10 +38,8 @@ def build_definitions(
     config: Config,
     *,
     executor: dg.ExecutorDefinition | None = dg.in_process_executor,
-    notify: Notify = keep_for_alerts,
 ) -> dg.Definitions:
-    """Everything that follows from one configuration. `notify` is told where a source seems to
-    have lost its tenants.
+    """Everything that follows from one configuration.
 
     `executor`: of runs that belong to no job, like those the UI's "Materialize" makes; None leaves that to whom the
     definitions are merged into. Steps are few and streams are shared: a process for each step would only cost its
@@ -74,7 +70,7 @@ def build_definitions(
         jobs=[*jobs.values(), everything, retry, reconcile, freshness, purge],
         schedules=[*nightly_schedules(config, jobs), *standing_schedules(config, reconcile, freshness, purge)],
         sensors=[
-            *(tenants_sensor(config, name, jobs[name], notify) for name in with_tenants),
+            *(tenants_sensor(config, name, jobs[name]) for name in with_tenants),
             *(change_sensor(config, name, job) for name, job in jobs.items()),
             build_retry_sensor(config, retry),
             *alert_sensors(config, watched),

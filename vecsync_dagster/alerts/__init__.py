@@ -1,19 +1,8 @@
 """Alerts: problems of a sync, sent to Slack, by e-mail or to a webhook when they start and when they are resolved."""
 
 from vecsync_dagster.alerts.notifier import Alerts, Delivery, announce, build_channels, nothing_well, send_test
-from vecsync_dagster.alerts.outcomes import Observed, Unsynced, observe_checks, observe_results, observing
-from vecsync_dagster.alerts.problems import (
-    PRICE_TAG,
-    check_failed,
-    cost_passed,
-    failed_for_good,
-    kind_of_check,
-    run_died,
-    source_failed,
-    sync_failed,
-    tenants_lost,
-)
-from vecsync_dagster.alerts.settled import settled
+from vecsync_dagster.alerts.present import Seen, book_of, observe, owner_of, problems
+from vecsync_dagster.alerts.problems import PRICE_TAG, check_failed, cost_passed, job_failed, run_failed, sync_failed
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert
 
 __all__ = [
@@ -22,22 +11,18 @@ __all__ = [
     "Alerts",
     "Delivery",
     "KnownAlert",
-    "Observed",
-    "Unsynced",
+    "Seen",
     "announce",
+    "book_of",
     "build_channels",
     "check_failed",
     "cost_passed",
-    "failed_for_good",
-    "kind_of_check",
+    "job_failed",
     "nothing_well",
-    "observe_checks",
-    "observe_results",
-    "observing",
-    "run_died",
+    "observe",
+    "owner_of",
+    "problems",
+    "run_failed",
     "send_test",
-    "settled",
-    "source_failed",
     "sync_failed",
-    "tenants_lost",
 ]

@@ -98,7 +98,8 @@ def _what(known: KnownAlert) -> str:
 
 def _where(known: KnownAlert) -> str:
     alert = known.alert
-    parts = [alert.entity, place_of(known), f"check {alert.check}" if alert.check else None]
+    what = "job" if alert.kind == "run_failure" else "check"
+    parts = [alert.entity, place_of(known), f"{what} {alert.check}" if alert.check else None]
     return ", ".join(_plain(part) for part in parts if part)
 
 

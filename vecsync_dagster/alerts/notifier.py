@@ -23,7 +23,7 @@ from vecsync_dagster.alerts.webhook import WebhookChannel
 from vecsync_dagster.config.alerts import AlertsConfig
 from vecsync_dagster.errors import AlertUnsent, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.ledger.alerts import Alert, KnownAlert
+from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
 from vecsync_dagster.ledger.part import utc_now
 
 __all__ = ["Alerts", "Delivery", "announce", "build_channels", "nothing_well", "send_test"]
@@ -84,13 +84,30 @@ def announce(config: AlertsConfig, raised: Iterable[Alert], *, now: Callable[[],
 
 
 class Alerts:
-    """The alerts of one configuration. Without a channel every method does nothing."""
+    """The alerts of one configuration, and of one `owner` where several projects share the ledger. Without a channel,
+    or where alerts are off, every method does nothing."""
 
-    def __init__(self, config: AlertsConfig, ledger: SqlLedger, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        config: AlertsConfig,
+        ledger: SqlLedger,
+        *,
+        owner: Owner | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._config = config
         self._ledger = ledger
+        self._owner = owner
         self._now = now
-        self._channels = build_channels(config, now=now)
+        self._channels = build_channels(config, now=now) if config.enabled else []
+
+    @property
+    def is_silent(self) -> bool:
+        return not self._channels
+
+    @property
+    def opened(self) -> list[KnownAlert]:
+        return self._ledger.alerts(self._owner)
 
     def observe(
         self,
@@ -113,7 +130,7 @@ class Alerts:
             def is_over(known: KnownAlert) -> bool:
                 return well(known) or (known.key in milder and _is_severe(self._config, known.alert))
 
-            self._ledger.observe(wanted, is_over, run_id=run_id, at=at or self._now())
+            self._ledger.observe(wanted, is_over, run_id=run_id, at=at or self._now(), owner=self._owner)
 
     def deliver(self) -> Delivery:
         """Tell each channel what it has yet to be told, one message for each run. A channel that fails is in
@@ -144,7 +161,7 @@ class Alerts:
     def _deliver(self, channel: Channel) -> int:
         """Messages sent. Held, so that two processes do not say the same at the same time."""
         with self._alone(channel):
-            untold = self._ledger.untold(channel.name, self._config.cool_down)
+            untold = self._ledger.untold(channel.name, self._config.cool_down, self._owner)
             by_run: dict[str, list[KnownAlert]] = {}
             for known in untold:
                 by_run.setdefault(known.alert.run_id, []).append(known)

@@ -6,25 +6,23 @@ document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Final
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
-from vecsync_dagster.config.models import Config
-from vecsync_dagster.ledger.alerts import Alert, AlertBook
-from vecsync_dagster.ledger.base import Run
-from vecsync_dagster.words import number_of
+from vecsync_dagster.ledger.alerts import Alert
+from vecsync_dagster.ledger.base import LISTING, LOST, Run
+from vecsync_dagster.ledger.check_results import CheckResult
 
 __all__ = [
     "PRICE_TAG",
     "check_failed",
     "cost_passed",
     "failed_for_good",
+    "job_failed",
     "kind_of_check",
-    "run_died",
-    "source_failed",
+    "run_failed",
     "sync_failed",
-    "tenants_lost",
 ]
 
 PRICE_TAG: Final = "vecsync/price_usd"
@@ -38,31 +36,32 @@ def kind_of_check(check: str) -> AlertKind:
     return "reconciliation" if check in RECONCILIATION else "check_failure"
 
 
-def check_failed(
-    entity: str,
-    partition: str | None,
-    check: str,
-    message: str,
-    *,
-    severity: Severity,
-    figures: Mapping[str, int | float | str],
-    run_id: str = "",
-) -> Alert:
-    return Alert(kind_of_check(check), entity, message, partition, check, severity, figures, run_id)
+def check_failed(one: CheckResult) -> Alert:
+    partition = f"{one.collection}|{one.tenant}" if one.collection else None
+    severity: Severity = "warning" if one.warning else "error"
+    figures = {name: fact for name, fact in one.facts.items() if isinstance(fact, int)}
+    return Alert(kind_of_check(one.check), one.entity, one.message, partition, one.check, severity, figures, at=one.at)
 
 
-def sync_failed(entity: str, partition: str | None, message: str, *, run_id: str = "") -> Alert:
-    """A partition was not synced; without one, the run of a whole entity or job did not end well."""
-    return Alert("run_failure", entity, message, partition, run_id=run_id)
+def sync_failed(entity: str, partition: str | None, message: str, *, at: datetime | None = None) -> Alert:
+    """A partition was not synced; without one, a run over an entity did not end well."""
+    return Alert("run_failure", entity, message, partition, at=at)
 
 
-def run_died(run: Run) -> Alert:
-    return sync_failed(run.entity, f"{run.collection}|{run.tenant}", run.error or "")
+def job_failed(entities: str, job: str, message: str, *, at: datetime | None = None) -> Alert:
+    """A run of a job that syncs nothing did not end well: of retries, or of checks."""
+    return Alert("run_failure", entities, message, check=job, at=at)
 
 
-def source_failed(entity: str, message: str, *, run_id: str = "") -> Alert:
-    """The source of an entity cannot be asked which tenants there are, so nothing of it is synced."""
-    return Alert("source_failure", entity, message, run_id=run_id)
+def run_failed(run: Run) -> Alert:
+    """The ledger's last run of a partition, or of an entity's tenants: where its source cannot be asked for them, or
+    lacks far too many, nothing of the entity is synced, or nothing removed."""
+    error = run.error or f"the last run was {run.outcome}"
+    if run.mode != LISTING:
+        return sync_failed(run.entity, f"{run.collection}|{run.tenant}", error, at=run.ended_at)
+    if error.startswith(LOST):
+        return Alert("tenants_lost", run.entity, error.removeprefix(f"{LOST}: {run.entity}: "), figures=run.figures)
+    return Alert("source_failure", run.entity, error)
 
 
 def cost_passed(entity: str, price_usd: float, limit_usd: float, *, run_id: str = "") -> Alert:
@@ -71,21 +70,8 @@ def cost_passed(entity: str, price_usd: float, limit_usd: float, *, run_id: str 
     return Alert("cost_limit", entity, message, figures=figures, run_id=run_id)
 
 
-def tenants_lost(entity: str, *, known: int, found: int, run_id: str = "") -> Alert:
-    """The source suddenly lists none or far fewer tenants than the ledger knows."""
-    message = f"the source lists {found:,} of {number_of(known, 'tenant')}: taken as broken, nothing was removed"
-    return Alert("tenants_lost", entity, message, figures={"known": known, "found": found}, run_id=run_id)
-
-
-def failed_for_good(book: AlertBook, config: Config, entities: Iterable[str], *, run_id: str = "") -> list[Alert]:
-    """The partitions of these entities that have documents which are not tried again."""
-    alerts = []
-    for entity in entities:
-        for collection in config.entities[entity].collections:
-            for tenant, count in book.permanent_failures(entity, collection).items():
-                message = f"{count:,} failed too often, or in a way that does not pass; `vecsync status` says why"
-                partition = f"{collection}|{tenant}"
-                alerts.append(
-                    Alert("permanent_failure", entity, message, partition, figures={"documents": count}, run_id=run_id)
-                )
-    return alerts
+def failed_for_good(entity: str, collection: str, tenant: str, documents: int, at: datetime | None) -> Alert:
+    """Documents of a partition that are not tried again; the last one failed at the time `at`."""
+    message = f"{documents:,} failed too often, or in a way that does not pass; `vecsync status` says why"
+    figures = {"documents": documents}
+    return Alert("permanent_failure", entity, message, f"{collection}|{tenant}", figures=figures, at=at)

@@ -44,7 +44,7 @@ from vecsync_dagster.automation.partitions import (
 from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, Transient, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, SourceRejected, Transient, VecsyncError
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
@@ -233,9 +233,9 @@ class _Run:
         self._keys[entity] = keys
         self._problems.pop(entity, None)
         try:
-            with contained(f"{entity}: choosing partitions", dg.Failure, dg.DagsterError):
-                with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)):
-                    chosen = self._selections(entity, keys)
+            contain = contained(f"{entity}: choosing partitions", dg.Failure, dg.DagsterError)
+            with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)), contain:
+                chosen = self._selections(entity, keys)
                 if len(chosen) > FEW_TENANTS:
                     self._workspace.look_ahead(entity)
         except (LedgerRejected, LedgerUnavailable):
@@ -344,6 +344,8 @@ class _Run:
         tenants, lost = self._workspace.believable_tenants(entity, renew="all" if full else "cheap")
         if lost is not None:
             self._context.log.error(str(lost))
+        if lost is not None and full:
+            self._problems[entity] = SourceRejected(str(lost), entity=entity, missing=len(lost.missing))
         found = list(self._workspace.select([entity], tenants))
         add_tenants(self._context.instance, entity, [selection.tenant for selection in found])
         return found

@@ -16,7 +16,7 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, Sq
 from sqlalchemy import func, select
 
 from vecsync_dagster.assets.events import asset_key
-from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, state_of, tenants_name
+from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, tenants_name
 from vecsync_dagster.checks.evaluations import grid_key, health_key
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.stores import GLOBAL
@@ -79,7 +79,7 @@ def purge(
 
     def is_ours(run: dg.DagsterRun) -> bool:
         if run.job_name == CLI_JOB:
-            return run.tags.get(STATE_TAG) in (None, state_of(config))
+            return run.tags.get(STATE_TAG) in (None, config.project)
         return bool(jobs) and _is_ours(run, origin, jobs, own)
 
     old = _too_old(instance, config, is_ours)

@@ -25,7 +25,7 @@ from vecsync_dagster.assets.events import (
     told_before,
 )
 from vecsync_dagster.assets.purging import purge
-from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TAG, add_tenants, state_of
+from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TAG, add_tenants
 from vecsync_dagster.checks import failing_last, headlines, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.config.values import environment
@@ -211,7 +211,7 @@ def _execute(
 ) -> str:
     """The run's id."""
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    tags = {STATE_TAG: state_of(config)}
+    tags = {STATE_TAG: config.project}
     if command:
         tags[COMMAND_TAG] = " ".join(filter(None, (command, ", ".join(entities))))
     return job.execute_in_process(instance=instance, run_config=quiet, tags=tags, raise_on_error=False).run_id

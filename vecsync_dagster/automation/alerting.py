@@ -1,4 +1,4 @@
-"""Alerts in Dagster: two sensors that look at what ended runs found, and one that tells the channels.
+"""Alerts in Dagster: sensors that look at what is wrong when a run has ended, and one that tells the channels.
 
 Looking and telling are apart: a channel that is down makes the third one try again, later and later, and holds up
 nobody's looking. What both know is in the ledger.
@@ -12,8 +12,8 @@ from typing import Final
 
 import dagster as dg
 
-from vecsync_dagster.alerts import Alerts
-from vecsync_dagster.automation.run_outcomes import is_ours, observe_run
+from vecsync_dagster.alerts import book_of, observe
+from vecsync_dagster.automation.run_outcomes import is_ours, seen_in
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import Workspace
 
@@ -25,6 +25,7 @@ LONGEST: Final = 900
 OBSERVERS: Final = {
     "vecsync_alerts_on_success": dg.DagsterRunStatus.SUCCESS,
     "vecsync_alerts_on_failure": dg.DagsterRunStatus.FAILURE,
+    "vecsync_alerts_on_cancel": dg.DagsterRunStatus.CANCELED,
 }
 DELIVERY: Final = "vecsync_alerts_delivery"
 
@@ -43,19 +44,15 @@ def _observer(config: Config, jobs: Collection[str], name: str, status: dg.Dagst
         name=name,
         minimum_interval_seconds=SECONDS,
         default_status=_status(config),
-        description="Keeps what an ended run found wrong, or resolved, for the alerts",
+        description="Keeps what is wrong, or resolved, when a run has ended, for the alerts",
     )
     def observer(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
         record = context.instance.get_run_record_by_id(context.dagster_run.run_id)
         if record is None or not is_ours(config, jobs, record.dagster_run):
             return dg.SkipReason(f"run {context.dagster_run.run_id} is none of vecsync's")
-        run = record.dagster_run
-        ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
         with Workspace(config) as workspace:
-            observed = observe_run(config, workspace.ledger, context.instance, run)
-            alerts = Alerts(config.alerts, workspace.ledger)
             # An error leaves the sensor's cursor where it is: the run is looked at again.
-            alerts.observe(observed.raised, observed.is_over, run_id=run.run_id, at=ended)
+            observe(config, workspace.ledger, seen_in(config, context.instance, record))
         return None
 
     return observer
@@ -83,7 +80,7 @@ def _deliver(config: Config, cursor: str | None, now: datetime) -> dg.SensorResu
         at = datetime.fromtimestamp(float(due), UTC)
         return dg.SensorResult(skip_reason=f"alerts wait for the next attempt, at {at:%H:%M:%S}Z", cursor=cursor)
     with Workspace(config) as workspace:
-        delivered = Alerts(config.alerts, workspace.ledger).deliver()
+        delivered = book_of(config, workspace.ledger).deliver()
     if not delivered.errors:
         sent = ", ".join(f"{count} to {name}" for name, count in delivered.sent.items())
         return dg.SensorResult(skip_reason=f"sent: {sent}" if sent else "nothing to tell", cursor="0 0")

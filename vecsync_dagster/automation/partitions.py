@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import dagster as dg
 
-from vecsync_dagster.config.models import Config, EntityConfig
+from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.sync import Selection
 from vecsync_dagster.sync.options import is_tenant
 
@@ -24,7 +23,6 @@ __all__ = [
     "partition_key",
     "partitions_of",
     "selections",
-    "state_of",
     "tenants_name",
 ]
 
@@ -39,15 +37,11 @@ RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
 
 STATE_TAG: Final = "vecsync/state"
-"""Of a run that records what the command line did: whose (`state_of`), where several projects share an instance."""
+"""Of a run that records what the command line did: whose (`Config.project`), where several share an instance."""
 
 
 COMMAND_TAG: Final = "vecsync/command"
 """Of the same runs: the command, and the entities that it synced."""
-
-
-def state_of(config: Config) -> str:
-    return hashlib.sha256(str(config.state_folder.resolve()).encode()).hexdigest()[:12]
 
 
 def tenants_name(entity: str) -> str:

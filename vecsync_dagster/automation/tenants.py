@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from vecsync_dagster.automation.notify import Notify
 from vecsync_dagster.automation.outages import tick
 from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
@@ -32,9 +31,7 @@ REMOVAL_TAG = "vecsync/removal"
 _GONE = "gone"
 
 
-def tenants_sensor(
-    config: Config, entity: str, job: UnresolvedAssetJobDefinition, notify: Notify
-) -> dg.SensorDefinition:
+def tenants_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     settings = config.automation.tenants
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
 
@@ -47,7 +44,7 @@ def tenants_sensor(
     )
     def tenants(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         with tick(context.instance, config, entity) as workspace:
-            result = _Tick(context, workspace, entity, notify).result()
+            result = _Tick(context, workspace, entity).result()
             show_headlines(context.instance, workspace, entity)
             return result
 
@@ -55,7 +52,7 @@ def tenants_sensor(
 
 
 class _Tick:
-    def __init__(self, context: dg.SensorEvaluationContext, workspace: Workspace, entity: str, notify: Notify) -> None:
+    def __init__(self, context: dg.SensorEvaluationContext, workspace: Workspace, entity: str) -> None:
         self._context = context
         self._workspace = workspace
         self._entity = entity
@@ -73,7 +70,6 @@ class _Tick:
         with asking(workspace, entity):
             self._roll = workspace.call_the_roll(entity, self._partitions | self._traces)
         self._missing = workspace.look_for_missing(entity, self._roll, self._traces)
-        notify(workspace, entity, self._roll.lost)
 
     def result(self) -> dg.SensorResult:
         new = [tenant for tenant in self._roll.listed if tenant not in self._partitions]

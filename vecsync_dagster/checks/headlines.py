@@ -13,6 +13,7 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
+from vecsync_dagster.ledger.base import LOST
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
 from vecsync_dagster.sync.health import configured, health
@@ -113,7 +114,9 @@ def show_headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: s
 def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str, str]:
     """What failed, where, and why. `one`: of the `last_runs` of sync_metrics.json."""
     if not one["collection"]:
-        return "the source could not be asked for its tenants", "", one["error"] or one["outcome"]
+        lost = (one["error"] or "").startswith(LOST)
+        what = "the source lacks tenants" if lost else "the source could not be asked for its tenants"
+        return what, "", one["error"] or one["outcome"]
     only_full = one["outcome"] == "success"
     bad = one["last_full"] if only_full else one
     place = place_of(one["entity"], one["collection"], one["tenant"], names)

@@ -46,12 +46,13 @@ def list_open(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     configuration none is kept.
     """
     settings = read_config(ctx, config)
+    from vecsync_dagster.alerts import owner_of
     from vecsync_dagster.sync import Workspace
 
+    owner, cool_down = owner_of(settings), settings.alerts.cool_down
     with Workspace(settings, read_only=True) as workspace:
-        known = workspace.ledger.alerts()
-        cool_down = settings.alerts.cool_down
-        untold = {name: _keys(workspace.ledger.untold(name, cool_down)) for name in settings.alerts.channels}
+        known = workspace.ledger.alerts(owner)
+        untold = {name: _keys(workspace.ledger.untold(name, cool_down, owner)) for name in settings.alerts.channels}
     waiting = {one.key: [name for name, keys in untold.items() if one.key in keys] for one in known}
     if as_json:
         output.print_json({"command": "alerts list", "alerts": [_as_dict(one, waiting[one.key]) for one in known]})

@@ -15,7 +15,6 @@ from vecsync_dagster.config.values import environment
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace
-from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.standing import check_again
 
@@ -62,20 +61,15 @@ def record_results(
 
 
 def report_checks(workspace: Workspace, since: datetime) -> None:
-    """Checks that were made since then without a sync: Dagster's UI and sync_metrics.json show them, and alerts that
-    are over close."""
+    """Checks that were made since then without a sync: Dagster's UI, sync_metrics.json and alerts show them."""
     refresh_health(workspace)
     run_id = record_headlines(workspace) if is_recorded(workspace.config) else ""
-    if workspace.config.alerts.channels and workspace.config.alerts.enabled:
-        from vecsync_dagster.alerts import Alerts, observe_checks, observing
+    if workspace.config.alerts.channels:
+        from vecsync_dagster.alerts import Seen, observe
 
         try:
             with contained("alerts"):
-                observed = observing(workspace.config, workspace.ledger)
-                known = configured(workspace.ledger.check_results(), workspace.config)
-                observe_checks(observed, known, since, run_id=run_id)
-                alerts = Alerts(workspace.config.alerts, workspace.ledger)
-                delivery = alerts.notify(observed.raised, observed.is_over, run_id=run_id)
+                delivery = observe(workspace.config, workspace.ledger, Seen(run_id, since)).deliver()
         except VecsyncError as error:
             output.warn(f"alerts were not sent: {error.code}: {error}")
         else:
@@ -119,26 +113,25 @@ def _recorded(recording: Callable[[], T]) -> T | None:
 
 
 def alert_results(workspace: Workspace, outcome: Outcome, run_id: str) -> None:
-    """What was seen, and what could not be sent before, goes to the channels. One that fails is a warning: what it
-    was not told is kept for the next run."""
+    """What is wrong now, or over, and what could not be sent before, goes to the channels. One that fails is a warning:
+    what it was not told is kept for the next run."""
     config = workspace.config
     if not config.alerts.channels or not config.alerts.enabled:
         return
-    from vecsync_dagster.alerts import Alerts, Unsynced, announce, observe_checks, observe_results
-    from vecsync_dagster.alerts.problems import source_failed
+    from vecsync_dagster.alerts import Seen, announce, observe, sync_failed
 
-    unsynced = [Unsynced(one.entity or "", one.tenant, one.error) for one in outcome.unsynced]
+    names = [*dict.fromkeys(result.entity for result in outcome.results)]
+    mine = {*names, *(one.entity for one in outcome.unsynced)}
+    seen = Seen(run_id, outcome.started_at, lambda one: one.entity in mine)
+    if names:
+        seen.cost(config, names, sum(result.figures.price_usd for result in outcome.results))
     try:
         with contained("alerts"):
-            observed = observe_results(config, workspace.ledger, outcome.results, unsynced, run_id=run_id)
-            for entity in {result.entity for result in outcome.results}:
-                of_all = configured(workspace.ledger.check_results(entity, ""), workspace.config)
-                observe_checks(observed, of_all, outcome.started_at, run_id=run_id)
-            observed.well.update(source_failed(name, "").key for name in outcome.reached)
-            delivery = Alerts(config.alerts, workspace.ledger).notify(observed.raised, observed.is_over, run_id=run_id)
+            delivery = observe(config, workspace.ledger, seen).deliver()
     except VecsyncError as error:
         # Without the ledger nobody knows what was told before: better twice than not at all.
-        delivery = announce(config.alerts, [one.alert() for one in unsynced])
+        told = [sync_failed(one.entity or "", one.tenant, f"{one.error.code}: {one.error}") for one in outcome.unsynced]
+        delivery = announce(config.alerts, told)
         output.warn(f"alerts cannot be kept: {error.code}: {error}")
     _warn_of_unsent(delivery)
 

@@ -96,8 +96,6 @@ class Outcome:
     interrupted: bool = False
     health: dict[str, Any] | None = None
     """Of all partitions, after the run; see `sync.health`."""
-    reached: Sequence[str] = ()
-    """Entities whose source answers again."""
     names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """What people call the tenants, by entity and tenant."""
 
@@ -160,6 +158,8 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
                 output.warn(f"{entity}: {error.code}: {error}")
         with SyncProgress(len(parts)) as progress:
             _sync(workspace, parts, outcome, progress, stop)
+        if options.allow_removals:
+            _look_for_lost(workspace, outcome)
         outcome.ended_at = datetime.now(UTC)
         if options.dry_run:
             workspace.close()
@@ -225,6 +225,13 @@ def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progres
     outcome.interrupted = stop()
 
 
+def _look_for_lost(workspace: Workspace, outcome: Outcome) -> None:
+    """Of tenants that are really gone the removal is the end of a problem; who looks else may do so tomorrow."""
+    for entity in {result.entity for result in outcome.results}:
+        with suppress(VecsyncError):
+            workspace.call_the_roll(entity)
+
+
 def _parts(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems: list[Problem]) -> list[Part]:
     if wanted.ids:
         return _records(workspace, wanted, options, problems)
@@ -239,7 +246,7 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
             wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant))
             places = locate(workspace, entity, wanted.ids, wanted.tenant)
     except VecsyncError as error:
-        problems.append(Problem(entity, wanted.tenant, error))
+        problems.append(Problem(entity, None, error))
         return []
     for identity in dict.fromkeys(wanted.ids):
         if not any(identity in ids for ids in places.values()):
@@ -269,7 +276,7 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
             with recorded, contained(f"{entity}: listing the tenants"):
                 listed[entity] = _tenants(workspace, entity, wanted, options, problems)
         except VecsyncError as error:
-            problems.append(Problem(entity, wanted.tenant, error))
+            problems.append(Problem(entity, None, error))
     try:  # Once for all: a name that one entity alone gives means the same tenant in the others.
         meant = replace(wanted, tenant=tenant_called(workspace, wanted.tenant))
     except VecsyncError as error:

@@ -246,6 +246,9 @@ def _show_check(console: Console, check: CheckResult, where: str) -> None:
 
 
 def _show_unreachable(seen: Overview, console: Console) -> None:
+    from vecsync_dagster.ledger.base import LOST
+
     for entity, error in seen.unreachable.items():
-        message = f"source of {entity} could not be asked for its tenants: {error}"
+        what = "lacks tenants" if error.startswith(LOST) else "could not be asked for its tenants"
+        message = f"source of {entity} {what}: {error}"
         console.print(message, style="red", soft_wrap=True)

@@ -92,7 +92,6 @@ class _Rounds:
         problems = [Problem(*one) for one in found.problems]
         interrupted = any(result.outcome == "interrupted" for result in found.results)
         outcome = Outcome(found.started_at, datetime.now(UTC), found.results, problems, interrupted)
-        outcome.reached = found.reached
         with suppress(LedgerRejected, LedgerUnavailable):  # the round's results say so
             outcome.names = workspace.ledger.tenant_names()
         for result in found.results:

@@ -7,6 +7,7 @@ and `messages.py`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -151,6 +152,11 @@ class Config(Model):
     @property
     def state_folder(self) -> Path:
         return self.path(self.state)
+
+    @property
+    def project(self) -> str:
+        """Tells projects apart that share a ledger or a Dagster instance."""
+        return hashlib.sha256(str(self.state_folder.resolve()).encode()).hexdigest()[:12]
 
     def with_folder(self, folder: Path) -> Config:
         config = self.model_copy()

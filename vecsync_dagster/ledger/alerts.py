@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, not_, or_, select, true, update
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
 from vecsync_dagster.ledger.tables import alert, alert_delivery, index_state, tenant_name
 
-__all__ = ["Alert", "AlertBook", "KnownAlert"]
+__all__ = ["Alert", "AlertBook", "KnownAlert", "Owner"]
 
 _A: Final = alert.c
 _D: Final = alert_delivery.c
@@ -36,8 +36,8 @@ class Alert:
     """A problem: names, counts and codes; never document text, never a secret.
 
     `partition` is `collection|tenant`, or a tenant's key where all its partitions are meant; None: the entity as a
-    whole. `message` is one sentence. `run_id`: the
-    Dagster run that found it, empty where there is none.
+    whole. `check`: also the job whose run failed, where that synced nothing. `message` is one sentence. `run_id`: the
+    Dagster run that found it, empty where there is none. `at`: when it was found, None: by whoever looks now.
     """
 
     kind: AlertKind
@@ -48,6 +48,7 @@ class Alert:
     severity: Severity = "error"
     figures: Mapping[str, int | float | str] = field(default_factory=dict)
     run_id: str = ""
+    at: datetime | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -78,41 +79,65 @@ class KnownAlert:
         return self.alert.key
 
 
-class AlertBook(LedgerPart):
-    def observe(
-        self, raised: Sequence[Alert], well: Callable[[KnownAlert], bool], *, run_id: str, at: datetime
-    ) -> None:
-        """What a run found, in one transaction: problems, and which open ones are over (`well`).
+class Owner(NamedTuple):
+    """Who has alerts: those of the project, and those of its entities, also where it was another folder then."""
 
-        `at`: when it was found. Runs may be looked at late and out of order: what is known from a later time
-        stays as it is. Observing the same twice changes nothing.
+    project: str
+    entities: tuple[str, ...]
+
+    def has(self) -> ColumnElement[bool]:
+        return or_(_A.project == self.project, _A.entity.in_(self.entities))
+
+
+def _of(owner: Owner | None) -> ColumnElement[bool]:
+    return true() if owner is None else owner.has()
+
+
+class AlertBook(LedgerPart):
+    """`owner`: whose alerts alone; None: all."""
+
+    def observe(
+        self,
+        raised: Sequence[Alert],
+        well: Callable[[KnownAlert], bool],
+        *,
+        run_id: str,
+        at: datetime,
+        owner: Owner | None = None,
+    ) -> None:
+        """What somebody found who looked at the time `at`, in one transaction: problems, and which open ones are over
+        (`well`).
+
+        Runs may be looked at late and out of order: what is known from a later look stays as it is. Observing the same
+        twice changes nothing.
         """
-        rows = [_values(one, at) for one in {one.key: one for one in raised}.values()]
+        project = None if owner is None else owner.project
+        rows = [{**_values(one, at), "project": project} for one in {one.key: one for one in raised}.values()]
         keys = {row["key"] for row in rows}
         with self.database.write() as connection:
             for some in chunks(rows):
                 connection.execute(_raise(self.database.dialect), some)
-            still = select(alert).where(_A.closed_at.is_(None), _A.observed_at <= at)
+            still = select(alert).where(_of(owner), _A.closed_at.is_(None), _A.observed_at <= at)
             for known in map(_known, connection.execute(still).all()):
                 if known.key not in keys and well(known):
                     over = update(alert).where(_A.key == known.key, _A.observed_at <= at)
                     connection.execute(over, {"closed_at": at, "observed_at": at, "run_id": run_id})
             self._forget_old(connection.execute)
 
-    def alerts(self) -> list[KnownAlert]:
+    def alerts(self, owner: Owner | None = None) -> list[KnownAlert]:
         """Open problems, those that began last first."""
-        query = select(alert).where(_A.closed_at.is_(None)).order_by(_A.opened_at.desc(), _A.key)
+        query = select(alert).where(_of(owner), _A.closed_at.is_(None)).order_by(_A.opened_at.desc(), _A.key)
         with self.database.read() as connection:
             return _with_names(connection, [_known(row) for row in connection.execute(query)])
 
-    def untold(self, channel: str, cool_down: timedelta) -> list[KnownAlert]:
+    def untold(self, channel: str, cool_down: timedelta, owner: Owner | None = None) -> list[KnownAlert]:
         """What a channel has yet to be told: a problem that began, one that was seen again after the cool-down,
         and (once) that one is over. Ordered by run."""
         finished = and_(_A.closed_at.is_not(None), _D.closed.is_(True), _D.episode == _A.episode)
         query = (
             select(alert, _D.episode.label("told_episode"), _D.closed, _D.told_at)
             .outerjoin(alert_delivery, and_(_D.key == _A.key, _D.channel == channel))
-            .where(not_(func.coalesce(finished, False)))
+            .where(_of(owner), not_(func.coalesce(finished, False)))
             .order_by(_A.observed_at, _A.run_id, _A.key)
         )
         now = self._now()
@@ -137,17 +162,17 @@ class AlertBook(LedgerPart):
             for some in chunks(rows):
                 connection.execute(_told(self.database.dialect), some)
 
-    def permanent_failures(self, entity: str, collection: str) -> dict[str, int]:
-        """Tenant -> documents that failed for good; only where there are any. Rejected records are not among them:
-        no attempt was made for those (`attempt_hash` is empty)."""
+    def permanent_failures(self, entity: str, collection: str) -> dict[str, tuple[int, datetime | None]]:
+        """Tenant -> documents that failed for good, and when the last one did; only where there are any. Rejected
+        records are not among them: no attempt was made for those (`attempt_hash` is empty)."""
         query = (
-            select(_T.tenant_id, func.count())
+            select(_T.tenant_id, func.count(), func.max(_T.last_attempt_at))
             .where(_T.collection == collection, _T.status == "failed", _T.next_attempt_at.is_(None))
             .where(_T.entity == entity, _T.attempt_hash != "")
             .group_by(_T.tenant_id)
         )
         with self.database.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
+            return {tenant: (count, at) for tenant, count, at in connection.execute(query)}
 
     def _forget_old(self, execute: Callable[..., Any]) -> None:
         old = select(_A.key).where(_A.closed_at < self._now() - KEPT)
@@ -165,6 +190,7 @@ def _is_untold(row: Row[*tuple[Any, ...]], cool_down: timedelta, now: datetime) 
 
 
 def _values(one: Alert, at: datetime) -> dict[str, Any]:
+    found = one.at or at
     return {
         "key": one.key,
         "kind": one.kind,
@@ -176,8 +202,8 @@ def _values(one: Alert, at: datetime) -> dict[str, Any]:
         "figures": dict(one.figures),
         "run_id": one.run_id,
         "episode": 1,
-        "opened_at": at,
-        "raised_at": at,
+        "opened_at": found,
+        "raised_at": found,
         "observed_at": at,
         "closed_at": None,
     }
@@ -212,11 +238,14 @@ def _raise(dialect: str) -> Insert:
     new = statement.excluded
     over = _A.closed_at.is_not(None)
     worse = and_(_A.severity == "warning", new.severity == "error")
-    replaced = ("severity", "message", "figures", "run_id", "raised_at", "observed_at", "closed_at")
+    replaced = ("severity", "message", "figures", "raised_at", "observed_at", "closed_at", "project")
+    news = or_(over, new.raised_at > _A.raised_at, _A.run_id == "")
     begun = {
         # What was told of a warning is not true of an error: it waits for no cool-down.
         "episode": case((or_(over, worse), _A.episode + 1), else_=_A.episode),
         "opened_at": case((over, new.opened_at), else_=_A.opened_at),
+        # Whoever sees the same again, as it was found before, has not found it.
+        "run_id": case((news, new.run_id), else_=_A.run_id),
     }
     return statement.on_conflict_do_update(
         index_elements=[_A.key],

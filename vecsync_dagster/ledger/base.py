@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from vecsync_dagster.space import Space
 __all__ = [
     "DIED",
     "LISTING",
+    "LOST",
     "REPEATED",
     "Confirmed",
     "Failed",
@@ -228,6 +229,10 @@ DIED = "RUN_DIED: it left no result: its process was killed, or could not tell t
 LISTING = "tenants"
 """The mode of a run that did no more than to ask a source for its tenants: kept where it failed, and once more when
 the source answers again. It is of no partition: `collection` and `tenant` are empty."""
+
+LOST: Final = "TENANTS_LOST"
+"""How the error of such a run begins where the source answered, but lacks so many tenants that it is taken for
+broken."""
 
 
 class Partition(NamedTuple):
@@ -793,7 +798,7 @@ class Ledger(Protocol):
         ...
 
     def forget_entity(self, entity: str) -> None:
-        """Forget the runs and rejected records of an entity, its alerts and its tenants' names."""
+        """Forget the runs and rejected records of an entity, and its tenants' names; its alerts are over."""
         ...
 
     # -- embedding cache ---------------------------------------------------------------------------

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Table, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
 
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.last_runs import Newest
 from vecsync_dagster.ledger.tables import (
     alert,
-    alert_delivery,
     check_result,
     collection_place,
     collection_space,
@@ -80,14 +79,10 @@ class Leaving(Newest):
         while left:
             with self.database.write() as connection:
                 left = connection.execute(forget).rowcount == _CHUNK
-        keys = select(alert.c.key).where(
-            alert.c.entity == entity, alert.c.partition.startswith(f"{collection}|", autoescape=True)
-        )
         with self.database.write() as connection:
             for table in _STATE:
                 connection.execute(delete(table).where(table.c.entity == entity, table.c.collection == collection))
-            connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
-            connection.execute(delete(alert).where(alert.c.key.in_(keys)))
+            self._close_alerts(connection, entity, alert.c.partition.startswith(f"{collection}|", autoescape=True))
             # Last: as long as it is there, the collection is known, and can be dropped once more.
             pinned = and_(collection_space.c.entity == entity, collection_space.c.collection == collection)
             if heir is None:
@@ -107,9 +102,13 @@ class Leaving(Newest):
             # Also of collections that never were any: a check of the whole entity, how far it was written back.
             for table in (*_STATE, missing_tenant, tenant_name, listener):
                 connection.execute(delete(table).where(table.c.entity == entity))
-            keys = select(alert.c.key).where(alert.c.entity == entity)
-            connection.execute(delete(alert_delivery).where(alert_delivery.c.key.in_(keys)))
-            connection.execute(delete(alert).where(alert.c.entity == entity))
+            self._close_alerts(connection, entity)
+
+    def _close_alerts(self, connection: Connection, entity: str, *where: ColumnElement[bool]) -> None:
+        """Not deleted: whoever was told of one is to hear that it is over."""
+        now = self._now()
+        opened = update(alert).where(alert.c.entity == entity, alert.c.closed_at.is_(None), *where)
+        connection.execute(opened, {"closed_at": now, "observed_at": now})
 
 
 def _after(beginning: str) -> str:

@@ -399,6 +399,7 @@ alert = Table(
     Column("raised_at", Moment, nullable=False),
     Column("observed_at", Moment, nullable=False),
     Column("closed_at", Moment),
+    Column("project", Text),  # whose, where several have the ledger (`Config.project`); None: of an earlier version
 )
 
 alert_delivery = Table(

@@ -18,7 +18,7 @@ from vecsync_dagster.ledger.failures import MIGRATE, ledger_errors
 
 __all__ = ["HEAD", "VERSION_TABLE", "current", "opened", "pending", "refuse_newer", "require_head", "version_of"]
 
-HEAD: Final = "0025"
+HEAD: Final = "0026"
 """The version this package works with: the last one in `migrations/versions`."""
 
 VERSION_TABLE: Final = "vecsync_ledger_version"

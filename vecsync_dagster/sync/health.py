@@ -15,7 +15,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.verify import CHECKS, checks_of
 
-__all__ = ["LISTED", "configured", "failing_tenants", "health", "is_configured", "is_gone"]
+__all__ = ["LISTED", "configured", "counting", "failing_tenants", "health", "is_configured", "is_gone"]
 
 LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
@@ -32,7 +32,7 @@ def health(
     anybody writing the file again, so that monitoring can compare it with its own clock.
     """
     max_age = config.checks.freshness.max_age
-    there = {key: last for key, last in runs.items() if _counts(config, key, last, now)}
+    there = counting(config, runs, now)
     errors = [one for one in configured(results, config) if one.severity == "error"]
     broken = {Partition(one.entity, one.collection, one.tenant) for one in errors}
     over_all = [{"entity": one.entity, "check": one.check} for one in errors if not one.collection]
@@ -48,6 +48,11 @@ def health(
         "overdue_at": _moment(min(due.values(), default=now + max_age)),
         "last_runs": [_entry(key, there[key], key in failing) for key in order[:LISTED]],
     }
+
+
+def counting(config: Config, runs: Mapping[Partition, LastRuns], now: datetime) -> dict[Partition, LastRuns]:
+    """Today's partitions, and the entities whose source could not be asked for its tenants."""
+    return {key: last for key, last in runs.items() if _counts(config, key, last, now)}
 
 
 def is_configured(config: Config, entity: str, collection: str) -> bool:

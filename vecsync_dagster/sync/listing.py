@@ -1,4 +1,5 @@
-"""A source that cannot be asked for its tenants leaves a trace: a failed run in the ledger, not only in a log."""
+"""A source that cannot be asked for its tenants, or lacks far too many, leaves a trace: a failed run in the ledger, not
+only in a log."""
 
 from __future__ import annotations
 
@@ -7,18 +8,30 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
-from vecsync_dagster.ledger.base import LISTING, Ledger, Partition, Run
+from vecsync_dagster.errors import (
+    LedgerRejected,
+    LedgerUnavailable,
+    NotFound,
+    OutputUnwritable,
+    VecsyncError,
+    WrongUsage,
+)
+from vecsync_dagster.ledger.base import LISTING, LOST, Ledger, Partition, Run
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.options import SyncOptions
 
 if TYPE_CHECKING:
+    from vecsync_dagster.sync.rollcall import TenantsLost
     from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["asking"]
+__all__ = ["UNASKED", "asking", "keep_lost"]
+
+UNASKED: Final = "unasked"
+"""Among the figures of a partition's run that failed because its entity's source could not be asked for the tenants:
+the run of the entity says so, too."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +54,7 @@ def asking(
     """
     try:
         yield
-    except (LedgerRejected, LedgerUnavailable):
+    except (LedgerRejected, LedgerUnavailable, NotFound, WrongUsage):
         raise
     except VecsyncError as error:
         if not workspace.read_only:
@@ -52,17 +65,33 @@ def asking(
         _record(workspace, _of_entity(workspace, entity, None), refresh=refresh)
 
 
-def _is_down(ledger: Ledger, entity: str) -> bool:
-    """Whether the entity's source could not be asked the last time."""
+def keep_lost(workspace: Workspace, entity: str, lost: TenantsLost | None) -> None:
+    """Whether the source lacks so many tenants that it is taken for broken: a failed run of the entity while it does,
+    and one that says that it is over."""
+    last = _failing(workspace.ledger, entity)
+    before = last if last is not None and last.startswith(LOST) else None
+    told = None if lost is None else f"{LOST}: {lost}"
+    if workspace.read_only or told == before:
+        return
+    if lost is not None:
+        _log.error("%s", lost)
+    figures = {} if lost is None else {"known": lost.known, "found": lost.listed}
+    _record(workspace, [_run(Partition(entity, "", ""), LISTING, told, **figures)], refresh=True)
+
+
+def _failing(ledger: Ledger, entity: str) -> str | None:
+    """Why the entity's tenants were not to be had the last time."""
     last = ledger.runs(entity, "", 1, collection="", mode=LISTING)
-    return bool(last) and last[0].outcome == "failed"
+    return last[0].error if last and last[0].outcome == "failed" else None
 
 
 def _of_entity(workspace: Workspace, entity: str, error: VecsyncError | None) -> list[Run]:
-    """The run of the entity itself, where it says something new."""
-    if _is_down(workspace.ledger, entity) is (error is not None):
-        return []
-    return [_run(Partition(entity, "", ""), LISTING, error)]
+    """The run of the entity itself, where it says something new. That tenants are lost is over when they are back, not
+    when the source answers."""
+    last = _failing(workspace.ledger, entity)
+    is_lost = last is not None and last.startswith(LOST)
+    known = last is None or is_lost if error is None else last is not None and not is_lost
+    return [] if known else [_run(Partition(entity, "", ""), LISTING, _told(error))]
 
 
 def _partitions(
@@ -78,14 +107,16 @@ def _partitions(
     for tenant in sorted(filter(wanted, tenants)):
         for name in workspace.entity(entity).collections:
             if collection in (None, name):
-                yield _run(Partition(entity, name, tenant), mode, error)
+                yield _run(Partition(entity, name, tenant), mode, _told(error), **{UNASKED: 1})
 
 
-def _run(partition: Partition, mode: str, error: VecsyncError | None) -> Run:
+def _told(error: VecsyncError | None) -> str | None:
+    return None if error is None else f"{error.code}: {error}"
+
+
+def _run(partition: Partition, mode: str, error: str | None, **figures: int) -> Run:
     now = datetime.now(UTC)
-    outcome = "success" if error is None else "failed"
-    told = None if error is None else f"{error.code}: {error}"
-    return Run(uuid.uuid4().hex, *partition, mode, outcome, now, now, {}, told)
+    return Run(uuid.uuid4().hex, *partition, mode, "success" if error is None else "failed", now, now, figures, error)
 
 
 def _record(workspace: Workspace, runs: Sequence[Run], *, refresh: bool) -> None:

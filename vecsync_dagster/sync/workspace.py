@@ -31,6 +31,7 @@ from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
+from vecsync_dagster.sync.listing import keep_lost
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.origins import written_texts
@@ -206,7 +207,9 @@ class Workspace:
         held = [tenant for tenant in self.ledger.with_rows(entity) if not is_ruled_out(config, tenant)]
         if not self.read_only:
             forget_unusable(self.ledger, entity, own, self.ledger.last_runs(entity))
-        return call_the_roll(entity, own, held, known, share)
+        roll = call_the_roll(entity, own, held, known, share)
+        keep_lost(self, entity, _doubted(roll))
+        return roll
 
     def _lost(self, entity: str) -> TenantsLost | None:
         """Asked for each tenant without a row: where many are gone, the source lists its tenants once a minute."""

@@ -13,13 +13,10 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from vecsync_dagster.alerts import KnownAlert
 from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.alerting import DELIVERY, OBSERVERS
-from vecsync_dagster.automation.run_outcomes import observe_run
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.errors import SourceRejected
-from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.alerts.conftest import slack_config
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
@@ -27,6 +24,11 @@ from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.world import ENTITY, World, config_of
 
 UI = "https://dagster.example.com"
+ENDED = {
+    dg.DagsterRunStatus.SUCCESS: dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterRunStatus.CANCELED: dg.DagsterEventType.RUN_CANCELED,
+}
 
 
 class Daemon:
@@ -72,8 +74,7 @@ class Daemon:
 
     def observe(self, run: dg.DagsterRun) -> Any:
         [name] = [name for name, status in OBSERVERS.items() if status is run.status]
-        kind = dg.DagsterEventType.RUN_SUCCESS if run.is_success else dg.DagsterEventType.RUN_FAILURE
-        [record] = self.instance.get_records_for_run(run.run_id, of_type=kind).records
+        [record] = self.instance.get_records_for_run(run.run_id, of_type=ENDED[run.status]).records
         event = record.event_log_entry.dagster_event
         assert event is not None
         sensor = self.definitions.resolve_sensor_def(name)
@@ -204,29 +205,6 @@ def test_a_run_that_ended_in_another_way_is_told_without_its_text(
     assert "Geheimnis" not in text
     assert daemon.run().is_success
     assert "resolved" in texts(slack)[1]
-
-
-def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon, world: World, slack: Inbox) -> None:
-    """Dagster retries a crashed run by itself: only the last attempt's end is news."""
-    run = daemon.run()
-    repeated = run.with_status(dg.DagsterRunStatus.FAILURE).with_tags({**run.tags, "dagster/will_retry": "true"})
-    with world.workspace() as workspace:
-        observed = observe_run(world.config, workspace.ledger, daemon.instance, repeated)
-    assert observed.raised == []
-
-
-@pytest.mark.parametrize("job", ["works_job", "sync_all_job", "vecsync_retry_job"])
-def test_a_run_that_dies_ends_no_alert(daemon: Daemon, world: World, job: str) -> None:
-    """Neither of an entity nor of a job, whether Dagster will try it again or not."""
-    with world.workspace() as workspace:
-        run = dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.FAILURE)
-        [raised] = observe_run(world.config, workspace.ledger, daemon.instance, run).raised
-        known = KnownAlert(raised, 1, utc_now(), utc_now(), None)
-        again = run.with_tags({"dagster/will_retry": "true"})
-        assert not observe_run(world.config, workspace.ledger, daemon.instance, again).is_over(known)
-        assert not observe_run(world.config, workspace.ledger, daemon.instance, run).is_over(known)
-        well = run.with_status(dg.DagsterRunStatus.SUCCESS)
-        assert observe_run(world.config, workspace.ledger, daemon.instance, well).is_over(known)
 
 
 def test_an_entity_is_well_although_a_partition_failed(

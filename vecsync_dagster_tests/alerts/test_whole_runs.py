@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 
 import dagster as dg
 import pytest
 
-from vecsync_dagster.alerts import Alert, KnownAlert, observe_results, observing, sync_failed
+from vecsync_dagster.alerts import Alert, book_of, observe
 from vecsync_dagster.assets import factory
 from vecsync_dagster.automation import add_tenants
 from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG
-from vecsync_dagster.automation.run_outcomes import observe_run
-from vecsync_dagster.ledger.base import Run
-from vecsync_dagster.sync import STAGES
+from vecsync_dagster.sync import SyncOptions
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY, World
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 __all__ = ["world"]
 
@@ -83,62 +79,76 @@ def test_a_run_that_was_busy_everywhere_resolves_nothing(daemon: Daemon, monkeyp
     assert opened(daemon) == []
 
 
-@pytest.mark.parametrize(
-    ("job", "stages", "is_over"),
-    [
-        ("works_job", (), {ENTITY, "works_job"}),
-        ("works_job", STAGES, {ENTITY, "works_job"}),
-        ("works_job", ["vectors"], set()),
-        ("sync_all_job", STAGES, {ENTITY}),
-        ("sync_all_job", (), {ENTITY, "parts", "sync_all_job"}),
-    ],
-)
-def test_a_run_of_a_part_of_the_assets_is_not_all_of_it(
-    daemon: Daemon, job: str, stages: Sequence[str], is_over: set[str]
-) -> None:
-    """Neither some stages, nor one entity of a job over several."""
-    works = daemon.world.config.entities[ENTITY]
-    config = daemon.world.config.model_copy(update={"entities": {ENTITY: works, "parts": works}})
-    selection = frozenset(dg.AssetKey([ENTITY, stage]) for stage in stages) or None
-    run = dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.SUCCESS, asset_selection=selection)
-    with daemon.world.workspace() as workspace:
-        observed = observe_run(config, workspace.ledger, daemon.instance, run)
-    names = [ENTITY, "parts", "works_job", "sync_all_job"]
-    dead = {name: KnownAlert(sync_failed(name, None, "died"), 1, NOW, NOW, None) for name in names}
-    assert {name for name, one in dead.items() if observed.is_over(one)} == is_over
+def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon) -> None:
+    """Dagster retries a crashed run by itself: only the last attempt's end is news."""
+    dies(daemon, **{"dagster/will_retry": "true"})
+    assert opened(daemon) == []
+
+
+def test_a_run_of_some_stages_is_not_all_of_it(daemon: Daemon) -> None:
+    dies(daemon)
+    for tenant in ("acme", "brick", "global"):
+        with daemon.world.workspace() as workspace:
+            [chosen] = workspace.select([ENTITY], [tenant])
+            workspace.sync(chosen, SyncOptions(stages=("export", "documents")))
+            observe(daemon.world.config, workspace.ledger)
+    assert opened(daemon) == WHOLE
+    daemon.run(mode="incremental")
+    assert opened(daemon) == []
+
+
+@pytest.mark.parametrize("job", ["vecsync_retry_job", "reconcile_job"])
+def test_a_job_that_syncs_nothing_makes_up_for_itself(daemon: Daemon, slack: Inbox, job: str) -> None:
+    """No sync says that retries, or checks, are made again."""
+    dies(daemon, job)
+    daemon.deliver()
+    assert f"works, job {job}: sync failed: the run's process ended" in slack.posts[-1].json["text"]
+    assert daemon.run().is_success
+    dies(daemon, job)
+    assert opened(daemon) == WHOLE
+    result = daemon.definitions.resolve_job_def(job).execute_in_process(instance=daemon.instance)
+    run = daemon.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    daemon.observe(run)
+    assert opened(daemon) == []
 
 
 @pytest.mark.parametrize("tenants", [["acme"], None])
 def test_the_command_line_knows_what_is_all_of_it(daemon: Daemon, tenants: list[str] | None) -> None:
-    world = daemon.world
-    with world.workspace() as workspace:
-        results = [one for chosen in workspace.select([ENTITY], tenants) for one in workspace.sync(chosen)]
-        observed = observe_results(world.config, workspace.ledger, results)
-    dead = KnownAlert(sync_failed(ENTITY, None, "died"), 1, NOW, NOW, None)
-    assert observed.is_over(dead) is (tenants is None)
+    dies(daemon)
+    with daemon.world.workspace() as workspace:
+        for chosen in workspace.select([ENTITY], tenants):
+            workspace.sync(chosen)
+        observe(daemon.world.config, workspace.ledger)
+    assert opened(daemon) == ([] if tenants is None else WHOLE)
+
+
+FORMER = Alert("run_failure", "former", "died")
+COST = Alert("cost_limit", "former", "dear")
 
 
 @pytest.mark.parametrize(
-    ("alert", "is_over"),
+    ("alert", "stays"),
     [
-        (sync_failed("former", None, "died"), True),
-        (Alert("source_failure", "former", "away"), True),
-        (Alert("tenants_lost", "former", "none"), True),
-        (Alert("cost_limit", "former", "dear"), True),
-        (Alert("cost_limit", f"former, {ENTITY}", "dear"), False),
-        (Alert("source_failure", ENTITY, "away"), False),
-        (sync_failed("sync_all_job", None, "died"), False),
-        (sync_failed("__ASSET_JOB", None, "died"), False),
-        (sync_failed("nightly", None, "died"), False),
-        (Alert("cost_limit", "sync_all_job", "dear"), False),
+        (FORMER, False),
+        (replace(FORMER, kind="source_failure"), False),
+        (replace(FORMER, kind="tenants_lost"), False),
+        (replace(FORMER, entity=ENTITY, partition="former|acme"), False),
+        (replace(FORMER, partition=f"{ENTITY}|acme"), False),
+        (replace(FORMER, entity=ENTITY, partition="Acme Inc"), False),
+        (replace(FORMER, partition=f"{ENTITY}|acme", check="validation", kind="check_failure"), False),
+        (COST, False),
+        (replace(COST, entity=f"former, {ENTITY}"), True),
+        (replace(FORMER, entity=ENTITY), True),
+        (replace(FORMER, entity=ENTITY, partition=f"{ENTITY}|acme"), True),
     ],
 )
-def test_what_left_the_configuration_is_over(world: World, alert: Alert, is_over: bool) -> None:
-    """But a job may be called anything, also what no entity is; and what somebody saw today may be another project's,
-    which has the same ledger."""
+def test_what_left_the_configuration_is_over(world: World, slack: Inbox, alert: Alert, stays: bool) -> None:
+    """Nothing would ever close it otherwise: also where another entity has taken over its collection."""
+    config = world.config.model_copy(
+        update={"alerts": world.config.alerts.model_copy(update={"cost_usd_per_run": 1.0})}
+    ).with_folder(world.config.folder)
     with world.workspace() as workspace:
-        workspace.ledger.record_run(Run("r", "former", "former", "acme", "full", "success", NOW, NOW, {}))
-        observed = observing(world.config, workspace.ledger)
-        now = workspace.ledger.now()
-    assert observed.is_over(KnownAlert(alert, 1, now, now - timedelta(days=2), None)) is is_over
-    assert not observed.is_over(KnownAlert(alert, 1, now, now, None))
+        book_of(config, workspace.ledger).observe([alert])
+        observe(config, workspace.ledger)
+        assert [known.alert for known in workspace.ledger.alerts()] == ([alert] if stays else [])

@@ -11,7 +11,7 @@ import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.events import DagsterEvent, DagsterEventType
 
-from vecsync_dagster.alerts import Alert, KnownAlert, observing
+from vecsync_dagster.alerts import problems, sync_failed
 from vecsync_dagster.checks import headlines
 from vecsync_dagster.cli.overview import overview
 from vecsync_dagster.errors import (
@@ -27,7 +27,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.standing import check_again
 from vecsync_dagster_tests.automation.ticks import Automated
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY
 
 NOW = datetime.now(UTC)
 
@@ -183,13 +183,12 @@ def test_a_full_run_that_failed_is_not_made_good_by_an_incremental_one(settled: 
         for one in (run, well):
             workspace.ledger.record_run(one)
         seen = overview(workspace, entity=None, tenant=None, days=7)
-        alert = KnownAlert(Alert("run_failure", ENTITY, "bad", f"{ENTITY}|acme"), 1, NOW, NOW, None)
-        over = [observing(settled.world.config, workspace.ledger).is_over(alert)]
+        wrong = [list(problems(settled.world.config, workspace.ledger))]
         workspace.ledger.record_run(replace(well, run_id="r3", mode="full"))
-        over.append(observing(settled.world.config, workspace.ledger).is_over(alert))
+        wrong.append(list(problems(settled.world.config, workspace.ledger)))
     [acme] = [one for one in seen.partitions if one.tenant == "acme"]
     assert (acme.outcome, acme.error, seen.healthy) == ("failed", "STORE_ERROR: no", False)
-    assert over == [False, True]
+    assert wrong == [[sync_failed(ENTITY, f"{ENTITY}|acme", "STORE_ERROR: no")], []]
 
 
 def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated) -> None:
@@ -205,21 +204,3 @@ def test_what_left_the_configuration_keeps_no_other_check_red(settled: Automated
         check_again(workspace, settled.world.sync("acme", mode="full"))
         known = {one.check: one for one in workspace.ledger.check_results(ENTITY, "")}
     assert known["reconciliation"].facts["differences"] == 0
-
-
-@pytest.mark.parametrize(
-    ("alert", "over"),
-    [
-        (Alert("check_failure", ENTITY, "bad", "former|acme", "validation"), True),
-        (Alert("run_failure", ENTITY, "bad", "former|acme"), True),
-        (Alert("reconciliation", "formerly", "bad", None, "reconciliation"), True),
-        (Alert("check_failure", ENTITY, "bad", f"{ENTITY}|acme", "validation"), False),
-        (Alert("run_failure", "sync_all_job", "bad"), False),
-    ],
-)
-def test_alerts_of_what_left_the_configuration_are_over(world: World, alert: Alert, over: bool) -> None:
-    """Nothing would ever close them otherwise."""
-    known = KnownAlert(alert, 1, NOW - timedelta(days=3), NOW - timedelta(days=2), None)
-    with world.workspace() as workspace:
-        workspace.ledger.record_checks([CheckResult(ENTITY, "validation", False, "bad", NOW, ENTITY, "acme")])
-        assert observing(world.config, workspace.ledger).is_over(known) is over

@@ -7,11 +7,16 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from vecsync_dagster.alerts import Alerts
-from vecsync_dagster.ledger.base import Rejected
+from vecsync_dagster.alerts import book_of
+from vecsync_dagster.checks.headlines import runs_outcome
+from vecsync_dagster.cli.overview import overview
+from vecsync_dagster.cli.running import Wanted, run_sync
+from vecsync_dagster.cli.signals import Stop
+from vecsync_dagster.ledger.base import LISTING, Rejected
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL
-from vecsync_dagster.sync import CheckOutcome
+from vecsync_dagster.sync import CheckOutcome, SyncOptions
+from vecsync_dagster.sync.health import health
 from vecsync_dagster.sync.rollcall import call_the_roll
 from vecsync_dagster.sync.verify import kept
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
@@ -157,12 +162,54 @@ def test_a_source_that_lists_far_fewer_removes_nothing(settled: Automated, gone:
     assert (result.run_requests, result.dynamic_partitions_requests) == ([], [])
     assert result.skip_reason is not None
     assert "taken for broken" in str(result.skip_reason.skip_message)
-    assert [(one.known, one.listed, one.missing) for one in settled.told] == [(3, 3 - len(gone), gone)]
+    figures = {"known": 3, "found": 3 - len(gone)}
+    assert listings(settled) == [("failed", figures)]
     schedule = settled.definitions.resolve_schedule_def("works_nightly")
     job = settled.definitions.resolve_job_def(schedule.job_name)
     config = {"ops": {"works_sync": {"config": {"mode": "full"}}}}
-    assert job.execute_in_process(instance=settled.instance, run_config=config).success
+    ran = job.execute_in_process(instance=settled.instance, run_config=config, raise_on_error=False)
+    assert not ran.success  # as `vecsync sync --full` does not end well
     assert settled.world.stored() == before
+    with settled.world.workspace() as workspace:
+        shown = runs_outcome(workspace, ENTITY, {})
+        assert shown.message.startswith(
+            f"the source lacks tenants: TENANTS_LOST: works: the source lists {3 - len(gone)}"
+        )
+        found = health(workspace.config, workspace.ledger.last_runs(), workspace.ledger.now())
+        assert (found["failing"], overview(workspace, entity=None, tenant=None, days=7).healthy) == (1, False)
+    settled.tick("changes")  # it can ask, which says nothing of the tenants
+    assert listings(settled) == [("failed", figures)]
+    removing = SyncOptions(mode="full", allow_removals=True)
+    for tenant in gone:
+        run_sync(settled.world.config, Wanted("tenant", tenant), removing, stop=Stop(), record=False)
+    assert listings(settled)[0] == ("success", {})
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_the_command_line_and_a_tick_tell_the_same_of_lost_tenants(
+    settled: Automated, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """One alert, told once, whoever looks first; also where a sync of the changed rows alone met one of them."""
+    settled.use(alerts={"slack": {"url": {"env": "SLACK_URL"}}})
+    drop_tenant(settled, "acme", "brick")
+    with Inbox() as inbox:
+        monkeypatch.setenv("SLACK_URL", inbox.url)
+        for _ in range(2):
+            options = SyncOptions(mode="full" if full else "incremental")
+            run_sync(settled.world.config, Wanted(), options, stop=Stop(), record=False)
+            settled.tick("tenants")
+            deliver(settled)
+        told = "\n".join(post.json["text"] for post in inbox.posts)
+    assert told.count("works: tenants lost: the source lists 1 of 3 tenants") == 1
+    assert "nothing synced" not in told
+    assert len(listings(settled)) == 1
+
+
+def listings(automated: Automated) -> list[tuple[str, object]]:
+    """What the ledger has of attempts to ask the source for its tenants."""
+    with automated.world.workspace() as workspace:
+        found = workspace.ledger.runs(ENTITY, "", 10, collection="", mode=LISTING)
+        return [(run.outcome, dict(run.figures)) for run in found]
 
 
 def test_lost_tenants_are_an_alert_until_they_are_back(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +234,7 @@ def test_lost_tenants_are_an_alert_until_they_are_back(settled: Automated, monke
 
 def deliver(automated: Automated) -> int:
     with automated.world.workspace() as workspace:
-        delivery = Alerts(automated.world.config.alerts, workspace.ledger).deliver()
+        delivery = book_of(automated.world.config, workspace.ledger).deliver()
     assert delivery.errors == {}
     return delivery.sent.get("slack", 0)
 
@@ -251,7 +298,7 @@ def test_the_share_is_configurable(settled: Automated) -> None:
     drop_tenant(settled, "acme", "brick", "cord")
     settled.tick("tenants")
     settled.settle()
-    assert settled.told == []
+    assert listings(settled) == []
     settled.world.assert_exact()
     assert settled.partitions() == {GLOBAL}
 

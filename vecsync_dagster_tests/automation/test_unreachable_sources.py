@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from vecsync_dagster.alerts import Alerts, sync_failed
+from vecsync_dagster.alerts import book_of, sync_failed
 from vecsync_dagster.errors import LedgerUnavailable, SourceRejected
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.record_states import FailedRow
@@ -103,7 +103,7 @@ def test_a_tick_ends_no_other_alert(settled: Automated) -> None:
     where somebody else was the first to find that the source is there again."""
     settled.use(alerts=CHANNEL)
     with settled.world.workspace() as workspace:
-        Alerts(workspace.config.alerts, workspace.ledger).observe([sync_failed(ENTITY, None, "the process ended")])
+        book_of(workspace.config, workspace.ledger).observe([sync_failed(ENTITY, None, "the process ended")])
     rename(settled, ENTITY, "away")
     with pytest.raises(SourceRejected):
         settled.tick("changes")

@@ -8,11 +8,9 @@ from typing import Any
 
 import dagster as dg
 
-from vecsync_dagster.automation import keep_for_alerts, tenants_name
+from vecsync_dagster.automation import tenants_name
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
-from vecsync_dagster.sync import Workspace
-from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster_tests.world import ENTITY, World
 
 __all__ = ["Automated", "keys_of"]
@@ -34,22 +32,16 @@ def config_of_op(request: dg.RunRequest) -> dict[str, Any]:
 
 @dataclass
 class Automated:
-    """`told`: what sensors told people. `config` may be replaced between ticks, as a deployment does."""
+    """`config` may be replaced between ticks, as a deployment does."""
 
     world: World
     instance: dg.DagsterInstance
-    told: list[TenantsLost] = field(default_factory=list)
     cursors: dict[str, str | None] = field(default_factory=dict)
     run_keys: set[str] = field(default_factory=set)
 
     @property
     def definitions(self) -> dg.Definitions:
-        return build_definitions(self.world.config, notify=self._notify)
-
-    def _notify(self, workspace: Workspace, entity: str, lost: TenantsLost | None) -> None:
-        keep_for_alerts(workspace, entity, lost)
-        if lost is not None:
-            self.told.append(lost)
+        return build_definitions(self.world.config)
 
     def use(self, **changes: Any) -> None:
         """Replace top-level keys of the configuration."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from vecsync_dagster.ledger import SqlLedger
-from vecsync_dagster.ledger.alerts import Alert, KnownAlert
+from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
 from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, B, Clock, failed
 
 BROKEN = Alert(
@@ -128,6 +128,44 @@ class AlertsContract:
         assert untold(ledger) == []
         assert [known.alert.check for known in ledger.alerts()] == ["counts"]
 
+    def test_projects_that_share_a_ledger_have_their_own(self, ledger: SqlLedger) -> None:
+        """Neither sees, tells or ends what the other has; an entity goes with the project that has it now."""
+        ours, theirs = Owner("p1", (ENTITY,)), Owner("p2", ("notes",))
+        note = replace(BROKEN, entity="notes")
+        ledger.observe([BROKEN], lambda _: False, run_id="", at=NOON, owner=ours)
+        ledger.observe([note], lambda _: True, run_id="", at=NOON, owner=theirs)
+        for owner, alert in ((ours, BROKEN), (theirs, note)):
+            assert [known.alert for known in ledger.alerts(owner)] == [alert]
+            assert [known.alert for known in ledger.untold("slack", HOUR, owner)] == [alert]
+        former = Owner("p1", ("renamed",))
+        ledger.observe([], lambda _: True, run_id="", at=NOON + MINUTE, owner=former)
+        assert [known.alert.entity for known in ledger.untold("slack", HOUR, former)] == [ENTITY]
+        moved = Owner("p3", ("notes",))
+        assert [known.alert for known in ledger.alerts(moved)] == [note]
+
+    def test_what_is_seen_again_was_not_found_again(self, ledger: SqlLedger, clock: Clock) -> None:
+        """Who looks later sees the same: that is no news, and of the run that found it."""
+        found = replace(BROKEN, at=NOON)
+        see(ledger, found, at=NOON + MINUTE)
+        tell(ledger)
+        clock.now = NOON + 3 * HOUR
+        see(ledger, replace(found, run_id="r2"), at=clock.now)
+        [known] = ledger.alerts()
+        assert (known.alert.run_id, known.raised_at, untold(ledger)) == ("r1", NOON, [])
+        see(ledger, replace(found, run_id="r3", at=clock.now), at=clock.now)
+        [known] = untold(ledger)
+        assert known.alert.run_id == "r3"
+
+    def test_who_was_told_of_what_is_dropped_hears_its_end(self, ledger: SqlLedger, clock: Clock) -> None:
+        see(ledger, BROKEN, replace(BROKEN, partition=None, check=None), replace(BROKEN, entity="notes"))
+        tell(ledger)
+        clock.now += MINUTE
+        ledger.forget_collection(ENTITY, "materials")
+        assert [known.alert for known in tell(ledger)] == [BROKEN]
+        ledger.forget_entity(ENTITY)
+        assert [known.alert.partition for known in tell(ledger)] == [None]
+        assert [known.alert.entity for known in ledger.alerts()] == ["notes"]
+
     def test_many_problems_at_once(self, ledger: SqlLedger) -> None:
         """No statement grows with their number."""
         see(ledger, *(replace(BROKEN, partition=f"materials|t{number}") for number in range(1203)))
@@ -147,5 +185,5 @@ class AlertsContract:
         ledger.fail(*A, SPACE, [failed("d1"), failed("d2"), failed("d3", next_attempt_at=NOON)], NOON)
         ledger.fail(*B, SPACE, [failed("d4", next_attempt_at=NOON)], NOON)
         ledger.fail(ENTITY, "other", "tenant-a", SPACE, [failed("d5")], NOON)
-        assert ledger.permanent_failures(ENTITY, "materials") == {"tenant-a": 2}
+        assert ledger.permanent_failures(ENTITY, "materials") == {"tenant-a": (2, NOON)}
         assert ledger.permanent_failures("works", "materials") == {}
