@@ -136,8 +136,8 @@ def _verified(
             except VecsyncError as error:
                 problems[place] = error
                 message = f"could not be checked: {error.code}: {error}"
-                checks = workspace.config.checks
-                failed = [graded(CheckOutcome(check, False, message), checks) for check in checks_of(entity)]
+                settings = workspace.config.checks
+                failed = [graded(CheckOutcome(check, False, message), settings) for check in checks_of(entity)]
                 # Kept, so that `status` and the alerts say the same.
                 workspace.ledger.record_checks([kept(one, name, collection, selection.tenant, began) for one in failed])
                 yield from (evaluation(name, collection, selection.tenant, one, called) for one in failed)
