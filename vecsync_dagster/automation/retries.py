@@ -6,7 +6,7 @@ from typing import Final
 
 import dagster as dg
 
-from vecsync_dagster.automation.under_way import UNDER_WAY
+from vecsync_dagster.automation.under_way import runs_under_way
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import Workspace, due_rows
 
@@ -28,8 +28,7 @@ def build_retry_sensor(settings: Config, job: dg.JobDefinition) -> dg.SensorDefi
         description="Tries failed documents again when they are due, the oldest attempt first",
     )
     def vecsync_retry(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        under_way = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY)
-        if context.instance.get_run_records(under_way, limit=1):
+        if runs_under_way(context.instance, job=job.name):
             return dg.SkipReason("the last retry has not ended yet")
         with Workspace(settings, read_only=True) as workspace:
             due = any(due_rows(workspace, entity) for entity in settings.entities)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
 
 from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
 
-__all__ = ["UNDER_WAY", "UnderWay", "under_way"]
+__all__ = ["UnderWay", "runs_under_way", "under_way"]
 
-UNDER_WAY: Final = [
+_UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,  # it finishes its batches, and holds its tenants until then
 ]
+_SILENT: Final = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -32,10 +34,20 @@ class UnderWay:
         return self.everything or key in self.keys
 
 
+def runs_under_way(
+    instance: dg.DagsterInstance, *, job: str | None = None, run_id: str | None = None
+) -> Sequence[dg.DagsterRun]:
+    """Runs that have not ended, of this job or with this id. Where nothing monitors runs, one whose process died is
+    under way for ever: after a day without news it is not waited for."""
+    wanted = dg.RunsFilter(run_ids=None if run_id is None else [run_id], job_name=job, statuses=_UNDER_WAY)
+    now = datetime.now(UTC)
+    return [one.dagster_run for one in instance.get_run_records(wanted) if now - one.update_timestamp < _SILENT]
+
+
 def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:
     """From the runs that have not ended: of the entity's job, of the job over all entities, and from the UI."""
     found = UnderWay()
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
+    for run in runs_under_way(instance):
         op = _op(run, entity)
         if op is None:
             continue

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from vecsync_dagster.automation.under_way import runs_under_way
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
 from vecsync_dagster.ledger.base import LOST
 from vecsync_dagster.ledger.check_results import CheckResult
@@ -42,7 +43,6 @@ RUNS: Final = "runs"
 """The check of `health` that no run and no comparison makes: the ledger knows it."""
 _NAMED = 20
 _ROUNDS = 3
-_LONGEST_RUN = timedelta(days=1)
 _RANK = {"passed": 0, "warning": 1, "error": 2}
 
 
@@ -254,17 +254,9 @@ def _shown(
     for key, record in found.items():
         if isinstance(record.evaluation, dg.AssetCheckEvaluation):
             shown[key] = _severity_of(record.evaluation), record.evaluation.description or ""
-        elif _is_under_way(instance, record.run_id):
+        elif runs_under_way(instance, run_id=record.run_id):
             awaited.add(key)
     return shown, frozenset(awaited)
-
-
-def _is_under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Where nothing monitors runs, one whose process died is under way for ever: not to be waited for."""
-    record = instance.get_run_record_by_id(run_id)
-    if record is None or record.dagster_run.is_finished:
-        return False
-    return datetime.now(UTC) - record.create_timestamp < _LONGEST_RUN
 
 
 def _by_severity(evaluations: Iterable[E]) -> list[E]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from vecsync_dagster.assets import factory
+from vecsync_dagster.automation import under_way
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster_tests.assets.test_assets import checked, evaluations, failure_of, records
@@ -126,14 +128,20 @@ def test_monitoring_reads_what_a_retry_left(four: Four, instance: dg.DagsterInst
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
-def test_never_two_at_once(four: Four, instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> None:
-    """While a retry waits in the queue or runs, no other one is asked for; once it has ended, one is."""
+def test_never_two_at_once(
+    four: Four, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a retry waits in the queue or runs, no other one is asked for; once it has ended, or nothing was heard of
+    it for a day, one is."""
     four.insert(1)
     four.store_refuses("tools")
     four.sync()
     job = build_definitions(four.world.config).resolve_job_def("vecsync_retry_job")
     other = instance.create_run_for_job(job, status=status)
     assert tick(four, instance) == dg.SkipReason("the last retry has not ended yet")
+    with monkeypatch.context() as patched:
+        patched.setattr(under_way, "_SILENT", timedelta(0))
+        assert isinstance(tick(four, instance), dg.RunRequest)
     instance.report_run_failed(other)
     assert isinstance(tick(four, instance), dg.RunRequest)
 

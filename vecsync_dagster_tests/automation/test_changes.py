@@ -9,7 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.events import DagsterEvent, DagsterEventType
 
+from vecsync_dagster.automation import under_way
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sync import Selection, SyncOptions
@@ -239,6 +241,17 @@ def test_a_run_that_is_being_canceled_is_under_way(settled: Automated) -> None:
     settled.instance.report_run_canceling(run)
     assert settled.asked("changes") == []
     settled.instance.report_run_canceled(run)
+    assert asked_keys(settled.asked("changes")) == ["works|acme"]
+
+
+def test_a_run_without_news_for_a_day_is_not_waited_for(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing monitors runs, one whose process died would keep its partitions from being synced for ever."""
+    settled.world.update(11, name="иначе")
+    run = settled.instance.get_run_by_id(settled.queue(["works|acme"]))
+    assert run is not None
+    settled.instance.report_dagster_event(DagsterEvent(DagsterEventType.RUN_START.value, run.job_name), run.run_id)
+    assert settled.asked("changes") == []
+    monkeypatch.setattr(under_way, "_SILENT", timedelta(0))
     assert asked_keys(settled.asked("changes")) == ["works|acme"]
 
 
