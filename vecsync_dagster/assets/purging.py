@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
+from dagster._core.instance.utils import RUNLESS_RUN_ID
 from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from vecsync_dagster.assets.events import asset_key
 from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, tenants_name
@@ -65,7 +66,7 @@ def purge(
 ) -> int:
     """Delete ended runs of `jobs`, of our assets and of the command line: those that are older than
     `retention.dagster_runs`, and of each job those beyond `retention.dagster_runs_per_job`; `most` so many. Returns how
-    many.
+    many. Results of checks that belong to no run go by the same limits.
 
     `origin`: the code location whose runs they are; others may have jobs and assets of the same names. Without `jobs`
     only runs of the command line go. A run stays if the UI would not know without it what it shows today: the last
@@ -76,6 +77,7 @@ def purge(
     if not isinstance(storage, SqlEventLogStorage):
         return 0
     own = {key for entity in config.entities for key in _keys(entity)}
+    _forget_headlines(storage, config)
 
     def is_ours(run: dg.DagsterRun) -> bool:
         if run.job_name == CLI_JOB:
@@ -155,6 +157,30 @@ def _failed(instance: dg.DagsterInstance, storage: SqlEventLogStorage, config: C
     with storage.index_connection() as connection:
         rows = connection.execute(select(_E.run_id, _E.asset_key, _E.partition).where(_E.id.in_(last))).all()
     return _of_today(instance, config, rows)
+
+
+def _forget_headlines(storage: SqlEventLogStorage, config: Config) -> None:
+    """Results of `health` that were told outside of runs: no run takes them along. The last one of each check stays."""
+    before = (datetime.now(UTC) - config.retention.dagster_runs).replace(tzinfo=None)  # as Dagster writes it
+    columns = (_C.id, _C.evaluation_event_storage_id, _C.evaluation_event_timestamp)
+    for key in [health_key(entity).to_string() for entity in config.entities]:
+        of_health = _C.asset_key == key
+        last = select(func.max(_C.id)).where(of_health).group_by(_C.check_name)
+        told = select(*columns).where(of_health, _C.run_id == RUNLESS_RUN_ID, _C.id.not_in(last))
+        with storage.index_connection() as connection:
+            newest = select(_C.id).where(of_health, _C.run_id == RUNLESS_RUN_ID).order_by(_C.id.desc())
+            beyond = connection.scalar(newest.offset(config.retention.dagster_runs_per_job).limit(1)) or 0
+            old = connection.execute(told.where(or_(_C.evaluation_event_timestamp < before, _C.id <= beyond))).all()
+        for some in (old[at : at + _PAGE] for at in range(0, len(old), _PAGE)):
+            ids, events, times = zip(*some, strict=True)
+            with storage.index_connection() as connection:
+                connection.execute(SqlEventLogStorageTable.delete().where(_E.id.in_(events)))
+                connection.execute(AssetCheckExecutionsTable.delete().where(_C.id.in_(ids)))
+            if isinstance(storage, SqliteEventLogStorage):
+                # It has them once more, in the file of no run.
+                check = _E.dagster_event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
+                with storage.run_connection(RUNLESS_RUN_ID) as connection:
+                    connection.execute(SqlEventLogStorageTable.delete().where(check, _E.timestamp.in_(times)))
 
 
 def _of_today(instance: dg.DagsterInstance, config: Config, rows: Iterable[Sequence[Any]]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -24,12 +25,13 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from vecsync_dagster.assets.purging import PURGE_JOB, purge
 from vecsync_dagster.assets.recording import open_instance, record
 from vecsync_dagster.automation.partitions import CLI_JOB, STATE_TAG, add_tenants, partitions_of, tenants_name
-from vecsync_dagster.checks import grid_key
+from vecsync_dagster.checks import grid_key, health_key
+from vecsync_dagster.checks.headlines import RUNS, show_runs
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import SqlSource
-from vecsync_dagster.sync import SyncOptions, checks_of
+from vecsync_dagster.sync import CheckOutcome, SyncOptions, checks_of
 from vecsync_dagster_tests.assets.test_assets import ALL, materialized, run
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -101,6 +103,33 @@ def test_old_runs_go_and_the_state_of_today_stays(world: World, kept: dg.Dagster
         assert not connection.execute(
             sa.select(SqlEventLogStorageTable).where(SqlEventLogStorageTable.c.run_id == quiet)
         ).all()
+
+
+@pytest.mark.parametrize(("limits", "left"), [({}, 5), ({"per_job": 2}, 2), ({"days": 0}, 1)])
+def test_headlines_that_no_run_told_go(
+    world: World, kept: dg.DagsterInstance, limits: dict[str, Any], left: int
+) -> None:
+    """By the same limits; the last one of each check stays, and what is no headline of ours."""
+    for number in range(5):
+        show_runs(kept, ENTITY, CheckOutcome(RUNS, False, f"{number} failed", {}))
+        show_runs(kept, "theirs", CheckOutcome(RUNS, False, f"{number} failed", {}))
+    purge(kept, keeping(world.config, **limits), [])
+    storage = kept.event_log_storage
+    told = {
+        entity: [
+            str(one.evaluation.description)
+            for one in storage.get_asset_check_execution_history(dg.AssetCheckKey(health_key(entity), RUNS), limit=9)
+            if isinstance(one.evaluation, dg.AssetCheckEvaluation)
+        ]
+        for entity in (ENTITY, "theirs")
+    }
+    everything = [f"{number} failed" for number in (4, 3, 2, 1, 0)]
+    assert told == {ENTITY: everything[:left], "theirs": everything}
+    assert isinstance(storage, SqlEventLogStorage)
+    of_no_run = sa.select(SqlEventLogStorageTable).where(SqlEventLogStorageTable.c.run_id == "")
+    for connect in (storage.index_connection, lambda: storage.run_connection("")):
+        with connect() as connection:
+            assert len(connection.execute(of_no_run).all()) == left + 5
 
 
 def test_only_so_many_runs_of_a_job_are_kept(world: World, instance: dg.DagsterInstance) -> None:
