@@ -85,7 +85,7 @@ def _know(home: Path, tenants: list[str]) -> None:
     from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
     from benchmarks.vecsync_pass import entity
-    from vecsync_dagster.automation import add_tenants, partition_key
+    from vecsync_dagster.automation.partitions import add_tenants, partition_key
     from vecsync_dagster.checks import grid_key
     from vecsync_dagster.sync import checks_of
 

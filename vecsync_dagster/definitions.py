@@ -18,14 +18,11 @@ from vecsync_dagster.assets.factory import (
 )
 from vecsync_dagster.assets.purging import PURGE_JOB, build_purge_job
 from vecsync_dagster.assets.retrying import build_retry_job
-from vecsync_dagster.automation import (
-    alert_sensors,
-    build_retry_sensor,
-    change_sensor,
-    nightly_schedules,
-    standing_schedules,
-    tenants_sensor,
-)
+from vecsync_dagster.automation.alerting import alert_sensors
+from vecsync_dagster.automation.changes import change_sensor
+from vecsync_dagster.automation.retries import build_retry_sensor
+from vecsync_dagster.automation.schedules import nightly_schedules, standing_schedules
+from vecsync_dagster.automation.tenants import tenants_sensor
 from vecsync_dagster.checks.partitions import build_check_assets, build_partition_checks
 from vecsync_dagster.checks.standing import build_standing_checks, build_standing_jobs
 from vecsync_dagster.config import Config, find_config, load_config

@@ -11,7 +11,7 @@ import pytest
 
 from vecsync_dagster.alerts import Seen, book_of, observe
 from vecsync_dagster.assets import factory
-from vecsync_dagster.automation import add_tenants
+from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.cli.overview import overview
 from vecsync_dagster.cli.running import Wanted, run_sync
 from vecsync_dagster.cli.signals import Stop

@@ -11,8 +11,7 @@ import pytest
 
 from vecsync_dagster.alerts import Alert, book_of, observe
 from vecsync_dagster.assets import factory
-from vecsync_dagster.automation import add_tenants
-from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG
+from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG, add_tenants
 from vecsync_dagster.sync import SyncOptions
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
 from vecsync_dagster_tests.fakes.alert_servers import Inbox

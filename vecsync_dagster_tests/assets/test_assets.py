@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from vecsync_dagster.automation import add_tenants
+from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.sync import STAGES, checks_of
 from vecsync_dagster_tests.assets.conftest import TENANTS

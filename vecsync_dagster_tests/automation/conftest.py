@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from vecsync_dagster.automation import add_tenants
+from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster_tests.automation.ticks import Automated
 from vecsync_dagster_tests.world import ENTITY, World, config_of
 

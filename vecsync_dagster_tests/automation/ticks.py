@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from vecsync_dagster.automation import tenants_name
+from vecsync_dagster.automation.partitions import tenants_name
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster_tests.world import ENTITY, World

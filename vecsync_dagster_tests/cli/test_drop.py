@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vecsync_dagster.automation import add_tenants, tenants_name
+from vecsync_dagster.automation.partitions import add_tenants, tenants_name
 from vecsync_dagster.errors import WrongUsage
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run

@@ -20,7 +20,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
-from vecsync_dagster.automation import add_tenants
+from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import STAGES
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
