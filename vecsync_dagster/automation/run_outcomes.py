@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
@@ -49,9 +50,9 @@ def seen_in(config: Config, instance: dg.DagsterInstance, record: dg.RunRecord) 
 
 def _failed(config: Config, run: dg.DagsterRun, reason: str, at: datetime | None) -> list[Alert]:
     """The problem that the run itself did not end well: of the entities, or of the partition, that it was to bring up
-    to date; of its job, where it was to sync nothing."""
+    to date, or that somebody chose by hand; of its job, where it was to sync nothing and is made again."""
     entities = entities_of(config, run)
-    if entities and _syncs(run):
+    if entities and (_syncs(run) or run.job_name == IMPLICIT_ASSET_JOB_NAME):
         return [sync_failed(name, _partition(run), reason, at=at) for name in entities]
     return [job_failed(", ".join(entities or config.entities), run.job_name, reason, at=at)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -37,9 +37,15 @@ def opened(daemon: Daemon) -> list[tuple[str | None, str]]:
         return [(known.alert.partition, known.alert.entity) for known in workspace.ledger.alerts()]
 
 
-def dies(daemon: Daemon, job: str = "works_job", **tags: str) -> None:
+def dies(
+    daemon: Daemon,
+    job: str = "works_job",
+    tags: Mapping[str, str] | None = None,
+    checks: frozenset[dg.AssetCheckKey] | None = None,
+) -> None:
     """A run whose process is gone, as Dagster's monitor reports it."""
-    run = daemon.instance.add_run(dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.STARTED, tags=tags))
+    begun = dg.DagsterRun(job, status=dg.DagsterRunStatus.STARTED, tags=tags or {}, asset_check_selection=checks)
+    run = daemon.instance.add_run(begun)
     daemon.instance.report_run_failed(run, "its process ended")
     ended = daemon.instance.get_run_by_id(run.run_id)
     assert ended is not None
@@ -60,9 +66,9 @@ def test_a_dead_run_over_a_range_is_about_all_of_it(daemon: Daemon) -> None:
     """Dagster names the range's first partition beside it."""
     first, last = "works|acme", "works|global"
     tags = {RANGE_TAG: first, RANGE_END_TAG: last, PARTITION_TAG: first}
-    dies(daemon, **tags)
+    dies(daemon, tags=tags)
     assert opened(daemon) == WHOLE
-    dies(daemon, **{PARTITION_TAG: first})
+    dies(daemon, tags={PARTITION_TAG: first})
     assert sorted(opened(daemon), key=str) == [(first, ENTITY), *WHOLE]
 
 
@@ -80,7 +86,7 @@ def test_a_run_that_was_busy_everywhere_resolves_nothing(daemon: Daemon, monkeyp
 
 def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon) -> None:
     """Dagster retries a crashed run by itself: only the last attempt's end is news."""
-    dies(daemon, **{"dagster/will_retry": "true"})
+    dies(daemon, tags={"dagster/will_retry": "true"})
     assert opened(daemon) == []
 
 
@@ -109,6 +115,14 @@ def test_a_job_that_syncs_nothing_makes_up_for_itself(daemon: Daemon, slack: Inb
     run = daemon.instance.get_run_by_id(result.run_id)
     assert run is not None
     daemon.observe(run)
+    assert opened(daemon) == []
+
+
+def test_what_somebody_chose_by_hand_is_made_up_for_by_a_sync(daemon: Daemon) -> None:
+    """Nobody may ever choose the same again."""
+    dies(daemon, "__ASSET_JOB", checks=frozenset([dg.AssetCheckKey(dg.AssetKey([ENTITY, "health"]), "counts")]))
+    assert opened(daemon) == WHOLE
+    assert daemon.run(mode="incremental").is_success
     assert opened(daemon) == []
 
 

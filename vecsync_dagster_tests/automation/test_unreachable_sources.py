@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from vecsync_dagster.alerts import book_of, sync_failed
+from vecsync_dagster.alerts import book_of, problems, sync_failed
 from vecsync_dagster.errors import LedgerUnavailable, SourceRejected
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.record_states import FailedRow
@@ -153,6 +153,7 @@ def test_an_outage_before_any_run_has_no_outcome(automated: Automated) -> None:
 @pytest.mark.parametrize("everything", [True, False])
 def test_a_run_records_the_partitions_it_was_for(settled: Automated, everything: bool) -> None:
     """A nightly run that cannot even ask for the tenants fails every known partition, one of a few just those."""
+    settled.use(alerts=CHANNEL)
     rename(settled, ENTITY, "away")
     settings = {"mode": "full", **({} if everything else {"partitions": ["works|acme", "works|brick"]})}
     config = {"ops": {f"{ENTITY}_sync": {"config": settings}}}
@@ -161,6 +162,12 @@ def test_a_run_records_the_partitions_it_was_for(settled: Automated, everything:
     assert not ran.success
     failing = {one["tenant"] for one in health(settled)["last_runs"] if one["failing"]}
     assert failing == ({None, "acme", "brick", "cord", "global"} if everything else {None, "acme", "brick"})
+    with settled.world.workspace() as workspace:
+        kinds = [one.kind for one in problems(workspace.config, workspace.ledger)]
+        assert kinds == ["source_failure"]  # one problem is one alert, however many partitions have it
+    rename(settled, "away", ENTITY)
+    settled.tick("changes")
+    assert alerts(settled) == []
 
 
 def test_a_retry_without_its_source_is_a_failed_run(settled: Automated) -> None:
