@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["place_of"]
 
 
-def place_of(config: StoreConfig, *, key: str, path_of: Callable[[str], Path]) -> str:
+def place_of(
+    config: StoreConfig, *, key: str, path_of: Callable[[str], Path], ledger_folder: Path | None = None
+) -> str:
     """A hash that is the same for every spelling of one place: the folder, or host, port and path of the server, with
-    the prefix of the collections. User, password and API key are not in it.
+    the prefix of the collections. User, password and API key are not in it. `ledger_folder`: of a ledger that is a
+    file; a folder is where it is seen from there, so that both can be moved, or copied, together.
 
     Raises ConfigError, as `build_store` does.
     """
-    where = _server(config, key) if config.path is None else b"folder " + os.fsencode(path_of(config.path))
+    if config.path is None:
+        where = _server(config, key)
+    else:
+        folder = path_of(config.path)
+        near = folder if ledger_folder is None else os.path.relpath(folder, ledger_folder.resolve())
+        where = b"folder " + os.fsencode(near)
     return hashlib.sha256(where + b"\n" + config.prefix.encode()).hexdigest()[:16]
 
 

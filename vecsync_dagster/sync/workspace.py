@@ -141,7 +141,9 @@ class Workspace:
     def place_of(self, entity: str, collection: str) -> str:
         """Where the points of a collection lie, by the configuration. Raises ConfigError."""
         name = self.entity(entity).collections[collection].store
-        return place_of(self.config.stores[name], key=f"stores.{name}", path_of=self.config.path)
+        beside = self.config.state_folder if self.config.ledger.url is None else None
+        store = self.config.stores[name]
+        return place_of(store, key=f"stores.{name}", path_of=self.config.path, ledger_folder=beside)
 
     # -- tenants and partitions --------------------------------------------------------------------
 
