@@ -241,9 +241,9 @@ class FindsRepeated(Protocol):
 
     def repeated(self) -> Repeated: ...
 
-    def unique(self) -> bool:
+    def unique(self, without: str | None = None) -> bool:
         """Whether it lets no two records have one id. Where it does, they come in the same order in every read by
-        ids and in every full one."""
+        ids and in every full one. `without`: whether no two even have the same in the other columns of their ids."""
         ...
 
 

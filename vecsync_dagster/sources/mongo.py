@@ -98,7 +98,9 @@ class MongoDbSource:
         ):
             return list(reader.by_rest(tenant, column, rests))
 
-    def unique(self) -> bool:
+    def unique(self, without: str | None = None) -> bool:
+        if without is not None:
+            return False  # of a view even `_id` may not be
         with self._reading("looking for a unique index"):
             return self._queries.unique
 

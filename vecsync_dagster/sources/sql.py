@@ -189,8 +189,11 @@ class SqlSource:
                 ]
         return found
 
-    def unique(self) -> bool:
-        return self._reflected.enforced
+    def unique(self, without: str | None = None) -> bool:
+        if without is None:
+            return self._reflected.enforced
+        primary = self._reflected.primary  # a unique index may have nulls
+        return bool(primary) and {*primary} <= {*self._reflected.key} - {without}
 
     def certain(self, key: str) -> bool:
         return certain(key)

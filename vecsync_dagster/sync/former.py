@@ -95,7 +95,7 @@ class Former:
         wanted = dict.fromkeys(keys)
         gone: set[str] = set()
         for some in self._namesakes(wanted) if wanted and not (self._in_full and self._is_first()) else ():
-            gone |= self._leave(self._nowhere(some))
+            gone |= self._leave(self._nowhere(some), are_same=self._is_unique_without_tenant())
         return gone
 
     def _namesakes(self, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
@@ -146,10 +146,11 @@ class Former:
             absent |= {i: one for i, one in some.items() if not is_in(one.key, there)}
         return absent
 
-    def _leave(self, absent: Mapping[str, Owned], keys: Iterable[str] = ()) -> set[str]:
+    def _leave(self, absent: Mapping[str, Owned], keys: Iterable[str] = (), *, are_same: bool = False) -> set[str]:
         """Removes those of them that may go; returns their ids. `keys`: of this tenant's records, where a former
-        owner's may be the same one. Others are looked up once more, after their owners: see `_is_there`."""
-        same = self._same(absent, keys)
+        owner's may be the same one; `are_same`: each surely is. Others are looked up once more, after their owners:
+        see `_is_there`."""
+        same = absent if are_same else self._same(absent, keys)
         others = {i: one for i, one in absent.items() if i not in same}
         there = {tenant for tenant in sorted({one.tenant for one in others.values()}) if self._is_there(tenant)}
         gone = self._absent({i: one for i, one in others.items() if one.tenant in there})
@@ -167,6 +168,11 @@ class Former:
         if self._unique is None:
             self._unique = isinstance(self._source, FindsRepeated) and self._source.unique()
         return self._unique
+
+    def _is_unique_without_tenant(self) -> bool:
+        """Whether a record that differs from another one in nothing of its key but the tenant is that other one."""
+        tenancy, source = self._target.config.tenancy, self._source
+        return tenancy is not None and isinstance(source, FindsRepeated) and source.unique(tenancy.column)
 
     def _is_there(self, tenant: str) -> bool:
         """Whether the source has enough of the tenant to be believed about single records: else the tenant's own full

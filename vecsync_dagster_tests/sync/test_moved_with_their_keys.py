@@ -88,6 +88,19 @@ def test_one_record_by_its_new_key(world: World) -> None:
     assert held(world) == {("brick", "brick/1"), ("brick", "brick/2"), ("acme", "acme/3")}
 
 
+def test_a_tenant_all_of_whose_records_move_at_once(world: World) -> None:
+    """The number alone is the table's primary key: so each is known to be the same record, which needs no second look
+    and no full run of the tenant that it left."""
+    world = keyed(world, ("tenant_id", "id"), "id")
+    world.insert([{"id": 1, "tenant_id": "acme"}, {"id": 3, "tenant_id": "acme"}, {"id": 2, **BRICK}])
+    world.sync(mode="full")
+    world.update(1, **BRICK)
+    world.update(3, **BRICK, name=None)
+    [result] = world.sync("brick", **INCREMENTAL)
+    assert result.figures.removed == 2
+    assert held(world) == {("brick", "brick/1"), ("brick", "brick/2")}
+
+
 def test_the_same_number_in_other_tenants(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each tenant counts by itself, new records cost one look at the source, however many tenants have their
     numbers, and all of them keep theirs; but the first full sync of a tenant costs none."""
