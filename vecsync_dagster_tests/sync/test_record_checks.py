@@ -32,6 +32,7 @@ def test_permanent_failures_are_errors(four: Four) -> None:
     four.world.update(1, name="FORBIDDEN")
     for _ in range(6):
         result = four.sync()["tools"]
+        four.later(seconds=300)
     outcome = check(result, "statuses")
     assert (outcome.passed, outcome.warning, outcome.facts["permanent"]) == (False, False, 1)
     assert "vecsync retry --reset" in outcome.message
