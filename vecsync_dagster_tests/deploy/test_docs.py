@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from vecsync_dagster.config import ENVIRONMENT
 from vecsync_dagster_tests.cli.program import vecsync, write_hash_demo
 
 DOCS = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
-RESTORED, LOST = (
+RESTORED, STORE_RESTORED, LOST = (
     [line.split("#")[0].split()[1:] for line in block.splitlines()]
     for block in re.findall(r"^```sh\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 )
@@ -49,6 +50,22 @@ def test_an_older_ledger_is_restored_and_mended(config: Path, tmp_path: Path) ->
     assert vecsync(*reconcile).code == 1
     assert vecsync(*repair).code == 0
     assert vecsync(*quick(full)).code == 0
+
+
+def test_an_older_store_is_restored_and_mended(config: Path, tmp_path: Path) -> None:
+    """The address is the same and the points are not: the two commands make it equal to the ledger again."""
+    store = tmp_path / "state" / "qdrant"
+    shutil.copytree(store, tmp_path / "backup")
+    with closing(sqlite3.connect(tmp_path / "estimating.sqlite")) as source, source:
+        source.execute("UPDATE works SET name = 'Neu' WHERE id IN (SELECT id FROM works LIMIT 3)")
+    assert vecsync("sync", "all", "--full", "--no-record").code == 0
+    shutil.rmtree(store)
+    shutil.move(tmp_path / "backup", store)
+    assert vecsync("reconcile").code == 1
+    repair, full = STORE_RESTORED
+    assert vecsync(*repair).code == 0
+    assert vecsync(*quick(full)).code == 0
+    assert vecsync("reconcile").code == 0
 
 
 def test_a_lost_ledger_is_rebuilt_and_nothing_is_embedded_again(config: Path, tmp_path: Path) -> None:
