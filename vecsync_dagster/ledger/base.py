@@ -780,8 +780,8 @@ class Ledger(Protocol):
     def left_by_others(
         self, entity: str, collection: str, beginnings: Sequence[str], most: int
     ) -> list[tuple[str, str, Key]]:
-        """Entity, tenant and key of at most so many documents whose ids begin so, and that are of the entity which had
-        the collection before this one."""
+        """Entity, tenant and key of at most so many documents whose ids are one of these and their keys, and that are
+        of the entity which had the collection before this one."""
         ...
 
     def documents(self, entity: str, collection: str) -> int:

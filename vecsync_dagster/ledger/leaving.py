@@ -63,7 +63,13 @@ class Leaving(Newest):
             owner = connection.scalar(pinned)
             if owner in (None, entity):
                 return []
-            begins = or_(*(and_(_T.document_id >= one, _T.document_id < _after(one)) for one in beginnings))
+            # Within the index first; then exactly: a `type` may begin as another one does.
+            begins = or_(
+                *(
+                    and_(_T.document_id >= one, _T.document_id < _after(one), _T.document_id == one + _T.db_id)
+                    for one in beginnings
+                )
+            )
             theirs = select(*columns).where(_T.entity == owner, _T.collection == collection, begins).limit(most)
             return [(name, tenant, Key(*key)) for name, tenant, *key in connection.execute(theirs)]
 

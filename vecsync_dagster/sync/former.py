@@ -19,9 +19,9 @@ from vecsync_dagster.identity import differ
 from vecsync_dagster.ledger.base import LedgerRow, Owned
 from vecsync_dagster.sources.base import FindsOfAnybody, FindsRepeated, Keyed, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL
-from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.apply import remove
 from vecsync_dagster.sync.changes import Change
+from vecsync_dagster.sync.guard import lacks_suspiciously_much
 from vecsync_dagster.sync.owners import is_in, live
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import was_read
@@ -179,9 +179,7 @@ class Former:
         runs decide, with their guard and their time."""
         t = self._target
         rows = self._source.count(tenant)
-        tally = t.ledger.tally(t.entity, t.collection, tenant)
-        known = tally.rows - tally.former
-        return rows > 0 and not is_suspicious(t.settings.removal_guard, known - rows, known)
+        return rows > 0 and not lacks_suspiciously_much(replace(t, tenant=tenant), self._source, rows)
 
     def _remove(self, theirs: Mapping[str, Owned], *, doubted: bool = False) -> None:
         t = self._target

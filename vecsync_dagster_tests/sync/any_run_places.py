@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import sqlalchemy as sa
@@ -38,7 +38,7 @@ from vecsync_dagster_tests.servers.mongo import new_mongo_database
 from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.world import START, WORKS
 
-__all__ = ["COLLECTIONS", "ENTITY", "URL", "MongoTable", "Place", "SqlTable", "mongo", "postgres", "sqlite"]
+__all__ = ["COLLECTIONS", "ENTITY", "URL", "MongoTable", "Place", "SqlTable", "mongo", "play", "postgres", "sqlite"]
 
 ENTITY = "works"
 COLLECTIONS = ("works", "codes", "units", "prices")
@@ -228,3 +228,18 @@ def mongo(engine: str, server: str, change_stream: str, kind: type[MongoTable] =
         )
         table = kind(config, server, database)
         yield _place(stack, table, folder, f"sqlite:///{folder}/ledger.sqlite", engine)
+
+
+class Playing(Protocol):
+    told: list[str]
+
+    def play(self) -> None: ...
+
+
+def play(sequence: Playing, seed: int, place: str) -> None:
+    """Raises AssertionError that says what was done, and how to do it again."""
+    try:
+        sequence.play()
+    except Exception as error:
+        told = "\n".join(sequence.told)
+        raise AssertionError(f"VECSYNC_SEED={seed} VECSYNC_SEQUENCES=1 ({place}): {error}\n{told}") from error

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from vecsync_dagster_tests.sync.any_run import Sequence
-from vecsync_dagster_tests.sync.any_run_places import Place, mongo, postgres, sqlite
+from vecsync_dagster_tests.sync.any_run_places import Place, mongo, play, postgres, sqlite
 
 SEQUENCES = int(os.environ.get("VECSYNC_SEQUENCES", "300"))
 FIRST = int(os.environ.get("VECSYNC_SEED", "0"))
@@ -50,9 +50,4 @@ def test_no_run_removes_what_is_live_and_one_full_run_makes_all_right(
     seeds = [seed for seed in range(FIRST, FIRST + SEQUENCES) if TWENTY[seed % 20] == place]
     with PLACES[place](request) as where:
         for seed in seeds:
-            sequence = Sequence(where, seed)
-            try:
-                sequence.play()
-            except Exception as error:
-                told = "\n".join(sequence.told)
-                raise AssertionError(f"VECSYNC_SEED={seed} VECSYNC_SEQUENCES=1 ({place}): {error}\n{told}") from error
+            play(Sequence(where, seed), seed, place)

@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from vecsync_dagster_tests.sync.any_run_places import mongo, postgres, sqlite
+from vecsync_dagster_tests.sync.any_run_places import mongo, play, postgres, sqlite
 from vecsync_dagster_tests.sync.changing_runs import Runs
 from vecsync_dagster_tests.sync.changing_settings import KeyedDocuments, KeyedRows
 from vecsync_dagster_tests.sync.test_any_run import Places
@@ -40,10 +40,4 @@ def test_whatever_the_settings_become(
     seeds = [seed for seed in range(FIRST, FIRST + SEQUENCES) if TWENTY[seed % 20] == place]
     with PLACES[place](request) as where:
         for seed in seeds:
-            sequence = None
-            try:
-                sequence = Runs(where, seed)
-                sequence.play()
-            except Exception as error:
-                told = "\n".join(sequence.told if sequence is not None else [])
-                raise AssertionError(f"VECSYNC_SEED={seed} VECSYNC_SEQUENCES=1 ({place}): {error}\n{told}") from error
+            play(Runs(where, seed), seed, place)

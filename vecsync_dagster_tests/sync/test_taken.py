@@ -71,6 +71,17 @@ def test_another_type_needs_no_force(world: World) -> None:
     assert all(result.ok for result in world.sync(entity=HEIR, mode="full"))
 
 
+def test_a_type_that_begins_as_the_former_one_does_is_another_type(world: World) -> None:
+    """ "tenant-work-x-1" is no id of the type "work", though it begins so and the source has a record 1."""
+    entity = world.config.entities[ENTITY].model_copy(update={"type": "work-x"})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: entity}})
+    seed(world, {"acme": 2})
+    world.sync()
+    rename(world, type="work")
+    [acme] = [one for one in world.sync(entity=HEIR) if one.tenant == "acme"]
+    assert (acme.outcome, acme.error, acme.figures.new) == ("success", None, 2)
+
+
 def test_other_records_of_the_same_type_are_synced(world: World) -> None:
     """What the former entity left is gone from the source: no id is there twice."""
     seed(world, {"acme": 3})
