@@ -197,11 +197,12 @@ class PickyOfPayloads(Picky):
         return super().set_payload(collection, points)
 
 
+@PARALLEL
 @ERRORS
 @pytest.mark.parametrize("broken", [False, True])
-def test_payloads_that_are_refused(tmp_path: Path, error: Exception, broken: bool) -> None:
+def test_payloads_that_are_refused(tmp_path: Path, error: Exception, broken: bool, parallel: int) -> None:
     """A store that takes vectors, and the payload of no document at all, is to blame; that of two, they are."""
-    world, store = small(tmp_path, 20, payload=("note",)), PickyOfPayloads((), error)
+    world, store = small(tmp_path, 20, parallel=parallel, payload=("note",)), PickyOfPayloads((), error)
     change(tmp_path, "ALTER TABLE {} ADD note TEXT")
     assert sync(world, store)[0].ok
     change(tmp_path, "UPDATE {} SET note = 'new' WHERE id <= 2")
