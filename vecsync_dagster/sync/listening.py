@@ -65,9 +65,10 @@ def _tell(config: Config, heard: Heard, no_more: Iterable[str], since: datetime)
 
 def said(listener: Listener, now: datetime) -> tuple[str, bool] | None:
     """In words, and whether changes are heard. None: that somebody listened is long ago."""
-    if now - listener.at > OLD_NEWS:
+    age = abs(now - listener.at)  # the clock may have been ahead when it last said so
+    if age > OLD_NEWS:
         return None
-    if now - listener.at > _DEAD_AFTER:
+    if age > _DEAD_AFTER:
         return f"nobody listens to its changes since {listener.at:%Y-%m-%d %H:%M}Z: who did ended without a word", False
     if listener.problem is not None:
         return f"its changes are not heard now: {listener.problem}", False

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from vecsync_dagster.cli.ui import STARTS, _locked
+from vecsync_dagster.cli.kept_up import STARTS
+from vecsync_dagster.cli.ui import _locked
 from vecsync_dagster_tests.cli.program import start, vecsync
 
 PATIENCE_S = 120
@@ -65,12 +66,13 @@ def test_the_ui_comes_up_and_ends_with_a_signal(config: Path) -> None:
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A `vecsync ui` whose Dagster is a process that waits, and the id of that process."""
     code = (
-        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.ui import _kept_up, _locked\n"
+        "import os, sys; from pathlib import Path; from vecsync_dagster.cli.kept_up import KeptUp\n"
+        "from vecsync_dagster.cli.ui import _locked\n"
         "home = Path(sys.argv[1])\n"
         "with _locked(home, if_alone=lambda: None) as lock:\n"
         "    wait = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
         "    environment = {**os.environ, 'VECSYNC_CONFIG': str(home / 'x')}\n"
-        "    os._exit(_kept_up([sys.executable, '-c', wait], environment, lock))\n"
+        "    os._exit(KeptUp([sys.executable, '-c', wait], environment, lock, None, lambda: None).run())\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
     assert process.stderr is not None
