@@ -71,7 +71,7 @@ def test_a_probe_that_is_left_is_nobodys_and_goes(world: Small, monkeypatch: pyt
         stopped.setattr(QdrantEmbeddedStore, "upsert", upsert)
         with pytest.raises(KeyboardInterrupt):
             run(world, "acme")
-    [probe] = ids(world) - set.union(*well.values())
+    [probe] = ids(world).difference(*well.values())
     assert {tenant: ids(world, tenant) for tenant in TENANTS} == well
     assert [run(world, tenant) for tenant in ("brick", GLOBAL)] == ["success", "success"]
     assert probe in ids(world)  # which is acme's to clear
