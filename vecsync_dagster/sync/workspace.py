@@ -206,7 +206,9 @@ class Workspace:
     def _roll(self, entity: str, own: Sequence[str], known: Iterable[str] = ()) -> RollCall:
         share = self.config.automation.tenants.max_lost_share
         config = self.entity(entity)
-        held = [tenant for tenant in self.ledger.with_rows(entity) if not is_ruled_out(config, tenant)]
+        # A collection that left the configuration keeps its rows, whatever becomes of its tenants.
+        rows = {tenant for name in config.collections for tenant in self.ledger.with_rows(entity, name)}
+        held = sorted(tenant for tenant in rows if not is_ruled_out(config, tenant))
         if not self.read_only:
             forget_unusable(self.ledger, entity, own, self.ledger.last_runs(entity))
         roll = call_the_roll(entity, own, held, known, share)

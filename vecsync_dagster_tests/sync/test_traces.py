@@ -284,6 +284,25 @@ def test_documents_in_a_collection_that_left_keep_no_tenant(embedded_world: Worl
     assert {result.tenant for result in world.sync(mode="full")} == {GLOBAL, "acme"}
 
 
+def test_documents_in_a_collection_that_left_make_no_source_broken(embedded_world: World) -> None:
+    """Tenants that have some there alone are none that the source has lost."""
+    world = embedded_world
+    works = world.config.entities[ENTITY]
+    both = works.model_copy(update={"collections": {ENTITY: works.collections[ENTITY], "b": works.collections[ENTITY]}})
+    world.config = world.config.model_copy(update={"entities": {ENTITY: both}})
+    seed(world, {"acme": 1, "brick": 3, "cord": 1})
+    world.sync(mode="full")
+    world.config = world.config.model_copy(update={"entities": {ENTITY: works}})
+    world.delete(1, *BRICK)
+    for tenant in ("acme", "brick"):
+        world.sync(tenant, mode="full", allow_removals=True)
+    with world.workspace() as workspace:
+        assert workspace.believable_tenants(ENTITY) == ([GLOBAL, "cord"], None)
+    world.delete(2001)
+    world.sync(mode="full", allow_removals=True)
+    world.assert_exact()
+
+
 def test_a_dry_run_forgets_nothing(embedded_world: World) -> None:
     """Nor does one of a few records."""
     world = embedded_world
