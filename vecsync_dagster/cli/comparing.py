@@ -44,7 +44,11 @@ def compare_all(
 
 
 def repair_all(
-    workspace: Workspace, found: Iterable[Comparison], problems: dict[str, VecsyncError] | None = None
+    workspace: Workspace,
+    found: Iterable[Comparison],
+    problems: dict[str, VecsyncError] | None = None,
+    *,
+    allow_removals: bool = False,
 ) -> dict[str, Figures]:
     """Repair the collections that have differences, in one more pass over each; what was done, by collection. A tenant
     that cannot be repaired has its error in `problems`, as `collection of tenant`, and the others go on."""
@@ -54,7 +58,9 @@ def repair_all(
             with _problem_of(one.collection, problems):
                 differences = workspace.differences(one.entity, one.collection)
                 failed = None if problems is None else partial(_note, problems, workspace.ledger.tenant_names(), one)
-                done[one.collection] = workspace.repair(one.entity, one.collection, differences, failed)
+                done[one.collection] = workspace.repair(
+                    one.entity, one.collection, differences, failed, allow_removals=allow_removals
+                )
     return done
 
 

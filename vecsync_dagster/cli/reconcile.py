@@ -26,15 +26,19 @@ def reconcile(
     entity: EntityOption = None,
     collection: CollectionOption = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what differs, then compare again.")] = False,
+    allow_removals: Annotated[
+        bool, typer.Option("--allow-removals", help="With --repair, remove orphans even if they are suspiciously many.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the store with the ledger, point by point, in both directions.
 
     missing: a point is not there. orphan: the ledger knows nothing of it. stale_hash: its payload is not what
     was written. wrong_tenant: it lies under another tenant. foreign: the ledger knows nothing of it, and it names
-    another entity. A repair takes records from the source, and vectors from the cache where they are there; it removes
-    orphans, and leaves what is foreign to `vecsync drop`. What is found are the checks' last results: `status`,
-    Dagster's UI and the alerts show it. Exit code 1 if differences remain.
+    another entity. A repair takes records from the source, and vectors from the cache where they are there. Orphans
+    that the source has are taken into the ledger; others are removed, within the removal guard. What is foreign is left
+    to `vecsync drop`. What is found are the checks' last results: `status`, Dagster's UI and the alerts show it. Exit
+    code 1 if differences remain.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.comparing import check_found, check_repaired, compare_all, repair_all
@@ -47,7 +51,7 @@ def reconcile(
     with Workspace(settings, read_only=not repair) as workspace:
         names = workspace.ledger.tenant_names()
         found = compare_all(workspace, entity, collection, problems)
-        repaired = repair_all(workspace, found, problems) if repair else {}
+        repaired = repair_all(workspace, found, problems, allow_removals=allow_removals) if repair else {}
         remaining = compare_all(workspace, entity, collection, problems) if repaired else found
         theirs = [
             f"{one.collection}: {text}"
@@ -73,7 +77,8 @@ def reconcile(
         _show(found, names)
         for name, figures in repaired.items():
             written = figures.upserted + figures.payload_only
-            output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed")
+            taken = f", {figures.taken_in} taken into the ledger" if figures.taken_in else ""
+            output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed{taken}")
         if repaired:
             output.stdout().print("\nAfter the repair:")
             _show(remaining, names)

@@ -50,6 +50,8 @@ class Figures:
     """Documents that the read did not have, and that stay, as the source has them when it is asked for them."""
     repaired: int = 0
     """Points that were not as the ledger says, and that the run put right: written again, or removed."""
+    taken_in: int = 0
+    """Documents that the store held and the ledger did not know."""
     seconds: float = 0.0
 
     @classmethod

@@ -18,9 +18,9 @@ _log = logging.getLogger(__name__)
 
 
 def tell_of_lost_ledger(job: Job, target: Target) -> None:
-    """A ledger that knows nothing beside a store that is full would have all of it embedded once more. Or the points
-    are somebody else's: until a comparison finds no such point, no run removes any. Where a run of ours, or a rebuild,
-    did not finish, they are ours."""
+    """A ledger that knows nothing beside a store that is full: of what the source has too, the run takes in what lies
+    there as it was written. The rest may be somebody else's: until a comparison finds no such point, no run removes
+    any. Where a run of ours, or a rebuild, did not finish, they are ours."""
     with contained(f"{target}: counting"):
         stored = target.store.count(target.collection, target.tenant)
         own = target.store.count(target.collection, target.tenant, target.entity) if stored else 0
@@ -28,8 +28,8 @@ def tell_of_lost_ledger(job: Job, target: Target) -> None:
         # Where all are another entity's, it is not lost: an entity was renamed, or somebody else has the collection.
         if own:
             _log.warning(
-                "%s: the store has %d points, and the ledger knows of none: if it was lost, stop here; "
-                "`vecsync ledger rebuild` takes them in, and nothing is embedded again",
+                "%s: the store has %d points, and the ledger knows of none: those whose records the source has are "
+                "taken in and not embedded again; if the ledger was lost, `vecsync ledger rebuild` takes in the others",
                 target,
                 own,
             )

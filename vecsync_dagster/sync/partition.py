@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -38,6 +40,7 @@ from vecsync_dagster.sync.former import Former, is_stored
 from vecsync_dagster.sync.guard import lacks_suspiciously_much
 from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
 from vecsync_dagster.sync.probe import clear_probe
+from vecsync_dagster.sync.rebuild import take_in
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.renamed import WAITS, Renamed
 from vecsync_dagster.sync.suspects import Suspects
@@ -134,6 +137,7 @@ class PartitionSync:
         self._former = Former(target, source, self.started_at, in_full=in_full)
         self._renamed = Renamed(target, source, self.started_at)
         self._failed: list[Change] = []
+        self._taken = 0  # documents that the store had and the ledger did not know
 
     @contextmanager
     def contains(self, doing: str) -> Iterator[None]:
@@ -208,6 +212,8 @@ class PartitionSync:
             self.error = self.error or self._unreachable
             self._settle_suspects()
             self._leave_failed()
+            if self._taken:
+                self._note(f"{number_of(self._taken, 'document')} that the ledger did not know taken in from the store")
 
     def _settle_suspects(self) -> None:
         figures, changes, self._unsettled = settle(self.target, self._suspects, self.started_at)
@@ -255,6 +261,7 @@ class PartitionSync:
         if self._asked is not None:
             self._met.update(ids)
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
+        rows |= self._taken_in(batch, rows)
         documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
         documents, others = self._firsts(documents, rows)
         documents, duplicates = self._split(documents, rows)
@@ -284,6 +291,32 @@ class PartitionSync:
             self._pending.update(_ids(unchanged))
             self._running[self._ledger_thread.submit(self._touch, unchanged)] = unchanged
         self._submit(everything=False)
+
+    def _taken_in(self, batch: DocumentBatch, rows: Mapping[str, LedgerRow]) -> dict[str, LedgerRow]:
+        """The rows of those of these documents that the store has and the ledger did not know. What costs nothing is
+        written again instead: where runs crossed, a point may have another text's vector."""
+        if self.depth != "apply" or self._unreachable is not None:
+            return {}
+        new = [d for d in batch.documents if d.document_id not in rows]
+        ids = [r.document_id for r in batch.rejections if r.document_id is not None and r.document_id not in rows]
+        if not (new or ids) or not self._store_knows_more:
+            return {}
+        if not self._writing.doubted:
+            cached = self.target.embedder.cached([d.text for d in new])
+            ids += [d.document_id for d, free in zip(new, cached, strict=True) if not free]
+        t = self.target
+        # As seen by an earlier run: of this one each is met but once.
+        taken = take_in(t, ids, self.started_at - timedelta(microseconds=1))
+        self._known += len(taken)
+        self._taken += len(taken)
+        return t.ledger.rows(t.entity, t.collection, list(taken), self.started_at) if taken else {}
+
+    @cached_property
+    def _store_knows_more(self) -> bool:
+        """Whether it has more of the partition's points than the ledger says, when the run meets its first document
+        without a row. What is being written meanwhile may look so, too."""
+        t = self.target
+        return t.store.count(t.collection, t.tenant, t.entity) > t.ledger.tally(t.entity, t.collection, t.tenant).held
 
     def _look_at_points(self, changes: Sequence[Change]) -> None:
         """Whoever asks for a record wants it in the store: an unchanged one is written again where its point is not

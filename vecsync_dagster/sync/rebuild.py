@@ -1,4 +1,4 @@
-"""A ledger that was lost, made anew from the store.
+"""A ledger that was lost, made anew from the store; and single documents that it lacks, taken in from there.
 
 A point tells by itself whose it is: its id follows from the entity and the document's id, and the hash of its
 payload stands in the payload. Under whatever `type` and key it was written: it may be the last good version of its
@@ -24,9 +24,10 @@ from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
 from vecsync_dagster.ledger.base import Confirmed, Ledger
 from vecsync_dagster.space import Space
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, PAYLOAD_HASH, StoredPoint, VectorStore
+from vecsync_dagster.sync.target import Target
 from vecsync_dagster.words import number_of
 
-__all__ = ["LeftPoint", "Rebuilt", "rebuild"]
+__all__ = ["LeftPoint", "Rebuilt", "rebuild", "take_in"]
 
 Reason = Literal["foreign", "altered"]
 _LISTED = 20
@@ -102,6 +103,22 @@ def rebuild(
     for tenant in known:
         ledger.finish_writing(entity, collection, tenant, [run_id])
     return rebuilt
+
+
+def take_in(target: Target, ids: Sequence[str], at: datetime) -> set[str]:
+    """Of these documents, of which the ledger has no row, those whose points lie in the partition as they were written:
+    the ledger may be older than the store, or a run was killed before it told the ledger. They get a row, seen `at`.
+    Returns their ids.
+
+    Only for documents whose records the source has: what it has changed since is then found as ever, what it rejects
+    keeps its last good version, and nothing is embedded that was paid for."""
+    t = target
+    points = t.store.retrieve(t.collection, [point_id(t.entity, identity) for identity in ids]) if ids else []
+    there = [_confirmed(t.entity, point) for point in points if point.tenant == t.tenant]
+    writes = [one for one in there if isinstance(one, Confirmed)]
+    if writes:
+        t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, at)
+    return {write.document_id for write in writes}
 
 
 def _forget(ledger: Ledger, entity: str, collection: str, tenant: str, run_id: str) -> None:

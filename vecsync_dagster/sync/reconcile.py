@@ -14,6 +14,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Document, DocumentBuilder
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, SourceRejected, VecsyncError
+from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL, SCOPE, TENANT_ID, Point
@@ -31,6 +32,8 @@ from vecsync_dagster.sync.compare import (
 )
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.guard import lacks_suspiciously_much
+from vecsync_dagster.sync.owners import live
+from vecsync_dagster.sync.rebuild import take_in
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import UNREAD, was_read
 from vecsync_dagster.words import number_of
@@ -109,10 +112,13 @@ def repair(
     source: Source,
     differences: Iterable[Difference],
     failed: Callable[[str, VecsyncError], None] | None = None,
+    *,
+    allow_removals: bool = False,
 ) -> Figures:
-    """Repair every difference but foreign points: orphans are deleted; the others are written again from the source's
-    record, with vectors from the cache. A record that the source no longer has is removed, if a run has read the whole
-    partition with the settings of today.
+    """Repair every difference but foreign points. An orphan whose record the source has is taken into the ledger as it
+    is, and its partition is due in full; other orphans are deleted within the removal guard, or where `allow_removals`.
+    What else differs is written again from the source's record, with vectors from the cache. A record that the source
+    no longer has is removed, if a run has read the whole partition with the settings of today.
 
     Each tenant is held while it is repaired, also the one under which a point lies by mistake, and what a run has put
     right meanwhile is left alone: what it has written but not yet told the ledger looks like an orphan, or like a
@@ -121,18 +127,25 @@ def repair(
     first such error is raised. What was repaired stays. Raises LedgerUnavailable.
     """
     figures = Figures()
-    for tenant, some in _by_tenant(d for d in differences if d.kind != FOREIGN):
+    gone: dict[str, list[Difference]] = {}
+
+    def of_tenant(tenant: str, some: list[Difference], mend: Callable[[Target], Figures]) -> None:
         try:
             with contained(f"repairing tenant {tenant}"):
                 target = target_of(tenant)
                 with _held(target, some):
-                    figures.add(_mend(target, source, some))
+                    figures.add(mend(target))
         except LedgerUnavailable:
             raise
         except VecsyncError as error:
             if failed is None:
                 raise
             failed(tenant, error)
+
+    for tenant, some in _by_tenant(d for d in differences if d.kind != FOREIGN):
+        of_tenant(tenant, some, lambda t, s=some, k=tenant: _mend(t, source, s, gone=gone.setdefault(k, [])))
+    for tenant, some in gone.items():
+        of_tenant(tenant, some, lambda t, s=some: _remove_orphans(t, s, allow=allow_removals))
     return figures
 
 
@@ -162,20 +175,72 @@ def _held(target: Target, differences: Sequence[Difference], already: str | None
     target.ledger.finish_writing(*partition, [run_id])
 
 
-def _mend(target: Target, source: Source, differences: Sequence[Difference], *, unpaid: bool = False) -> Figures:
-    """Differences of one tenant, which is held."""
+def _mend(
+    target: Target,
+    source: Source,
+    differences: Sequence[Difference],
+    *,
+    unpaid: bool = False,
+    gone: list[Difference] | None = None,
+) -> Figures:
+    """Differences of one tenant, which is held. Orphans that the source does not have are added to `gone`; None: they
+    are removed."""
+    t = target
     figures = Figures()
-    orphans = _still_orphans(target, [d for d in differences if d.kind == "orphan"])
-    if orphans:
-        target.store.delete_foreign(target.collection, [d.point_id for d in orphans])
-        figures.removed += len(orphans)
-    ours = _still_different(target, [d for d in differences if d.kind != "orphan"])
-    formers = set(target.ledger.formers(target.entity, target.collection, target.tenant)) if ours else set()
-    figures.add(_mend_formers(target, [d for d in ours if d.document_id in formers]))
+    orphans = _still_orphans(t, [d for d in differences if d.kind == "orphan"])
+    there = _at_source(t, source, [d for d in orphans if _is_own_orphan(t, d)])
+    taken = take_in(t, list(there), t.ledger.run_start(t.entity, t.collection, t.tenant).at) if there else set()
+    if taken:
+        t.ledger.doubt(t.entity, t.collection, t.tenant)  # nobody knows how old they are
+        figures.taken_in += len(taken)
+        # Where runs crossed, a point may have another text's vector: what costs nothing is written again.
+        again = _rewrite(t, source, [d for identity, d in there.items() if identity in taken], unpaid=True)
+        figures.add(replace(again, cache_misses=0))
+    lost = [d for d in orphans if d.document_id not in there]
+    if gone is not None:
+        gone += lost
+    elif lost:
+        t.store.delete_foreign(t.collection, [d.point_id for d in lost])
+        figures.removed += len(lost)
+    ours = _still_different(t, [d for d in differences if d.kind != "orphan"])
+    formers = set(t.ledger.formers(t.entity, t.collection, t.tenant)) if ours else set()
+    figures.add(_mend_formers(t, [d for d in ours if d.document_id in formers]))
     ours = [d for d in ours if d.document_id not in formers]
+    ours += [d for identity, d in there.items() if identity not in taken]
     if ours:
-        figures.add(_rewrite(target, source, ours, unpaid=unpaid))
+        figures.add(_rewrite(t, source, ours, unpaid=unpaid))
     return figures
+
+
+def _remove_orphans(target: Target, orphans: Sequence[Difference], *, allow: bool) -> Figures:
+    """Raises SourceRejected where they are too many."""
+    t = target
+    if why := too_many_orphans(t, len(orphans), allow=allow):
+        raise SourceRejected(
+            f"{t}: {number_of(len(orphans), 'orphan')} that the source does not have: {why}. If that is right, repair "
+            "with --allow-removals",
+            entity=t.entity,
+            tenant=t.tenant,
+        )
+    figures = Figures()
+    for some in in_chunks(orphans):
+        still = _still_orphans(t, some)
+        t.store.delete_foreign(t.collection, [d.point_id for d in still])
+        figures.removed += len(still)
+    return figures
+
+
+def _at_source(target: Target, source: Source, orphans: Sequence[Difference]) -> dict[str, Difference]:
+    """Those whose records the source has, or cannot be asked for by the text of their keys; by document id."""
+    keys = [Key(d.db_id) for d in orphans if d.db_id is not None]
+    found = live(target, source, target.tenant, keys) if keys else set()
+    return {
+        d.document_id: d
+        for d in orphans
+        if d.document_id is not None
+        and d.db_id is not None
+        and (Key(d.db_id) in found or not is_certain(source, Key(d.db_id)))
+    }
 
 
 def _still_orphans(target: Target, orphans: Sequence[Difference]) -> list[Difference]:
@@ -308,7 +373,9 @@ def _apply(target: Target, changes: Sequence[Change], now: datetime) -> Figures:
 
 
 def _mending(difference: Difference, row: LedgerRow | None, content_hash: str) -> Kind:
-    same_text = row is not None and row.content_hash == content_hash
+    if row is None:
+        return Kind.NEW
+    same_text = row.content_hash == content_hash
     return Kind.PAYLOAD_ONLY if difference.payload_only and same_text else Kind.CHANGED
 
 

@@ -474,10 +474,16 @@ class Workspace:
         collection: str,
         differences: Iterable[Difference],
         failed: Callable[[str, VecsyncError], None] | None = None,
+        *,
+        allow_removals: bool = False,
     ) -> Figures:
         """Repair differences of one collection; see `reconcile.repair`."""
         self.ledger.come_to(collection, self.place_of(entity, collection))
-        return repair(lambda tenant: self.target(entity, collection, tenant), self.source(entity), differences, failed)
+
+        def target_of(tenant: str) -> Target:
+            return self.target(entity, collection, tenant)
+
+        return repair(target_of, self.source(entity), differences, failed, allow_removals=allow_removals)
 
     def rebuild(self, entity: str, collection: str, *, force: bool = False) -> Rebuilt:
         """The ledger of one collection made anew from the store; see `rebuild.rebuild`."""
