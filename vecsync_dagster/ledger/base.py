@@ -678,6 +678,11 @@ class Ledger(Protocol):
         """Ids of the runs that began to write into the partition and did not finish, oldest first."""
         ...
 
+    def is_cut_short(self, entity: str, collection: str, tenant: str) -> bool:
+        """Whether one of them is a sync that did not finish, or was left as the collection came to another place.
+        The others are left by runs that ended well: what differs is not explained by them."""
+        ...
+
     def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:
         """All that those runs wrote is in the ledger."""
         ...

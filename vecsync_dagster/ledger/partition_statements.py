@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, bindparam, exists, func, literal_column, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    FromClause,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED
 from vecsync_dagster.ledger.record_states import FORMER, Status
@@ -26,6 +37,7 @@ from vecsync_dagster.ledger.tables import (
 __all__ = [
     "AHEAD",
     "CUT",
+    "CUT_SHORT",
     "FAILED",
     "FAILED_CHECKS",
     "FORMERS",
@@ -103,6 +115,8 @@ says it all, and most is; the others are named, so that their index is taken."""
 _MOVED: Final = exists().where(_of(unfinished_run), _U.moved.is_(True))
 
 MOVED: Final = select(_MOVED)
+
+CUT_SHORT: Final = select(exists().where(_of(unfinished_run), or_(_U.moved.is_(True), _U.mode.is_not(None))))
 
 WATERMARK: Final = select(_W.cursor_value, _W.cursor_id).where(
     _of(watermark),

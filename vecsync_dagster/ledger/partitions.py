@@ -221,6 +221,10 @@ class Partitions(LedgerPart):
         with self.database.read() as connection:
             return list(connection.scalars(statements.UNFINISHED, statements.place(entity, collection, tenant)))
 
+    def is_cut_short(self, entity: str, collection: str, tenant: str) -> bool:
+        with self.database.read() as connection:
+            return bool(connection.scalar(statements.CUT_SHORT, statements.place(entity, collection, tenant)))
+
     def finish_writing(self, entity: str, collection: str, tenant: str, run_ids: Sequence[str]) -> None:
         place = and_(_U.entity == entity, _U.collection == collection, _U.tenant_id == tenant)
         with self.database.write() as connection:

@@ -43,9 +43,10 @@ from vecsync_dagster.sync.probe import clear_probe
 from vecsync_dagster.sync.rebuild import take_in
 from vecsync_dagster.sync.reconcile import repair_unfinished
 from vecsync_dagster.sync.renamed import WAITS, Renamed
+from vecsync_dagster.sync.self_repair import still_differs
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import LISTED
+from vecsync_dagster.sync.verify import LISTED, CheckOutcome
 from vecsync_dagster.sync.whole import UNREAD, was_read
 from vecsync_dagster.sync.writing import Writing
 from vecsync_dagster.words import number_of
@@ -65,7 +66,7 @@ class PartitionSync:
 
     `error` is the first error of the whole partition; after it nothing more is taken. `unmet`: ids that a
     tombstone called gone, and that a live record has which this run has not met. `lacking`: the first documents that
-    the removal guard kept.
+    the removal guard kept. `left_over`: how many differences of each kind runs that did not finish had left.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class PartitionSync:
         self.started_at, self._known = self.start.at, self.start.known
         self.unmet: list[str] = []
         self.lacking: list[str] = []
+        self.left_over: Counter[str] = Counter()
         self._seen = BitMap64()
         self._unstored = BitMap64()  # those of them of which the store held nothing when they were met
         self._run_id = run_id
@@ -814,14 +816,27 @@ class PartitionSync:
 
     def repair(self, source: Source, *, allow_removals: bool) -> None:
         """After a complete export that was not suspicious: put right what runs that did not finish left between
-        store and ledger."""
-        if self._writing.doubted and self.depth == "apply" and not self.holds_back:
-            clear_probe(self.target)  # no look at the partition finds one
-            repaired, all_of_it = repair_unfinished(self.target, source, allow_removals=allow_removals)
-            repaired.payload_only = 0  # those are documents of the source, which are counted already
-            self.figures.add(repaired)
-            if all_of_it:
-                self._writing.repaired()
+        store and ledger. Whatever else differs is for the checks to find."""
+        if not self._writing.doubted or self.depth != "apply" or self.holds_back:
+            return
+        clear_probe(self.target)  # no look at the partition finds one
+        if self._writing.cut_short:
+            done, self.left_over = repair_unfinished(self.target, source, allow_removals=allow_removals)
+            # Not as documents of the source, which are counted already.
+            done.repaired = done.upserted + done.payload_only + done.removed
+            done.upserted = done.payload_only = done.removed = 0
+            self.figures.add(done)
+
+    def compared(self, checks: Iterable[CheckOutcome]) -> None:
+        """After a comparison of every point, and what was repaired: where nothing of ours differs any more, marks have
+        served their purpose."""
+        if self.doubted and not self.holds_back and not any(map(still_differs, checks)):
+            self._writing.repaired()
+
+    @property
+    def doubted(self) -> bool:
+        """Whether a run that ended before this one may have left store and ledger different."""
+        return self._writing.doubted
 
     def settle(self) -> None:
         """The run has ended well and the ledger knows all that it wrote."""

@@ -39,7 +39,7 @@ from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
 from vecsync_dagster.sync.rejections import RejectionLog
 from vecsync_dagster.sync.rollcall import TenantsLost
-from vecsync_dagster.sync.self_repair import repair_found
+from vecsync_dagster.sync.self_repair import repair_found, told_of_left_over
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, stream_of
 from vecsync_dagster.sync.taken import require_own_ids
@@ -620,7 +620,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     t = part.target
     count = partial(t.ledger.tally, t.entity, t.collection, t.tenant)
     tally, unidentified = count(), part.figures.unidentified
-    identity = job.settings.verify == "identity" or (job.settings.verify == "auto" and full)
+    identity = job.settings.verify == "identity" or (full and (job.settings.verify == "auto" or part.doubted))
     # Whoever reads and compares everything needs to know nothing of earlier results.
     failed = [] if full and identity else t.ledger.failed_checks(t.entity, t.collection, t.tenant)
     if not full:
@@ -648,20 +648,36 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         identity=identity,
         held=held,
     )
-    # A run of some stages alone has an older read: it is not for repairing.
     found = look(tally)
     if not identity:
         return checks + found + once_reported(failed)
-    if job.settings.repair == "report" or not stream.fresh or job.options.stages != STAGES:
-        return checks + found
-    return checks + repair_found(
-        t,
-        job.source,
-        part.figures,
-        found,
-        lambda: look(count()),
-        complete=full,
-        believed=not part.holds_back,
-        allow_removals=job.options.allow_removals,
-        watch=job.watch,
-    )
+    return checks + _repaired(job, part, stream, found, lambda: look(count()))
+
+
+def _repaired(
+    job: Job,
+    part: PartitionSync,
+    stream: Stream,
+    found: list[CheckOutcome],
+    look_again: Callable[[], list[CheckOutcome]],
+) -> list[CheckOutcome]:
+    """The outcomes of a comparison, after what they found is repaired."""
+    # A run of some stages alone has an older read: it is not for repairing.
+    if not stream.fresh or job.options.stages != STAGES:
+        return found
+    full, only_report = job.mode == "full", job.settings.repair == "report"
+    if not only_report:
+        found = repair_found(
+            part.target,
+            job.source,
+            part.figures,
+            found,
+            look_again,
+            complete=full,
+            believed=not part.holds_back,
+            allow_removals=job.options.allow_removals,
+            watch=job.watch,
+        )
+    if full:
+        part.compared(found)
+    return told_of_left_over(found, part.left_over, warn=only_report)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -43,26 +44,24 @@ __all__ = ["repair", "repair_unfinished", "repair_unpaid", "too_many_orphans"]
 _log = logging.getLogger(__name__)
 
 
-def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, bool]:
-    """Repair what a run that did not finish left in this partition, whose right to sync the caller holds.
+def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, Counter[str]]:
+    """Repair what a run that did not finish left in this partition, whose right to sync the caller holds; returns how
+    many differences there were of each kind.
 
     It may have told the store what the ledger never heard of; where the source has changed back since, nothing
     else would look there. Foreign points stay: they are no run's; so do orphans that are too many (the ledger may have
-    been lost). Returns False where something was left because of that, or because it is another tenant's too, which
-    is being synced.
+    been lost), and what is another tenant's too, which is being synced.
     """
-    count = orphans = 0
+    counted: Counter[str] = Counter()
     first: list[Difference] = []
     for d in _own(target):
-        count += 1
-        orphans += d.kind == "orphan"
+        counted[d.kind] += 1
         if len(first) < NAMED:
             first.append(d)
-    kept = too_many_orphans(target, orphans, allow=allow_removals)
+    kept = too_many_orphans(target, counted["orphan"], allow=allow_removals)
     # More are not kept in memory: they are looked for again.
-    found = first if count == len(first) else _own(target)
-    figures, all_of_it = _mend_beside(target, source, (d for d in found if d.kind != "orphan" or not kept))
-    return figures, all_of_it and not kept
+    found = first if counted.total() == len(first) else _own(target)
+    return _mend_beside(target, source, (d for d in found if d.kind != "orphan" or not kept)), +counted
 
 
 def _own(target: Target) -> Iterator[Difference]:
@@ -88,23 +87,17 @@ def repair_unpaid(target: Target, source: Source, differences: Iterable[Differen
     Left as it is: what needs a vector that the cache does not have (`cache_misses` counts those), a document that the
     source does not have, and what is another tenant's too, which is being synced.
     """
-    figures, _ = _mend_beside(target, source, differences, unpaid=True)
-    return figures
+    return _mend_beside(target, source, differences, unpaid=True)
 
 
-def _mend_beside(
-    target: Target, source: Source, differences: Iterable[Difference], *, unpaid: bool = False
-) -> tuple[Figures, bool]:
-    """Repair beside a run that holds the target's tenant; False where another tenant is being synced."""
-    figures, all_of_it = Figures(), True
+def _mend_beside(target: Target, source: Source, differences: Iterable[Difference], *, unpaid: bool = False) -> Figures:
+    """Repair beside a run that holds the target's tenant."""
+    figures = Figures()
     for tenant, some in _by_tenant(differences):
         other = replace(target, tenant=tenant)
-        try:
-            with _held(other, some, already=target.tenant):
-                figures.add(_mend(other, source, some, unpaid=unpaid))
-        except PartitionBusy:
-            all_of_it = False
-    return figures, all_of_it
+        with suppress(PartitionBusy), _held(other, some, already=target.tenant):
+            figures.add(_mend(other, source, some, unpaid=unpaid))
+    return figures
 
 
 def repair(

@@ -19,7 +19,8 @@ __all__ = ["Writing", "leave_mark"]
 
 
 class Writing:
-    """The writing of one partition by one run. `doubted`: a mark was there when the run began."""
+    """The writing of one partition by one run. `doubted`: a mark was there when the run began; `cut_short`: one that
+    explains what differs."""
 
     def __init__(self, target: Target, run_id: str, mode: str) -> None:
         self._ledger = target.ledger
@@ -29,6 +30,7 @@ class Writing:
         self._left = self._ledger.unfinished(*self._partition)
         self._over: list[str] = []
         self.doubted = bool(self._left)
+        self.cut_short = self.doubted and self._ledger.is_cut_short(*self._partition)
 
     def begin(self) -> None:
         """Before the store is told anything about the partition; later calls do nothing."""
@@ -37,7 +39,7 @@ class Writing:
             self._over.append(self._run_id)
 
     def repaired(self) -> None:
-        """What the marks that were there stood for is put right."""
+        """Nothing differs any more of what the marks that were there stood for."""
         self._over.extend(self._left)
 
     def finish(self) -> None:

@@ -312,6 +312,19 @@ class PartitionsContract:
         ledger.finish_writing(*A, [])
         assert ledger.unfinished(*A) == ["run-2"]
 
+    def test_a_mark_of_a_sync_or_of_a_place_explains_what_differs(self, ledger: SqlLedger) -> None:
+        """One that a run left which ended well does not."""
+        for place in (A, B):
+            ledger.set_watermark(*place, Cursor("1", "2"))
+            ledger.begin_writing(*place, "moved here")
+        ledger.begin_writing(*A, "run-1", "incremental")
+        assert [ledger.is_cut_short(*place) for place in (A, B)] == [True, False]
+        ledger.finish_writing(*A, ["run-1"])
+        assert not ledger.is_cut_short(*A)
+        for place in ("here", "there"):
+            ledger.come_to(A[1], place)
+        assert ledger.is_cut_short(*A)
+
     def test_a_dropped_partition_has_no_watermark(self, ledger: SqlLedger) -> None:
         """Dropping forgets the cursor of that partition alone, and never a row."""
         for place in (A, B):

@@ -135,6 +135,32 @@ def test_what_the_cache_does_not_have_stays_an_error(world: World, unpaid: Any) 
     assert not checks(result)["counts"].passed
 
 
+@pytest.mark.parametrize("verify", ["auto", "counts"])
+def test_the_mark_of_a_move_hides_no_drift(embedded_world: World, verify: str) -> None:
+    """Where a record came from another tenant, the next full run compares, and says what it finds as anywhere else.
+    Where runs only report, it repairs nothing, and the mark stays until nothing differs."""
+    world = embedded_world
+    world.config = world.config.model_copy(update={"sync": world.config.sync.model_copy(update={"verify": verify})})
+    seed(world, {"acme": 5, "brick": 5})
+    world.sync()
+    world.update(1, tenant_id="brick")
+    world.sync(mode="incremental")
+    lose(world, 3, "brick")
+    writes = world.config
+    world.only_report()
+    for _ in range(2):
+        result = one(world.sync("brick", mode="full"), "brick")
+        assert (result.ok, result.figures.writes, checks(result)["identity"].facts) == (False, 0, {"missing": 3})
+        assert len(world.stored()) == 7
+    world.config = writes
+    result = one(world.sync("brick", mode="full"), "brick")
+    assert (result.ok, result.figures.repaired, result.figures.upserted) == (True, 3, 0)
+    assert (checks(result)["identity"].message, checks(result)["identity"].warning) == ("3 missing, repaired", True)
+    world.assert_exact()
+    with world.workspace() as workspace:
+        assert workspace.ledger.unfinished(ENTITY, ENTITY, "brick") == []
+
+
 def test_orphans_above_the_removal_guard_stay(world: World) -> None:
     """As many foreign points as the guard stops stay, and the check says so; with removals allowed they go."""
     seed(world, {"acme": 60})

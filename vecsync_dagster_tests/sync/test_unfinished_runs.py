@@ -146,6 +146,28 @@ def test_more_than_is_kept_in_memory_is_put_right_as_well(world: World, monkeypa
     world.assert_vectors()
 
 
+@pytest.mark.parametrize("report", [False, True])
+def test_what_was_left_is_repaired_and_named(embedded_world: World, report: bool) -> None:
+    """By kind, and counted. It is no alarm; where runs only report, it is repaired all the same, and warns once."""
+    world = embedded_world
+    seed(world, {"acme": 4})
+    world.sync()
+    world.insert([{"id": 50, "tenant_id": "acme"}])
+    sync_until(world, "acme", "confirm")
+    world.delete(50)
+    if report:
+        world.only_report()
+    result = one(world.sync(mode="full"), "acme")
+    [identity] = [check for check in result.checks if check.name == "identity"]
+    assert identity.message == "1 orphan, repaired, as a run had not finished or the store had moved"
+    assert (identity.passed, identity.warning) == (not report, report)
+    assert (result.ok, result.figures.repaired, result.figures.removed) == (True, 1, 0)
+    world.assert_exact()
+    again = one(world.sync(mode="full"), "acme")
+    assert all(check.passed for check in again.checks)
+    assert not again.figures.touched
+
+
 def test_a_tenant_of_which_only_the_store_learned_is_emptied(world: World) -> None:
     """A new tenant's first run is killed after its first write; then the tenant is gone: so are its points."""
     seed(world, {"acme": 4})
@@ -155,7 +177,7 @@ def test_a_tenant_of_which_only_the_store_learned_is_emptied(world: World) -> No
     world.delete(3001, 3002)
     assert len(world.stored()) == 6
     results = world.sync(mode="full")
-    assert one(results, "cement").figures.removed == 2
+    assert one(results, "cement").figures.repaired == 2
     world.assert_exact()
     assert "cement" not in {result.tenant for result in world.sync(mode="full")}
 
@@ -224,7 +246,8 @@ def test_a_suspicious_export_mends_nothing(world: World) -> None:
     world.delete(500, *range(1, 61))
     assert one(world.sync(mode="full"), "acme").figures.removals_blocked == 60
     assert len(world.stored()) == 101
-    assert one(world.sync(mode="full", allow_removals=True), "acme").figures.removed == 61
+    figures = one(world.sync(mode="full", allow_removals=True), "acme").figures
+    assert (figures.removed, figures.repaired) == (60, 1)
     world.assert_exact()
 
 
