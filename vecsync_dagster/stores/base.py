@@ -122,8 +122,10 @@ class VectorStore(Protocol):
         ...
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
-        """Delete points by id alone, whatever partition they lie in: orphans, and points under a wrong tenant. Only
-        repairs call it: `reconcile --repair`, and runs that repair what they or an unfinished run before them left.
+        """Delete points by id alone, whatever partition they lie in: the one deletion that no tenant bounds. For points
+        that lie in none, or not in the one that they should: orphans and points under a wrong tenant, which repairs
+        remove, a run's own probe, what it wrote of documents that turned out to be another entity's, and what is left
+        of a dropped collection.
 
         Ids are as `scan` gave them; numbers in text are numeric ids.
         """

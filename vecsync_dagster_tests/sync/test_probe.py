@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vecsync_dagster.errors import StoreRejected
+from vecsync_dagster.errors import StoreRejected, StoreTimeout, StoreUnavailable, VecsyncError
 from vecsync_dagster.stores import GLOBAL, Point
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import Selection, SyncOptions, Workspace
@@ -50,6 +50,31 @@ def ids(world: Small, tenant: str | None = None) -> set[str]:
         return {hit.payload["id"] for hit in store.search(NAME, vector, tenant, limit=100)}
 
 
+@pytest.mark.parametrize("error", [StoreTimeout, StoreUnavailable])
+def test_a_probe_that_got_no_answer_goes_at_once(
+    world: Small, monkeypatch: pytest.MonkeyPatch, error: type[VecsyncError]
+) -> None:
+    """The store takes its write, and the answer is lost: the run fails, and leaves no point of it."""
+    assert run(world, "acme") == "success"
+    before = ids(world)
+    change(world, "UPDATE {} SET name = 'bad ' || id WHERE firm = 'acme'")
+    real = QdrantEmbeddedStore.upsert
+    probes = 0
+
+    def upsert(store: QdrantEmbeddedStore, collection: str, points: Sequence[Point]) -> None:
+        nonlocal probes
+        if not any(point.payload["id"].startswith("vecsync:probe") for point in points):
+            raise StoreRejected("no", service="QDRANT")
+        real(store, collection, points)
+        probes += 1
+        raise error("no answer", service="QDRANT")
+
+    with monkeypatch.context() as silent:
+        silent.setattr(QdrantEmbeddedStore, "upsert", upsert)
+        assert run(world, "acme") == "failed"
+    assert (probes, ids(world)) == (1, before)
+
+
 def test_a_probe_that_is_left_is_nobodys_and_goes(world: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends between the probe's write and its removal, with two documents refused: no search finds it, no
     partition counts it, and the next run of the partition that made it clears it."""
@@ -67,8 +92,12 @@ def test_a_probe_that_is_left_is_nobodys_and_goes(world: Small, monkeypatch: pyt
             raise StoreRejected("no", service="QDRANT")
         real(store, collection, points)
 
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as stopped:
         stopped.setattr(QdrantEmbeddedStore, "upsert", upsert)
+        stopped.setattr(QdrantEmbeddedStore, "delete_foreign", die)
         with pytest.raises(KeyboardInterrupt):
             run(world, "acme")
     [probe] = ids(world).difference(*well.values())
