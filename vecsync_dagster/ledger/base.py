@@ -577,6 +577,10 @@ class Ledger(Protocol):
         the store ever learned."""
         ...
 
+    def has_scope(self, entity: str, collection: str, *, is_global: bool) -> bool:
+        """Whether the ledger has rows of everybody's documents (`is_global`), or of any tenant's."""
+        ...
+
     def has_others(self, entity: str, tenant: str) -> bool:
         """Whether the ledger has rows of another tenant."""
         ...

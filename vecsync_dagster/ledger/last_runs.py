@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import CTE, Column, ColumnElement, Select, and_, func, literal, select, true, union_all
+from sqlalchemy import CTE, Column, ColumnElement, Connection, Select, and_, func, literal, select, true, union_all
 
 from vecsync_dagster.ledger.base import LISTING, LastRuns, Partition, Run
 from vecsync_dagster.ledger.part import LedgerPart
 from vecsync_dagster.ledger.runs import run_of
 from vecsync_dagster.ledger.tables import NOT_DONE, sync_run
 
-__all__ = ["Newest", "one_by_one"]
+__all__ = ["Newest", "each", "one_by_one"]
 
 _R: Final = sync_run.c
 _SYNCS: Final = ("full", "incremental")
@@ -51,9 +51,7 @@ class Newest(LedgerPart):
 
     def _distinct(self, column: Column[str], where: ColumnElement[bool]) -> list[str]:
         with self.database.read() as connection:
-            return [
-                value for value in connection.scalars(select(one_by_one(column, where).c.value)) if value is not None
-            ]
+            return each(connection, column, where)
 
     def _newest(self, entity: str, collection: str, tenants: _Tenants) -> list[Run]:
         """The newest run of each of these tenants, mode and outcome."""
@@ -69,6 +67,11 @@ def one_by_one(column: Column[str], where: ColumnElement[bool]) -> CTE:
     found = select(func.min(column).label("value")).where(where).cte("found", recursive=True)
     following = select(func.min(column)).where(where, column > found.c.value).correlate(found).scalar_subquery()
     return found.union_all(select(following).where(found.c.value.is_not(None)))
+
+
+def each(connection: Connection, column: Column[str], where: ColumnElement[bool]) -> list[str]:
+    """The values that `one_by_one` finds."""
+    return [value for value in connection.scalars(select(one_by_one(column, where).c.value)) if value is not None]
 
 
 def _query(place: ColumnElement[bool], tenants: CTE, modes: Sequence[str]) -> Select[*tuple[Any, ...]]:

@@ -13,9 +13,9 @@ from pyroaring import BitMap64
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Connection,
     Row,
     Select,
-    Table,
     and_,
     delete,
     exists,
@@ -31,6 +31,7 @@ from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger import partition_statements as statements
 from vecsync_dagster.ledger.base import LedgerPoint, PartitionTotals, RunStart, Status
 from vecsync_dagster.ledger.document_statements import NOT_SYNCED, REJECTED, list_of
+from vecsync_dagster.ledger.last_runs import each
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import (
     index_state,
@@ -41,6 +42,7 @@ from vecsync_dagster.ledger.tables import (
 )
 from vecsync_dagster.ledger.unshown import mark_unshown
 from vecsync_dagster.sources.base import Cursor
+from vecsync_dagster.stores.base import GLOBAL
 
 __all__ = ["Partitions"]
 
@@ -129,12 +131,21 @@ class Partitions(LedgerPart):
 
     def with_rows(self, entity: str, collection: str | None = None) -> list[str]:
         with self.database.read() as connection:
-            return sorted(connection.scalars(_tenants_in(index_state, entity, collection)))
+            return sorted(_tenants_with_rows(connection, entity, collection))
 
     def with_rows_or_marks(self, entity: str, collection: str | None = None) -> list[str]:
-        queries = (_tenants_in(table, entity, collection) for table in (index_state, unfinished_run))
+        marked = select(_U.tenant_id).distinct().where(_U.entity == entity)
+        if collection is not None:
+            marked = marked.where(_U.collection == collection)
         with self.database.read() as connection:
-            return sorted({tenant for query in queries for tenant in connection.scalars(query)})
+            return sorted(_tenants_with_rows(connection, entity, collection).union(connection.scalars(marked)))
+
+    def has_scope(self, entity: str, collection: str, *, is_global: bool) -> bool:
+        # Each of these by its index, where "not equal" would read every row.
+        whose = (_T.tenant_id == GLOBAL,) if is_global else (_T.tenant_id < GLOBAL, _T.tenant_id > GLOBAL)
+        some = (exists().where(_T.entity == entity, _T.collection == collection, one) for one in whose)
+        with self.database.read() as connection:
+            return bool(connection.scalar(select(or_(*some))))
 
     def has_others(self, entity: str, tenant: str) -> bool:
         with self.database.read() as connection:
@@ -251,9 +262,10 @@ def _in(entity: str, collection: str, tenant: str) -> ColumnElement[bool]:
     return and_(_T.entity == entity, _T.collection == collection, _T.tenant_id == tenant)
 
 
-def _tenants_in(table: Table, entity: str, collection: str | None) -> Select[str]:
-    query = select(table.c.tenant_id).distinct().where(table.c.entity == entity)
-    return query if collection is None else query.where(table.c.collection == collection)
+def _tenants_with_rows(connection: Connection, entity: str, collection: str | None) -> set[str]:
+    names = each(connection, _T.collection, _T.entity == entity) if collection is None else [collection]
+    places = (and_(_T.entity == entity, _T.collection == name) for name in names)
+    return {tenant for place in places for tenant in each(connection, _T.tenant_id, place)}
 
 
 def _totals(row: AnyRow) -> PartitionTotals:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import ColumnElement, Select, Table, delete, select
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, select
 
-from vecsync_dagster.ledger.last_runs import Newest, one_by_one
+from vecsync_dagster.ledger.last_runs import Newest, each, one_by_one
 from vecsync_dagster.ledger.part import CHUNK
 from vecsync_dagster.ledger.retention import forget_unneeded
 from vecsync_dagster.ledger.tables import (
@@ -27,7 +27,6 @@ from vecsync_dagster.ledger.tables import (
 
 __all__ = ["Traces"]
 
-_HELD: Final[tuple[Table, ...]] = (index_state, unfinished_run)
 _FEW: Final[tuple[Table, ...]] = (
     watermark,
     source_state,
@@ -45,11 +44,14 @@ class Traces(Newest):
     """See `base.Ledger` for what each method promises."""
 
     def traces(self, entity: str, collections: Collection[str]) -> list[str]:
-        held = (_few(table, entity).where(table.c.collection.in_(collections)) for table in _HELD)
+        marked = _few(unfinished_run, entity).where(unfinished_run.c.collection.in_(collections))
         few = (_few(table, entity) for table in _FEW)
         many = (_each(table, entity) for table in _MANY)
         with self.database.read() as connection:
-            found = {tenant for query in (*held, *few, *many) for tenant in connection.scalars(query)}
+            found = {tenant for query in (marked, *few, *many) for tenant in connection.scalars(query)}
+            for collection in collections:
+                held = and_(index_state.c.entity == entity, index_state.c.collection == collection)
+                found.update(each(connection, index_state.c.tenant_id, held))
         return sorted(filter(None, found))  # that of a check over all partitions is empty
 
     def ever_synced(self, entity: str) -> list[str]:

@@ -194,9 +194,8 @@ class Former:
 
     def _has_other_scope(self) -> bool:
         if self._others is None:
-            tenants = self._target.ledger.with_rows(self._target.entity, self._target.collection)
-            is_global = self._target.tenant == GLOBAL
-            self._others = any((tenant == GLOBAL) != is_global for tenant in tenants)
+            t = self._target
+            self._others = t.ledger.has_scope(t.entity, t.collection, is_global=t.tenant != GLOBAL)
         return self._others
 
 

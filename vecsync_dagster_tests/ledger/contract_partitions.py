@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from pyroaring import BitMap64
+from sqlalchemy import event
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Rejected, Run, Seen
@@ -176,6 +179,29 @@ class PartitionsContract:
         assert ledger.with_rows(ENTITY) == ["global", "tenant-a", "tenant-b"]
         assert ledger.with_rows(*PLACE) == ["tenant-a", "tenant-b"]
         assert ledger.with_rows("works") == []
+
+    def test_tenants_are_found_by_an_index(self, ledger: SqlLedger) -> None:
+        """Whoever asks which have rows, or whether any has, never reads the rows, which may be millions."""
+        for place in (A, B, (*PLACE, "global")):
+            confirm(ledger, place, [f"{place[2]} {n}" for n in range(500)])
+        asked: list[tuple[str, Any]] = []
+        event.listen(ledger.database.engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
+        assert ledger.with_rows(ENTITY) == ledger.with_rows(*PLACE) == ["global", "tenant-a", "tenant-b"]
+        assert ledger.with_rows_or_marks(ENTITY) == ledger.traces(ENTITY, [PLACE[1]]) == ledger.with_rows(ENTITY)
+        assert [ledger.has_scope(*PLACE, is_global=one) for one in (True, False)] == [True, True]
+        assert not ledger.has_scope(ENTITY, "usecases", is_global=True)
+        of_rows = [one for one in asked if "index_state" in one[0]]
+        assert not any("DISTINCT" in statement for statement, _ in of_rows)
+        sqlite = ledger.database.dialect == "sqlite"
+        with ledger.database.write() as connection:
+            if not sqlite:  # of a table as small as this one it would rather read all
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+            plans = [list(connection.exec_driver_sql(explain + statement, values)) for statement, values in of_rows]
+        lines = [str(line) for plan in plans for line in plan if "index_state" in str(line)]
+        assert len(lines) > len(plans) > 5
+        by_index = r"SEARCH index_state USING (COVERING )?INDEX ix_|Index (Only )?Scan using ix_"
+        assert [line for line in lines if not re.search(by_index, line)] == []
 
     def test_a_tenant_of_which_only_the_store_learned_is_known(self, ledger: SqlLedger) -> None:
         """A run that was cut short before its first row leaves its tenant's name, until it is finished."""
