@@ -30,23 +30,24 @@ from vecsync_dagster.sync.writing import leave_mark
 __all__ = ["Former", "is_stored"]
 
 _FEW = 20
-"""Of a number that more documents of others have, none is looked at where a partition is read for the first time: if
-tenants count by themselves, that would be all of them for each record."""
+"""Of a number that more documents of others have, none is looked at where a partition is read for the first time, or
+as a whole: if tenants count by themselves, that would be all of them for each record that is not stored here."""
 
 
 class Former:
-    """`in_full`: the run was asked to be a full one.
+    """`in_full`: the run was asked to be a full one; `complete`: it reads all records, also if it was not.
 
     Another tenant's row has the id of the record's document here; in the other scope (a tenant's, or everybody's)
     the document has an id of its own. Where the tenant is a part of the key, a record that moved has another key, and
     what is left under the old one is found by the rest of it. Nothing is asked of the source where there is no such
     row."""
 
-    def __init__(self, target: Target, source: Source, started_at: datetime, *, in_full: bool) -> None:
+    def __init__(self, target: Target, source: Source, started_at: datetime, *, in_full: bool, complete: bool) -> None:
         self._target = target
         self._source = source
         self._started_at = started_at
         self._in_full = in_full
+        self._complete = complete
         self._first: bool | None = None
         self._read: dict[str, bool] = {}
         self._others: bool | None = None
@@ -87,22 +88,25 @@ class Former:
     def has_namesakes(self, keys: Iterable[str]) -> bool:
         """Whether other tenants have documents whose keys differ from one of these in nothing but the tenant: former
         ones of the same records, or other records that merely have the same number there."""
-        return any(self._namesakes(keys))
+        return any(self._namesakes(keys, only_few=self._is_first()))
 
     def leave_namesakes(self, keys: Iterable[str]) -> set[str]:
         """Removes those of them that the source says are gone; returns their ids. Not in a full run that reads the
         partition for the first time: most likely so do those of the others, and each removes its own."""
         wanted = dict.fromkeys(keys)
         gone: set[str] = set()
-        for some in self._namesakes(wanted) if wanted and not (self._in_full and self._is_first()) else ():
+        if not wanted or (self._in_full and self._is_first()):
+            return gone
+        # Where all is read, that is every record that is not stored here, however often it was looked at before.
+        for some in self._namesakes(wanted, only_few=self._complete or self._is_first()):
             gone |= self._leave(self._nowhere(some), are_same=self._is_unique_without_tenant())
         return gone
 
-    def _namesakes(self, keys: Iterable[str]) -> Iterator[dict[str, Owned]]:
+    def _namesakes(self, keys: Iterable[str], *, only_few: bool) -> Iterator[dict[str, Owned]]:
         t = self._target
         if not self._has_tenant_in_keys():
             return iter(())
-        return t.ledger.namesakes(t.entity, t.collection, t.tenant, keys, most=_FEW if self._is_first() else None)
+        return t.ledger.namesakes(t.entity, t.collection, t.tenant, keys, most=_FEW if only_few else None)
 
     def _nowhere(self, theirs: dict[str, Owned]) -> dict[str, Owned]:
         """Without those that are there, which most are, whoever's: one look-up for all owners."""

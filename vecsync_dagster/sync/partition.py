@@ -136,7 +136,7 @@ class PartitionSync:
         self._writing = Writing(target, run_id, mode)
         self._suspects = Suspects(target)
         self._unsettled: VecsyncError | None = None
-        self._former = Former(target, source, self.started_at, in_full=in_full)
+        self._former = Former(target, source, self.started_at, in_full=in_full, complete=complete)
         self._renamed = Renamed(target, source, self.started_at)
         self._failed: list[Change] = []
         self._taken = 0  # documents that the store had and the ledger did not know

@@ -134,6 +134,35 @@ def test_the_same_number_in_other_tenants(world: World, monkeypatch: pytest.Monk
     assert held(world) == {(tenant, f"{tenant}/1") for tenant in owners} | {("brick", "brick/9")}
 
 
+@pytest.mark.parametrize(("tenants", "looked_for"), [(20, 20), (21, 0)])
+def test_full_runs_look_for_no_number_that_many_have(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, tenants: int, looked_for: int
+) -> None:
+    """They meet each rejected record again: where many tenants count by themselves, all of theirs would be asked for
+    in each. An incremental run meets what is new or has changed, and looks for all of it."""
+    world = keyed(embedded_world, ("tenant_id", "id"), "tenant_id, id")
+    world.insert({"id": 1, "tenant_id": f"t{n}", "name": f"t{n}"} for n in range(tenants))
+    world.insert([{"id": 1, **BRICK, "name": None}, {"id": 9, **BRICK}])
+    asked: list[str] = []
+    there = SqlSource.there
+
+    def watched(source: SqlSource, keys: Sequence[str]) -> set[str]:
+        asked.extend(keys)
+        return there(source, keys)
+
+    monkeypatch.setattr(SqlSource, "there", watched)
+    with world.kept_open():
+        world.sync(mode="full")
+        asked.clear()
+        world.sync("brick", mode="full")
+        assert len(asked) == looked_for
+        asked.clear()
+        world.update(1, name=None)
+        world.sync("brick", **INCREMENTAL)
+        assert len(asked) == tenants
+    assert len(world.stored()) == tenants + 1
+
+
 @pytest.mark.parametrize("key", [("tenant_id", "id"), ("id", "tenant_id")], ids=["tenant first", "tenant last"])
 @pytest.mark.parametrize(
     "change", [{}, {"name": "иначе"}, {"name": None}, {"deleted_at": datetime(2026, 1, 1, tzinfo=UTC)}], ids=str
