@@ -797,11 +797,6 @@ class PartitionSync:
         """Whether the export lacks documents that are kept all the same."""
         return bool(self.figures.removals_blocked or self.figures.removals_waiting)
 
-    @property
-    def emptied(self) -> bool:
-        """Whether a run that found no record has removed all there was."""
-        return self.depth == "apply" and self.error is None and not self.holds_back
-
     def remember(self, *, all_seen: bool) -> None:
         """Which documents the source had. `all_seen`: all that are left."""
         t = self.target

@@ -530,11 +530,12 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
 
 
 def _is_missed_no_more(job: Job, parts: Sequence[PartitionSync], stream: Stream, absence: Absence | None) -> bool:
-    """Whether nothing is left of a tenant that was missing, or was at a look: tombstones may have emptied it."""
+    """Whether a tenant that was missing, or was at a look, is there after all, or nothing is left of it: tombstones may
+    have emptied it."""
     if not stream.fresh or job.options.depth != "apply":
         return False
-    if absence is not None and all(part.emptied for part in parts):
-        return True
+    if absence is not None and not any(part.error or part.holds_back for part in parts):
+        return True  # each document was removed, or its record is back
     tally = partial(job.ledger.tally, job.name, tenant=job.tenant)
     missed = any(part.start.missing for part in parts)
     return missed and not any(tally(collection=name).rows for name in job.entity.collections)
