@@ -1,4 +1,4 @@
-"""A run that began to write says how it reads: it can be recorded as interrupted when its process was killed."""
+"""A run that began to write says how it reads: it can be recorded as failed when its process was killed."""
 
 from __future__ import annotations
 
