@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func,
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
+from vecsync_dagster.ledger.partition_statements import FAILED
 from vecsync_dagster.ledger.tables import alert, alert_delivery, index_state, tenant_name
 
 __all__ = ["Alert", "AlertBook", "KnownAlert", "Owner"]
@@ -167,8 +168,9 @@ class AlertBook(LedgerPart):
         records are not among them: no attempt was made for those (`attempt_hash` is empty)."""
         query = (
             select(_T.tenant_id, func.count(), func.max(_T.last_attempt_at))
-            .where(_T.collection == collection, _T.status == "failed", _T.next_attempt_at.is_(None))
-            .where(_T.entity == entity, _T.attempt_hash != "")
+            # The collection as no key of another index: SQLite shall take that of failed rows.
+            .where(FAILED, _T.entity == entity, _T.collection.concat("") == collection)
+            .where(_T.next_attempt_at.is_(None), _T.attempt_hash != "")
             .group_by(_T.tenant_id)
         )
         with self.database.read() as connection:

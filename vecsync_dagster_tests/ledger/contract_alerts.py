@@ -7,7 +7,20 @@ from datetime import datetime, timedelta
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
-from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, MINUTE, NOON, SPACE, A, B, Clock, failed
+from vecsync_dagster_tests.ledger.samples import (
+    DAY,
+    ENTITY,
+    MINUTE,
+    NOON,
+    SPACE,
+    A,
+    B,
+    Clock,
+    confirm,
+    failed,
+    names,
+    plan_of,
+)
 
 BROKEN = Alert(
     "reconciliation", ENTITY, "2 missing", "materials|tenant-a", "identity", figures={"missing": 2}, run_id="r1"
@@ -187,3 +200,10 @@ class AlertsContract:
         ledger.fail(ENTITY, "other", "tenant-a", SPACE, [failed("d5")], NOON)
         assert ledger.permanent_failures(ENTITY, "materials") == {"tenant-a": (2, NOON)}
         assert ledger.permanent_failures("works", "materials") == {}
+
+    def test_documents_that_failed_for_good_are_found_by_their_index(self, ledger: SqlLedger) -> None:
+        """Every tick of a sensor asks for them: it never reads the documents that are synced."""
+        confirm(ledger, A, names(1_000))
+        ledger.fail(*A, SPACE, [failed("d1")], NOON)
+        plan = plan_of(ledger, lambda: ledger.permanent_failures(*A[:2]), "SELECT index_state.tenant_id")
+        assert "ix_index_state_failed" in plan

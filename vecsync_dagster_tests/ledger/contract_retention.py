@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from sqlalchemy import event
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Rejected, Run
-from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, NOON, OTHER_SPACE, SPACE, A, B, Clock, confirmed
+from vecsync_dagster_tests.ledger.samples import DAY, ENTITY, NOON, OTHER_SPACE, SPACE, A, B, Clock, confirmed, plan_of
 
 RUN = Run("r", *A, "full", "success", NOON, NOON, {})
 REJECTED = Rejected("17", "VALIDATION_ERROR", "price", "price is not a number")
@@ -104,16 +102,7 @@ class RetentionContract:
         """One removal never reads all documents, those that name no text included."""
         ledger.keep_vectors(SPACE, {"own": np.ones(4, np.float32)})
         _confirm(ledger, A, [f"d{n}" for n in range(1_000)], "own")
-        asked: list[tuple[str, Any]] = []
-        event.listen(ledger.database.engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
-        ledger.forget(*A, ["d1"], with_vectors=True)
-        [(statement, values)] = [one for one in asked if one[0].startswith("DELETE FROM embedding_cache")]
-        sqlite = ledger.database.dialect == "sqlite"
-        with ledger.database.write() as connection:
-            if not sqlite:  # of a table as small as this one it would rather read all
-                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-            explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
-            plan = " ".join(str(row) for row in connection.exec_driver_sql(explain + statement, values))
+        plan = plan_of(ledger, lambda: ledger.forget(*A, ["d1"], with_vectors=True), "DELETE FROM embedding_cache")
         assert plan.count("ix_index_state_text") == 2, plan
 
     def test_texts_that_were_cut_are_counted(self, ledger: SqlLedger) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Confirmed, Failed
@@ -90,3 +90,17 @@ def state(ledger: SqlLedger, document_id: str, collection: str = "materials") ->
     query = select(index_state).where(index_state.c.collection == collection, index_state.c.document_id == document_id)
     with ledger.database.read() as connection:
         return dict(connection.execute(query).mappings().one())
+
+
+def plan_of(ledger: SqlLedger, act: Callable[[], object], begins: str) -> str:
+    """How the database does the one statement of `act` that begins like this."""
+    asked: list[tuple[str, Any]] = []
+    event.listen(ledger.database.engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
+    act()
+    [(statement, values)] = [one for one in asked if one[0].startswith(begins)]
+    sqlite = ledger.database.dialect == "sqlite"
+    with ledger.database.write() as connection:
+        if not sqlite:  # of a table as small as this one it would rather read all
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+        return " ".join(str(row) for row in connection.exec_driver_sql(explain + statement, values))
