@@ -58,33 +58,40 @@ def book_of(config: Config, ledger: SqlLedger) -> Alerts:
     return Alerts(config.alerts, ledger, owner=owner_of(config), now=ledger.now)
 
 
-def problems(config: Config, ledger: SqlLedger) -> Iterator[Alert]:
-    """Everything that is wrong now with what is configured, as `status`, `health` and the checks have it."""
+def problems(config: Config, ledger: SqlLedger, only: str | None = None) -> Iterator[Alert]:
+    """Everything that is wrong now with what is configured, as `status`, `health` and the checks have it. `only`: of
+    this entity."""
     now = ledger.now()
     for entity, settings in config.entities.items():
+        if only not in (None, entity):
+            continue
         for last in counting(config, ledger.last_runs_of_undone(entity), now).values():
             if last.undone is not None and UNASKED not in last.undone.figures:
                 yield run_failed(last.undone)
         for collection in settings.collections:
             for tenant, (documents, at) in ledger.permanent_failures(entity, collection).items():
                 yield failed_for_good(entity, collection, tenant, documents, at)
-    yield from map(check_failed, configured(ledger.check_results(failed=True), config))
+    yield from map(check_failed, configured(ledger.check_results(only, failed=True), config))
 
 
-def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None) -> Alerts:
-    """Raise what is new, close what is no more. The answer tells the channels (`deliver`)."""
+def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only: str | None = None) -> Alerts:
+    """Raise what is new, close what is no more. The answer tells the channels (`deliver`). `only`: an entity; what is
+    known of the others is left to whoever looks at them."""
     book, seen = book_of(config, ledger), seen or Seen()
     if book.is_silent:
         return book
-    ledger.end_dead_runs()
+    ledger.end_dead_runs(only)
     at = ledger.now()
     # Of a run that is looked at late, what it found may be over long ago.
     news = (one for one in seen.raised if one.at is None or not _is_over(config, ledger, _as_known(one, one.at)))
-    raised = {one.key: seen.name(one) for one in (*news, *problems(config, ledger))}
+    raised = {one.key: seen.name(one) for one in (*news, *problems(config, ledger, only))}
+    others = {*config.entities} - {only} if only else set()
     over = {
         known.key
         for known in book.opened
-        if known.key not in raised and (known.key in seen.over or _is_over(config, ledger, known))
+        if known.key not in raised
+        and known.alert.entity not in others
+        and (known.key in seen.over or _is_over(config, ledger, known))
     }
     book.observe(raised.values(), lambda known: known.key in over, run_id=seen.run_id, at=at)
     return book

@@ -25,12 +25,12 @@ def tick(instance: dg.DagsterInstance, config: Config, entity: str) -> Iterator[
     """The workspace of a sensor that looks at the entity's source.
 
     Runs that were killed are recorded first. Where it cannot look, the check `runs` of `health` fails, once, however
-    often it tries. Alerts follow what the ledger knows in each tick, good or bad. The error is raised again."""
+    often it tries. Its alerts follow what the ledger knows in each tick, good or bad. The error is raised again."""
     try:
         with Workspace(config) as workspace:
             died = workspace.ledger.end_dead_runs(entity)
             yield workspace
-            observe(config, workspace.ledger)
+            observe(config, workspace.ledger, only=entity)
             if died or runs_are_red(instance, entity):
                 show_runs(instance, entity, runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity)))
     except VecsyncError as error:
@@ -43,7 +43,7 @@ def _failed(config: Config, entity: str, error: VecsyncError) -> CheckOutcome:
     if not isinstance(error, _LEDGER):
         try:
             with Workspace(config) as workspace:
-                observe(config, workspace.ledger)
+                observe(config, workspace.ledger, only=entity)
                 known = runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity))
                 if not known.passed:
                     return known

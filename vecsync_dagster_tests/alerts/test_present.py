@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from vecsync_dagster.alerts import Seen, book_of, observe
+from vecsync_dagster.alerts import Alert, Seen, book_of, observe
 from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.cli.overview import overview
@@ -17,6 +18,7 @@ from vecsync_dagster.cli.running import Wanted, run_sync
 from vecsync_dagster.cli.signals import Stop
 from vecsync_dagster.config import Config
 from vecsync_dagster.errors import StoreRejected
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.not_begun import failed_results
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, lose_point, repair, texts, world
@@ -142,6 +144,30 @@ def test_a_problem_has_the_run_that_found_it(synced: World, slack: Inbox) -> Non
         observe(synced.config, workspace.ledger, Seen("r3", began))
         observe(synced.config, workspace.ledger, Seen("r4", began))
         assert {one.alert.run_id for one in workspace.ledger.alerts()} == {"r3"}
+
+
+def test_whoever_looks_at_an_entity_leaves_the_others_as_they_are(synced: World, slack: Inbox) -> None:
+    """Nothing of them is raised or ended; what no entity has any more is."""
+    data = synced.config.model_dump(mode="json", exclude_unset=True)
+    works = data["entities"][ENTITY]
+    data["entities"]["notes"] = {**works, "collections": {"notes": works["collections"][ENTITY]}}
+    config = Config.model_validate(data).with_folder(synced.config.folder)
+    gone = Alert("check_failure", "gone", "as it was", "gone|acme", "validation")
+    with synced.workspace() as workspace:
+        ledger = workspace.ledger
+        book_of(config, ledger).observe([gone])
+
+        def seen(only: str | None) -> set[str]:
+            observe(config, ledger, only=only)
+            return {one.alert.entity for one in ledger.alerts()}
+
+        broken = CheckResult(ENTITY, "counts", False, "differ", datetime.now(UTC), ENTITY, "acme")
+        ledger.record_checks([broken])
+        assert seen("notes") == set()
+        assert seen(ENTITY) == {ENTITY}
+        ledger.record_checks([replace(broken, passed=True, at=datetime.now(UTC))])
+        assert seen("notes") == {ENTITY}
+        assert seen(None) == set()
 
 
 def test_alerts_that_are_off_are_not_kept(synced: World, slack: Inbox) -> None:
