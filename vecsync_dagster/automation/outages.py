@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import dagster as dg
 
 from vecsync_dagster.alerts import observe
-from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_runs
+from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_headlines, show_runs
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import CheckOutcome, Workspace
 
 __all__ = ["tick"]
@@ -21,18 +21,25 @@ _log = logging.getLogger("vecsync.automation")
 
 
 @contextmanager
-def tick(instance: dg.DagsterInstance, config: Config, entity: str) -> Iterator[Workspace]:
+def tick(instance: dg.DagsterInstance, config: Config, entity: str, *, all_checks: bool = False) -> Iterator[Workspace]:
     """The workspace of a sensor that looks at the entity's source.
 
     Runs that were killed are recorded first. Where it cannot look, the check `runs` of `health` fails, once, however
-    often it tries. Its alerts follow what the ledger knows in each tick, good or bad. The error is raised again."""
+    often it tries. The entity's alerts follow what the ledger knows in each tick, good or bad; with `all_checks` so
+    does what Dagster shows of all its checks. The error is raised again."""
     try:
         with Workspace(config) as workspace:
             died = workspace.ledger.end_dead_runs(entity)
             yield workspace
-            observe(config, workspace.ledger, only=entity)
-            if died or runs_are_red(instance, entity):
-                show_runs(instance, entity, runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity)))
+            try:
+                observe(config, workspace.ledger, only=entity)
+                if all_checks:
+                    show_headlines(instance, workspace, entity)
+                elif died or runs_are_red(instance, entity):
+                    show_runs(instance, entity, runs_outcome(workspace, entity, workspace.ledger.tenant_names(entity)))
+            except (*_LEDGER, OutputUnwritable) as error:
+                # What the sensor asks for holds all the same: the next tick brings these up to date.
+                _log.warning("%s: alerts and checks are as they were: %s: %s", entity, error.code, error)
     except VecsyncError as error:
         show_runs(instance, entity, _failed(config, entity, error))
         raise

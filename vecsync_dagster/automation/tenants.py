@@ -18,7 +18,6 @@ from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.automation.under_way import under_way
-from vecsync_dagster.checks.headlines import show_headlines
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -43,10 +42,8 @@ def tenants_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinitio
         description=f"Makes partitions of new tenants of {entity} and syncs them; removes tenants that are gone",
     )
     def tenants(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        with tick(context.instance, config, entity) as workspace:
-            result = _Tick(context, workspace, entity).result()
-            show_headlines(context.instance, workspace, entity)
-            return result
+        with tick(context.instance, config, entity, all_checks=True) as workspace:
+            return _Tick(context, workspace, entity).result()
 
     return tenants
 

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from vecsync_dagster.alerts import book_of, problems, sync_failed
 from vecsync_dagster.errors import LedgerUnavailable, SourceRejected
 from vecsync_dagster.identity import Key
+from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import Selection, retry_rows
 from vecsync_dagster.sync.listing import asking
@@ -139,6 +141,25 @@ def test_a_ledger_that_is_away_is_shown(settled: Automated, monkeypatch: pytest.
     settled.world.config = here
     settled.tick("changes")
     assert shown(settled) == (True, "4 partitions, all ended well")
+
+
+@pytest.mark.parametrize("sensor", ["changes", "tenants"])
+def test_a_ledger_that_is_busy_after_the_look_costs_no_request(
+    settled: Automated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sensor: str
+) -> None:
+    """What the sensor found is asked for; alerts and checks follow with the next tick."""
+    settled.use(alerts=CHANNEL)
+    settled.world.insert([{"id": 99, "tenant_id": "acme" if sensor == "changes" else "new"}])
+
+    def busy(self: SqlLedger, *args: object, **more: object) -> list[CheckResult]:
+        raise LedgerUnavailable("ledger: another process is writing it", ledger="ledger")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlLedger, "check_results", busy)
+        assert len(settled.asked(sensor)) == 1
+    assert "LEDGER_UNAVAILABLE" in caplog.text
+    assert shown(settled) in (None, (True, "4 partitions, all ended well"))
+    assert settled.asked(sensor) == []
 
 
 def test_an_outage_before_any_run_has_no_outcome(automated: Automated) -> None:
