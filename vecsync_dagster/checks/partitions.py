@@ -31,6 +31,8 @@ from vecsync_dagster.words import number_of
 __all__ = ["build_check_assets", "build_partition_checks"]
 
 _NAMED = 20
+_OF_RUNS = {"validation", "removal_guard"}
+"""What a run found that read the records, and what later ones go by: a look that failed knows nothing better."""
 
 
 def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
@@ -126,20 +128,24 @@ def _verified(
                     [(_, checks)] = workspace.verify(replace(selection, collections=(collection,)))
             except LedgerUnavailable:
                 raise  # without its ledger no other partition can be checked either
-            except Transient as error:
-                # What cannot be looked at is as it was. The run that is syncing a partition makes its checks itself;
-                # anything else is for the run of these checks to report.
+            except VecsyncError as error:
+                # The run that is syncing a partition makes its checks itself; anything else is for the run of these
+                # checks to report.
                 if not isinstance(error, PartitionBusy):
                     problems[place] = error
-                last = configured(workspace.ledger.check_results(name, selection.tenant), workspace.config)
-                yield from (grid_evaluation(one, called) for one in last if one.collection == collection)
-            except VecsyncError as error:
-                problems[place] = error
                 message = f"could not be checked: {error.code}: {error}"
-                settings = workspace.config.checks
-                failed = [graded(CheckOutcome(check, False, message), settings) for check in checks_of(entity)]
-                # Kept, so that `status` and the alerts say the same.
+                unmade = set() if isinstance(error, Transient) else checks_of(entity).keys() - _OF_RUNS
+                failed = [
+                    graded(CheckOutcome(check, False, message), workspace.config.checks) for check in sorted(unmade)
+                ]
+                # Kept, so that `status` and the alerts say the same. The others are as they were.
                 workspace.ledger.record_checks([kept(one, name, collection, selection.tenant, began) for one in failed])
                 yield from (evaluation(name, collection, selection.tenant, one, called) for one in failed)
+                last = configured(workspace.ledger.check_results(name, selection.tenant), workspace.config)
+                yield from (
+                    grid_evaluation(one, called)
+                    for one in last
+                    if one.collection == collection and one.check not in unmade
+                )
             else:
                 yield from (evaluation(name, collection, selection.tenant, one, called) for one in checks)
