@@ -46,6 +46,7 @@ from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, SourceRejected, Transient, VecsyncError
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
+from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
@@ -58,6 +59,7 @@ EMBEDDED_POOL = "vecsync_embedded_store"
 FEW_TENANTS = 4
 MAX_RETRIES = 2
 RETRY_SECONDS = 30.0
+NEWS_SECONDS = 3600.0
 
 _DESCRIPTIONS: dict[Stage, str] = {
     "export": "Records of a tenant as the source gave them, kept as a Parquet snapshot",
@@ -212,6 +214,7 @@ class _Run:
         self._options = options
         self._show_unchanged = show_unchanged
         self._started_at = datetime.now(UTC)
+        self._logged_at = time.monotonic()
         self._attempts_left = MAX_RETRIES
         self._keys: dict[str, Sequence[str] | None] = {}
         self._results: dict[tuple[str, str, str], PartitionResult] = {}
@@ -276,7 +279,7 @@ class _Run:
         for selection in chosen:
             if selection.entity not in before:
                 before[selection.entity] = self._told(selection.entity)
-            for latest in self._workspace.sync(selection, self._options):
+            for latest in self._workspace.sync(selection, self._options, progress=self._log_progress):
                 result = self._with_earlier_attempts(latest)
                 if self._attempts_left and isinstance(result.error, Transient):
                     continue  # Dagster takes one result of a check and partition in a run: that of the last attempt
@@ -360,6 +363,12 @@ class _Run:
             if collection not in collections or tenant not in known:
                 example = f"{next(iter(collections))}|{min(known, default='global')}"
                 raise dg.Failure(f"{entity} has no partition {key!r}; one looks like {example!r}", allow_retries=False)
+
+    def _log_progress(self, figures: Figures) -> None:
+        """By this the sensors know that a run is alive that has been with one partition for more than a day."""
+        if time.monotonic() - self._logged_at >= NEWS_SECONDS:
+            self._logged_at = time.monotonic()
+            self._context.log.info("so far %d fetched, %d embedded", figures.fetched, figures.embedded)
 
     def _log(self, result: PartitionResult) -> None:
         figures = result.figures

@@ -40,8 +40,16 @@ def runs_under_way(
     """Runs that have not ended, of this job or with this id. Where nothing monitors runs, one whose process died is
     under way for ever: after a day without news it is not waited for."""
     wanted = dg.RunsFilter(run_ids=None if run_id is None else [run_id], job_name=job, statuses=_UNDER_WAY)
-    now = datetime.now(UTC)
-    return [one.dagster_run for one in instance.get_run_records(wanted) if now - one.update_timestamp < _SILENT]
+    return [one.dagster_run for one in instance.get_run_records(wanted) if _is_heard_of(instance, one)]
+
+
+def _is_heard_of(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """The record itself is of its last status or tag: a long run has logged something since."""
+    since = datetime.now(UTC) - _SILENT
+    if record.update_timestamp > since:
+        return True
+    last = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records
+    return any(one.event_log_entry.timestamp > since.timestamp() for one in last)
 
 
 def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:

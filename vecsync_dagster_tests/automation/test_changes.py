@@ -10,7 +10,10 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable
 
+from vecsync_dagster.assets import factory
 from vecsync_dagster.automation import under_way
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.ledger.base import Run
@@ -253,6 +256,27 @@ def test_a_run_without_news_for_a_day_is_not_waited_for(settled: Automated, monk
     assert settled.asked("changes") == []
     monkeypatch.setattr(under_way, "_SILENT", timedelta(0))
     assert asked_keys(settled.asked("changes")) == ["works|acme"]
+
+
+def test_a_run_of_more_than_a_day_is_under_way_while_it_logs(settled: Automated) -> None:
+    """Dagster dates a run by its last status or tag: a first sync may have had none for days."""
+    settled.world.update(11, name="иначе")
+    run = settled.instance.get_run_by_id(settled.queue(["works|acme"]))
+    assert run is not None
+    storage = settled.instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    with storage.connect() as connection:
+        before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=2)
+        connection.execute(RunsTable.update().values(update_timestamp=before))
+    assert under_way.runs_under_way(settled.instance) == []
+    settled.instance.report_engine_event("so far 9 fetched", run)
+    assert settled.asked("changes") == []
+
+
+def test_a_run_logs_while_it_is_with_one_partition(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "NEWS_SECONDS", 0.0)
+    [ended] = settled.run([run_over(ENTITY, ["works|acme"], ["acme"], mode="full", single=True)])
+    assert "so far 4 fetched, 0 embedded" in [entry.user_message for entry in settled.instance.all_logs(ended.run_id)]
 
 
 def test_a_partition_that_failed_runs_again_though_nothing_changed(settled: Automated) -> None:
