@@ -51,7 +51,8 @@ class Seen:
 
 
 def owner_of(config: Config) -> Owner:
-    return Owner(config.project, tuple(config.entities))
+    places = ((name, collection) for name, entity in config.entities.items() for collection in entity.collections)
+    return Owner(config.project, frozenset(places))
 
 
 def book_of(config: Config, ledger: SqlLedger) -> Alerts:

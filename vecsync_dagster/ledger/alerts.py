@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, not_, or_, select, true, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, not_, or_, select, update
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
@@ -27,7 +27,7 @@ _N: Final = tenant_name.c
 _T: Final = index_state.c
 
 KEPT: Final = timedelta(days=30)
-"""How long a problem that is over stays in the table."""
+"""How long a problem that is over stays in the table, and one of another project that nobody looks for any more."""
 OLD_NEWS: Final = timedelta(days=1)
 """A problem that ended longer ago is not told any more to a channel that never heard of it (a new one, for example)."""
 
@@ -81,17 +81,22 @@ class KnownAlert:
 
 
 class Owner(NamedTuple):
-    """Who has alerts: those of the project, and those of its entities, also where it was another folder then."""
+    """Who has alerts: a project has its own, and those of what is in its configuration (entity and collection), also
+    where it was another folder then, or an earlier version. An alert may be of several entities together."""
 
     project: str
-    entities: tuple[str, ...]
+    places: frozenset[tuple[str, str]]
 
-    def has(self) -> ColumnElement[bool]:
-        return or_(_A.project == self.project, _A.entity.in_(self.entities))
+    def has(self, row: Row[*tuple[Any, ...]]) -> bool:
+        if row.project == self.project:
+            return True
+        collection, _ = _known(row).alert.place
+        entities = row.entity.split(", ")
+        return any(entity in entities and collection in ("", one) for entity, one in self.places)
 
 
-def _of(owner: Owner | None) -> ColumnElement[bool]:
-    return true() if owner is None else owner.has()
+def _is_of(owner: Owner | None, row: Row[*tuple[Any, ...]]) -> bool:
+    return owner is None or owner.has(row)
 
 
 class AlertBook(LedgerPart):
@@ -118,18 +123,22 @@ class AlertBook(LedgerPart):
         with self.database.write() as connection:
             for some in chunks(rows):
                 connection.execute(_raise(self.database.dialect), some)
-            still = select(alert).where(_of(owner), _A.closed_at.is_(None), _A.observed_at <= at)
-            for known in map(_known, connection.execute(still).all()):
-                if known.key not in keys and well(known):
-                    over = update(alert).where(_A.key == known.key, _A.observed_at <= at)
-                    connection.execute(over, {"closed_at": at, "observed_at": at, "run_id": run_id})
+            still = select(alert).where(_A.closed_at.is_(None), _A.observed_at <= at)
+            for row in connection.execute(still).all():
+                over = update(alert).where(_A.key == row.key, _A.observed_at <= at)
+                if _is_of(owner, row):
+                    if row.key not in keys and well(_known(row)):
+                        connection.execute(over, {"closed_at": at, "observed_at": at, "run_id": run_id})
+                elif row.observed_at < self._now() - KEPT:  # its project is gone
+                    connection.execute(over, {"closed_at": row.observed_at})
             self._forget_old(connection.execute)
 
     def alerts(self, owner: Owner | None = None) -> list[KnownAlert]:
         """Open problems, those that began last first."""
-        query = select(alert).where(_of(owner), _A.closed_at.is_(None)).order_by(_A.opened_at.desc(), _A.key)
+        query = select(alert).where(_A.closed_at.is_(None)).order_by(_A.opened_at.desc(), _A.key)
         with self.database.read() as connection:
-            return _with_names(connection, [_known(row) for row in connection.execute(query)])
+            rows = [row for row in connection.execute(query).all() if _is_of(owner, row)]
+            return _with_names(connection, list(map(_known, rows)))
 
     def untold(self, channel: str, cool_down: timedelta, owner: Owner | None = None) -> list[KnownAlert]:
         """What a channel has yet to be told: a problem that began, one that was seen again after the cool-down,
@@ -138,12 +147,13 @@ class AlertBook(LedgerPart):
         query = (
             select(alert, _D.episode.label("told_episode"), _D.closed, _D.told_at)
             .outerjoin(alert_delivery, and_(_D.key == _A.key, _D.channel == channel))
-            .where(_of(owner), not_(func.coalesce(finished, False)))
+            .where(not_(func.coalesce(finished, False)))
             .order_by(_A.observed_at, _A.run_id, _A.key)
         )
         now = self._now()
         with self.database.read() as connection:
-            rows = [row for row in connection.execute(query).all() if _is_untold(row, cool_down, now)]
+            found = [row for row in connection.execute(query).all() if _is_of(owner, row)]
+            rows = [row for row in found if _is_untold(row, cool_down, now)]
             return _with_names(connection, list(map(_known, rows)))
 
     def told(self, channel: str, alerts: Iterable[KnownAlert]) -> None:

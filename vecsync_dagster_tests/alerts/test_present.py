@@ -179,10 +179,12 @@ def test_alerts_that_are_off_are_not_kept(synced: World, slack: Inbox) -> None:
     assert slack.posts == []
 
 
+@pytest.mark.parametrize("name", ["notes", ENTITY])
 def test_two_projects_with_one_ledger_tell_their_own(
-    synced: World, slack: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synced: World, slack: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Neither tells the other's channels, nor ends what it does not sync."""
+    """Neither tells the other's channels, nor ends what it does not sync, also where both have an entity of one
+    name."""
     lose_point(synced)
     synced.sync("acme", mode="full")
     slack.fail(503, times=100)
@@ -190,7 +192,7 @@ def test_two_projects_with_one_ledger_tell_their_own(
     slack.recover()
     data = synced.config.model_dump(mode="json", exclude_unset=True)
     works = data["entities"][ENTITY]
-    data["entities"] = {"notes": {**works, "collections": {"notes": works["collections"][ENTITY]}}}
+    data["entities"] = {name: {**works, "collections": {"notes": works["collections"][ENTITY]}}}
     with Inbox() as theirs:
         monkeypatch.setenv("SLACK_OF_NOTES", theirs.url)
         data |= {"alerts": {"slack": {"url": {"env": "SLACK_OF_NOTES"}}}, "state": str(tmp_path / "notes")}

@@ -12,6 +12,7 @@ from vecsync_dagster_tests.ledger.samples import (
     ENTITY,
     MINUTE,
     NOON,
+    PLACE,
     SPACE,
     A,
     B,
@@ -26,6 +27,10 @@ BROKEN = Alert(
     "reconciliation", ENTITY, "2 missing", "materials|tenant-a", "identity", figures={"missing": 2}, run_id="r1"
 )
 HOUR = timedelta(hours=1)
+
+
+def owner(project: str, *places: tuple[str, str]) -> Owner:
+    return Owner(project, frozenset(places))
 
 
 def see(ledger: SqlLedger, *raised: Alert, at: datetime = NOON) -> None:
@@ -142,19 +147,39 @@ class AlertsContract:
         assert [known.alert.check for known in ledger.alerts()] == ["counts"]
 
     def test_projects_that_share_a_ledger_have_their_own(self, ledger: SqlLedger) -> None:
-        """Neither sees, tells or ends what the other has; an entity goes with the project that has it now."""
-        ours, theirs = Owner("p1", (ENTITY,)), Owner("p2", ("notes",))
-        note = replace(BROKEN, entity="notes")
+        """Neither sees, tells or ends what the other has, also of an entity of the same name; what is in its
+        configuration goes with the project that has it now."""
+        ours, theirs = owner("p1", PLACE), owner("p2", ("notes", "notes"), (ENTITY, "other"))
+        note = replace(BROKEN, entity="notes", partition="notes|a")
         ledger.observe([BROKEN], lambda _: False, run_id="", at=NOON, owner=ours)
         ledger.observe([note], lambda _: True, run_id="", at=NOON, owner=theirs)
-        for owner, alert in ((ours, BROKEN), (theirs, note)):
-            assert [known.alert for known in ledger.alerts(owner)] == [alert]
-            assert [known.alert for known in ledger.untold("slack", HOUR, owner)] == [alert]
-        former = Owner("p1", ("renamed",))
+        for one, alert in ((ours, BROKEN), (theirs, note)):
+            assert [known.alert for known in ledger.alerts(one)] == [alert]
+            assert [known.alert for known in ledger.untold("slack", HOUR, one)] == [alert]
+        former = owner("p1", ("renamed", "renamed"))
         ledger.observe([], lambda _: True, run_id="", at=NOON + MINUTE, owner=former)
         assert [known.alert.entity for known in ledger.untold("slack", HOUR, former)] == [ENTITY]
-        moved = Owner("p3", ("notes",))
+        moved = owner("p3", ("notes", "notes"))
         assert [known.alert for known in ledger.alerts(moved)] == [note]
+
+    def test_an_alert_of_several_entities_goes_with_each(self, ledger: SqlLedger) -> None:
+        """That of an earlier version, which knew no projects, or of another folder."""
+        dear = Alert("cost_limit", f"notes, {ENTITY}", "dear")
+        see(ledger, dear)
+        assert [known.alert for known in ledger.alerts(owner("p1", PLACE))] == [dear]
+        assert ledger.alerts(owner("p1", ("note", "note"))) == []
+
+    def test_what_a_project_left_is_forgotten(self, ledger: SqlLedger, clock: Clock) -> None:
+        """Whatever nobody looks for any more, however open; a project's own stays."""
+        note = replace(BROKEN, entity="notes", partition="notes|a")
+        ours = owner("p1", PLACE)
+        ledger.observe([note], lambda _: False, run_id="", at=NOON, owner=owner("p2"))
+        ledger.observe([BROKEN], lambda _: False, run_id="", at=NOON, owner=ours)
+        for days, left in ((29, {ENTITY, "notes"}), (31, {ENTITY})):
+            clock.now = NOON + days * DAY
+            ledger.observe([], lambda _: False, run_id="", at=clock.now, owner=ours)
+            assert {known.alert.entity for known in ledger.alerts()} == left
+        assert {known.alert.entity for known in untold(ledger)} == {ENTITY}
 
     def test_what_is_seen_again_was_not_found_again(self, ledger: SqlLedger, clock: Clock) -> None:
         """Who looks later sees the same: that is no news, and of the run that found it."""
