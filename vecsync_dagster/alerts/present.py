@@ -25,14 +25,16 @@ __all__ = ["Seen", "book_of", "observe", "owner_of", "problems"]
 
 @dataclass(slots=True)
 class Seen:
-    """What a run knows beside the ledger: problems of its own, and the keys of those that are over with it. What the
-    ledger learned `since` it began, of places that are its own (`is_mine`), the run has found."""
+    """What a run or a sensor knows beside the ledger: problems of its own, and the keys of those that are over with it.
+    What the ledger learned `since` it began, of places that are its own (`is_mine`), the run has found. `is_gone`: of a
+    tenant, whether it is not at the source and left nothing here."""
 
     run_id: str = ""
     since: datetime | None = None
     is_mine: Callable[[Alert], bool] = lambda _: True
     raised: list[Alert] = field(default_factory=list)
     over: set[str] = field(default_factory=set)
+    is_gone: Callable[[str], bool] = lambda _: False
 
     def cost(self, config: Config, names: Collection[str], price: float) -> None:
         """One run's price, under the name of its entity, or of its entities together."""
@@ -84,7 +86,7 @@ def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only
     ledger.end_dead_runs(only)
     at = ledger.now()
     # Of a run that is looked at late, what it found may be over long ago.
-    news = (one for one in seen.raised if one.at is None or not _is_over(config, ledger, _as_known(one, one.at)))
+    news = (one for one in seen.raised if one.at is None or not _is_over(config, ledger, _as_known(one, one.at), seen))
     raised = {one.key: seen.name(one) for one in (*news, *problems(config, ledger, only))}
     others = {*config.entities} - {only} if only else set()
     over = {
@@ -92,7 +94,7 @@ def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only
         for known in book.opened
         if known.key not in raised
         and known.alert.entity not in others
-        and (known.key in seen.over or _is_over(config, ledger, known))
+        and (known.key in seen.over or _is_over(config, ledger, known, seen))
     }
     book.observe(raised.values(), lambda known: known.key in over, run_id=seen.run_id, at=at)
     return book
@@ -102,7 +104,7 @@ def _as_known(one: Alert, at: datetime) -> KnownAlert:
     return KnownAlert(one, 1, at, at, None)
 
 
-def _is_over(config: Config, ledger: SqlLedger, known: KnownAlert) -> bool:
+def _is_over(config: Config, ledger: SqlLedger, known: KnownAlert, seen: Seen) -> bool:
     """Whether a problem that the ledger does not have now is over: also one of what left the configuration. A Dagster
     run that died may have told the ledger nothing: what it was to sync must have been synced since."""
     alert = known.alert
@@ -123,7 +125,7 @@ def _is_over(config: Config, ledger: SqlLedger, known: KnownAlert) -> bool:
         place = Partition(entity, collection, tenant)
         last = there.get(place)
         if last is None:
-            return place in runs or not is_tenant(tenant)
+            return place in runs or not is_tenant(tenant) or seen.is_gone(tenant)
         return last.undone is None and last.last.ended_at >= known.raised_at
     whole = [one.success for key, one in there.items() if key.collection]
     return bool(whole) and all(run is not None and run.ended_at >= known.raised_at for run in whole)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from vecsync_dagster.alerts import observe
+from vecsync_dagster.alerts import Seen, observe
 from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_headlines, show_runs
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
@@ -21,18 +21,20 @@ _log = logging.getLogger("vecsync.automation")
 
 
 @contextmanager
-def tick(instance: dg.DagsterInstance, config: Config, entity: str, *, all_checks: bool = False) -> Iterator[Workspace]:
+def tick(
+    instance: dg.DagsterInstance, config: Config, entity: str, seen: Seen | None = None, *, all_checks: bool = False
+) -> Iterator[Workspace]:
     """The workspace of a sensor that looks at the entity's source.
 
     Runs that were killed are recorded first. Where it cannot look, the check `runs` of `health` fails, once, however
     often it tries. The entity's alerts follow what the ledger knows in each tick, good or bad; with `all_checks` so
-    does what Dagster shows of all its checks. The error is raised again."""
+    does what Dagster shows of all its checks. `seen`: what the sensor finds. The error is raised again."""
     try:
         with Workspace(config) as workspace:
             died = workspace.ledger.end_dead_runs(entity)
             yield workspace
             try:
-                observe(config, workspace.ledger, only=entity)
+                observe(config, workspace.ledger, seen, only=entity)
                 if all_checks:
                     show_headlines(instance, workspace, entity)
                 elif died or runs_are_red(instance, entity):

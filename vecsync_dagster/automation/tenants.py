@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from vecsync_dagster.alerts import Seen
 from vecsync_dagster.automation.outages import tick
 from vecsync_dagster.automation.partitions import partition_key, tenants_name
 from vecsync_dagster.automation.requests import Requests
@@ -42,8 +43,11 @@ def tenants_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinitio
         description=f"Makes partitions of new tenants of {entity} and syncs them; removes tenants that are gone",
     )
     def tenants(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        with tick(context.instance, config, entity, all_checks=True) as workspace:
-            return _Tick(context, workspace, entity).result()
+        seen = Seen()
+        with tick(context.instance, config, entity, seen, all_checks=True) as workspace:
+            look = _Tick(context, workspace, entity)
+            seen.is_gone = look.is_gone
+            return look.result()
 
     return tenants
 
@@ -86,6 +90,10 @@ class _Tick:
             cursor=self._requests.cursor(),
             dynamic_partitions_requests=changed,
         )
+
+    def is_gone(self, tenant: str) -> bool:
+        """Nothing is left of it here, not even what a first run would have written."""
+        return self._roll.lost is None and tenant not in {*self._roll.listed, *self._traces, GLOBAL}
 
     def _is_clean(self, tenant: str) -> bool:
         return tenant not in self._traces and not any(partition_key(c, tenant) in self._busy for c in self._collections)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from vecsync_dagster.alerts import book_of
+from vecsync_dagster.alerts import book_of, sync_failed
 from vecsync_dagster.checks.headlines import runs_outcome
 from vecsync_dagster.cli.overview import overview
 from vecsync_dagster.cli.running import Wanted, run_sync
@@ -237,6 +237,27 @@ def deliver(automated: Automated) -> int:
         delivery = book_of(automated.world.config, workspace.ledger).deliver()
     assert delivery.errors == {}
     return delivery.sent.get("slack", 0)
+
+
+def test_an_alert_of_a_tenant_that_left_before_its_first_sync_is_over(settled: Automated) -> None:
+    """Its first run was killed before it wrote anything: no run will ever make up for that."""
+    settled.use(alerts={"slack": {"url": {"env": "SLACK_URL"}}})
+    settled.world.insert([{"id": 99, "tenant_id": "new"}])
+    settled.tick("tenants")
+
+    def opened() -> list[str | None]:
+        with settled.world.workspace() as workspace:
+            return [known.alert.partition for known in book_of(workspace.config, workspace.ledger).opened]
+
+    with settled.world.workspace() as workspace:
+        book_of(workspace.config, workspace.ledger).observe([sync_failed(ENTITY, "works|new", "the process ended")])
+    settled.tick("tenants")
+    assert opened() == ["works|new"]
+    settled.world.delete(99)
+    settled.tick("changes")
+    assert opened() == ["works|new"]
+    settled.tick("tenants")
+    assert opened() == []
 
 
 def test_the_nightly_run_visits_tenants_that_are_gone(settled: Automated) -> None:
