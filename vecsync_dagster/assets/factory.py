@@ -44,7 +44,14 @@ from vecsync_dagster.automation.partitions import (
 from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, SourceRejected, Transient, VecsyncError
+from vecsync_dagster.errors import (
+    LedgerRejected,
+    LedgerUnavailable,
+    SourceRejected,
+    Transient,
+    VecsyncError,
+    WrongUsage,
+)
 from vecsync_dagster.sync import STAGES, PartitionResult, Selection, Stage, SyncOptions, Workspace
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.listing import asking
@@ -236,7 +243,7 @@ class _Run:
         self._keys[entity] = keys
         self._problems.pop(entity, None)
         try:
-            contain = contained(f"{entity}: choosing partitions", dg.Failure, dg.DagsterError)
+            contain = contained(f"{entity}: choosing partitions", dg.DagsterError)
             with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)), contain:
                 chosen = self._selections(entity, keys)
                 if len(chosen) > FEW_TENANTS:
@@ -354,7 +361,7 @@ class _Run:
         return found
 
     def _require_partitions(self, entity: str, keys: Sequence[str]) -> None:
-        """Keys typed into the launchpad may be wrong. Raises dagster.Failure that says what a key looks like."""
+        """Keys typed into the launchpad may be wrong. Raises WrongUsage that says what a key looks like."""
         known = set(self._context.instance.get_dynamic_partitions(tenants_name(entity)))
         known.update(self._workspace.tenants(entity))
         collections = self._workspace.entity(entity).collections
@@ -362,7 +369,7 @@ class _Run:
             collection, _, tenant = str(key).partition("|")
             if collection not in collections or tenant not in known:
                 example = f"{next(iter(collections))}|{min(known, default='global')}"
-                raise dg.Failure(f"{entity} has no partition {key!r}; one looks like {example!r}", allow_retries=False)
+                raise WrongUsage(f"{entity} has no partition {key!r}; one looks like {example!r}", entity=entity)
 
     def _log_progress(self, figures: Figures) -> None:
         """By this the sensors know that a run is alive that has been with one partition for more than a day."""

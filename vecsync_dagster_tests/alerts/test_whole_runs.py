@@ -90,6 +90,12 @@ def test_a_run_that_will_be_tried_again_is_not_told(daemon: Daemon) -> None:
     assert opened(daemon) == []
 
 
+def test_a_key_typed_wrongly_is_no_alert(daemon: Daemon, slack: Inbox) -> None:
+    """The run says so to whoever started it; nothing is wrong with the entity."""
+    assert daemon.run(partitions=["works|nobody"]).is_failure
+    assert (opened(daemon), slack.posts) == ([], [])
+
+
 def test_a_run_of_some_stages_is_not_all_of_it(daemon: Daemon) -> None:
     dies(daemon)
     for tenant in ("acme", "brick", "global"):
