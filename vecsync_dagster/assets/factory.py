@@ -57,7 +57,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
-from vecsync_dagster.sync.standing import check_again
+from vecsync_dagster.sync.standing import make_checks_again
 from vecsync_dagster.words import number_of
 
 __all__ = ["SyncRun", "build_all_job", "build_entity_assets", "build_entity_job", "build_source_assets", "pool_of"]
@@ -273,11 +273,7 @@ class _Run:
                 yield from self.sync(entity, self._keys[entity])
 
     def _headlines(self) -> Iterator[Event]:
-        try:
-            check_again(self._workspace, self._results.values())
-        except VecsyncError as error:
-            # What was synced is synced: they stay failed until somebody can look.
-            self._context.log.warning("checks over all partitions were not made again: %s: %s", error.code, error)
+        make_checks_again(self._workspace, list(self._results.values()), self._context.log.warning)
         for entity in self._keys:
             yield from headlines(self._context.instance, self._workspace, entity)
 

@@ -11,10 +11,11 @@ from vecsync_dagster.assets.factory import pool_of
 from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.checks import evaluation, failing_last, headlines
 from vecsync_dagster.config.models import Config
-from vecsync_dagster.errors import PartitionBusy
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import PartitionResult, Workspace, due_rows, retry_rows
 from vecsync_dagster.sync.metrics import refresh_metrics
+from vecsync_dagster.sync.standing import make_checks_again
 
 __all__ = ["RETRY_JOB", "build_retry_job"]
 
@@ -28,15 +29,24 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
     @dg.op(name="retry_due", pool=pool_of(settings), out=dg.Out(dg.Nothing))
     def retry(context: dg.OpExecutionContext) -> Iterator[Event]:
         results: list[PartitionResult] = []
+        problem: VecsyncError | None = None
         with Workspace(settings) as workspace:
-            for entity in settings.entities:
-                rows = due_rows(workspace, entity)
-                add_tenants(context.instance, entity, [row.tenant for row in rows])
-                yield from failing_last(_retried(context.instance, workspace, entity, rows, results))
-                yield from headlines(context.instance, workspace, entity)
-            if results:
-                refresh_metrics(settings, workspace.ledger)
-        _finish(context, results)
+            try:
+                for entity in settings.entities:
+                    rows = due_rows(workspace, entity)
+                    add_tenants(context.instance, entity, [row.tenant for row in rows])
+                    yield from failing_last(_retried(context.instance, workspace, entity, rows, results))
+                make_checks_again(workspace, results, context.log.warning)
+                for entity in settings.entities:
+                    yield from headlines(context.instance, workspace, entity)
+            except (LedgerRejected, LedgerUnavailable) as error:
+                problem = error  # what was retried is retried, and said below
+            try:
+                if results:
+                    refresh_metrics(settings, workspace.ledger)
+            except VecsyncError as error:
+                problem = problem or error
+        _finish(context, results, problem)
 
     @dg.job(name=RETRY_JOB, description="Try documents again that failed before and are due")
     def vecsync_retry_job() -> None:
@@ -69,12 +79,15 @@ def _events(workspace: Workspace, result: PartitionResult, before: Told) -> Iter
             yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
 
-def _finish(context: dg.OpExecutionContext, results: Sequence[PartitionResult]) -> None:
-    """Documents that failed again are in the ledger and in the check. What failed as a whole fails the run; but not
-    a partition that another run was busy with: its documents come next time."""
+def _finish(context: dg.OpExecutionContext, results: Sequence[PartitionResult], problem: VecsyncError | None) -> None:
+    """Documents that failed again are in the ledger and in the check. What failed as a whole fails the run, as does a
+    `problem` with the ledger or the metrics; but not a partition that another run was busy with: its documents come
+    next time."""
     written = sum(result.figures.writes for result in results)
     failed = sum(result.figures.failed for result in results)
     context.log.info("%d partitions: %d documents synced or removed, %d failed again", len(results), written, failed)
     failure = failure_of([result for result in results if not isinstance(result.error, PartitionBusy)])
+    if problem is not None:
+        failure = failure or dg.Failure(f"{problem.code}: {problem}", allow_retries=False)
     if failure is not None:
         raise failure

@@ -16,7 +16,6 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace
 from vecsync_dagster.sync.metrics import refresh_metrics
-from vecsync_dagster.sync.standing import check_again
 
 if TYPE_CHECKING:
     from vecsync_dagster.alerts import Delivery
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "alert_results",
     "is_recorded",
-    "make_checks_again",
     "record_headlines",
     "record_results",
     "refresh_health",
@@ -33,15 +31,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
-    """Those over all partitions that may be over now; what was synced is synced if they cannot be made."""
-    try:
-        with contained("checks over all partitions"):
-            check_again(workspace, results)
-    except VecsyncError as error:
-        output.warn(f"checks over all partitions were not made again: {error.code}: {error}")
 
 
 def record_results(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from vecsync_dagster.cli import output
 from vecsync_dagster.cli.progress import SyncProgress
-from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_results, refresh_health
+from vecsync_dagster.cli.reporting import alert_results, record_results, refresh_health
 from vecsync_dagster.cli.running import Outcome, Wanted, wanted_entities
 from vecsync_dagster.cli.signals import INTERRUPTED, Stop
 from vecsync_dagster.config.models import Config
@@ -17,6 +18,7 @@ from vecsync_dagster.errors import NotFound, WrongUsage
 from vecsync_dagster.ledger.record_states import FailedRow, Failures
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Workspace, retry_rows
+from vecsync_dagster.sync.standing import make_checks_again
 
 __all__ = ["RetryOutcome", "RetryWanted", "run_retry"]
 
@@ -101,7 +103,7 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
         left = [place.left() for place in places]
         outcome.names = workspace.ledger.tenant_names()
         if outcome.results:
-            make_checks_again(workspace, outcome.results)
+            make_checks_again(workspace, outcome.results, output.warn)
         workspace.close()  # what follows needs no store: others may have it
         if outcome.results:
             refresh_health(workspace)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.batches import Batch
 from vecsync_dagster.cli.progress import SyncProgress
-from vecsync_dagster.cli.reporting import alert_results, make_checks_again, record_headlines, record_results
+from vecsync_dagster.cli.reporting import alert_results, record_headlines, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
 from vecsync_dagster.cli.tenants import called_that, tenant_called
 from vecsync_dagster.config.models import Config
@@ -35,6 +35,7 @@ from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.retention import forget_old_after
+from vecsync_dagster.sync.standing import make_checks_again
 from vecsync_dagster.words import named, shown
 
 __all__ = [
@@ -181,7 +182,7 @@ def end_run(
     Dagster's UI, the alerts. `problems`: what could not be synced, or was not because of a signal, is a failed run in
     the UI, too; not for `watch`, which keeps retrying. `outage`: a source is away now, or is there again. `batch`: what
     is to be recorded with the results, then or later."""
-    make_checks_again(workspace, outcome.results)
+    make_checks_again(workspace, outcome.results, output.warn)
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)

@@ -6,11 +6,13 @@ What the comparison finds of a partition is that partition's result too, so that
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from vecsync_dagster.containment import contained
+from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference
 from vecsync_dagster.sync.drift import Comparison, compare_settled
@@ -21,7 +23,15 @@ from vecsync_dagster.sync.verify import REPAIRED, CheckOutcome, difference_outco
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
-__all__ = ["COMPARED", "FRESHNESS", "RECONCILIATION", "check_again", "check_everything", "check_freshness"]
+__all__ = [
+    "COMPARED",
+    "FRESHNESS",
+    "RECONCILIATION",
+    "check_again",
+    "check_everything",
+    "check_freshness",
+    "make_checks_again",
+]
 
 RECONCILIATION: Mapping[str, str] = {
     "reconciliation": "Every point of every tenant is as the ledger says, and there is no other",
@@ -105,6 +115,15 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
         [kept(graded(outcome, checks), entity, collection, tenant, compared.at) for tenant, outcome in outcomes]
     )
     return sum(one.total() for one in counted.values())
+
+
+def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult], warn: Callable[[str], object]) -> None:
+    """What every sync ends with, and every retry: `check_again`. What was synced is synced if it cannot be made."""
+    try:
+        with contained("checks over all partitions"):
+            check_again(workspace, results)
+    except VecsyncError as error:
+        warn(f"checks over all partitions were not made again: {error.code}: {error}")
 
 
 def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from vecsync_dagster.assets import factory
+from vecsync_dagster.assets import factory, retrying
 from vecsync_dagster.automation import under_way
 from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.errors import LedgerUnavailable
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.metrics import refresh_metrics
+from vecsync_dagster.sync.standing import FRESHNESS
 from vecsync_dagster_tests.assets.test_assets import checked, evaluations, failure_of, records
 from vecsync_dagster_tests.four import FOUR, Four, four_collections
 from vecsync_dagster_tests.world import ENTITY
@@ -124,6 +127,44 @@ def test_monitoring_reads_what_a_retry_left(four: Four, instance: dg.DagsterInst
         workspace.ledger.reset(ENTITY, ["functionality"])
     assert json.loads(file.read_text(encoding="utf-8"))["health"]["failing"] == 1
     assert run(four, instance).success
+    assert json.loads(file.read_text(encoding="utf-8"))["health"]["failing"] == 0
+
+
+def test_a_retry_makes_the_checks_again_that_may_be_over(four: Four, instance: dg.DagsterInstance) -> None:
+    """As a sync does, and a retry by hand."""
+    four.insert(1)
+    four.store_refuses("functionality")
+    four.sync(mode="full")
+    four.store.recover()
+    with four.world.workspace() as workspace:
+        before = CheckResult(ENTITY, FRESHNESS, False, "as it was", datetime.now(UTC))
+        workspace.ledger.record_checks([before])
+    assert run(four, instance).success
+    with four.world.workspace() as workspace:
+        [fresh] = [one for one in workspace.ledger.check_results(ENTITY, "") if one.check == FRESHNESS]
+    assert fresh.message.startswith("4 partitions not synced")  # by the test's clock, which is another one
+
+
+def test_a_retry_that_loses_its_ledger_says_what_it_did(
+    four: Four, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures and its failure are there, and sync_metrics.json follows."""
+    four.insert(1)
+    four.store_refuses("functionality")
+    four.sync()
+    four.store.recover()
+
+    def busy(*_: object, **__: object) -> None:
+        raise LedgerUnavailable("ledger: another process is writing it", ledger="ledger")
+
+    file = four.world.config.state_folder / "sync_metrics.json"
+    file.unlink(missing_ok=True)
+    monkeypatch.setattr(retrying, "headlines", busy)
+    ended = run(four, instance)
+    assert "LEDGER_UNAVAILABLE: ledger: another process" in failure_of(ended)
+    assert "1 partitions: 1 documents synced or removed, 0 failed again" in [
+        entry.user_message for entry in instance.all_logs(ended.run_id)
+    ]
     assert json.loads(file.read_text(encoding="utf-8"))["health"]["failing"] == 0
 
 
