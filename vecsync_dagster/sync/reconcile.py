@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 
 from vecsync_dagster.containment import contained
@@ -136,9 +137,10 @@ def repair(
             failed(tenant, error)
 
     for tenant, some in _by_tenant(d for d in differences if d.kind != FOREIGN):
-        of_tenant(tenant, some, lambda t, s=some, k=tenant: _mend(t, source, s, gone=gone.setdefault(k, [])))
+        lost = gone.setdefault(tenant, [])
+        of_tenant(tenant, some, partial(_mend, source=source, differences=some, gone=lost))
     for tenant, some in gone.items():
-        of_tenant(tenant, some, lambda t, s=some: _remove_orphans(t, s, allow=allow_removals))
+        of_tenant(tenant, some, partial(_remove_orphans, orphans=some, allow=allow_removals))
     return figures
 
 

@@ -49,7 +49,7 @@ def repair_found(
     differences = (d for d in _differences(target, found, total) if d.kind not in kept)
     for some in takewhile(lambda _: not watch(figures), in_chunks(differences)):
         done.add(repair_unpaid(target, source, some))
-    figures.repaired += done.upserted + done.payload_only + done.removed
+    figures.repaired += done.upserted + done.payload_only + done.removed + done.taken_in
     figures.failed += done.failed
     return [
         _told(target, before, after, why_kept, done.cache_misses)
@@ -65,7 +65,7 @@ def told_of_left_over(found: Iterable[CheckOutcome], left_over: Mapping[str, int
         of_tenants = one.name == "isolation"
         own = {kind: n for kind, n in left_over.items() if (kind == "wrong_tenant") is of_tenants}
         if one.name in _COMPARED and one.passed and own:
-            facts = {**own, REPAIRED: "all"} if warn else one.facts
+            facts: Mapping[str, int | str] = {**own, REPAIRED: "all"} if warn else one.facts
             message = f"{differences_told(own)}, repaired, as a run had not finished or the store had moved"
             one = replace(one, passed=not warn, warning=warn, message=message, facts=facts)
         outcomes.append(one)

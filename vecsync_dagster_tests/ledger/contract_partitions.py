@@ -347,8 +347,8 @@ class PartitionsContract:
         assert [ledger.is_cut_short(*place) for place in (A, B)] == [True, False]
         ledger.finish_writing(*A, ["run-1"])
         assert not ledger.is_cut_short(*A)
-        for place in ("here", "there"):
-            ledger.come_to(A[1], place)
+        for store in ("here", "there"):
+            ledger.come_to(A[1], store)
         assert ledger.is_cut_short(*A)
 
     def test_a_dropped_partition_has_no_watermark(self, ledger: SqlLedger) -> None:
