@@ -66,7 +66,7 @@ class ChangesConfig(Model):
     at most `max_partitions`. A source that cannot say what changed is synced every `due_after`."""
 
     enabled: bool = True
-    interval: Interval = timedelta(seconds=30)
+    interval: Interval = timedelta(seconds=10)
     single_runs: Annotated[int, Field(ge=0, le=100)] = 4
     max_partitions: Annotated[int, Field(ge=1, le=10_000)] = 1000
     due_after: Interval = timedelta(minutes=15)

@@ -157,7 +157,7 @@ def test_sensors_and_schedules_run_by_default(automated: Automated) -> None:
     definitions = automated.definitions
     sensors = {name: definitions.resolve_sensor_def(name) for name in ("works_tenants", "works_changes")}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
-    assert [sensor.minimum_interval_seconds for sensor in sensors.values()] == [60, 30]
+    assert [sensor.minimum_interval_seconds for sensor in sensors.values()] == [60, 10]
     weekly, fresh = (definitions.resolve_schedule_def(name) for name in ("reconcile_weekly", "freshness"))
     assert (weekly.cron_schedule, weekly.job_name, weekly.execution_timezone) == ("0 5 * * SUN", "reconcile_job", "UTC")
     assert (fresh.cron_schedule, fresh.job_name) == ("30 */6 * * *", "freshness_job")
