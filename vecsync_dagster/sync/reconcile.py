@@ -310,6 +310,11 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
         for start in range(0, len(changes), t.settings.batch):
             figures.add(_apply(t, changes[start : start + t.settings.batch], now))
         figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
+    # Nobody has the last good version of these any more; nothing can be written until the records are valid again.
+    if nowhere := [i for i in rejected if i in wanted and wanted[i].kind == "missing"]:
+        _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(nowhere), "record"))
+        t.ledger.forget(t.entity, t.collection, t.tenant, nowhere)
+        figures.removed += len(nowhere)
     if unpaid:
         return figures
     # Only what was asked for by its key and did not come back is gone.

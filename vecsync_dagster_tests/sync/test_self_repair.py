@@ -161,6 +161,26 @@ def test_the_mark_of_a_move_hides_no_drift(embedded_world: World, verify: str) -
         assert workspace.ledger.unfinished(ENTITY, ENTITY, "brick") == []
 
 
+def test_the_lost_last_version_of_a_rejected_record_is_forgotten(embedded_world: World) -> None:
+    """Nobody has it any more: said once, not at every full run until the record is valid."""
+    world = embedded_world
+    seed(world, {"acme": 5})
+    world.sync(mode="full")
+    world.update(3, name=None)
+    world.sync()
+    with world.workspace() as workspace:
+        store = workspace.store("main")
+        lost = [p.point_id for page in store.scan(ENTITY, "acme") for p in page if p.payload["dbId"] == "3"]
+        store.delete(ENTITY, "acme", lost)
+    [result] = world.sync("acme", mode="full")
+    assert checks(result)["identity"].message == "1 missing, repaired"
+    [again] = world.sync("acme", mode="full")
+    assert all(check.passed for name, check in checks(again).items() if name != "validation")
+    world.update(3, name="valid again")
+    world.sync()
+    world.assert_exact()
+
+
 def test_orphans_above_the_removal_guard_stay(world: World) -> None:
     """As many foreign points as the guard stops stay, and the check says so; with removals allowed they go."""
     seed(world, {"acme": 60})
