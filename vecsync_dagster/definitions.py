@@ -42,7 +42,7 @@ def build_definitions(
     definitions are merged into. Steps are few and streams are shared: a process for each step would only cost its
     start (3.7 s a run).
     """
-    jobs = {name: build_entity_job(name, entity) for name, entity in config.entities.items()}
+    jobs = {name: build_entity_job(name) for name in config.entities}
     everything = build_all_job(config)
     retry = build_retry_job(config)
     reconcile, freshness = build_standing_jobs(config)

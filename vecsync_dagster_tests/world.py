@@ -22,7 +22,7 @@ from vecsync_dagster.documents import Document, DocumentBuilder
 from vecsync_dagster.embedding import EmbeddingProvider
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.stores import GLOBAL, VectorStore
-from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace
+from vecsync_dagster.sync import PartitionResult, SyncOptions, Workspace, due_rows, retry_rows
 
 ENTITY = "works"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,6 +41,11 @@ WORKS = sa.Table(
     sa.Column("updated_at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")),
     sa.Column("deleted_at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")),
 )
+
+
+def retry_due(workspace: Workspace, entity: str) -> list[PartitionResult]:
+    """One batch of the retry worker."""
+    return list(retry_rows(workspace, entity, due_rows(workspace, entity)))
 
 
 @dataclass

@@ -26,7 +26,7 @@ from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
 from vecsync_dagster.ledger.part import utc_now
 
-__all__ = ["Alerts", "Delivery", "announce", "build_channels", "nothing_well", "send_test"]
+__all__ = ["Alerts", "Delivery", "announce", "build_channels", "send_test"]
 
 _HOLD: Final = "#alerts"  # no entity can be called this
 _PATIENCE_S: Final = 30.0
@@ -42,11 +42,6 @@ class Delivery:
 
     sent: dict[str, int] = field(default_factory=dict)
     errors: dict[str, VecsyncError] = field(default_factory=dict)
-
-
-def nothing_well(_: KnownAlert) -> bool:
-    """Says of no open problem that it is over."""
-    return False
 
 
 def build_channels(config: AlertsConfig, *, now: Callable[[], datetime] = utc_now) -> list[Channel]:
@@ -112,7 +107,7 @@ class Alerts:
     def observe(
         self,
         raised: Iterable[Alert],
-        well: Callable[[KnownAlert], bool] = nothing_well,
+        well: Callable[[KnownAlert], bool],
         *,
         run_id: str = "",
         at: datetime | None = None,
@@ -145,18 +140,6 @@ class Alerts:
                 if sent:
                     delivery.sent[channel.name] = sent
         return delivery
-
-    def notify(
-        self,
-        raised: Iterable[Alert],
-        well: Callable[[KnownAlert], bool] = nothing_well,
-        *,
-        run_id: str = "",
-        at: datetime | None = None,
-    ) -> Delivery:
-        """`observe`, then `deliver`."""
-        self.observe(raised, well, run_id=run_id, at=at)
-        return self.deliver()
 
     def _deliver(self, channel: Channel) -> int:
         """Messages sent. Held, so that two processes do not say the same at the same time."""

@@ -64,10 +64,10 @@ def run_failed(run: Run) -> Alert:
     return Alert("source_failure", run.entity, error)
 
 
-def cost_passed(entity: str, price_usd: float, limit_usd: float, *, run_id: str = "") -> Alert:
+def cost_passed(entity: str, price_usd: float, limit_usd: float) -> Alert:
     message = f"one run paid US$ {price_usd:.4f} for embeddings, more than the limit of {limit_usd:.4f}"
     figures = {"price_usd": round(price_usd, 6), "limit_usd": limit_usd}
-    return Alert("cost_limit", entity, message, figures=figures, run_id=run_id)
+    return Alert("cost_limit", entity, message, figures=figures)
 
 
 def failed_for_good(entity: str, collection: str, tenant: str, documents: int, at: datetime | None) -> Alert:

@@ -124,15 +124,10 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
         stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
         chosen = _chosen(context, partitions)
-        explicit = chosen is not None and SENSOR_NAME_TAG not in context.run.tags
         keys = config.partitions if chosen is None else chosen
         with Workspace(settings) as workspace:
-            run = _Run(
-                context,
-                workspace,
-                config.options(stages),
-                show_unchanged=explicit and SENSOR_NAME_TAG not in context.run.tags,
-            )
+            explicit = chosen is not None and SENSOR_NAME_TAG not in context.run.tags
+            run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
             yield from run.events(run.sync(name, keys))
 
     return entity_sync
@@ -172,7 +167,7 @@ def _place(source: SourceConfig) -> str:
     return source.path if source.type == "sqlite" else f"the URL in the environment variable {source.url.env}"
 
 
-def build_entity_job(name: str, entity: EntityConfig) -> UnresolvedAssetJobDefinition:
+def build_entity_job(name: str) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         f"{name}_job",
         # Without checks: one that is planned by a run and not made would show as skipped.

@@ -3,7 +3,7 @@
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import STAGES, PartitionResult, Stage, SyncOptions, check_tenant, is_tenant
 from vecsync_dagster.sync.pipeline import sync_tenant
-from vecsync_dagster.sync.retry import due_rows, retry_due, retry_rows
+from vecsync_dagster.sync.retry import due_rows, retry_rows
 from vecsync_dagster.sync.verify import CHECKS, CheckOutcome, checks_of
 from vecsync_dagster.sync.workspace import Selection, Workspace
 
@@ -21,7 +21,6 @@ __all__ = [
     "checks_of",
     "due_rows",
     "is_tenant",
-    "retry_due",
     "retry_rows",
     "sync_tenant",
 ]

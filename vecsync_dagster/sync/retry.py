@@ -15,7 +15,7 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import PartitionResult, SyncOptions
 from vecsync_dagster.sync.workspace import Selection, Workspace
 
-__all__ = ["due_rows", "retry_due", "retry_rows"]
+__all__ = ["due_rows", "retry_rows"]
 
 Progress = Callable[[Figures], None]
 Stop = Callable[[], bool]
@@ -36,11 +36,6 @@ def due_rows(workspace: Workspace, entity: str, limit: int | None = None) -> lis
     shares = [ledger.failed_rows(entity, [name], due=now, limit=most) for name in names]
     in_turn = [row for turn in zip_longest(*shares) for row in turn if row is not None]
     return in_turn[:most]
-
-
-def retry_due(workspace: Workspace, entity: str, *, stop: Stop | None = None) -> list[PartitionResult]:
-    """One batch of the worker: the due documents of an entity, oldest attempt first."""
-    return list(retry_rows(workspace, entity, due_rows(workspace, entity), stop=stop))
 
 
 def retry_rows(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import stamina
 
-from vecsync_dagster.alerts import Alert, Alerts
+from vecsync_dagster.alerts import Alert, Alerts, Delivery
 from vecsync_dagster.config.alerts import AlertsConfig
 from vecsync_dagster.ledger import SqlLedger
+from vecsync_dagster.ledger.alerts import KnownAlert
 from vecsync_dagster_tests.fakes.alert_servers import Inbox, MailServer
 from vecsync_dagster_tests.ledger.samples import Clock
 
@@ -24,6 +25,19 @@ BROKEN = Alert(
     figures={"missing": 2},
     run_id="run-1",
 )
+
+
+def nothing(_: KnownAlert) -> bool:
+    """Says of no open problem that it is over."""
+    return False
+
+
+def notify(
+    alerts: Alerts, raised: Iterable[Alert], well: Callable[[KnownAlert], bool] = nothing, *, run_id: str = ""
+) -> Delivery:
+    """Keep what was seen, and tell the channels."""
+    alerts.observe(raised, well, run_id=run_id)
+    return alerts.deliver()
 
 
 @pytest.fixture(autouse=True)

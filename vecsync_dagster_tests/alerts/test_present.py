@@ -21,6 +21,7 @@ from vecsync_dagster.errors import StoreRejected
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.not_begun import failed_results
+from vecsync_dagster_tests.alerts.conftest import nothing
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, lose_point, repair, texts, world
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY, World
@@ -155,7 +156,7 @@ def test_whoever_looks_at_an_entity_leaves_the_others_as_they_are(synced: World,
     gone = Alert("check_failure", "gone", "as it was", "gone|acme", "validation")
     with synced.workspace() as workspace:
         ledger = workspace.ledger
-        book_of(config, ledger).observe([gone])
+        book_of(config, ledger).observe([gone], nothing)
 
         def seen(only: str | None) -> set[str]:
             observe(config, ledger, only=only)

@@ -13,6 +13,7 @@ from vecsync_dagster.alerts import Alert, book_of, observe
 from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG, add_tenants
 from vecsync_dagster.sync import SyncOptions
+from vecsync_dagster_tests.alerts.conftest import nothing
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY, World
@@ -168,6 +169,6 @@ def test_what_left_the_configuration_is_over(world: World, slack: Inbox, alert: 
         update={"alerts": world.config.alerts.model_copy(update={"cost_usd_per_run": 1.0})}
     ).with_folder(world.config.folder)
     with world.workspace() as workspace:
-        book_of(config, workspace.ledger).observe([alert])
+        book_of(config, workspace.ledger).observe([alert], nothing)
         observe(config, workspace.ledger)
         assert [known.alert for known in workspace.ledger.alerts()] == ([alert] if stays else [])

@@ -250,7 +250,8 @@ def test_an_alert_of_a_tenant_that_left_before_its_first_sync_is_over(settled: A
             return [known.alert.partition for known in book_of(workspace.config, workspace.ledger).opened]
 
     with settled.world.workspace() as workspace:
-        book_of(workspace.config, workspace.ledger).observe([sync_failed(ENTITY, "works|new", "the process ended")])
+        died = sync_failed(ENTITY, "works|new", "the process ended")
+        book_of(workspace.config, workspace.ledger).observe([died], lambda _: False)
     settled.tick("tenants")
     assert opened() == ["works|new"]
     settled.world.delete(99)

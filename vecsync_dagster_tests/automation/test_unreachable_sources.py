@@ -105,7 +105,8 @@ def test_a_tick_ends_no_other_alert(settled: Automated) -> None:
     where somebody else was the first to find that the source is there again."""
     settled.use(alerts=CHANNEL)
     with settled.world.workspace() as workspace:
-        book_of(workspace.config, workspace.ledger).observe([sync_failed(ENTITY, None, "the process ended")])
+        died = sync_failed(ENTITY, None, "the process ended")
+        book_of(workspace.config, workspace.ledger).observe([died], lambda _: False)
     rename(settled, ENTITY, "away")
     with pytest.raises(SourceRejected):
         settled.tick("changes")

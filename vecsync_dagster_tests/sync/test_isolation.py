@@ -6,9 +6,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from vecsync_dagster.sync import retry_due
 from vecsync_dagster_tests.four import FOUR, MANY, Four
-from vecsync_dagster_tests.world import ENTITY
+from vecsync_dagster_tests.world import ENTITY, retry_due
 
 
 @pytest.mark.in_turn

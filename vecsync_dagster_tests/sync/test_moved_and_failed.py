@@ -16,9 +16,9 @@ from vecsync_dagster.ledger.base import LastRuns, Partition
 from vecsync_dagster.sources.base import Page, Read
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.stores import GLOBAL
-from vecsync_dagster.sync import SyncOptions, Workspace, due_rows, retry_due
+from vecsync_dagster.sync import SyncOptions, Workspace, due_rows
 from vecsync_dagster_tests.sync.failing_services import Services
-from vecsync_dagster_tests.world import ENTITY, WORKS, World, config_of
+from vecsync_dagster_tests.world import ENTITY, WORKS, World, config_of, retry_due
 
 OWNERS: dict[str, dict[str, Any]] = {
     "acme": {"tenant_id": "acme", "is_global": False},

@@ -15,11 +15,11 @@ from vecsync_dagster.ledger import migrate
 from vecsync_dagster.ledger.record_states import CollectionState
 from vecsync_dagster.stores import Point
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
-from vecsync_dagster.sync import due_rows, retry_due
+from vecsync_dagster.sync import due_rows
 from vecsync_dagster.sync.apply import outage_backoff
 from vecsync_dagster_tests.fakes.openai_server import Fault
 from vecsync_dagster_tests.four import MANY, Four
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, retry_due
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from vecsync_dagster.ledger.record_states import CollectionState
-from vecsync_dagster.sync import PartitionResult, due_rows, pipeline, retry_due
+from vecsync_dagster.sync import PartitionResult, due_rows, pipeline
 from vecsync_dagster_tests.four import MANY, Four, four_collections
-from vecsync_dagster_tests.world import ENTITY
+from vecsync_dagster_tests.world import ENTITY, retry_due
 
 WAITS = [5, 10, 20, 40, 80]
 """Seconds after each failure, with the settings as they are."""

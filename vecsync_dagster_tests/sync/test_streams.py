@@ -11,8 +11,8 @@ import pytest
 from vecsync_dagster.config import Config
 from vecsync_dagster.errors import PartitionBusy, SourceRejected, StoreRejected
 from vecsync_dagster.sources.base import Cursor, Read
-from vecsync_dagster.sync import SyncOptions, Workspace, retry_due
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster.sync import SyncOptions, Workspace
+from vecsync_dagster_tests.world import ENTITY, World, retry_due
 
 STORED_STAGES = ("documents", "embeddings", "vectors")
 
