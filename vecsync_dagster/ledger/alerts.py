@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, and_, case, delete, func, not_, or_, select, update
 
 from vecsync_dagster.config.alerts import AlertKind, Severity
+from vecsync_dagster.ledger.document_statements import REJECTED
 from vecsync_dagster.ledger.part import Insert, LedgerPart, chunks, clean, insert_into
 from vecsync_dagster.ledger.partition_statements import FAILED
 from vecsync_dagster.ledger.tables import alert, alert_delivery, index_state, tenant_name
@@ -175,12 +176,12 @@ class AlertBook(LedgerPart):
 
     def permanent_failures(self, entity: str, collection: str) -> dict[str, tuple[int, datetime | None]]:
         """Tenant -> documents that failed for good, and when the last one did; only where there are any. Rejected
-        records are not among them: no attempt was made for those (`attempt_hash` is empty)."""
+        records are not among them: no attempt was made for those."""
         query = (
             select(_T.tenant_id, func.count(), func.max(_T.last_attempt_at))
             # The collection as no key of another index: SQLite shall take that of failed rows.
             .where(FAILED, _T.entity == entity, _T.collection.concat("") == collection)
-            .where(_T.next_attempt_at.is_(None), _T.attempt_hash != "")
+            .where(_T.next_attempt_at.is_(None), ~REJECTED)
             .group_by(_T.tenant_id)
         )
         with self.database.read() as connection:

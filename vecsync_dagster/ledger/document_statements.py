@@ -105,7 +105,8 @@ _IN_PARTITION: Final = and_(_IN_COLLECTION, _T.tenant_id.concat(_NOTHING) == bin
 
 # Written out: only then do both databases see that the index of what is not synced will do.
 NOT_SYNCED: Final = _T.status != literal_column("'synced'")
-REJECTED: Final = _T.error_code == ValidationFailed.default_code
+REJECTED: Final = or_(_T.error_code == ValidationFailed.default_code, _T.attempt_hash == "")
+"""Of a failed row: no attempt was made, as its record is no document."""
 IS_FORMER: Final = _T.error_code == literal_column(f"'{FORMER}'")
 
 ANY_STALE: Final = (

@@ -22,7 +22,7 @@ _REJECTED: Final = and_(
     NOT_SYNCED,
     or_(
         and_(_T.status == "stale", _T.error_code.is_distinct_from(FORMER)),
-        and_(_T.status == "failed", or_(_T.attempt_hash == "", REJECTED)),
+        and_(_T.status == "failed", REJECTED),
     ),
 )
 

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
+from vecsync_dagster.ledger.base import Partition
+from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster_tests.ledger.samples import (
     DAY,
     ENTITY,
@@ -232,3 +234,12 @@ class AlertsContract:
         ledger.fail(*A, SPACE, [failed("d1")], NOON)
         plan = plan_of(ledger, lambda: ledger.permanent_failures(*A[:2]), "SELECT index_state.tenant_id")
         assert "ix_index_state_failed" in plan
+
+    def test_what_is_rejected_is_the_same_everywhere(self, ledger: SqlLedger) -> None:
+        """Where no attempt was made, or its code says so, whichever: no failure, permanent or to be tried again."""
+        rejected = [failed("d1", attempt="", error_code="ODD"), failed("d2", error_code="VALIDATION_ERROR")]
+        ledger.fail(*A, SPACE, [*rejected, failed("d3")], NOON)
+        [totals] = ledger.totals(NOON)
+        assert (totals.rejected, ledger.tally(*A).failures) == (2, Failures(permanent=1, rejected=2))
+        assert ledger.permanent_failures(*PLACE) == {"tenant-a": (1, NOON)}
+        assert [one.id for one in ledger.invalid({Partition(*A): None})] == ["db-d1", "db-d2"]
