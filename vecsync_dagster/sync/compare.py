@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeVar
 
 from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, ENTITY, GLOBAL, PAYLOAD_HASH, StoredPoint
 from vecsync_dagster.sync.target import Target
 
@@ -27,6 +28,7 @@ __all__ = [
     "FOREIGN",
     "NAMED",
     "Difference",
+    "DifferenceKind",
     "compare",
     "compare_collection",
     "compare_one",
@@ -34,7 +36,9 @@ __all__ = [
     "compare_row",
     "in_chunks",
     "is_of",
+    "kind_in_partition",
     "maker_of",
+    "met_foreign",
 ]
 
 T = TypeVar("T")
@@ -150,10 +154,22 @@ def _with_tenants(target: Target, some: Sequence[Difference]) -> Iterator[Differ
 
 
 def _with_owners(target: Target, some: Sequence[Difference], *, wary: bool) -> Iterator[Difference]:
-    wary = wary and any(d.kind == "orphan" for d in some) and _met_foreign(target)
+    t = target
+    if wary and any(d.kind == "orphan" for d in some):
+        wary = bool(met_foreign(t.ledger.failed_checks(t.entity, t.collection, t.tenant)))
     for d in some:
-        foreign = _is_anothers(target, d) or (wary and d.kind == "orphan")
-        yield replace(d, kind="foreign") if foreign else d
+        kind = FOREIGN if _is_anothers(t, d) else kind_in_partition(d.kind, wary=wary)
+        yield d if kind == d.kind else replace(d, kind=kind)
+
+
+def met_foreign(results: Iterable[CheckResult]) -> set[tuple[str, str]]:
+    """Collections and tenants of whose checks one says that points were met that may be another project's."""
+    return {(one.collection, one.tenant) for one in results if one.check == "identity" and FOREIGN in one.facts}
+
+
+def kind_in_partition(kind: DifferenceKind, *, wary: bool) -> DifferenceKind:
+    """`wary`: the partition has met such points. Then every orphan may be one."""
+    return FOREIGN if wary and kind == "orphan" else kind
 
 
 def _is_anothers(target: Target, difference: Difference) -> bool:
@@ -166,12 +182,6 @@ def maker_of(difference: Difference) -> str | None:
     if d.entity is None or d.document_id is None or point_id(d.entity, d.document_id) != d.point_id:
         return None
     return d.entity
-
-
-def _met_foreign(target: Target) -> bool:
-    t = target
-    failed = t.ledger.failed_checks(t.entity, t.collection, t.tenant)
-    return any(one.check == "identity" and FOREIGN in one.facts for one in failed)
 
 
 def is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:

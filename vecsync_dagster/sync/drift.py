@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from vecsync_dagster.sync.compare import NAMED, Difference
+from vecsync_dagster.sync.compare import NAMED, Difference, DifferenceKind
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["Comparison", "compare_settled"]
@@ -29,7 +29,7 @@ class Comparison:
     synced: bool
     points: int = 0
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, DifferenceKind]] = field(default_factory=Counter)
     named: list[Difference] = field(default_factory=list)
 
     @property

@@ -14,7 +14,7 @@ from typing import Final
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.sync.compare import FOREIGN, Difference
+from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, met_foreign
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
@@ -91,18 +91,16 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     entity, collection = compared.entity, compared.collection
     tenants = set(workspace.ledger.with_rows_or_marks(entity, collection))
     known = workspace.ledger.check_results(entity)
-    # As in a run (`compare_partition`): where points were met that may be another project's, orphans may be those.
-    wary = {r.tenant for r in known if (r.check, r.collection) == ("identity", collection) and FOREIGN in r.facts}
+    wary = {tenant for name, tenant in met_foreign(known) if name == collection}
     counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     named: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
     for (tenant, kind), number in compared.counts.items():
         if tenant in tenants:
-            whose = FOREIGN if kind == "orphan" and tenant in wary else kind
-            counted[tenant, _partition_check_of(kind)][whose] = number
+            counted[tenant, _partition_check_of(kind)][kind_in_partition(kind, wary=tenant in wary)] += number
     for one in compared.named:
         tenant = one.tenant or one.stored_tenant or ""
-        foreign = one.kind == "orphan" and tenant in wary
-        named[tenant, _partition_check_of(one.kind)].append(replace(one, kind="foreign") if foreign else one)
+        kind = kind_in_partition(one.kind, wary=tenant in wary)
+        named[tenant, _partition_check_of(one.kind)].append(replace(one, kind=kind))
     failed = {(r.tenant, r.check) for r in known if r.collection == collection and _is_open(r)}
     over = {key for key in failed if key[1] in _COMPARED and key not in counted}
     outcomes = []

@@ -10,7 +10,7 @@ import pytest
 
 from vecsync_dagster.errors import StoreUnavailable
 from vecsync_dagster.ledger.tables import sync_run
-from vecsync_dagster.stores import GLOBAL
+from vecsync_dagster.stores import GLOBAL, Point
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.sync import PartitionResult
 from vecsync_dagster.sync.dropping import drop, leaving
@@ -102,6 +102,22 @@ def test_another_project_s_points_stay_after_everything_was_compared(embedded_wo
             [found, _] = check_everything(workspace, ENTITY)
         assert (found.passed, found.facts["differences"]) == (False, 3)
     assert owners(world) == both
+
+
+def test_everything_compared_counts_foreign_points_as_a_run_does(embedded_world: World) -> None:
+    """Those that name another entity, and those that may be another project's, together."""
+    world = embedded_world
+    another_project(world, ENTITY)
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        theirs = next(p for some in store.scan(ENTITY, "acme") for p in some if p.payload["dbId"] == "1")
+        store.set_payload(ENTITY, [Point(theirs.point_id, {**theirs.payload, "entity": "others"})])
+    assert identity_of(one(world.sync(mode="full"), "acme")) == ({"foreign": 3}, False)
+    with world.workspace() as workspace:
+        list(check_everything(workspace, ENTITY))
+        [kept] = [one for one in workspace.ledger.check_results(ENTITY, "acme") if one.check == "identity"]
+    assert kept.facts == {"foreign": 3}
 
 
 def test_an_entity_that_is_renamed_and_named_back_ends_exact(embedded_world: World) -> None:
