@@ -20,8 +20,8 @@ from vecsync_dagster_tests.world import ENTITY, World, config_of, file_of
 
 ALERTS = {"slack": {"url": {"env": "SLACK_URL"}}}
 QUICK = {
-    "tenants": {"interval": 1, "missing_for": 2},
-    "changes": {"interval": 1, "single_runs": 2, "backoff": {"base": 5, "cap": 5}},
+    "tenants": {"interval": 3, "missing_for": 2},
+    "changes": {"interval": 3, "single_runs": 2, "backoff": {"base": 5, "cap": 5}},
 }
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 

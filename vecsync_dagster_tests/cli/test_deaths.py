@@ -23,7 +23,7 @@ from vecsync_dagster_tests.cli.program import start, vecsync
 from vecsync_dagster_tests.cli.test_listening import ui
 from vecsync_dagster_tests.world import World, config_of, file_of
 
-QUICK = {"tenants": {"interval": 1, "missing_for": 2}, "changes": {"interval": 1}}
+QUICK = {"tenants": {"interval": 5, "missing_for": 2}, "changes": {"interval": 3}}
 
 
 @pytest.fixture
