@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -291,6 +291,11 @@ class Fingerprint:
     that a row dated in the future does not hide what is dated before it. `dead`: rows that are marked as deleted or
     that the filter keeps out; None in looks of versions that did not count them. It tells a row that was marked from
     one that is gone, and is no change by itself: what is purged was removed before.
+
+    `recent`: moments, two or none, each with a sum of all modifications and deletions from there up to the clock. Rows
+    that are dated before the newest one, and were committed after it was seen, change them. `open`: the newest
+    modification is of a second, or a day, that is not over by the source's clock: a row may be changed again and keep
+    its time. Both are empty with a checksum, and in looks of versions that had none.
     """
 
     rows: int = 0
@@ -298,19 +303,52 @@ class Fingerprint:
     checksum: str = ""
     ahead: str = ""
     dead: int | None = field(default=None, compare=False)
+    recent: tuple[tuple[int, int], ...] = ()
+    open: bool = False
+
+    def differs_from(self, before: Fingerprint) -> bool:
+        """Whether something may have changed since the look `before`, or since it was taken within the second or the
+        day of the newest change. The clock alone makes no other difference."""
+        return self.outline != before.outline or self._moved(before) or (before.open and not self.open)
+
+    def state(self, before: Fingerprint | None) -> str:
+        """What differs from `before`, as text that stays the same while nothing changes."""
+        if before is None or self.outline != before.outline:
+            return str(self.outline)
+        return str(replace(self, open=False)) if self._moved(before) else f"{self.outline} is over"
+
+    @property
+    def outline(self) -> Fingerprint:
+        """Without what only rows that are dated lately can change."""
+        return replace(self, recent=(), open=False)
+
+    def _moved(self, before: Fingerprint) -> bool:
+        """Where they have no moment in common, what was recent then is not any more."""
+        sums = dict(before.recent)
+        return any(sums.get(moment, total) != total for moment, total in self.recent)
 
     def __str__(self) -> str:
-        ahead = f"+{self.ahead}" if self.ahead else ""
-        dead = "" if self.dead is None else f"+{self.dead}"
-        return f"{self.rows}{dead}/{'' if self.latest is None else self.latest}{ahead}/{self.checksum}"
+        recent = "~".join(f"{moment}={total}" for moment, total in self.recent)
+        times = self.ahead + (f"~{recent}" if recent else "") + ("!" if self.open else "")
+        latest = f"{'' if self.latest is None else self.latest}{f'+{times}' if times else ''}"
+        return f"{self.rows}{'' if self.dead is None else f'+{self.dead}'}/{latest}/{self.checksum}"
 
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
         """The inverse of `str`."""
         rows, times, checksum = text.split("/", 2)
-        latest, _, ahead = times.partition("+")
+        latest, _, others = times.partition("+")
+        ahead, *recent = others.removesuffix("!").split("~")
         live, _, dead = rows.partition("+")
-        return cls(int(live), int(latest) if latest else None, checksum, ahead, int(dead) if dead else None)
+        return cls(
+            int(live),
+            int(latest) if latest else None,
+            checksum,
+            ahead,
+            int(dead) if dead else None,
+            tuple((int(moment), int(total)) for moment, _, total in (one.partition("=") for one in recent)),
+            open=others.endswith("!"),
+        )
 
 
 @runtime_checkable

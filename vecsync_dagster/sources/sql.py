@@ -21,6 +21,7 @@ from vecsync_dagster.identity import KEY_TEXT, Key, as_storable, key_parts
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Cursor, Fingerprint, Page, Read, Repeated, Rest
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import certain, found_by, key_texts, part_text
+from vecsync_dagster.sources.sql_looks import look_at
 from vecsync_dagster.sources.sql_queries import GLOBAL, Queries
 from vecsync_dagster.sources.sql_records import Values, id_text, record_batch
 from vecsync_dagster.sources.sql_reflection import Reflected, reflect
@@ -103,18 +104,8 @@ class SqlSource:
             return connection.execute(self._queries.kept_out(tenant)).first() is not None
 
     def fingerprints(self, tenant: str | None = None) -> dict[str, Fingerprint]:
-        queries, width = self._queries, 1
         with self._transaction("looking for changes") as (connection, clock):
-            rows = connection.execute(queries.fingerprints(tenant)).all()
-            now = [clock.of(kind) for kind in queries.dated.values()]
-            if any(moment is not None and moment > at for row in rows for moment, at in zip(row[5:], now, strict=True)):
-                # Few tables hold a time after the clock: only those are looked at twice.
-                rows, width = connection.execute(queries.fingerprints(tenant, clock)).all(), 3
-        return {
-            GLOBAL if shared else str(key): _fingerprint(live, total - live, checksum, times, width)
-            for shared, key, total, live, checksum, *times in rows
-            if live and (shared or key not in (None, GLOBAL))
-        }
+            return look_at(connection, self._queries, tenant, clock)
 
     def read(self, what: Read, page: int = 500) -> Iterator[Page]:
         """Pages of at most `page` rows, tombstones counted in. A read by `ids`, or a part of a full read,
@@ -339,15 +330,6 @@ class SqlSource:
             values = [tuple(compress(column, live)) for column in values]
         records = record_batch(self._reflected.columns, values)
         return Page(records if plain else records.append_column(KEY_TEXT, pa.array(keys, pa.string())), gone, cursor)
-
-
-def _fingerprint(live: int, dead: int, checksum: str | None, times: Sequence[Any], width: int) -> Fingerprint:
-    """`times`: of each column that holds times its newest one; with a `width` of 3 also how many of its times lie
-    after the clock, and their sum."""
-    latest = max((moment for moment in times[::width] if moment is not None), default=None)
-    counts, totals = (times[1::3], times[2::3]) if width == 3 else ((), ())
-    ahead = f"{sum(counts)}.{sum(int(total or 0) for total in totals)}" if any(counts) else ""
-    return Fingerprint(live, latest, checksum or "", ahead, dead)
 
 
 class _Progress:

@@ -122,6 +122,11 @@ class Dialect(Protocol):
         `BEYOND` or later where Python cannot count to it."""
         ...
 
+    def between(self, column: AnyColumn, kind: Kind, first: int, last: int) -> ColumnElement[bool]:
+        """Whether the time's moment is one of these, neither before the first nor after the last; in a way that costs
+        little where it is not."""
+        ...
+
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
         """What sorts rows by their modification time."""
         ...

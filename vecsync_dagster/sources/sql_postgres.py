@@ -377,6 +377,15 @@ class Postgres:
         sane = and_(column >= literal_column("'0001-01-02'"), column < last)
         return case((sane, _micros(column)), (column >= last, literal_column(str(BEYOND))))
 
+    def between(self, column: AnyColumn, kind: Kind, first: int, last: int) -> ColumnElement[bool]:
+        """The times themselves are compared: a moment is worked out for each row that it is asked of."""
+
+        def bound(moment: int) -> ColumnElement[Any]:
+            time, zone = earlier(moment, timedelta(0)), kind is Kind.TIMESTAMPTZ
+            return literal(time if zone else time.replace(tzinfo=None), DateTime(timezone=zone))
+
+        return column.between(bound(first), bound(last))
+
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
         return column
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -33,7 +35,7 @@ from vecsync_dagster.sources.base import Cursor, Read
 from vecsync_dagster.sources.sql_dialect import Dialect
 from vecsync_dagster.sources.sql_keys import found_by, has_own_text
 from vecsync_dagster.sources.sql_reflection import Reflected
-from vecsync_dagster.sources.sql_types import Clock, Kind, moment_of
+from vecsync_dagster.sources.sql_types import DAY, Clock, Kind, moment_of
 
 __all__ = ["GLOBAL", "Queries"]
 
@@ -99,13 +101,14 @@ class Queries:
         names = (self.entity.updated_at, self.entity.deleted_at)
         return {name: self.reflected.kinds[name] for name in names if name is not None}
 
-    def fingerprints(self, tenant: str | None, clock: Clock | None = None) -> Select[Any]:
+    def fingerprints(self, tenant: str | None, clock: Clock, *, ahead: bool = False) -> Select[Any]:
         """Rows of: whether everybody's, the tenant's key, all rows, live ones, checksum of these; and, over all rows,
-        of each of `dated` the newest moment, or with `clock` the newest up to it, how many lie after it, and a sum of
-        these."""
+        of each of `dated` the newest moment; with `ahead` the newest up to the clock, how many lie after it, and a sum
+        of these; and, unless there is a checksum, a sum of those from each of `floors` on, up to the next or the
+        clock."""
         shared, key = self._owner()
         live = self._live()
-        moments = [one for name, kind in self.dated.items() for one in self._newest(name, kind, clock)]
+        moments = [one for name, kind in self.dated.items() for one in self._moments(name, kind, clock, ahead)]
         columns = [self.reflected[column.name] for column in self.reflected.columns]
         checksum = self.dialect.checksum(columns, live) if self.entity.checksum else null()
         statement = (
@@ -116,14 +119,30 @@ class Queries:
         # By name, as PostgreSQL takes no two equal expressions with parameters for the same.
         return statement if self.entity.tenancy is None else statement.group_by(shared.name, key.name)
 
-    def _newest(self, name: str, kind: Kind, clock: Clock | None) -> list[ColumnElement[Any]]:
-        moment = self.dialect.moment(self.reflected[name], kind)
-        if clock is None:
-            return [func.max(moment)]
-        now = literal(clock.of(kind), BigInteger)
+    def floors(self, clock: Clock) -> list[int]:
+        """The moments from which on recent ones are summed up: two, so that looks have one in common that are no
+        further apart than the two are. By day, as dates are; they do not move with the clock, so that a sum does not
+        either. Empty where nothing is dated, or a checksum sees more."""
+        if self.entity.checksum or not self.dated:
+            return []
+        step = max(DAY, self.entity.overlap // timedelta(microseconds=1))
+        last = clock.of(next(iter(self.dated.values()))) // step
+        return [(last - 2) * step, (last - 1) * step]
+
+    def _moments(self, name: str, kind: Kind, clock: Clock, ahead: bool) -> Iterator[ColumnElement[Any]]:
+        column, now = self.reflected[name], clock.of(kind)
+        moment, at = self.dialect.moment(column, kind), literal(now, BigInteger)
         # The remainders add up to no number that is too large, and tell one moment from another all the same.
-        total = func.sum(moment % literal(_PRIME, BigInteger)).filter(moment > now)
-        return [func.max(moment).filter(moment <= now), func.count(moment).filter(moment > now), total]
+        total = func.sum(moment % literal(_PRIME, BigInteger))
+        if ahead:
+            yield func.max(moment).filter(moment <= at)
+            yield func.count(moment).filter(moment > at)
+            yield total.filter(moment > at)
+        else:
+            yield func.max(moment)
+        floors = self.floors(clock)
+        for first, last in pairwise([*floors, now + 1] if floors else ()):
+            yield total.filter(self.dialect.between(column, kind, first, last - 1))
 
     def _owner(self) -> tuple[Label[bool], Label[Any]]:
         """Whose a row is: whether everybody's, and the tenant's key if not."""

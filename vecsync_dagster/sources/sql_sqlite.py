@@ -219,6 +219,13 @@ class Sqlite:
     def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
         return _milliseconds(column) * 1000
 
+    def between(self, column: AnyColumn, kind: Kind, first: int, last: int) -> ColumnElement[bool]:
+        """A text is understood only where its date is near: a zone makes at most a day of difference. Every number
+        sorts before every text."""
+        near, text = earlier(first, timedelta(days=1)).date().isoformat(), column.collate("BINARY")
+        within = self.moment(column, kind).between(literal(first, BigInteger), literal(last, BigInteger))
+        return case((and_(text < literal(near, Text()), text > literal("", Text())), false()), else_=within)
+
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
         return _milliseconds(column)
 

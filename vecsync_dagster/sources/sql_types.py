@@ -15,7 +15,9 @@ from vecsync_dagster.errors import SourceRejected
 
 __all__ = [
     "BEYOND",
+    "DAY",
     "EPOCH",
+    "SECOND",
     "Clock",
     "Column",
     "Kind",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
 _EARLIEST = -62_135_510_400_000_000  # 0001-01-02: a time zone's offset still leads to a year Python knows
 _LATEST = 253_402_214_400_000_000  # 9999-12-31
 BEYOND = _LATEST

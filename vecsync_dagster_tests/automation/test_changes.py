@@ -45,6 +45,26 @@ def test_a_changed_row_asks_for_its_partition_alone(settled: Automated) -> None:
     assert settled.asked("changes") == []
 
 
+def test_a_row_that_is_dated_before_the_newest_one_is_asked_for(settled: Automated) -> None:
+    """As a transaction leaves it that began before the newest change and was committed after it was synced."""
+
+    def change(row: int, at: datetime, name: str) -> None:
+        values = {"updated_at": at.isoformat(" ", "milliseconds"), "name": name}
+        with settled.world.engine.begin() as connection:
+            connection.execute(sa.update(WORKS).where(WORKS.c.id == row).values(values))
+
+    now = datetime.now(UTC).replace(microsecond=1000)
+    change(10, now, "иначе")
+    settled.settle()
+    assert settled.asked("changes") == []
+    change(11, now - timedelta(minutes=2), "поздно")
+    [request] = settled.asked("changes")
+    assert (request.partition_key, config_of_op(request)["mode"]) == ("works|acme", "configured")
+    settled.run([request])
+    settled.world.assert_exact()
+    assert settled.asked("changes") == []
+
+
 def test_a_row_dated_in_the_future_blinds_nobody(settled: Automated) -> None:
     """It is synced once; what changes after it is asked for all the same, and nothing is asked for again and again."""
 

@@ -126,6 +126,45 @@ def test_due_beside_rows_dated_in_the_future(before: Fingerprint, after: Fingerp
     assert found.full is full
 
 
+DAY = 86_400_000_000
+RECENT = ((0, 9), (DAY, 5))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "full"),
+    [
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(5, 1000, recent=RECENT), None),
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(5, 1000, recent=((0, 10), (DAY, 5))), False),
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(5, 1000, recent=((DAY, 5), (2 * DAY, 0))), None),
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(5, 1000, recent=((DAY, 6), (2 * DAY, 0))), False),
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(5, 1000, recent=((2 * DAY, 3), (3 * DAY, 0))), None),
+        (Fingerprint(5, 1000), Fingerprint(5, 1000, recent=RECENT, open=True), None),
+        (Fingerprint(5, 1000, open=True), Fingerprint(5, 1000, open=True), None),
+        (Fingerprint(5, 1000, open=True), Fingerprint(5, 1000), False),
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(5, 1001, recent=((0, 9), (DAY, 6))), False),
+        (Fingerprint(5, 1000, recent=RECENT), Fingerprint(4, 1000, recent=((0, 9), (DAY, 3))), True),
+    ],
+)
+def test_due_by_what_is_recent(before: Fingerprint, after: Fingerprint, full: bool | None) -> None:
+    """Other recent times alone are read incrementally; so is, once, what was seen in a second that was not over. Sums
+    from different moments on tell nothing, nor does a look of a version that had none."""
+    seen = {("materials", "a"): Seen(NOON, SETTINGS, before)}
+    found = due_partitions(entity_config(), ["a"], {"a": after}, seen, NOON, QUARTER)
+    assert [one.full for one in found] == ([] if full is None else [full])
+
+
+def test_the_state_names_the_difference_and_not_the_hour() -> None:
+    """It stays while the clock goes on, and is another one after each other change."""
+    before = Fingerprint(5, 1000, recent=RECENT, open=True)
+    newer = [Fingerprint(5, 1001, recent=recent, open=still) for recent in (RECENT, ()) for still in (True, False)]
+    assert len({look.state(before) for look in newer}) == 1
+    late = [
+        Fingerprint(5, 1000, recent=((0, total), (DAY, 5)), open=still) for total in (7, 8) for still in (True, False)
+    ]
+    over = Fingerprint(5, 1000, recent=RECENT)
+    assert len({look.state(before) for look in [newer[0], *late, over]}) == 4
+
+
 def test_never_seen_is_due() -> None:
     """A partition that was never synced, or under other settings, is due; so is one that had no rows."""
     looks = {"a": Fingerprint(1, 2)}

@@ -182,6 +182,11 @@ def test_text_and_back() -> None:
     assert str(Fingerprint(3, 5, "12")) == "3/5/12"
     for dead in (None, 0, 2):
         assert Fingerprint.parse(str(Fingerprint(3, 5, dead=dead))).dead == dead
+    for ahead in ("", "2.17"):
+        for recent in ((), ((-5, 0), (7, 12))):
+            for still in (True, False):
+                one = Fingerprint(3, -5, "12/3", ahead, recent=recent, open=still)
+                assert Fingerprint.parse(str(one)) == one
 
 
 def test_rows_that_are_there_and_not_live_are_counted_apart(database: SqlBackend) -> None:

@@ -92,6 +92,27 @@ def test_a_tenant_that_is_gone_is_removed_when_two_looks_missed_it(embedded_worl
     world.assert_exact()
 
 
+def test_two_changes_of_one_second_with_a_sync_between_them(embedded_world: World) -> None:
+    """Times of whole seconds: the later change, of another row, is synced though no time is newer."""
+    world = embedded_world
+    seed(world, {"acme": 3})
+    use(world, automation=QUICK)
+    world.sync()
+    second = datetime.now(UTC).replace(microsecond=0)
+
+    def change(row: int, name: str) -> None:
+        values = {"name": name, "updated_at": second.isoformat(" ")}
+        with world.engine.begin() as connection:
+            connection.execute(sa.update(WORKS).where(WORKS.c.id == row).values(values))
+
+    change(1, "first")
+    world.sync()
+    change(2, "second")
+    rounds = watch(world.config, lambda rounds: any(one.figures.changed for found in rounds for one in found.results))
+    assert {one.tenant for found in rounds for one in found.results} == {"acme"}
+    world.assert_exact()
+
+
 class Once:
     """An event about brick, when it begins to listen."""
 
