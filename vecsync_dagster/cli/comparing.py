@@ -90,7 +90,7 @@ def check_repaired(
 ) -> None:
     """Make the checks again of every partition that was repaired, and those over all partitions of its entity. One that
     cannot be checked has its error in `problems`, and the others go on."""
-    places = [(one.entity, one.collection, {tenant for tenant, _ in one.counts}) for one in found if one.total]
+    places = [(one.entity, one.collection, one.tenants) for one in found if one.total]
     check_places(workspace, places, problems)
 
 

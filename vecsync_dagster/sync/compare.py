@@ -37,6 +37,7 @@ __all__ = [
     "in_chunks",
     "is_of",
     "kind_in_partition",
+    "lies_elsewhere",
     "maker_of",
     "met_foreign",
 ]
@@ -174,6 +175,12 @@ def kind_in_partition(kind: DifferenceKind, *, wary: bool) -> DifferenceKind:
 
 def _is_anothers(target: Target, difference: Difference) -> bool:
     return difference.kind == "orphan" and difference.entity not in (None, target.entity)
+
+
+def lies_elsewhere(difference: Difference) -> bool:
+    """Whether it is a document of one tenant in the partition of another one: it differs in both."""
+    d = difference
+    return d.kind == "wrong_tenant" and d.stored_tenant is not None and d.stored_tenant != d.tenant
 
 
 def maker_of(difference: Difference) -> str | None:

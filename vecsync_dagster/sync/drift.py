@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from vecsync_dagster.sync.compare import NAMED, Difference, DifferenceKind
+from vecsync_dagster.sync.compare import NAMED, Difference, DifferenceKind, lies_elsewhere
 from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["Comparison", "compare_settled"]
@@ -20,6 +20,7 @@ _SECOND_LOOK = 10_000
 class Comparison:
     """The differences of one collection: how many by (tenant, kind), and the first `NAMED`.
 
+    What lies under a wrong tenant is counted once, for its owner; `misplaced`: for the tenant under which it lies.
     `synced` False: neither ledger nor store know the collection. `points`: what the store holds. `at`: when it began;
     what is found of a partition later than that is newer.
     """
@@ -30,7 +31,13 @@ class Comparison:
     points: int = 0
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: Counter[tuple[str, DifferenceKind]] = field(default_factory=Counter)
+    misplaced: Counter[str] = field(default_factory=Counter)
     named: list[Difference] = field(default_factory=list)
+
+    @property
+    def tenants(self) -> set[str]:
+        """Those in whose partitions something differs."""
+        return {tenant for tenant, _ in self.counts} | self.misplaced.keys()
 
     @property
     def total(self) -> int:
@@ -48,6 +55,8 @@ class Comparison:
         for difference in differences:
             # What lies under a wrong tenant is the ledger's tenant's business; an orphan has only the store's.
             self.counts[difference.tenant or difference.stored_tenant or "(none)", difference.kind] += 1
+            if lies_elsewhere(difference):
+                self.misplaced[difference.stored_tenant or "(none)"] += 1
             if len(self.named) < NAMED:
                 self.named.append(difference)
 

@@ -14,7 +14,7 @@ from typing import Final
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, met_foreign
+from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
@@ -89,18 +89,23 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     """How many differences are in partitions that the ledger knows. What is said of a partition here is said of two
     checks alone: the others ask the source."""
     entity, collection = compared.entity, compared.collection
-    tenants = set(workspace.ledger.with_rows_or_marks(entity, collection))
     known = workspace.ledger.check_results(entity)
+    tenants = {*workspace.ledger.with_rows_or_marks(entity, collection)}
+    tenants |= {one.tenant for one in known if one.collection == collection}  # one without documents may be leaked to
     wary = {tenant for name, tenant in met_foreign(known) if name == collection}
     counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     named: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
     for (tenant, kind), number in compared.counts.items():
         if tenant in tenants:
             counted[tenant, _partition_check_of(kind)][kind_in_partition(kind, wary=tenant in wary)] += number
+    for tenant, number in compared.misplaced.items():
+        if tenant in tenants:
+            counted[tenant, "isolation"][_WRONG_TENANT] += number
     for one in compared.named:
         tenant = one.tenant or one.stored_tenant or ""
         kind = kind_in_partition(one.kind, wary=tenant in wary)
-        named[tenant, _partition_check_of(one.kind)].append(replace(one, kind=kind))
+        for place in (tenant, one.stored_tenant or "") if lies_elsewhere(one) else (tenant,):
+            named[place, _partition_check_of(one.kind)].append(replace(one, kind=kind))
     failed = {(r.tenant, r.check) for r in known if r.collection == collection and _is_open(r)}
     over = {key for key in failed if key[1] in _COMPARED and key not in counted}
     outcomes = []

@@ -1,0 +1,48 @@
+"""The checks of single partitions and those over all of them say the same: whoever compared last, and whatever was
+repaired since."""
+
+from __future__ import annotations
+
+from vecsync_dagster_tests.automation.test_partition_checks import check_all
+from vecsync_dagster_tests.automation.test_standing_checks import run
+from vecsync_dagster_tests.automation.ticks import Automated
+from vecsync_dagster_tests.sync.test_self_repair import change, stored_ids
+from vecsync_dagster_tests.world import ENTITY
+
+
+def red(automated: Automated) -> set[tuple[str, str]]:
+    """Checks with their tenants, empty for one over all, that are errors; of those that compare points."""
+    with automated.world.workspace() as workspace:
+        failed = workspace.ledger.check_results(ENTITY, failed=True)
+    compared = {"identity", "isolation", "isolation_of_all", "reconciliation"}
+    return {(one.check, one.tenant) for one in failed if one.check in compared and "repaired" not in one.facts}
+
+
+def leak(automated: Automated, owner: str, to: str) -> None:
+    """One document of `owner` lies among those of `to`."""
+    change(automated.world, stored_ids(automated.world, owner)[0], tenantId=to)
+
+
+LEAKED = {("isolation", "acme"), ("isolation", "cord")}
+
+
+def test_a_comparison_leaves_red_who_can_read_what_is_not_theirs(settled: Automated) -> None:
+    """A document of one tenant under another: its owner misses it, and the other one finds it."""
+    leak(settled, "cord", to="acme")
+    check_all(settled)
+    assert red(settled) >= LEAKED
+    found = run(settled, "reconcile_job")
+    assert red(settled) >= LEAKED
+    assert str(found["isolation_of_all"].description).startswith("1 difference: ")
+
+
+def test_a_partition_without_documents_may_be_leaked_to(settled: Automated) -> None:
+    """It is known by its checks alone."""
+    settled.world.delete(*range(1, 6))
+    settled.world.sync("global", mode="full", allow_removals=True)
+    change(settled.world, stored_ids(settled.world, "cord")[0], tenantId=None, scope="global")
+    both = {("isolation", "global"), ("isolation", "cord")}
+    check_all(settled)
+    assert red(settled) >= both
+    run(settled, "reconcile_job")
+    assert red(settled) >= both
