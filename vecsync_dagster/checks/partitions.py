@@ -25,6 +25,7 @@ from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, Transient, 
 from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of, is_tenant
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.metrics import refresh_metrics
+from vecsync_dagster.sync.standing import bring_in_line
 from vecsync_dagster.sync.verify import graded, kept
 from vecsync_dagster.words import number_of
 
@@ -82,6 +83,11 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
             for spec in of_partitions:
                 if spec.key in context.selected_asset_check_keys:  # an evaluation is no output: its log would miss one
                     yield dg.Output(None, output_name=spec.get_python_identifier())
+            try:
+                with contained("checks over all partitions"):
+                    bring_in_line(workspace, name)
+            except VecsyncError as error:
+                context.log.warning("checks over all partitions are as they were: %s: %s", error.code, error)
             results = configured(workspace.ledger.check_results(name), settings)
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):

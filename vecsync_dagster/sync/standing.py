@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
-from vecsync_dagster.sync.options import PartitionResult, is_tenant
+from vecsync_dagster.sync.options import PartitionResult, Selection, is_tenant
 from vecsync_dagster.sync.verify import REPAIRED, CheckOutcome, difference_outcome, foreign_told, graded, kept, remedies
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
@@ -27,6 +28,7 @@ __all__ = [
     "COMPARED",
     "FRESHNESS",
     "RECONCILIATION",
+    "bring_in_line",
     "check_again",
     "check_everything",
     "check_freshness",
@@ -41,7 +43,10 @@ FRESHNESS = "freshness"
 _OVERALL: Final = (*RECONCILIATION, FRESHNESS)
 _LISTED = 20
 _WRONG_TENANT = "wrong_tenant"
-_COMPARED = ("identity", "isolation")
+_PARTITION_CHECK: Final[Mapping[str, str]] = {"reconciliation": "identity", "isolation_of_all": "isolation"}
+_COMPARED = (*_PARTITION_CHECK.values(),)
+_RED = "red_partitions"
+"""A fact of a check over all partitions that is red because some of them are: how many."""
 COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
 """The checks that a comparison of everything makes."""
 
@@ -66,8 +71,7 @@ def check_everything(
         began = min(began, compared.at)
         owned += _keep_partitions(workspace, compared) if partitions else 0
         for (tenant, kind), number in sorted(compared.counts.items()):
-            name = names.get((entity, tenant))
-            place = f"{collection}|{tenant}{f' ({name})' if name else ''}"
+            place = _place(collection, tenant, names, entity)
             counts[_check_of(kind)][f"{kind} of {place}"] = number
             kinds[_check_of(kind)].add(kind)
         for difference in compared.named:
@@ -131,8 +135,9 @@ def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult], 
 
 def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> None:
     """After a run: the checks over all partitions that failed are made again where they may be over, else what was
-    repaired would stay red until they are due. The comparison, which is dear, only after a run that compared, and when
-    no partition is left that failed it; and after a full run over all tenants where a store has points of others.
+    repaired would stay red until they are due, and fail where a partition does. The comparison, which is dear, only
+    after a run that compared, and when no partition is left that failed it; and after a full run over all tenants where
+    a store has points of others.
     Those that were never made are made once every partition is synced, else a new project would wait for them.
 
     Raises the errors of source, store and ledger."""
@@ -144,6 +149,7 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
             compared[result.entity] = compares or compared.get(result.entity, False)
     for entity, did_compare in compared.items():
         own = [one for one in results if one.entity == entity]
+        _check_others(workspace, own)
         made = workspace.ledger.check_results(entity, "")
         failed = {one.check: one for one in made if not one.passed}
         if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
@@ -155,16 +161,60 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
             continue
         if FRESHNESS in failed:
             check_freshness(workspace, entity)
-        differed = [one for name, one in failed.items() if name in RECONCILIATION and _were_ours(one)]
-        again = False
-        if did_compare and differed:
-            again = not _is_failing(configured(workspace.ledger.check_results(entity), workspace.config))
-        else:
+        if did_compare and bring_in_line(workspace, entity):
+            continue
+        if not (did_compare and any(_were_ours(failed[name]) for name in RECONCILIATION if name in failed)):
             strays = _strays(workspace, entity, own)
             known = any(failed[name].facts.get("differences") for name in RECONCILIATION if name in failed)
             again = strays is not None and (strays > 0) != known
-        for _ in check_everything(workspace, entity) if again else ():
+            for _ in check_everything(workspace, entity) if again else ():
+                pass
+
+
+def bring_in_line(workspace: Workspace, entity: str) -> bool:
+    """After some partitions were compared: each of `RECONCILIATION` fails where a partition is known to differ, and is
+    made again, by a comparison of everything, where none is left that does; returns whether they were.
+
+    Raises the errors of store and ledger."""
+    known = configured(workspace.ledger.check_results(entity), workspace.config)
+    differing = {
+        name: [one for one in known if one.collection and one.check == check and _is_open(one)]
+        for name, check in _PARTITION_CHECK.items()
+    }
+    overall = {one.check: one for one in known if not one.collection and one.check in RECONCILIATION}
+    if any(not one.passed and _were_ours(one) and not differing[name] for name, one in overall.items()):
+        for _ in check_everything(workspace, entity):
             pass
+        return True
+    names = workspace.ledger.tenant_names(entity)
+    for name, one in overall.items():
+        red = [part for part in differing[name] if any(isinstance(fact, int) for fact in part.facts.values())]
+        if red and (one.passed or _RED in one.facts):
+            told = [f"{_place(part.collection, part.tenant, names, entity)}: {part.message}" for part in red[:_LISTED]]
+            more = f"; and {len(red) - _LISTED} more" if len(red) > _LISTED else ""
+            message = f"{number_of(len(red), 'partition')}: {'; '.join(told)}{more}"
+            _kept(workspace, entity, CheckOutcome(name, False, message, {_RED: len(red)}), datetime.now(UTC))
+    return False
+
+
+def _check_others(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
+    """What lay under a wrong tenant differed in two partitions. Where a run of one of them has repaired it, the other
+    one is checked again if it is known to differ; not while a run is syncing it."""
+    made = {(one.collection, one.tenant) for one in results}
+    others = {
+        (one.entity, one.collection, tenant)
+        for one in results
+        for check in one.checks
+        if check.name == "isolation" and REPAIRED in check.facts
+        for d in check.differences
+        for tenant in (d.tenant, d.stored_tenant)
+        if tenant is not None and (one.collection, tenant) not in made
+    }
+    for entity, collection, tenant in sorted(others):
+        failed = workspace.ledger.failed_checks(entity, collection, tenant)
+        if any(one.check == "isolation" and _is_open(one) for one in failed):
+            with suppress(PartitionBusy):
+                workspace.verify(Selection(entity, tenant, (collection,)))
 
 
 def _is_synced(workspace: Workspace, entity: str) -> bool:
@@ -209,11 +259,8 @@ def _stored(result: PartitionResult) -> int | None:
 
 def _were_ours(result: CheckResult) -> bool:
     """Whether the comparison found differences that a run of a partition can repair."""
-    return bool(result.facts.get("in_partitions", result.facts.get("differences")))
-
-
-def _is_failing(known: Iterable[CheckResult]) -> bool:
-    return any(one.collection and one.check in _COMPARED and _is_open(one) for one in known)
+    facts = result.facts
+    return bool(facts.get(_RED) or facts.get("in_partitions", facts.get("differences")))
 
 
 def _is_open(result: CheckResult) -> bool:
@@ -290,6 +337,11 @@ def _check_of(kind: str) -> str:
 
 def _partition_check_of(kind: str) -> str:
     return "isolation" if kind == _WRONG_TENANT else "identity"
+
+
+def _place(collection: str, tenant: str, names: Mapping[tuple[str, str], str], entity: str) -> str:
+    name = names.get((entity, tenant))
+    return f"{collection}|{tenant}{f' ({name})' if name else ''}"
 
 
 def _named(key: tuple[str, str]) -> str:

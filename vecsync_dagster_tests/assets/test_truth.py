@@ -16,7 +16,8 @@ CHECKS = ("counts", "identity", "isolation", "removal_guard", "statuses", "trunc
 
 class Model:
     """What must be known: `red`, the partitions that differed when they were last compared, or were repaired then
-    (`repaired`); `all_red`, whether the last comparison of all found one. `warned`: warnings are alerted, too."""
+    (`repaired`); `all_red`, whether the last comparison of all found one, or one since. `warned`: warnings are alerted,
+    too."""
 
     def __init__(self, shown: Shown, *, warned: bool) -> None:
         self.shown = shown
@@ -29,7 +30,9 @@ class Model:
         """By a run."""
         self.red = self.red - partitions | found & partitions
         self.repaired = self.repaired - partitions | (found & partitions if repaired else set())
-        if self.all_red and self.red == self.repaired:
+        if self.red != self.repaired:
+            self.all_red = True
+        elif self.all_red:
             self.compared_all(self.shown.truly_broken())  # it is made again
 
     def compared_all(self, found: set[str]) -> None:
@@ -85,7 +88,7 @@ class Model:
 
     def execute_all(self, _: str) -> None:
         self.shown.execute_all()
-        self.red, self.repaired = self.shown.truly_broken(), set()
+        self.compared(ALL, self.shown.truly_broken())
 
     def reconciled(self, _: str) -> None:
         found = self.shown.truly_broken()

@@ -3,10 +3,11 @@ repaired since."""
 
 from __future__ import annotations
 
+from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.automation.test_partition_checks import check_all
-from vecsync_dagster_tests.automation.test_standing_checks import run
+from vecsync_dagster_tests.automation.test_standing_checks import run, sync
 from vecsync_dagster_tests.automation.ticks import Automated
-from vecsync_dagster_tests.sync.test_self_repair import change, stored_ids
+from vecsync_dagster_tests.sync.test_self_repair import change, lose, stored_ids
 from vecsync_dagster_tests.world import ENTITY
 
 
@@ -46,3 +47,50 @@ def test_a_partition_without_documents_may_be_leaked_to(settled: Automated) -> N
     assert red(settled) >= both
     run(settled, "reconcile_job")
     assert red(settled) >= both
+
+
+def check_parts_and_whole(automated: Automated) -> None:
+    """As "Execute all" and `reconcile_job` do."""
+    with automated.world.workspace() as workspace:
+        for selection in workspace.select([ENTITY]):
+            workspace.verify(selection)
+        assert len(list(check_everything(workspace, ENTITY))) == 2
+
+
+def test_what_runs_repair_ends_for_both_tenants_and_for_the_whole(settled: Automated) -> None:
+    """Each check over all partitions is over with the run that repairs the last difference of its kind; and what lay
+    under a wrong tenant is over for both, whichever of them is synced."""
+    leak(settled, "cord", to="acme")
+    lose(settled.world, 2, "brick")
+    check_parts_and_whole(settled)
+    leaked = {*LEAKED, ("isolation_of_all", "")}
+    assert red(settled) == {*leaked, ("identity", "brick"), ("reconciliation", "")}
+    sync(settled, "brick")
+    assert red(settled) == leaked
+    sync(settled, "acme")
+    assert red(settled) == set()
+    with settled.world.workspace() as workspace:
+        assert workspace.ledger.failed_checks(ENTITY, ENTITY, "cord") == []
+    leak(settled, "cord", to="acme")
+    check_parts_and_whole(settled)
+    sync(settled, "cord")
+    assert red(settled) == set()
+
+
+def test_the_whole_is_red_where_a_part_is(settled: Automated) -> None:
+    """What "Execute all" or a run that only reports finds, and what it finds no more."""
+    settled.world.only_report()
+    check_parts_and_whole(settled)
+    assert red(settled) == set()
+    leak(settled, "cord", to="acme")
+    check_all(settled)
+    assert red(settled) == {*LEAKED, ("isolation_of_all", "")}
+    lose(settled.world, 2, "brick")
+    sync(settled, "brick")
+    assert red(settled) == {*LEAKED, ("isolation_of_all", ""), ("identity", "brick"), ("reconciliation", "")}
+    with settled.world.workspace() as workspace:
+        workspace.repair(ENTITY, ENTITY, workspace.differences(ENTITY, ENTITY))
+    ran, _ = check_all(settled)
+    assert red(settled) == set()
+    told = {one.check_name: one.passed for one in ran.get_asset_check_evaluations() if one.partition is None}
+    assert told["isolation_of_all"]
