@@ -4,7 +4,8 @@ the worst result over all partitions, and the grid of partitions."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,7 @@ from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_
 from vecsync_dagster.ledger.base import LOST
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
+from vecsync_dagster.sync.compare import Difference
 from vecsync_dagster.sync.health import configured, health
 from vecsync_dagster.words import by_reason, number_of
 
@@ -38,12 +40,16 @@ Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 E = TypeVar("E", bound=Event)
 Names = Mapping[tuple[str, str], str]
 """What people call the tenants, by entity and tenant."""
+Differing = Mapping[tuple[str, str, str, str], Sequence[Difference]]
+"""By entity, collection, tenant and check."""
 
 RUNS: Final = "runs"
 """The check of `health` that no run and no comparison makes: the ledger knows it."""
 _NAMED = 20
 _ROUNDS = 3
 _RANK = {"passed": 0, "warning": 1, "error": 2}
+_COUNTED = {"missing", "orphan", "stale_hash", "wrong_tenant", "foreign", "invalid", "blocked", "failed", "truncated"}
+"""Facts of the checks that say how many differences or records are bad."""
 
 
 def headlines(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> Iterator[dg.AssetCheckEvaluation]:
@@ -66,7 +72,7 @@ def to_tell(
     results = configured(workspace.ledger.check_results(entity), workspace.config)
     names = workspace.ledger.tenant_names(entity)
     runs = runs_outcome(workspace, entity, names)
-    return list(failing_last(_news(instance, results, entity, names, runs, grid=grid)))
+    return list(failing_last(_news(instance, results, entity, names, runs, workspace.differing, grid=grid)))
 
 
 def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcome:
@@ -93,14 +99,14 @@ def runs_are_red(instance: dg.DagsterInstance, entity: str) -> bool:
     """Whether Dagster shows that a run of the entity has failed."""
     key = dg.AssetCheckKey(health_key(entity), RUNS)
     shown, _ = _shown(instance, [key])
-    return key in shown and shown[key][0] != "passed"
+    return key in shown and not shown[key].passed
 
 
 def show_runs(instance: dg.DagsterInstance, entity: str, outcome: CheckOutcome) -> None:
     """Tell Dagster outside of a run how the runs of an entity are (`runs_outcome`), where it shows anything else."""
     key = dg.AssetCheckKey(health_key(entity), RUNS)
     shown, awaited = _shown(instance, [key])
-    if key not in awaited and shown.get(key) != (_severity(outcome), outcome.message):
+    if key not in awaited and not _says(shown.get(key), _severity(outcome), outcome.message):
         instance.report_runless_asset_event(_evaluation(key.asset_key, outcome))
 
 
@@ -124,13 +130,19 @@ def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str, str]:
     return f"the last {'full ' * only_full}run {ended}", place, bad["error"] or ""
 
 
-def grid_evaluation(result: CheckResult, tenant_name: str) -> dg.AssetCheckEvaluation:
-    """What the ledger has of one check of one partition."""
-    return evaluation(result.entity, result.collection, result.tenant, _outcome(result), tenant_name)
+def grid_evaluation(
+    result: CheckResult, tenant_name: str, differing: Differing | None = None
+) -> dg.AssetCheckEvaluation:
+    """What the ledger has of one check of one partition, with what a comparison has just named of it (`differing`)."""
+    outcome = _outcome(result)
+    if not result.passed:
+        place = (result.entity, result.collection, result.tenant, result.check)
+        outcome = replace(outcome, differences=(differing or {}).get(place, ()))
+    return evaluation(result.entity, result.collection, result.tenant, outcome, tenant_name)
 
 
 def failing_last(events: Iterator[E]) -> Iterator[E]:
-    """The same events; failed checks at the end, errors after warnings: what Dagster shows as the state of a
+    """The same events; failed checks at the end, the worst ones last: what Dagster shows as the state of a
     partitioned check is the result that was stored last. A run stores one result of a check and partition, so it
     cannot be repeated at the end."""
     held: list[E] = []
@@ -141,14 +153,15 @@ def failing_last(events: Iterator[E]) -> Iterator[E]:
             else:
                 yield event
     except Exception:
-        yield from _by_severity(held)
+        yield from sorted(held, key=_badness)
         raise
-    yield from _by_severity(held)
+    yield from sorted(held, key=_badness)
 
 
 def headline(check: str, results: Sequence[CheckResult], names: Names) -> CheckOutcome:
     """The worst of the results of one check, and the partitions that have it. `results`: one for each partition."""
-    bad = sorted((one for one in results if not one.passed), key=lambda one: (one.warning, one.collection, one.tenant))
+    bad = sorted((one for one in results if not one.passed), key=lambda one: (one.collection, one.tenant))
+    bad.sort(key=_badness_of, reverse=True)
     facts = {"partitions": len(results), "failed": len(bad)}
     if not bad:
         message = f"{number_of(len(results), 'partition')}, all passed" if results else "no partition was checked"
@@ -173,6 +186,7 @@ def _news(
     entity: str,
     names: Names,
     runs: CheckOutcome,
+    differing: Differing,
     *,
     grid: bool,
 ) -> Iterator[dg.AssetCheckEvaluation]:
@@ -190,23 +204,28 @@ def _news(
     keys = [dg.AssetCheckKey(asset, check) for asset in assets for check in sorted(checks)]
     shown, awaited = _shown(instance, keys)
     for check in sorted(checks - overall.keys()):
-        if shown.get(dg.AssetCheckKey(overview, check), ("passed", ""))[0] != "passed":
+        headed = dg.AssetCheckKey(overview, check)
+        if headed in shown and not shown[headed].passed:
             overall[check] = headline(check, [], names)  # all that had a result is gone
     if grid:
-        yield from _grid_news(instance, results, entity, names)
+        yield from _grid_news(instance, results, entity, names, differing)
     for check, outcome in overall.items():
         headed = dg.AssetCheckKey(overview, check)
-        if headed not in awaited and shown.get(headed) != (_severity(outcome), outcome.message):
+        if headed not in awaited and not _says(shown.get(headed), _severity(outcome), outcome.message):
             yield _evaluation(overview, outcome)
         # Where people look at the grid alone, its last result is its headline: the worst partition comes last.
         last = shown.get(dg.AssetCheckKey(partitions, check))
-        if check in by_check and last is not None and _RANK[last[0]] < _RANK[_severity(outcome)]:
-            worst = max(by_check[check], key=lambda one: _RANK[one.severity])
-            yield grid_evaluation(worst, names.get((entity, worst.tenant), ""))
+        if check in by_check and last is not None:
+            worst = max(by_check[check], key=_badness_of)
+            if _badness(last) < _badness_of(worst):
+                before = _last_of(instance, worst)  # with the table of what differs, which the ledger does not have
+                name = names.get((entity, worst.tenant), "")
+                same = before is not None and _says(before, worst.severity, worst.message)
+                yield before if before is not None and same else grid_evaluation(worst, name, differing)
 
 
 def _grid_news(
-    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names
+    instance: dg.DagsterInstance, results: Sequence[CheckResult], entity: str, names: Names, differing: Differing
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Partitions that failed in Dagster and not in the ledger, or the other way round: no run of its own reported them.
     What passes is reported where Dagster has it as failed; a partition that it never heard of needs no event."""
@@ -221,7 +240,7 @@ def _grid_news(
     for place, one in known.items():
         # A run tells what it found itself; of other checks that failed (no run's) the result may be another one now.
         if (place in failed) is one.passed or not (one.passed or one.run_id or _is_in_grid(instance, one)):
-            yield grid_evaluation(one, names.get((entity, one.tenant), ""))
+            yield grid_evaluation(one, names.get((entity, one.tenant), ""), differing)
     for check, partition in sorted(failed - known.keys(), key=str):
         collection, _, tenant = str(partition).partition("|")
         yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))
@@ -238,29 +257,59 @@ def last_in_grid(
     return shown if isinstance(shown, dg.AssetCheckEvaluation) else None
 
 
+def _last_of(instance: dg.DagsterInstance, result: CheckResult) -> dg.AssetCheckEvaluation | None:
+    return last_in_grid(instance, result.entity, result.check, f"{result.collection}|{result.tenant}")
+
+
 def _is_in_grid(instance: dg.DagsterInstance, result: CheckResult) -> bool:
-    shown = last_in_grid(instance, result.entity, result.check, f"{result.collection}|{result.tenant}")
-    return shown is not None and (_severity_of(shown), shown.description) == (result.severity, result.message)
+    return _says(_last_of(instance, result), result.severity, result.message)
+
+
+def _says(shown: dg.AssetCheckEvaluation | None, severity: str, message: str) -> bool:
+    return shown is not None and (_severity_of(shown), shown.description or "") == (severity, message)
 
 
 def _shown(
     instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
-) -> tuple[Mapping[dg.AssetCheckKey, tuple[str, str]], frozenset[dg.AssetCheckKey]]:
-    """Severity and message of the evaluation that Dagster has as the last one of each check; and the checks that a run
+) -> tuple[Mapping[dg.AssetCheckKey, dg.AssetCheckEvaluation], frozenset[dg.AssetCheckKey]]:
+    """The evaluation that Dagster has as the last one of each check; and the checks that a run
     under way is to make. Those are left to it: whatever is stored after its start would hide what it finds."""
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys) if keys else {}
-    shown: dict[dg.AssetCheckKey, tuple[str, str]] = {}
+    shown: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = {}
     awaited = set()
     for key, record in found.items():
         if isinstance(record.evaluation, dg.AssetCheckEvaluation):
-            shown[key] = _severity_of(record.evaluation), record.evaluation.description or ""
+            shown[key] = record.evaluation
         elif runs_under_way(instance, run_id=record.run_id):
             awaited.add(key)
     return shown, frozenset(awaited)
 
 
-def _by_severity(evaluations: Iterable[E]) -> list[E]:
-    return sorted(evaluations, key=lambda one: _RANK[_severity_of(one)])
+def _badness(event: Event) -> tuple[int, int]:
+    """Errors are worse than warnings, then the more is bad."""
+    facts: dict[str, int | str] = {}
+    for name, value in event.metadata.items():
+        if isinstance(value, dg.TextMetadataValue | dg.IntMetadataValue):
+            text = str(value.value).replace(",", "")
+            facts[name] = int(text) if text.isdecimal() else text
+    return _graded(_severity_of(event), facts)
+
+
+def _badness_of(result: CheckResult) -> tuple[int, int]:
+    return _graded(result.severity, result.facts)
+
+
+def _graded(severity: str, facts: Mapping[str, int | str]) -> tuple[int, int]:
+    return _RANK[severity], 0 if severity == "passed" else _how_many(facts)
+
+
+def _how_many(facts: Mapping[str, int | str]) -> int:
+    """Differences or records; of `counts`, by how much its numbers disagree."""
+    of = {name: fact for name, fact in facts.items() if isinstance(fact, int)}
+    if "source" in of:
+        known = of["ledger"] + of.get("not_stored", 0) + of.get("unidentified", 0) - of.get("former", 0)
+        return abs(of["store"] - of["ledger"]) + abs(of["source"] - known)
+    return sum(number for name, number in of.items() if name in _COUNTED)
 
 
 def _severity_of(evaluation: Event) -> str:

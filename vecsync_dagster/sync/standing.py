@@ -117,6 +117,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
         found, some = counted.get((tenant, check), Counter()), named[tenant, check]
         theirs = foreign_told(workspace.ledger, entity, collection, found, some)
         outcomes.append((tenant, difference_outcome(check, found, some, theirs)))
+        workspace.differing[entity, collection, tenant, check] = some
     checks = workspace.config.checks
     workspace.ledger.record_checks(
         [kept(graded(outcome, checks), entity, collection, tenant, compared.at) for tenant, outcome in outcomes]

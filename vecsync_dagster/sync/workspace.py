@@ -78,6 +78,9 @@ class Workspace:
         self._sources: dict[str, Source] = {}
         self._stores: dict[str, VectorStore] = {}
         self._looks = Looks()
+        self.differing: dict[tuple[str, str, str, str], Sequence[Difference]] = {}
+        """The differences that comparisons of everything have named, by entity, collection, tenant and check: the
+        ledger keeps how many there are."""
         self._believed_until: dict[str, float] = {}
         self._at_source: dict[str, set[str]] = {}
 

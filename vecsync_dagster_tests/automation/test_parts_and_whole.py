@@ -3,6 +3,9 @@ repaired since."""
 
 from __future__ import annotations
 
+import dagster as dg
+
+from vecsync_dagster.checks import last_in_grid
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.automation.test_partition_checks import check_all
 from vecsync_dagster_tests.automation.test_standing_checks import run, sync
@@ -94,3 +97,43 @@ def test_the_whole_is_red_where_a_part_is(settled: Automated) -> None:
     assert red(settled) == set()
     told = {one.check_name: one.passed for one in ran.get_asset_check_evaluations() if one.partition is None}
     assert told["isolation_of_all"]
+
+
+def shown_last(automated: Automated, check: str, asset: str = "checks") -> dg.AssetCheckEvaluation:
+    """What the Overview of a check shows."""
+    key = dg.AssetCheckKey(dg.AssetKey([ENTITY, asset]), check)
+    record = automated.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert isinstance(record.evaluation, dg.AssetCheckEvaluation)
+    return record.evaluation
+
+
+def named(evaluation: dg.AssetCheckEvaluation) -> int:
+    """Differences in its table."""
+    table = evaluation.metadata["differences"]
+    assert isinstance(table, dg.TableMetadataValue)
+    return len(table.records)
+
+
+def test_the_partition_with_the_most_differences_is_shown(settled: Automated) -> None:
+    """Of several that are as severe; with its table, also after another one was checked later."""
+    lose(settled.world, 3, "acme")
+    lose(settled.world, 1, "brick")
+    check_all(settled)
+    worst = shown_last(settled, "identity")
+    assert (worst.partition, named(worst)) == ("works|acme", 3)
+    assert shown_last(settled, "counts").partition == "works|acme"
+    lose(settled.world, 1, "brick")
+    lose(settled.world, 4, "cord")
+    run(settled, "reconcile_job")
+    headline = shown_last(settled, "identity", "health").description
+    assert str(headline).startswith("3 of 4 partitions: works|cord: 4 missing")
+    worst = shown_last(settled, "identity")
+    assert (worst.partition, named(worst)) == ("works|cord", 4)
+    brick = last_in_grid(settled.instance, ENTITY, "identity", "works|brick")
+    assert brick is not None
+    assert named(brick) == 2
+    with settled.world.workspace() as workspace:
+        workspace.repair(ENTITY, ENTITY, (d for d in workspace.differences(ENTITY, ENTITY) if d.tenant == "cord"))
+    run(settled, "reconcile_job")
+    worst = shown_last(settled, "identity")
+    assert (worst.partition, named(worst)) == ("works|acme", 3)
