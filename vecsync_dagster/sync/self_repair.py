@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 
 from vecsync_dagster.sources.base import Source
@@ -16,11 +17,22 @@ from vecsync_dagster.sync.compare import FOREIGN, Difference, compare_partition,
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
-from vecsync_dagster.sync.verify import LOOK, REPAIRED, CheckOutcome, differences_told, foreign_told, remedies
+from vecsync_dagster.sync.verify import (
+    BY_RUN,
+    LOOK,
+    REMEDY,
+    REPAIRED,
+    CheckOutcome,
+    differences_told,
+    foreign_told,
+    remedies,
+    remedy_of,
+)
 
 __all__ = ["repair_found", "still_differs", "told_of_left_over"]
 
 _COMPARED = ("identity", "isolation")
+_LATER = "orphans are removed by a full run"
 
 
 def repair_found(
@@ -96,7 +108,7 @@ def _why_orphans_stay(
     if not orphans:
         return ""
     if not complete:
-        return "orphans are removed by a full run"
+        return _LATER
     if not believed:
         return "orphans stay for as long as documents that the source lacks are kept"
     return too_many_orphans(target, orphans, allow=allow)
@@ -107,18 +119,22 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
     if before.passed:
         return after
     if before.name == "counts" and after.passed:
-        found = before.message.replace(f"; {LOOK}", "")
+        found, *_ = before.message.split(f"; {LOOK}")
         return replace(after, passed=False, warning=True, message=f"{found}; repaired")
     if before.name not in _COMPARED:
-        return after
+        return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:
         told = f"{differences_told(before.facts)}, repaired"
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]
+    remedy = REMEDY
     if "orphan" in after.facts and why_kept:
         reasons.append(why_kept)
+        stored = partial(target.store.count, target.collection, target.tenant)
+        way = remedy_of(target.settings, {"orphan": _count(after, "orphan")}, stored)
+        remedy = way if why_kept == _LATER or way != BY_RUN else REMEDY
     reasons += foreign_told(target.ledger, target.entity, target.collection, after.facts, after.differences)
     if before.name == "identity" and unpaid:
         reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
-    return replace(after, message="; ".join([*reasons, *remedies(after.facts)]))
+    return replace(after, message="; ".join([*reasons, *remedies(after.facts, remedy)]))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from vecsync_dagster.containment import contained
@@ -20,7 +21,17 @@ from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import PartitionResult, Selection, is_tenant
-from vecsync_dagster.sync.verify import REPAIRED, CheckOutcome, difference_outcome, foreign_told, graded, kept, remedies
+from vecsync_dagster.sync.verify import (
+    REMEDY,
+    REPAIRED,
+    CheckOutcome,
+    difference_outcome,
+    foreign_told,
+    graded,
+    kept,
+    remedies,
+    remedy_of,
+)
 from vecsync_dagster.sync.workspace import Workspace
 from vecsync_dagster.words import number_of
 
@@ -45,6 +56,7 @@ _LISTED = 20
 _WRONG_TENANT = "wrong_tenant"
 _PARTITION_CHECK: Final[Mapping[str, str]] = {"reconciliation": "identity", "isolation_of_all": "isolation"}
 _COMPARED = (*_PARTITION_CHECK.values(),)
+_OVER: Final = {check: name for name, check in _PARTITION_CHECK.items()}
 _RED = "red_partitions"
 """A fact of a check over all partitions that is red because some of them are: how many."""
 COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
@@ -62,14 +74,17 @@ def check_everything(
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
     theirs: list[str] = []
     kinds: dict[str, set[str]] = {name: set() for name in RECONCILIATION}
-    points = owned = 0
+    ways: dict[str, set[str]] = {name: set() for name in RECONCILIATION}
+    owned: Counter[str] = Counter()
+    points = 0
     began = datetime.now(UTC)
     names = workspace.ledger.tenant_names(entity)
     for collection in workspace.entity(entity).collections:
         compared = made.get(collection) or compare_settled(workspace, entity, collection)
         points += compared.points
         began = min(began, compared.at)
-        owned += _keep_partitions(workspace, compared) if partitions else 0
+        if partitions:
+            owned += _keep_partitions(workspace, compared, ways)
         for (tenant, kind), number in sorted(compared.counts.items()):
             place = _place(collection, tenant, names, entity)
             counts[_check_of(kind)][f"{kind} of {place}"] = number
@@ -80,18 +95,19 @@ def check_everything(
     for name in RECONCILIATION:
         wrong = sum(counts[name].values())
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
-        ways = [*(theirs if FOREIGN in kinds[name] else []), *remedies(kinds[name])]
-        message = "; ".join([f"{number_of(wrong, 'difference')}: {told}", *ways]) if wrong else "none found"
-        facts = {"points": points, "differences": wrong, **({"in_partitions": owned} if wrong else {})}
+        remedy = ways[name].pop() if owned[name] >= wrong and len(ways[name]) == 1 else REMEDY
+        hints = [*(theirs if FOREIGN in kinds[name] else []), *remedies(kinds[name], remedy)]
+        message = "; ".join([f"{number_of(wrong, 'difference')}: {told}", *hints]) if wrong else "none found"
+        facts = {"points": points, "differences": wrong, **({"in_partitions": owned[name]} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
             outcome = _with_leftovers(workspace, entity, outcome)
         yield _kept(workspace, entity, outcome, began)
 
 
-def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
-    """How many differences are in partitions that the ledger knows. What is said of a partition here is said of two
-    checks alone: the others ask the source."""
+def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[str, set[str]]) -> Counter[str]:
+    """How many differences are in partitions that the ledger knows, for each of `RECONCILIATION`; what repairs them is
+    added to `ways`. What is said of a partition here is said of two checks alone: the others ask the source."""
     entity, collection = compared.entity, compared.collection
     known = workspace.ledger.check_results(entity)
     tenants = {*workspace.ledger.with_rows_or_marks(entity, collection)}
@@ -99,8 +115,10 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     wary = {tenant for name, tenant in met_foreign(known) if name == collection}
     counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     named: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
+    owned: Counter[str] = Counter()
     for (tenant, kind), number in compared.counts.items():
         if tenant in tenants:
+            owned[_check_of(kind)] += number
             counted[tenant, _partition_check_of(kind)][kind_in_partition(kind, wary=tenant in wary)] += number
     for tenant, number in compared.misplaced.items():
         if tenant in tenants:
@@ -116,13 +134,16 @@ def _keep_partitions(workspace: Workspace, compared: Comparison) -> int:
     for tenant, check in sorted({*counted, *over}):
         found, some = counted.get((tenant, check), Counter()), named[tenant, check]
         theirs = foreign_told(workspace.ledger, entity, collection, found, some)
-        outcomes.append((tenant, difference_outcome(check, found, some, theirs)))
+        stored = partial(workspace.store_of(entity, collection).count, collection, tenant)
+        remedy = remedy_of(workspace.config.sync, found, stored)
+        ways[_OVER[check]].update(remedies(found, remedy))
+        outcomes.append((tenant, difference_outcome(check, found, some, theirs, remedy)))
         workspace.differing[entity, collection, tenant, check] = some
     checks = workspace.config.checks
     workspace.ledger.record_checks(
         [kept(graded(outcome, checks), entity, collection, tenant, compared.at) for tenant, outcome in outcomes]
     )
-    return sum(one.total() for one in counted.values())
+    return owned
 
 
 def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult], warn: Callable[[str], object]) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
-from vecsync_dagster.config.models import ChecksConfig, EntityConfig
+from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.ledger.base import Ledger, Partition, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
+from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition, maker_of
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.words import number_of
 
 __all__ = [
+    "BY_RUN",
     "CHECKS",
     "LOOK",
     "REMEDY",
@@ -34,6 +37,7 @@ __all__ = [
     "once_reported",
     "rejected_now",
     "remedies",
+    "remedy_of",
     "removal_guard",
     "statuses",
     "still_stopped",
@@ -49,6 +53,11 @@ _NAMED = 3
 REPAIRED = "repaired"
 """A fact of `identity` or `isolation` whose differences the run that found them has repaired."""
 REMEDY = "repair with `vecsync reconcile --repair`"
+"""Of what no run repairs."""
+BY_RUN = "repair: a full run (`mode: full` in the launchpad) or `vecsync reconcile --repair`"
+BY_REMOVAL = (
+    "if so many orphans are to go: a full run with `allow_removals` or `vecsync reconcile --repair --allow-removals`"
+)
 LOOK = "`vecsync reconcile` names what differs"
 _THEIRS = (
     "foreign points were written by another entity or another project, and no sync of this one removes them: if "
@@ -282,9 +291,11 @@ def _compared(target: Target) -> list[CheckOutcome]:
             some.append(difference)
     wrong = Counter({"wrong_tenant": counted.pop("wrong_tenant")} if "wrong_tenant" in counted else {})
     theirs = foreign_told(target.ledger, target.entity, target.collection, counted, first[False])
+    stored = partial(target.store.count, target.collection, target.tenant)
+    identity, isolation = (remedy_of(target.settings, some, stored) for some in (counted, wrong))
     return [
-        difference_outcome("identity", counted, first[False], theirs),
-        difference_outcome("isolation", wrong, first[True]),
+        difference_outcome("identity", counted, first[False], theirs, identity),
+        difference_outcome("isolation", wrong, first[True], remedy=isolation),
     ]
 
 
@@ -298,21 +309,25 @@ def _counts(
     reasons = []
     if not held == stored == own:
         of_others = f", {stored - own:,} of them not of {target.entity}" if stored != own else ""
-        reasons.append(f"the store has {number_of(stored, 'point')}{of_others}, the ledger says {held:,}; {LOOK}")
+        reasons.append(f"the store has {number_of(stored, 'point')}{of_others}, the ledger says {held:,}")
     most = rows + unidentified
     if not (most if full else rows) <= source_rows + waiting <= most:
         later = "" if blocked else " (a full run sees rows that were deleted or moved away)"
         has = f"the source has {number_of(source_rows, 'row')}"
         reasons.append(f"{has}, the ledger accounts for {most}{later}")
+    hints = [LOOK] if not held == stored == own else []
+    if held != own:
+        hints.append(remedy_of(target.settings, {"orphan": max(own - held, 0)}, lambda: stored))
     never = tally.rows - held
     unidentified = min(unidentified, max(source_rows + waiting - rows, 0))
     explained = f"; {never + unidentified} of the source's rows are rejected or failed" if never + unidentified else ""
     if waiting:
         explained = f"; the source has none, and {waiting} removals wait for a second look"
+    agree = f"{number_of(stored, 'document')} in ledger and store{explained}"
     return CheckOutcome(
         "counts",
         passed=not reasons,
-        message="; ".join(reasons) if reasons else f"{number_of(stored, 'document')} in ledger and store{explained}",
+        message="; ".join([*reasons, *hints]) if reasons else agree,
         facts={
             "source": source_rows,
             "ledger": held,
@@ -357,9 +372,17 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
     )
 
 
-def remedies(counted: Iterable[str]) -> list[str]:
+def remedies(counted: Iterable[str], remedy: str = REMEDY) -> list[str]:
     """What to do about them. What is foreign alone is not to be removed without a thought."""
-    return [REMEDY] if set(counted) - {FOREIGN} else []
+    return [remedy] if set(counted) - {FOREIGN} else []
+
+
+def remedy_of(settings: SyncConfig, counted: Mapping[str, int], stored: Callable[[], int]) -> str:
+    """What repairs differences of one partition, in which so many points are `stored`."""
+    if settings.repair == "report" or settings.verify == "counts":
+        return REMEDY
+    orphans = counted.get("orphan", 0)
+    return BY_REMOVAL if orphans and is_suspicious(settings.removal_guard, orphans, stored()) else BY_RUN
 
 
 def differences_told(counted: Mapping[str, int | str]) -> str:
@@ -394,10 +417,14 @@ def foreign_told(
 
 
 def difference_outcome(
-    name: str, counted: Mapping[str, int], differences: Sequence[Difference], theirs: Sequence[str] = ()
+    name: str,
+    counted: Mapping[str, int],
+    differences: Sequence[Difference],
+    theirs: Sequence[str] = (),
+    remedy: str = REMEDY,
 ) -> CheckOutcome:
     """`identity` or `isolation`, from how many differences there are of each kind and the first of them; `theirs`: what
     is told of foreign ones."""
-    told = [differences_told(counted), *theirs, *remedies(counted)]
+    told = [differences_told(counted), *theirs, *remedies(counted, remedy)]
     message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

@@ -10,6 +10,7 @@ from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.automation.test_partition_checks import check_all
 from vecsync_dagster_tests.automation.test_standing_checks import run, sync
 from vecsync_dagster_tests.automation.ticks import Automated
+from vecsync_dagster_tests.sync.test_drift import write_as_stranger
 from vecsync_dagster_tests.sync.test_self_repair import change, lose, stored_ids
 from vecsync_dagster_tests.world import ENTITY
 
@@ -137,3 +138,46 @@ def test_the_partition_with_the_most_differences_is_shown(settled: Automated) ->
     run(settled, "reconcile_job")
     worst = shown_last(settled, "identity")
     assert (worst.partition, named(worst)) == ("works|acme", 3)
+
+
+def checked(automated: Automated, tenant: str) -> dict[str, str]:
+    """What the checks of one partition say now, point by point."""
+    with automated.world.workspace() as workspace:
+        [selection] = [one for one in workspace.select([ENTITY]) if one.tenant == tenant]
+        [(_, outcomes)] = workspace.verify(selection)
+        return {one.name: one.message for one in outcomes}
+
+
+BY_RUN = "repair: a full run (`mode: full` in the launchpad) or `vecsync reconcile --repair`"
+BY_COMMAND = "repair with `vecsync reconcile --repair`"
+BY_REMOVAL = (
+    "if so many orphans are to go: a full run with `allow_removals` or `vecsync reconcile --repair --allow-removals`"
+)
+
+
+def test_a_red_check_names_what_repairs_it(settled: Automated) -> None:
+    """A full run where it would, and otherwise what does."""
+    lose(settled.world, 2, "brick")
+    told = checked(settled, "brick")
+    look = "`vecsync reconcile` names what differs"
+    assert told["identity"] == f"2 missing; {BY_RUN}"
+    assert told["counts"] == f"the store has 2 points, the ledger says 4; {look}; {BY_RUN}"
+    with settled.world.workspace() as workspace:
+        [whole, _] = check_everything(workspace, ENTITY)
+        assert whole.message.endswith(f"; {BY_RUN}")
+    write_as_stranger(settled.world, {str(n): {"tenantId": "acme", "scope": "tenant"} for n in range(4)})
+    assert checked(settled, "acme")["identity"] == f"4 orphan; {BY_REMOVAL}"
+    [result] = settled.world.sync("acme", mode="full")
+    [told_after] = [one.message for one in result.checks if one.name == "identity"]
+    assert told_after == f"4 orphan; the orphans are more than 30% of the partition: none was removed; {BY_REMOVAL}"
+    settled.world.only_report()
+    assert checked(settled, "brick")["identity"] == f"2 missing; {BY_COMMAND}"
+
+
+def test_a_full_run_is_no_remedy_for_points_in_no_partition(settled: Automated) -> None:
+    """None would visit them."""
+    write_as_stranger(settled.world, {"1": {"tenantId": "nobody", "scope": "tenant"}})
+    with settled.world.workspace() as workspace:
+        [whole, _] = check_everything(workspace, ENTITY)
+    assert whole.message.endswith(BY_COMMAND)
+    assert whole.facts["in_partitions"] == 0
