@@ -10,7 +10,7 @@ from vecsync_dagster.cli.running import Wanted, wanted_entities
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import LedgerUnavailable, VecsyncError
 from vecsync_dagster.sync import Figures, Selection, Workspace
-from vecsync_dagster.sync.compare import NAMED, Difference
+from vecsync_dagster.sync.compare import NAMED, Difference, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.standing import COMPARED, check_everything
 from vecsync_dagster.words import named
@@ -134,7 +134,7 @@ def check_places(
 def names_of(differences: Sequence[Difference], total: int) -> list[str]:
     """A line for each of the first differences, and one for how many more of `total` there are."""
     some = differences[:_SHOWN]
-    lines = [f"  {difference.kind} {difference.document_id or difference.point_id}" for difference in some]
+    lines = [f"  {spoken(difference.kind)} {difference.document_id or difference.point_id}" for difference in some]
     more = f"  and {total - len(some):,} more; --json names up to {NAMED:,}"
     return [*lines, more] if total > len(some) else lines
 

@@ -33,8 +33,8 @@ def reconcile(
 ) -> None:
     """Compare the store with the ledger, point by point, in both directions.
 
-    missing: a point is not there. orphan: the ledger knows nothing of it. stale_hash: its payload is not what
-    was written. wrong_tenant: it lies under another tenant. foreign: the ledger knows nothing of it, and it names
+    missing: a point is not there. orphan: the ledger knows nothing of it. stale hash: its payload is not what
+    was written. wrong tenant: it lies under another tenant. foreign: the ledger knows nothing of it, and it names
     another entity. A repair takes records from the source, and vectors from the cache where they are there. Orphans
     that the source has are taken into the ledger; others are removed, within the removal guard. What is foreign is left
     to `vecsync drop`. What is found are the checks' last results: `status`, Dagster's UI and the alerts show it. Exit
@@ -91,10 +91,11 @@ def reconcile(
 
 def _show(comparisons: list[Comparison], names: Mapping[tuple[str, str], str]) -> None:
     from vecsync_dagster.cli.comparing import names_of
+    from vecsync_dagster.sync.compare import spoken
 
     out = output.stdout()
     rows = [
-        (one.collection, Tenant(tenant, names.get((one.entity, tenant), "")), kind, count)
+        (one.collection, Tenant(tenant, names.get((one.entity, tenant), "")), spoken(kind), count)
         for one in comparisons
         for (tenant, kind), count in sorted(one.counts.items())
     ]

@@ -40,6 +40,7 @@ __all__ = [
     "lies_elsewhere",
     "maker_of",
     "met_foreign",
+    "spoken",
 ]
 
 T = TypeVar("T")
@@ -175,6 +176,11 @@ def kind_in_partition(kind: DifferenceKind, *, wary: bool) -> DifferenceKind:
 
 def _is_anothers(target: Target, difference: Difference) -> bool:
     return difference.kind == "orphan" and difference.entity not in (None, target.entity)
+
+
+def spoken(kind: str) -> str:
+    """The kind of a difference as messages have it; JSON and tables of ids have the kind itself."""
+    return kind.replace("_", " ")
 
 
 def lies_elsewhere(difference: Difference) -> bool:

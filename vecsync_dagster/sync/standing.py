@@ -16,7 +16,7 @@ from typing import Final
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign
+from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
@@ -87,7 +87,7 @@ def check_everything(
             owned += _keep_partitions(workspace, compared, ways)
         for (tenant, kind), number in sorted(compared.counts.items()):
             place = _place(collection, tenant, names, entity)
-            counts[_check_of(kind)][f"{kind} of {place}"] = number
+            counts[_check_of(kind)][f"{spoken(kind)} of {place}"] = number
             kinds[_check_of(kind)].add(kind)
         for difference in compared.named:
             named[_check_of(difference.kind)].append(difference)

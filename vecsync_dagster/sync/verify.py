@@ -13,7 +13,7 @@ from vecsync_dagster.ledger.base import Ledger, Partition, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sync.absence import is_suspicious
-from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition, maker_of
+from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition, maker_of, spoken
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.words import number_of
@@ -320,9 +320,11 @@ def _counts(
         hints.append(remedy_of(target.settings, {"orphan": max(own - held, 0)}, lambda: stored))
     never = tally.rows - held
     unidentified = min(unidentified, max(source_rows + waiting - rows, 0))
-    explained = f"; {never + unidentified} of the source's rows are rejected or failed" if never + unidentified else ""
+    lost = never + unidentified
+    are = "is" if lost == 1 else "are"
+    explained = f"; {lost:,} of the source's rows {are} rejected or failed" if lost else ""
     if waiting:
-        explained = f"; the source has none, and {waiting} removals wait for a second look"
+        explained = f"; the source has none, and {_waiting(waiting)}"
     agree = f"{number_of(stored, 'document')} in ledger and store{explained}"
     return CheckOutcome(
         "counts",
@@ -359,7 +361,7 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
     waiting = figures.removals_waiting
     if waiting:
         message = (
-            f"the export has no record at all: {waiting} removals wait for a second look. "
+            f"the export has no record at all: {_waiting(waiting)}. "
             f"If that is right, they go by themselves, or now with --allow-removals"
         )
     return CheckOutcome(
@@ -370,6 +372,10 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
         warning=not blocked and waiting > 0,
         rows=[{"document": identity} for identity in lacking],
     )
+
+
+def _waiting(removals: int) -> str:
+    return f"{number_of(removals, 'removal')} {'waits' if removals == 1 else 'wait'} for a second look"
 
 
 def remedies(counted: Iterable[str], remedy: str = REMEDY) -> list[str]:
@@ -386,7 +392,7 @@ def remedy_of(settings: SyncConfig, counted: Mapping[str, int], stored: Callable
 
 
 def differences_told(counted: Mapping[str, int | str]) -> str:
-    return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
+    return ", ".join(f"{count} {spoken(kind)}" for kind, count in sorted(counted.items()))
 
 
 def foreign_told(

@@ -181,3 +181,15 @@ def test_a_full_run_is_no_remedy_for_points_in_no_partition(settled: Automated) 
         [whole, _] = check_everything(workspace, ENTITY)
     assert whole.message.endswith(BY_COMMAND)
     assert whole.facts["in_partitions"] == 0
+
+
+def test_messages_have_one_form_for_a_thing_and_agree_in_number(settled: Automated) -> None:
+    """Kinds of differences in words, and verbs of one thing in the singular."""
+    leak(settled, "cord", to="acme")
+    settled.world.insert([{"id": 20 + 9, "tenant_id": "brick", "name": ""}])
+    settled.world.sync("brick", mode="full")
+    assert checked(settled, "acme")["isolation"].startswith("1 wrong tenant; ")
+    assert checked(settled, "brick")["counts"].endswith("; 1 of the source's rows is rejected or failed")
+    with settled.world.workspace() as workspace:
+        [_, whole] = check_everything(workspace, ENTITY)
+    assert whole.message.startswith("1 difference: 1 wrong tenant of works|cord; ")

@@ -97,7 +97,7 @@ def test_isolation_of_all_finds_who_may_read_too_much(settled: Automated, leak: 
     assert [one.name for one in outcomes if not one.passed and one.name in ("identity", "isolation")] == ["isolation"]
     told = run(settled, "reconcile_job")["isolation_of_all"]
     assert not told.passed
-    assert "1 wrong_tenant of works|acme" in str(told.description)
+    assert "1 wrong tenant of works|acme" in str(told.description)
 
 
 def test_freshness_names_what_is_late(settled: Automated) -> None:
