@@ -156,13 +156,18 @@ def record(
         return Recorded(len(events), run_id)
 
 
-def record_checks(workspace: Workspace, command: str) -> str:
-    """Record the checks that were made without Dagster and without a sync: by a repair. The run's id; empty where
-    Dagster shows all of them already."""
+def record_checks(workspace: Workspace, command: str, failed: Mapping[str, str] | None = None) -> str:
+    """Record the checks that were made without Dagster and without a sync: by a comparison or a repair. `failed`: why
+    the command failed, by place, and so does its run. The run's id; empty where it did not fail and Dagster shows all
+    of its checks already."""
+    failure = None
+    if failed:
+        told = "; ".join(f"{place}: {reason}" for place, reason in failed.items())
+        failure = dg.Failure(told, metadata={"failed": [*failed]}, allow_retries=False)
     with _recording(workspace) as instance:
-        if not _is_news(instance, workspace, workspace.config.entities):
+        if failure is None and not _is_news(instance, workspace, workspace.config.entities):
             return ""
-        job = _job(_told(instance, workspace, workspace.config.entities, ()), (), None)
+        job = _job(_told(instance, workspace, workspace.config.entities, ()), (), failure)
         return _execute(job, instance, workspace.config, command)
 
 

@@ -60,9 +60,11 @@ def reconcile(
         ]
         if repaired:
             check_repaired(workspace, found, problems)
-        if repaired or check_found(workspace, found, problems):
+        if repaired or check_found(workspace, found, problems) or problems:
             workspace.close()  # what follows needs no store: others may have it
-            report_checks(workspace, began)
+            left = {one.collection: output.number_of(one.total, "difference") for one in remaining if one.total}
+            errors = {name: f"{error.code}: {error}" for name, error in problems.items()}
+            report_checks(workspace, began, {**left, **errors})
     if as_json:
         output.print_json(
             {

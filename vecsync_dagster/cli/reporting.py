@@ -49,10 +49,11 @@ def record_results(
     )
 
 
-def report_checks(workspace: Workspace, since: datetime) -> None:
-    """Checks that were made since then without a sync: Dagster's UI, sync_metrics.json and alerts show them."""
+def report_checks(workspace: Workspace, since: datetime, failed: Mapping[str, str] | None = None) -> None:
+    """Checks that were made since then without a sync: Dagster's UI, sync_metrics.json and alerts show them. `failed`:
+    why the command ends with an error, by place."""
     refresh_health(workspace)
-    run_id = record_headlines(workspace) if is_recorded(workspace.config) else ""
+    run_id = record_headlines(workspace, failed) if is_recorded(workspace.config) else ""
     if workspace.config.alerts.channels:
         from vecsync_dagster.alerts import Seen, observe
 
@@ -73,11 +74,11 @@ def refresh_health(workspace: Workspace) -> None:
         output.warn(f"{error.code}: {error}")
 
 
-def record_headlines(workspace: Workspace) -> str:
+def record_headlines(workspace: Workspace, failed: Mapping[str, str] | None = None) -> str:
     """Show in Dagster's UI what the ledger knows of checks and runs, where it shows anything else; the run's id."""
     from vecsync_dagster.assets.recording import record_checks
 
-    return _recorded(lambda: record_checks(workspace, output.command_in_use())) or ""
+    return _recorded(lambda: record_checks(workspace, output.command_in_use(), failed)) or ""
 
 
 def is_recorded(config: Config) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from vecsync_dagster.assets.recording import open_instance
+from vecsync_dagster.automation.partitions import COMMAND_TAG
 from vecsync_dagster.sources import Page, Read
 from vecsync_dagster.sources.sql import SqlSource
 from vecsync_dagster.stores import Point
@@ -67,6 +70,21 @@ def test_what_it_finds_are_the_checks_last_results(config: Path, synced: Path) -
         assert len(workspace.store("main").retrieve("materials", taken)) == len(taken)
     assert vecsync("reconcile", "--config", config).code == 0
     assert vecsync("status", "--strict", "--config", config).code == 0
+
+
+def test_its_run_in_dagster_fails_as_the_command_does(config: Path, synced: Path) -> None:
+    """With the reason; also the second time, when Dagster has nothing new to show, and not once all is repaired."""
+    assert vecsync("sync", "all", "--config", config).code == 0
+    damage(synced)
+    codes = [vecsync("reconcile", *words, "--config", config).code for words in ((), (), ("--repair",))]
+    assert codes == [1, 1, 0]
+    with open_instance(config_of(synced)) as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={COMMAND_TAG: "reconcile"}))
+        assert [run.is_success for run in runs] == [True, False, False]
+        [entry] = instance.all_logs(runs[1].run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        told = entry.get_dagster_event().step_failure_data.user_failure_data
+        assert told is not None
+        assert told.description == "materials: 26 differences"
 
 
 def test_a_full_sync_names_what_differs(config: Path, synced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
