@@ -20,7 +20,7 @@ LISTED: Final = 20
 _WORDS: Final = {
     "check_failure": "check failed",
     "run_failure": "sync failed",
-    "source_failure": "nothing synced",
+    "source_failure": "not synced",
     "tenants_lost": "tenants lost",
     "cost_limit": "cost limit passed",
     "permanent_failure": "documents failed for good",

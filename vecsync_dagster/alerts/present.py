@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from vecsync_dagster.alerts.notifier import Alerts
-from vecsync_dagster.alerts.problems import check_failed, cost_passed, failed_for_good, run_failed
+from vecsync_dagster.alerts.problems import (
+    check_failed,
+    cost_passed,
+    failed_for_good,
+    is_of_source,
+    run_failed,
+    source_failed,
+)
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
@@ -68,9 +75,12 @@ def problems(config: Config, ledger: SqlLedger, only: str | None = None) -> Iter
     for entity, settings in config.entities.items():
         if only not in (None, entity):
             continue
-        for last in counting(config, ledger.last_runs_of_undone(entity), now).values():
-            if last.undone is not None and UNASKED not in last.undone.figures:
-                yield run_failed(last.undone)
+        there = counting(config, ledger.last_runs_of_undone(entity), now).values()
+        undone = [last.undone for last in there if last.undone is not None]
+        unasked = [run for run in undone if UNASKED in run.figures or is_of_source(run)]
+        if unasked:
+            yield source_failed(entity, unasked)
+        yield from (run_failed(run) for run in undone if run not in unasked)
         for collection in settings.collections:
             for tenant, (documents, at) in ledger.permanent_failures(entity, collection).items():
                 yield failed_for_good(entity, collection, tenant, documents, at)

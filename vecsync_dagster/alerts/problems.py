@@ -6,6 +6,7 @@ document.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,15 +14,18 @@ from vecsync_dagster.config.alerts import AlertKind, Severity
 from vecsync_dagster.ledger.alerts import Alert
 from vecsync_dagster.ledger.base import LISTING, LOST, Run
 from vecsync_dagster.ledger.check_results import CheckResult
+from vecsync_dagster.words import number_of
 
 __all__ = [
     "PRICE_TAG",
     "check_failed",
     "cost_passed",
     "failed_for_good",
+    "is_of_source",
     "job_failed",
     "kind_of_check",
     "run_failed",
+    "source_failed",
     "sync_failed",
 ]
 
@@ -53,15 +57,35 @@ def job_failed(entities: str, job: str, message: str, *, at: datetime | None = N
     return Alert("run_failure", entities, message, check=job, at=at)
 
 
+def is_of_source(run: Run) -> bool:
+    """Whether it is the run of an entity whose source cannot be asked for its tenants."""
+    return run.mode == LISTING and not (run.error or "").startswith(LOST)
+
+
 def run_failed(run: Run) -> Alert:
-    """The ledger's last run of a partition, or of an entity's tenants: where its source cannot be asked for them, or
-    lacks far too many, nothing of the entity is synced, or nothing removed."""
-    error = run.error or f"the last run was {run.outcome}"
+    """The ledger's last run of a partition; or of an entity's tenants, where its source lacks far too many."""
+    error = _error_of(run)
     if run.mode != LISTING:
         return sync_failed(run.entity, f"{run.collection}|{run.tenant}", error, at=run.ended_at)
-    if error.startswith(LOST):
-        return Alert("tenants_lost", run.entity, error.removeprefix(f"{LOST}: {run.entity}: "), figures=run.figures)
-    return Alert("source_failure", run.entity, error)
+    return Alert("tenants_lost", run.entity, error.removeprefix(f"{LOST}: {run.entity}: "), figures=run.figures)
+
+
+def source_failed(entity: str, runs: Sequence[Run]) -> Alert:
+    """One alert for an entity whose source cannot be asked for its tenants, and for the partitions that it failed:
+    until the last of them is synced, however early the source answers again."""
+    partitions = [run for run in runs if not is_of_source(run)]
+    figures = {"partitions": len(partitions)} if partitions else {}
+    for run in runs:
+        if is_of_source(run):
+            return Alert("source_failure", entity, _error_of(run), figures=figures)
+    in_full = " in full" * all(run.mode == "full" for run in partitions)
+    left = number_of(len(partitions), "partition")
+    message = f"the source answers again; still to be synced{in_full} since it was unavailable: {left}"
+    return Alert("source_failure", entity, message, figures=figures, at=max(run.ended_at for run in partitions))
+
+
+def _error_of(run: Run) -> str:
+    return run.error or f"the last run was {run.outcome}"
 
 
 def cost_passed(entity: str, price_usd: float, limit_usd: float) -> Alert:

@@ -200,7 +200,7 @@ def test_a_run_that_ended_in_another_way_is_told_without_its_text(
         patched.setattr(Workspace, "select", broken)
         assert daemon.run().is_failure
     [text] = texts(slack)
-    assert "works: nothing synced: INTERNAL_ERROR" in text
+    assert "works: not synced: INTERNAL_ERROR" in text
     assert "unexpected LookupError" in text
     assert "Geheimnis" not in text
     assert daemon.run().is_success
@@ -219,10 +219,10 @@ def test_an_entity_is_well_although_a_partition_failed(
         for method in ("tenants", "believable_tenants"):
             patched.setattr(Workspace, method, gone)
         assert daemon.run().is_failure
-    assert "works: nothing synced: SOURCE_ERROR" in texts(slack)[0]
+    assert "works: not synced: SOURCE_ERROR" in texts(slack)[0]
     world.insert([{"id": 99, "tenant_id": "a|b"}])
     assert daemon.run().is_failure
-    assert "RESOLVED works (was: nothing synced" in texts(slack)[1]
+    assert "RESOLVED works (was: not synced" in texts(slack)[1]
     assert "works, works|a|b: sync failed: INVALID_TENANT" in texts(slack)[1]
 
 

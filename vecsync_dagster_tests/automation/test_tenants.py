@@ -201,7 +201,7 @@ def test_the_command_line_and_a_tick_tell_the_same_of_lost_tenants(
             deliver(settled)
         told = "\n".join(post.json["text"] for post in inbox.posts)
     assert told.count("works: tenants lost: the source lists 1 of 3 tenants") == 1
-    assert "nothing synced" not in told
+    assert "not synced" not in told
     assert len(listings(settled)) == 1
 
 

@@ -189,6 +189,10 @@ def test_a_run_records_the_partitions_it_was_for(settled: Automated, everything:
         assert kinds == ["source_failure"]  # one problem is one alert, however many partitions have it
     rename(settled, "away", ENTITY)
     settled.tick("changes")
+    [waiting] = alerts(settled)
+    assert f"still to be synced in full since it was unavailable: {len(failing) - 1} partitions" in waiting
+    assert settled.world.sync(mode="full")
+    settled.tick("changes")
     assert alerts(settled) == []
 
 

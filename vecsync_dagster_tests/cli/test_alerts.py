@@ -116,10 +116,47 @@ def test_a_source_that_is_gone_is_told(config: Path, synced: Path, slack: Inbox)
     (synced / DATABASE).rename(synced / "away")
     assert sync(config, "--no-record") == 1
     [text] = texts(slack)
-    assert "nothing synced: SOURCE_" in text
+    assert "not synced: SOURCE_" in text
     (synced / "away").rename(synced / DATABASE)
     assert sync(config, "--no-record") == 0
     assert "resolved in works" in texts(slack)[1]
+
+
+def test_a_source_that_answers_again_is_over_with_the_last_partition(config: Path, synced: Path, slack: Inbox) -> None:
+    """One alert for all that the source failed, which counts what is left; alerts, status and health agree."""
+    with_alerts(config)
+
+    def left() -> tuple[list[tuple[str, str, int | None]], int, int]:
+        """Open alerts; partitions that `status`, and that `health`, has as failed."""
+        alerts = vecsync("alerts", "list", "--json", "--config", config).json["alerts"]
+        status = vecsync("status", "--json", "--config", config).json["partitions"]
+        runs = vecsync("health", "--json", "--config", config).json["last_runs"]
+        return (
+            sorted((one["entity"], one["kind"], one["figures"].get("partitions")) for one in alerts),
+            sum(one["outcome"] != "success" for one in status),
+            sum(one["failing"] and one["collection"] is not None for one in runs),
+        )
+
+    (synced / DATABASE).rename(synced / "away")
+    assert vecsync("sync", "all", "--no-record", "--config", config).code == 1
+    assert len(slack.posts) == 1
+    away = [(name, "source_failure", 4) for name in ("materials", "works")]
+    assert left() == (away, 8, 8)
+    (synced / "away").rename(synced / DATABASE)
+    one = ("sync", "tenant", MORAVA, "--entity", "works", "--no-record")
+    assert vecsync(*one, "--config", config).code == 0
+    assert left() == ([away[0], ("works", "source_failure", 3)], 7, 7)
+    assert vecsync("sync", "materials", "--id", "1001", "--no-record", "--config", config).code == 0
+    assert left() == ([away[0], ("works", "source_failure", 3)], 7, 7)
+    assert len(slack.posts) == 1
+    listed = vecsync("alerts", "list", "--config", config).out
+    assert "works: the source answers again; still to be synced since it was unavailable: 3 partitions" in listed
+    assert vecsync("sync", "all", "--entity", "works", "--no-record", "--config", config).code == 0
+    assert left() == ([away[0]], 4, 4)
+    assert texts(slack)[1].startswith("vecsync: 1 resolved in works\n")
+    assert vecsync("sync", "all", "--no-record", "--config", config).code == 0
+    assert left() == ([], 0, 0)
+    assert texts(slack)[2].startswith("vecsync: 1 resolved in materials\n")
 
 
 @pytest.mark.parametrize("typed", [MORAVA, "Nobdy"])
@@ -132,7 +169,7 @@ def test_a_source_that_is_away_is_over_when_it_can_be_asked(
     change_rows(synced, "ALTER TABLE works RENAME TO away")
     one = ["sync", "works", "--tenant", typed, *record] if record else ["sync", "tenant", typed, "--entity", "works"]
     assert vecsync(*one, "--no-record", "--config", config).code == 1
-    assert "works: nothing synced: SOURCE_" in texts(slack)[0]
+    assert "works: not synced: SOURCE_" in texts(slack)[0]
     assert vecsync("sync", "materials", "--no-record", "--config", config).code == 0
     assert len(slack.posts) == 1
     assert len(vecsync("alerts", "list", "--json", "--config", config).json["alerts"]) == 1
