@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["by_reason", "named", "number_of", "shown"]
+__all__ = ["by_reason", "named", "number_of", "one_line", "place_of", "shown"]
 
 
 def by_reason(places: Iterable[tuple[str, str]]) -> list[str]:
@@ -29,3 +29,16 @@ def shown(tenant: str) -> str:
 def named(tenant: str, name: str = "") -> str:
     """`Hoffmann Bau (0b5f…)`: what people call the tenant, where they do, and its key in full."""
     return f"{name} ({shown(tenant)})" if name else shown(tenant)
+
+
+def place_of(entity: str, collection: str = "", tenant: str = "", name: str = "") -> str:
+    """`works, chunks of Hoffmann Bau (0b5f…)`: a partition, the entity once where its collection is called like it."""
+    if not collection:
+        return ", ".join(filter(None, (entity, named(tenant, name) if tenant else "")))
+    where = f"{collection} of {named(tenant, name)}"
+    return where if collection == entity else f"{entity}, {where}"
+
+
+def one_line(text: str) -> str:
+    """What comes from a tenant's key, or from a server, cannot look like another line."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

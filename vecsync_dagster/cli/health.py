@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
+from vecsync_dagster.words import one_line, place_of
+
+if TYPE_CHECKING:
+    from vecsync_dagster.sync.health import Trouble
 
 __all__ = ["health"]
+
+_LISTED: Final = 20
 
 
 def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -25,17 +31,20 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
     from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
     from vecsync_dagster.sync import Workspace
     from vecsync_dagster.sync.health import health as health_of
+    from vecsync_dagster.sync.health import troubles
     from vecsync_dagster.sync.listening import said
 
     with Workspace(settings, read_only=True) as workspace:
         ledger = workspace.ledger
         with suppress(LedgerRejected, LedgerUnavailable):  # one that takes nothing now tells what it knows
             ledger.end_dead_runs()
-        now = ledger.now()
-        found = health_of(settings, ledger.last_runs(), now, ledger.check_results(failed=True))
+        now, runs, results = ledger.now(), ledger.last_runs(), ledger.check_results(failed=True)
+        found = health_of(settings, runs, now, results)
+        wrong_now = troubles(settings, runs, now, results)
+        names = ledger.tenant_names()
         told = {name: said(one, now) for name, one in ledger.listeners().items() if name in settings.entities}
     deaf = [f"{name}: {words[0]}" for name, words in told.items() if words is not None and not words[1]]
-    wrong = [*_wrong(found), *deaf]
+    wrong = list(_wrong(found, wrong_now, deaf, names))
     if as_json:
         output.print_json({"command": "health", "healthy": not wrong, "wrong": wrong, **found})
     elif wrong:
@@ -46,10 +55,36 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
     raise typer.Exit(1 if wrong else 0)
 
 
-def _wrong(found: dict[str, Any]) -> Iterator[str]:
+def _wrong(
+    found: Mapping[str, Any], troubles: Sequence[Trouble], deaf: Sequence[str], names: Mapping[tuple[str, str], str]
+) -> Iterator[str]:
+    """How much of what is wrong, then a line each. Listeners that hear nothing are few, and left out by no limit."""
+    counts = [
+        *_count(sum(one.kind == "source" for one in troubles), "source failing", "sources failing"),
+        *_count(
+            sum(one.kind == "check" for one in troubles),
+            "check over all partitions failing",
+            "checks over all partitions failing",
+        ),
+        *_count(
+            sum(one.kind == "partition" and one.failing for one in troubles), "partition failing", "partitions failing"
+        ),
+        *_count(sum(one.overdue for one in troubles), "partition overdue", "partitions overdue"),
+        *_count(len(deaf), "entity whose changes nobody hears", "entities whose changes nobody hears"),
+    ]
     if not found["partitions"] and not found["failing"]:
         yield "nothing was synced yet"
-    if found["failing"]:
-        yield f"{output.number_of(found['failing'], 'failure')}; `vecsync status --failed-checks` names them"
-    if found["overdue"]:
-        yield f"{output.number_of(found['overdue'], 'partition')} not synced in time; `vecsync status` names them"
+    if counts:
+        yield ", ".join(counts)
+    for one in troubles[:_LISTED]:
+        place = place_of(one.entity, one.collection, one.tenant, names.get((one.entity, one.tenant), ""))
+        yield one_line(f"{place}: {'; '.join(one.what)}")
+    more = troubles[_LISTED:]
+    if more:
+        option = " --failed-checks" if more[0].failing else ""
+        yield f"and {len(more):,} more; `vecsync status{option}` names them"
+    yield from map(one_line, deaf)
+
+
+def _count(count: int, one: str, many: str) -> list[str]:
+    return [output.number_of(count, one, many)] if count else []

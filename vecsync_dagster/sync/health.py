@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vecsync_dagster.config.models import Config, EntityConfig
-from vecsync_dagster.ledger.base import LISTING, LastRuns, Partition, Run
+from vecsync_dagster.ledger.base import LISTING, LOST, LastRuns, Partition, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
@@ -15,7 +16,17 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.verify import CHECKS, checks_of
 
-__all__ = ["LISTED", "configured", "counting", "failing_tenants", "health", "is_configured", "is_gone"]
+__all__ = [
+    "LISTED",
+    "Trouble",
+    "configured",
+    "counting",
+    "failing_tenants",
+    "health",
+    "is_configured",
+    "is_gone",
+    "troubles",
+]
 
 LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
@@ -33,11 +44,11 @@ def health(
     """
     max_age = config.checks.freshness.max_age
     there = counting(config, runs, now)
-    errors = [one for one in configured(results, config) if one.severity == "error"]
+    errors = _errors(config, results)
     broken = {Partition(one.entity, one.collection, one.tenant) for one in errors}
     over_all = [{"entity": one.entity, "check": one.check} for one in errors if not one.collection]
     failing = {key for key, last in there.items() if key in broken or not _ended_well(last)}
-    due = {key: _synced_at(last) + max_age for key, last in there.items() if last.last.mode != LISTING}
+    due = _due(config, there)
     order = sorted(there, key=lambda key: (key not in failing, due.get(key, now), key))
     return {
         "at": _moment(now),
@@ -48,6 +59,70 @@ def health(
         "overdue_at": _moment(min(due.values(), default=now + max_age)),
         "last_runs": [_entry(key, there[key], key in failing) for key in order[:LISTED]],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What `health` counts, for people: without a collection it is an entity's source, or a check over all its
+    partitions. `what` has a sentence for each thing that is wrong; `overdue`: whether that is one of them."""
+
+    entity: str
+    collection: str
+    tenant: str
+    kind: Literal["partition", "source", "check"]
+    failing: bool
+    overdue: bool
+    what: tuple[str, ...]
+
+
+def troubles(
+    config: Config, runs: Mapping[Partition, LastRuns], now: datetime, results: Iterable[CheckResult] = ()
+) -> list[Trouble]:
+    """What is wrong, by the same facts as `health` counts it: what fails first, then what is overdue."""
+    there = counting(config, runs, now)
+    due = _due(config, there)
+    failed: dict[Partition, list[str]] = {}
+    found: list[Trouble] = []
+    for one in _errors(config, results):
+        said = f"check {one.check} failed: {one.message}"
+        if one.collection:
+            failed.setdefault(Partition(one.entity, one.collection, one.tenant), []).append(said)
+        else:
+            found.append(Trouble(one.entity, "", "", "check", failing=True, overdue=False, what=(said,)))
+    for key, last in there.items():
+        wrong = [*_ended(last), *failed.get(key, ())]
+        late = key in due and due[key] < now
+        if wrong or late:
+            since = f"not synced since {_moment(_synced_at(last))}" if last.success else "never synced"
+            told = (*wrong, *([f"overdue: {since}"] if late else []))
+            kind: Literal["partition", "source"] = "source" if last.last.mode == LISTING else "partition"
+            found.append(Trouble(*key, kind, failing=bool(wrong), overdue=late, what=told))
+    order = {"source": 0, "check": 1, "partition": 2}
+    return sorted(found, key=lambda one: (not one.failing, order[one.kind], one.entity, one.collection, one.tenant))
+
+
+def _ended(last: LastRuns) -> Iterator[str]:
+    """How a partition's runs ended where they are to be done again; or why a source did not list its tenants."""
+    run = last.undone
+    if run is None:
+        return
+    error = f": {run.error}" if run.error else ""
+    if run.mode != LISTING:
+        yield f"last {'full ' * (run is not last.last)}run {run.outcome}{error}"
+    elif error.startswith(f": {LOST}"):
+        yield f"the source lacks tenants{error}"
+    else:
+        yield f"the source could not be asked for its tenants{error}"
+
+
+def _errors(config: Config, results: Iterable[CheckResult]) -> list[CheckResult]:
+    return [one for one in configured(results, config) if one.severity == "error"]
+
+
+def _due(config: Config, there: Mapping[Partition, LastRuns]) -> dict[Partition, datetime]:
+    """When each partition will not have been synced for too long."""
+    max_age = config.checks.freshness.max_age
+    return {key: _synced_at(last) + max_age for key, last in there.items() if last.last.mode != LISTING}
 
 
 def counting(config: Config, runs: Mapping[Partition, LastRuns], now: datetime) -> dict[Partition, LastRuns]:

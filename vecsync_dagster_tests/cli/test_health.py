@@ -6,17 +6,19 @@ import json
 import re
 import subprocess
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from vecsync_dagster.demo import CONFIG, DATABASE
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.base import Run
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.tables import sync_run
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import Workspace
@@ -241,5 +243,38 @@ def test_health_in_words(config: Path, synced: Path, fresh: Path) -> None:
     assert sync(config, "tenant", MORAVA, "--entity", "works") == 1
     told = vecsync("health", "--config", config)
     assert told.code == 1
-    assert "2 failures; `vecsync status --failed-checks --config" in told.out
-    assert "works: its changes are not heard now: SOURCE_UNAVAILABLE: away" in told.out
+    first, listing, partition, deaf = told.out.splitlines()
+    assert first == "1 source failing, 1 partition failing, 1 entity whose changes nobody hears"
+    assert listing.startswith("works: the source could not be asked for its tenants: SOURCE_ERROR: ")
+    assert partition.startswith(f"works of Morava Fasády ({MORAVA}): last run failed: SOURCE_ERROR: ")
+    assert deaf == "works: its changes are not heard now: SOURCE_UNAVAILABLE: away"
+    assert vecsync("health", "--json", "--config", config).json["wrong"] == told.out.splitlines()
+
+
+def test_health_names_what_is_wrong_in_a_line_each(config: Path, synced: Path) -> None:
+    """Checks, also those over all partitions, and what is overdue; no more lines than people read."""
+    at, long_ago = datetime.now(UTC), datetime.now(UTC) - timedelta(days=3)
+    ledger = SqlLedger.open(f"sqlite:///{synced}/state/ledger.sqlite")
+    found = [("counts", "works", MORAVA), ("identity", "works", MORAVA), ("reconciliation", "", "")]
+    differs = CheckResult("works", "", False, "it\ndiffers", at)
+    ledger.record_checks([replace(differs, check=check, collection=c, tenant=t) for check, c, t in found])
+    late = Run("r", "materials", "materials", HOUSES, "full", "success", long_ago, long_ago, {"fetched": 1})
+    with ledger.database.write() as connection:
+        connection.execute(delete(sync_run).where(sync_run.c.tenant_id == HOUSES, sync_run.c.entity == "materials"))
+    ledger.record_run(late)
+    lines = vecsync("health", "--config", config).out.splitlines()
+    assert lines[0] == "1 check over all partitions failing, 1 partition failing, 1 partition overdue"
+    assert lines[1] == "works: check reconciliation failed: it differs"
+    assert (
+        lines[2]
+        == f"works of Morava Fasády ({MORAVA}): check counts failed: it differs; check identity failed: it differs"
+    )
+    assert lines[3].startswith("materials of ")
+    assert lines[3].endswith(f"({HOUSES}): overdue: not synced since {long_ago:%Y-%m-%dT%H:%M:%SZ}")
+    assert len(lines) == 4
+    failed = [replace(late, run_id=f"r{n}", tenant=f"t{n:02}", outcome="failed", ended_at=at) for n in range(30)]
+    ledger.record_runs(failed)
+    ledger.close()
+    lines = vecsync("health", "--config", config).out.splitlines()
+    assert len(lines) == 1 + 20 + 1
+    assert lines[-1].startswith("and 13 more; `vecsync status --failed-checks --config")
