@@ -14,7 +14,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import Leftover, leftovers
-from vecsync_dagster.sync.health import configured, is_configured
+from vecsync_dagster.sync.health import configured, is_configured, is_gone
 from vecsync_dagster.sync.listening import said
 from vecsync_dagster.words import named
 
@@ -168,7 +168,8 @@ class Overview:
 
 
 def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, days: int) -> Overview:
-    """The state of every partition that the ledger knows, or of those of one entity and tenant."""
+    """The state of every partition that the ledger knows, or of those of one entity and tenant. A tenant that was
+    removed has none any more."""
     ledger = workspace.ledger
     with suppress(LedgerRejected, LedgerUnavailable):  # a ledger that takes nothing now tells what it knows
         ledger.end_dead_runs(entity)
@@ -201,7 +202,9 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
             rejected.get(key),
             called.get((key[0], key[2]), ""),
         )
-        for key in sorted({*totals, *(key for key in last if key.collection)}, key=_order)
+        for key in sorted(
+            {*totals, *(key for key in last if key.collection and not _is_gone(workspace, key, last[key]))}, key=_order
+        )
     ]
     names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
     spaces = {name: str(space) if (space := ledger.space_of(name)) else None for name in names}
@@ -243,6 +246,13 @@ def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:
         )
         for one in workspace.absences(entity).values()
     ]
+
+
+def _is_gone(workspace: Workspace, key: Partition, last: LastRuns) -> bool:
+    """Removed in full: `health` does not count it, and `sync` starts no run of it."""
+    return is_configured(workspace.config, key.entity, key.collection) and is_gone(
+        workspace.entity(key.entity), key, last
+    )
 
 
 def _order(key: Key) -> tuple[str, str, bool, str]:

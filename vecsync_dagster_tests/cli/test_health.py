@@ -278,3 +278,15 @@ def test_health_names_what_is_wrong_in_a_line_each(config: Path, synced: Path) -
     lines = vecsync("health", "--config", config).out.splitlines()
     assert len(lines) == 1 + 20 + 1
     assert lines[-1].startswith("and 13 more; `vecsync status --failed-checks --config")
+
+
+def test_a_removed_tenant_is_left_out_everywhere(config: Path, synced: Path) -> None:
+    """`status` has no rows and no count for what is neither at the source nor here, as `health` has none."""
+    for table in ("works", "materials"):
+        change_rows(synced, f"DELETE FROM {table} WHERE tenant_id = ?", MORAVA)
+    assert sync(config, "tenant", MORAVA, "--full", "--allow-removals") == 0
+    status = vecsync("status", "--json", "--config", config).json
+    assert MORAVA not in {one["tenant"] for one in status["partitions"]}
+    assert {one["tenants"] for one in status["scopes"] if one["scope"] == "tenant"} == {2}
+    assert vecsync("health", "--json", "--config", config).json["partitions"] == len(status["partitions"]) == 6
+    assert vecsync("status", "--tenant", MORAVA, "--config", config).code == 2
