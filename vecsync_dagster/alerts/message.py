@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vecsync_dagster.ledger.alerts import KnownAlert
-from vecsync_dagster.words import named, shown
+from vecsync_dagster.words import number_of, one_line, place_of
 
-__all__ = ["Message", "place_of", "run_link", "run_message", "test_message"]
+__all__ = ["Message", "run_link", "run_message", "test_message", "where"]
 
 LISTED: Final = 20
 _WORDS: Final = {
@@ -24,7 +24,12 @@ _WORDS: Final = {
     "tenants_lost": "tenants lost",
     "cost_limit": "cost limit passed",
     "permanent_failure": "documents failed for good",
-    "reconciliation": "store and source differ",
+    "reconciliation": "store and ledger differ",
+}
+_OF_CHECKS: Final = {
+    "counts": "numbers differ",
+    "isolation": "points under a wrong tenant",
+    "isolation_of_all": "points under a wrong tenant",
 }
 
 
@@ -85,32 +90,33 @@ def _problem(known: KnownAlert) -> str:
 
 
 def _recovery(known: KnownAlert) -> str:
-    return f"RESOLVED {_where(known)} (was: {_WORDS[known.alert.kind]}, since {_at(known.opened_at)})"
+    return f"RESOLVED {_where(known)} (was: {_title(known)}, since {_at(known.opened_at)})"
+
+
+def _title(known: KnownAlert) -> str:
+    return _OF_CHECKS.get(known.alert.check or "", _WORDS[known.alert.kind])
 
 
 def _what(known: KnownAlert) -> str:
     alert = known.alert
-    figures = _plain(", ".join(f"{name} {value}" for name, value in alert.figures.items()))
+    figures = one_line(", ".join(f"{name} {value}" for name, value in alert.figures.items()))
     counted = f" [{figures}]" if figures else ""
     since = f" (since {_at(known.opened_at)})" if known.raised_at != known.opened_at else ""
-    return f"{_where(known)}: {_WORDS[alert.kind]}: {_plain(alert.message)}{counted}{since}"
+    differences = alert.figures.get("differences")
+    # That they differ is said already, and by how much is among the figures.
+    doubled = f"{number_of(differences, 'difference')}: " if isinstance(differences, int) else ""
+    return f"{_where(known)}: {_title(known)}: {one_line(alert.message.removeprefix(doubled))}{counted}{since}"
 
 
 def _where(known: KnownAlert) -> str:
     alert = known.alert
     what = "job" if alert.kind == "run_failure" else "check"
-    parts = [alert.entity, place_of(known), f"{what} {alert.check}" if alert.check else None]
-    return ", ".join(_plain(part) for part in parts if part)
+    return one_line(", ".join([where(known), *([f"{what} {alert.check}"] if alert.check else [])]))
 
 
-def place_of(known: KnownAlert) -> str:
-    """The partition for people: its key, or where the tenant has a name, `materials of Hoffmann Bau (0b5f…)`."""
-    collection, tenant = known.alert.place
-    if not collection:
-        return named(tenant, known.tenant_name) if tenant else ""
-    if known.tenant_name:
-        return f"{collection} of {named(tenant, known.tenant_name)}"
-    return f"{collection}|{shown(tenant)}"
+def where(known: KnownAlert) -> str:
+    """The place for people: `works, materials of Hoffmann Bau (0b5f…)`, or the entity alone."""
+    return place_of(known.alert.entity, *known.alert.place, known.tenant_name)
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
@@ -143,8 +149,3 @@ def _id(alerts: Sequence[KnownAlert]) -> str:
 
 def _at(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}Z"
-
-
-def _plain(text: str) -> str:
-    """One line: what comes from a tenant's key cannot look like another line of the message."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

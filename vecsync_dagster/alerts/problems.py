@@ -32,7 +32,7 @@ __all__ = [
 PRICE_TAG: Final = "vecsync/price_usd"
 """The tag of a Dagster run that says what it paid."""
 
-RECONCILIATION: Final = frozenset({"counts", "identity", "isolation", "reconciliation"})
+RECONCILIATION: Final = frozenset({"counts", "identity", "isolation", "reconciliation", "isolation_of_all"})
 """Checks that compare the source, the ledger and the store."""
 
 

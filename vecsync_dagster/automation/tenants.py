@@ -125,7 +125,9 @@ class _Tick:
             keys = ", ".join(map(repr, self._roll.invalid[:5]))
             reasons.append(f"{number_of(len(self._roll.invalid), 'tenant key')} cannot be a partition: {keys}")
         now = self._workspace.ledger.now()
-        reasons += [absence.text(now) for absence in self._missing.values() if not absence.confirmed(now)]
+        waiting = [absence for absence in self._missing.values() if not absence.confirmed(now)]
+        names = self._workspace.ledger.tenant_names(self._entity) if waiting else {}
+        reasons += [absence.text(now, names.get((self._entity, absence.tenant), "")) for absence in waiting]
         if new or leaving:
             reasons.append(f"{number_of(len(new), 'partition')} added, {len(leaving)} taken away")
         return "; ".join(reasons) or "no tenant came or went"

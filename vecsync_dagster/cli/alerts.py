@@ -9,7 +9,7 @@ import typer
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.commands import Command, Group
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
-from vecsync_dagster.cli.tables import Column, print_table
+from vecsync_dagster.cli.tables import Column, Tenant, print_table
 
 if TYPE_CHECKING:
     from vecsync_dagster.config.models import Config
@@ -24,8 +24,8 @@ alerts = typer.Typer(
 _COLUMNS = (
     Column("kind"),
     Column("entity"),
-    Column("partition"),
-    Column("tenant name", rare=True),
+    Column("collection", rare=True),
+    Column("tenant", rare=True),
     Column("check", optional=True),
     Column("since"),
     Column("seen"),
@@ -100,8 +100,8 @@ def _show(known: list[KnownAlert], waiting: dict[str, list[str]]) -> None:
         (
             one.alert.kind,
             one.alert.entity,
-            one.alert.partition,
-            one.tenant_name,
+            one.alert.place[0] or None,
+            Tenant(one.alert.place[1], one.tenant_name) if one.alert.partition else None,
             one.alert.check,
             one.opened_at,
             one.raised_at,
@@ -109,11 +109,11 @@ def _show(known: list[KnownAlert], waiting: dict[str, list[str]]) -> None:
         )
         for one in known
     ]
-    from vecsync_dagster.alerts.message import place_of
+    from vecsync_dagster.alerts.message import where
 
     print_table(output.stdout(), _COLUMNS, rows)
     for one in known:
-        place = " of ".join(part for part in (one.alert.check, place_of(one) or one.alert.entity) if part)
+        place = " of ".join(part for part in (one.alert.check, where(one)) if part)
         output.stdout().print(f"{place}: {one.alert.message}", soft_wrap=True)
 
 

@@ -241,10 +241,9 @@ def _listening(workspace: Workspace, entity: str | None) -> Iterator[Listening]:
 def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:
     now, names = workspace.ledger.now(), workspace.ledger.tenant_names(entity)
     return [
-        MissingTenant(
-            entity, one.tenant, one.since, one.until, one.looks, one.text(now), names.get((entity, one.tenant), "")
-        )
+        MissingTenant(entity, one.tenant, one.since, one.until, one.looks, one.text(now, name), name)
         for one in workspace.absences(entity).values()
+        for name in (names.get((entity, one.tenant), ""),)
     ]
 
 

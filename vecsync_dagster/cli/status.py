@@ -197,8 +197,7 @@ def _show(seen: Overview) -> None:
         style = "dim" if listening.hears else "yellow"
         output.stderr().print(f"{listening.entity}: {listening.text}", style=style, soft_wrap=True)
     for one in seen.missing:
-        where = f"{one.entity}, {one.tenant_name}" if one.tenant_name else one.entity
-        output.stderr().print(f"{where}: {one.text}", style="yellow", soft_wrap=True)
+        output.stderr().print(f"{one.entity}: {one.text}", style="yellow", soft_wrap=True)
     _show_failed_runs(seen, output.stderr())
     places = {(p.entity, p.collection, p.tenant): p.where for p in seen.partitions}
     for cut in seen.cut:

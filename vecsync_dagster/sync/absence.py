@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from vecsync_dagster.config.models import EntityConfig, RemovalGuard
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.words import named
 
 __all__ = ["Absence", "absence_of", "absences", "is_ruled_out", "is_suspicious", "look_again"]
 
@@ -33,11 +34,15 @@ class Absence:
     def confirmed(self, now: datetime) -> bool:
         return self.looks >= LOOKS and now >= self.until
 
-    def text(self, now: datetime) -> str:
-        """For people: since when, and when its documents go."""
-        who = "global" if self.tenant == GLOBAL else f"tenant {self.tenant}"
+    def text(self, now: datetime, name: str = "") -> str:
+        """For people: who, since when, and when its documents go. `name`: what people call the tenant."""
+        who = GLOBAL if self.tenant == GLOBAL else f"tenant {named(self.tenant, name)}"
+        return f"{who}: {self.since_when(now)}"
+
+    def since_when(self, now: datetime) -> str:
+        """The same where the tenant is named already."""
         then = f"removed after {_at(self.until)}" if now < self.until else "removed by the next full sync"
-        return f"{who}: missing since {_at(self.since)}, {then} if it stays away"
+        return f"missing since {_at(self.since)}, {then} if it stays away"
 
 
 def is_suspicious(guard: RemovalGuard, gone: int, known: int) -> bool:

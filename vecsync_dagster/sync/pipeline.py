@@ -59,6 +59,7 @@ from vecsync_dagster.sync.verify import (
     verify,
 )
 from vecsync_dagster.sync.whole import keep_read, was_read
+from vecsync_dagster.words import named, number_of
 
 __all__ = ["sync_tenant"]
 
@@ -570,8 +571,10 @@ def _look(job: Job, stream: Stream) -> Missing:
 
 def _note_waiting(job: Job, part: PartitionSync, absence: Absence) -> None:
     name, waiting = part.target.collection, part.figures.removals_waiting
-    note = f"{waiting} removals wait for a second look: {absence.text(job.ledger.now())}"
-    _log.warning("%s of %s: %s", name, job.tenant, note)
+    wait = "waits" if waiting == 1 else "wait"
+    note = f"{number_of(waiting, 'removal')} {wait} for a second look: {absence.since_when(job.ledger.now())}"
+    called = job.ledger.tenant_names(job.name).get((job.name, job.tenant), "")
+    _log.warning("%s of %s: %s", name, named(job.tenant, called), note)
     job.note(name, note)
 
 

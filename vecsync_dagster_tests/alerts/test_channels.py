@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from vecsync_dagster.alerts import KnownAlert, build_channels
+from vecsync_dagster.alerts import Alert, KnownAlert, build_channels, check_failed
 from vecsync_dagster.alerts.base import Channel
 from vecsync_dagster.alerts.http import post
 from vecsync_dagster.alerts.message import Message, run_message
 from vecsync_dagster.config.alerts import AlertsConfig
 from vecsync_dagster.errors import AlertRefused, AlertUnsent, ConfigError
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster_tests.alerts.conftest import BROKEN, SECRET, email_config, slack_config, webhook_config
 from vecsync_dagster_tests.fakes.alert_servers import Inbox, MailServer
 from vecsync_dagster_tests.ledger.samples import NOON, Clock
@@ -46,9 +47,50 @@ def test_slack_gets_one_text_with_everything(slack: Inbox) -> None:
     assert post.path == "/services/s3cr3t"
     assert post.json == {
         "text": "vecsync: 1 problem in works\n"
-        "ERROR works, works|acme, check identity: store and source differ: 2 missing [missing 2]\n"
+        "ERROR works of acme, check identity: store and ledger differ: 2 missing [missing 2]\n"
         f"Run {LINK}"
     }
+
+
+@pytest.mark.parametrize(
+    ("alert", "name", "line"),
+    [
+        (
+            check_failed(CheckResult("works", "counts", False, "the store has 1 point", NOON, "works", "global")),
+            "",
+            "works of global, check counts: numbers differ: the store has 1 point",
+        ),
+        (
+            check_failed(CheckResult("works", "isolation", False, "1 wrong tenant", NOON, "notes", "t1")),
+            "Hoffmann",
+            "works, notes of Hoffmann (t1), check isolation: points under a wrong tenant: 1 wrong tenant",
+        ),
+        (
+            check_failed(
+                CheckResult(
+                    "works", "reconciliation", False, "2 differences: 2 missing of a|b", NOON, facts={"differences": 2}
+                )
+            ),
+            "",
+            "works, check reconciliation: store and ledger differ: 2 missing of a|b [differences 2]",
+        ),
+        (
+            check_failed(
+                CheckResult(
+                    "works", "isolation_of_all", False, "1 difference: 1 wrong_tenant", NOON, facts={"differences": 1}
+                )
+            ),
+            "",
+            "works, check isolation_of_all: points under a wrong tenant: 1 wrong_tenant [differences 1]",
+        ),
+    ],
+    ids=["counts", "isolation", "reconciliation", "isolation_of_all"],
+)
+def test_what_was_compared_and_where_is_said_once(alert: Alert, name: str, line: str) -> None:
+    """An entity is not named twice where its collection is called like it; all comparisons are of one kind."""
+    known = KnownAlert(alert, 1, NOON, NOON, None, name)
+    assert run_message([known], run_id="", ui_url=None).lines == (f"ERROR {line}",)
+    assert alert.kind == "reconciliation"
 
 
 def test_slacks_control_characters_are_escaped(slack: Inbox) -> None:

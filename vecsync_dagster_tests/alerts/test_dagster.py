@@ -145,7 +145,7 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(daemon: Daemon, world: W
     daemon.run(job)
     [text] = texts(slack)
     assert text.startswith("vecsync: 2 problems in works\n")
-    assert "works, works|acme, check identity: store and source differ: 1 missing" in text
+    assert "works of acme, check identity: store and ledger differ: 1 missing" in text
     assert "store 3" in text
     assert "ledger 4" in text
     assert f"Run {UI}/runs/{run.run_id}" in text
@@ -161,7 +161,7 @@ def test_a_failed_partition_is_told_by_its_name(daemon: Daemon, world: World, sl
     world.insert([{"id": 99, "tenant_id": "a|b"}])
     assert daemon.run().is_failure
     [text] = texts(slack)
-    assert "works, works|a|b: sync failed: INVALID_TENANT" in text
+    assert "works of a|b: sync failed: INVALID_TENANT" in text
     assert daemon.run(partition="works|global").is_success
     assert len(slack.posts) == 1  # another partition says nothing of this one
     world.delete(99)
@@ -179,13 +179,13 @@ def test_a_run_that_syncs_nothing_ends_no_failed_sync(daemon: Daemon, world: Wor
     assert daemon.run().is_success
     world.delete(*range(11, 15), 21)  # all tenants: the source is taken for broken
     assert daemon.run(partition="works|acme").is_failure
-    assert "works|acme: sync failed: SOURCE_ERROR" in texts(slack)[0]
+    assert "works of acme: sync failed: SOURCE_ERROR" in texts(slack)[0]
     daemon.check("health")
     assert daemon.run(partition="works|global").is_success
     assert not any("was: sync failed" in text for text in texts(slack))
     world.insert({"id": n, "tenant_id": "acme"} for n in range(11, 15))
     assert daemon.run(partition="works|acme").is_success
-    assert "RESOLVED works, works|acme (was: sync failed" in texts(slack)[-1]
+    assert "RESOLVED works of acme (was: sync failed" in texts(slack)[-1]
 
 
 def test_a_run_that_ended_in_another_way_is_told_without_its_text(
@@ -223,7 +223,7 @@ def test_an_entity_is_well_although_a_partition_failed(
     world.insert([{"id": 99, "tenant_id": "a|b"}])
     assert daemon.run().is_failure
     assert "RESOLVED works (was: not synced" in texts(slack)[1]
-    assert "works, works|a|b: sync failed: INVALID_TENANT" in texts(slack)[1]
+    assert "works of a|b: sync failed: INVALID_TENANT" in texts(slack)[1]
 
 
 def test_partitions_that_another_run_syncs_are_not_told(
@@ -326,7 +326,7 @@ def test_documents_that_failed_for_good_are_told(tmp_path: Path, slack: Inbox, m
         daemon.world.update(1, 2, name="unsagbar")
         daemon.run()
         [text] = texts(slack)
-        assert "works, works|global: documents failed for good: 2 failed too often" in text
+        assert "works of global: documents failed for good: 2 failed too often" in text
         assert "unsagbar" not in text
         daemon.world.update(1, 2, name="sagbar")
         daemon.run()

@@ -48,7 +48,7 @@ def test_a_problem_is_told_once_and_its_end_once(slack: Inbox, alerts_of: Build,
     assert len(slack.posts) == 2
     assert texts(slack)[1] == (
         "vecsync: 1 resolved in works\n"
-        "RESOLVED works, works|acme, check identity (was: store and source differ, since 2026-03-01 12:00Z)\n"
+        "RESOLVED works of acme, check identity (was: store and ledger differ, since 2026-03-01 12:00Z)\n"
         "Run run-9"
     )
 

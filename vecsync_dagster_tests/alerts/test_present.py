@@ -77,7 +77,7 @@ def test_a_killed_run_is_an_alert_whoever_recorded_it(synced: World, slack: Inbo
         workspace.ledger.begin_writing(ENTITY, ENTITY, "acme", "dead", "incremental")
         assert len(workspace.ledger.end_dead_runs()) == 1
     assert look(synced) == [("run_failure", ACME)]
-    assert "works, works|acme: sync failed: RUN_DIED" in texts(slack)[0]
+    assert "works of acme: sync failed: RUN_DIED" in texts(slack)[0]
     synced.sync("acme")
     assert look(synced) == []
 

@@ -66,7 +66,7 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(
     lose_point(config)
     assert [sync(config, "--full"), sync(config, "--full", "--no-record")] == [1, 1]
     [text] = texts(slack)
-    assert f"works of Morava Fasády ({MORAVA}), check counts: store and source differ: the store has" in text
+    assert f"works of Morava Fasády ({MORAVA}), check counts: numbers differ: the store has" in text
     assert "https://dagster.example.com/runs/" in text
     listed = vecsync("alerts", "list", "--config", config)
     assert listed.code == 0

@@ -47,9 +47,13 @@ def test_status_says_since_when_a_tenant_is_missing(config: Path, synced: Path) 
     change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
     ran = vecsync("sync", "tenant", MORAVA, "--entity", "works", "--full", "--no-record", "--config", config)
     assert ran.code == 0
-    for err in (ran.err, vecsync("status", "--config", config).err):
-        assert f"tenant {MORAVA}: missing since" in err
-        assert "removed after" in err
+    status = vecsync("status", "--config", config).err
+    assert f"works of Morava Fasády ({MORAVA}): " in ran.err
+    assert "removals wait for a second look: missing since" in ran.err
+    assert f"works: tenant Morava Fasády ({MORAVA}): missing since" in status
+    for err in (ran.err, status):
+        [line] = [line for line in err.splitlines() if "missing since" in line]
+        assert (line.count(MORAVA), line.count("Morava Fasády"), "removed after" in line) == (1, 1, True)
     [missing] = vecsync("status", "--json", "--config", config).json["missing"]
     assert (missing["entity"], missing["tenant"], missing["looks"]) == ("works", MORAVA, 1)
     assert missing["since"] < missing["removed_after"]

@@ -34,7 +34,7 @@ def test_an_import_in_two_transactions_costs_nothing(world: World) -> None:
     result = one(world.sync(mode="full"), "brick")
     assert (result.figures.removed, result.figures.removals_waiting, result.ok) == (0, 3, True)
     assert (guard_of(result), result.emptied) == ((False, True), False)
-    assert "3 removals wait for a second look: tenant brick: missing since" in result.note
+    assert "3 removals wait for a second look: missing since" in result.note
     assert world.stored() == before
     world.insert(rows)
     again = one(world.sync(mode="full"), "brick")
