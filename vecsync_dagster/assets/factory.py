@@ -143,7 +143,7 @@ def build_source_assets(settings: Config) -> list[dg.AssetSpec]:
         columns = dict.fromkeys([*entity.fields, *_of_rows(entity)])
         found[key] = dg.AssetSpec(
             key,
-            description=f"{thing} `{entity.table}` of source `{entity.source}`. vecsync only reads it, and of it the "
+            description=f"{thing} {entity.table} of source {entity.source}. vecsync only reads it, and of it the "
             "columns listed here.",
             group_name=found[key].group_name if key in found else name,
             kinds={source.type},

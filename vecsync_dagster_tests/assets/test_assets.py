@@ -290,6 +290,7 @@ def test_the_tables_that_are_read_say_what_and_where(world: World) -> None:
     [found] = [graph.get(key) for key in graph.external_asset_keys if key.path[0] == source]
     assert found.description is not None
     assert ENTITY in found.description
+    assert "`" not in found.description, "the UI shows it as it is"
     assert {"id", "tenant_id"} <= {column.name for column in found.metadata["dagster/column_schema"].columns}
     assert "://" not in str(found.metadata["connection"])
 
