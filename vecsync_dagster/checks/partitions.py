@@ -42,14 +42,14 @@ def build_check_assets(settings: Config, name: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             grid_key(name),
             deps=[dg.AssetKey([name, "vectors"])],
-            description="Results by tenant and collection: Checks, a check, Partitions. Nothing is materialized here",
+            description="Never materialized. Results by tenant and collection: Checks, a check, Partitions",
             group_name=name,
             partitions_def=partitions_of(name, settings.entities[name]),
         ),
         dg.AssetSpec(
             health_key(name),
             deps=[grid_key(name)],
-            description="The worst result of each check over all partitions: see Checks. Nothing is materialized here",
+            description="Never materialized. The worst result of each check over all partitions: see Checks",
             group_name=name,
         ),
     ]

@@ -50,7 +50,7 @@ def test_a_retry_says_whose_documents_it_tried(config: Path, synced: Path) -> No
     """In its table, in JSON, and in the message of a failure."""
     with closing(sqlite3.connect(synced / "state" / "ledger.sqlite")) as connection, connection:
         connection.execute(
-            "UPDATE index_state SET status = 'failed', error_code = 'QDRANT_UNAVAILABLE', "
+            "UPDATE index_state SET status = 'failed', attempt_hash = 'tried', error_code = 'QDRANT_UNAVAILABLE', "
             "next_attempt_at = '2026-01-01' WHERE collection = 'works' AND tenant_id = ?",
             (MORAVA,),
         )
