@@ -141,10 +141,11 @@ def build_source_assets(settings: Config) -> list[dg.AssetSpec]:
         key = dg.AssetKey([entity.source, *entity.table.split(".")])
         thing = "Collection" if source.type == "mongo" else "Table or view"
         columns = dict.fromkeys([*entity.fields, *_of_rows(entity)])
+        reads = "reads the columns listed here"
+        does = f"{reads}, and writes syncMetadata" if entity.writeback else f"only {reads}"
         found[key] = dg.AssetSpec(
             key,
-            description=f"{thing} {entity.table} of source {entity.source}. vecsync only reads it, and of it the "
-            "columns listed here.",
+            description=f"{thing} {entity.table} of source {entity.source}. vecsync {does}.",
             group_name=found[key].group_name if key in found else name,
             kinds={source.type},
             metadata={
