@@ -159,8 +159,8 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> Non
     """After a run: the checks over all partitions that failed are made again where they may be over, else what was
     repaired would stay red until they are due, and fail where a partition does. The comparison, which is dear, only
     after a run that compared, and when no partition is left that failed it; and after a full run over all tenants where
-    a store has points of others.
-    Those that were never made are made once every partition is synced, else a new project would wait for them.
+    a store has points of others. Those that were never made are made once every partition is synced, else a new project
+    would wait for them.
 
     Raises the errors of source, store and ledger."""
     compared: dict[str, bool] = {}
