@@ -26,6 +26,7 @@ from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.sync import is_tenant
 from vecsync_dagster.sync.health import configured, counting, is_configured
 from vecsync_dagster.sync.listing import UNASKED
+from vecsync_dagster.sync.standing import RED_PARTITIONS
 
 __all__ = ["Seen", "book_of", "observe", "owner_of", "problems"]
 
@@ -84,7 +85,9 @@ def problems(config: Config, ledger: SqlLedger, only: str | None = None) -> Iter
         for collection in settings.collections:
             for tenant, (documents, at) in ledger.permanent_failures(entity, collection).items():
                 yield failed_for_good(entity, collection, tenant, documents, at)
-    yield from map(check_failed, configured(ledger.check_results(only, failed=True), config))
+    failed = configured(ledger.check_results(only, failed=True), config)
+    # One over all partitions that fails because of theirs has nothing to tell beside them.
+    yield from (check_failed(one) for one in failed if RED_PARTITIONS not in one.facts)
 
 
 def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only: str | None = None) -> Alerts:

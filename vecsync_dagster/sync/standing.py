@@ -39,6 +39,7 @@ __all__ = [
     "COMPARED",
     "FRESHNESS",
     "RECONCILIATION",
+    "RED_PARTITIONS",
     "bring_in_line",
     "check_again",
     "check_everything",
@@ -57,7 +58,7 @@ _WRONG_TENANT = "wrong_tenant"
 _PARTITION_CHECK: Final[Mapping[str, str]] = {"reconciliation": "identity", "isolation_of_all": "isolation"}
 _COMPARED = (*_PARTITION_CHECK.values(),)
 _OVER: Final = {check: name for name, check in _PARTITION_CHECK.items()}
-_RED = "red_partitions"
+RED_PARTITIONS: Final = "red_partitions"
 """A fact of a check over all partitions that is red because some of them are: how many."""
 COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
 """The checks that a comparison of everything makes."""
@@ -211,11 +212,11 @@ def bring_in_line(workspace: Workspace, entity: str) -> bool:
     names = workspace.ledger.tenant_names(entity)
     for name, one in overall.items():
         red = [part for part in differing[name] if any(isinstance(fact, int) for fact in part.facts.values())]
-        if red and (one.passed or _RED in one.facts):
+        if red and (one.passed or RED_PARTITIONS in one.facts):
             told = [f"{_place(part.collection, part.tenant, names, entity)}: {part.message}" for part in red[:_LISTED]]
             more = f"; and {len(red) - _LISTED} more" if len(red) > _LISTED else ""
             message = f"{number_of(len(red), 'partition')}: {'; '.join(told)}{more}"
-            _kept(workspace, entity, CheckOutcome(name, False, message, {_RED: len(red)}), datetime.now(UTC))
+            _kept(workspace, entity, CheckOutcome(name, False, message, {RED_PARTITIONS: len(red)}), datetime.now(UTC))
     return False
 
 
@@ -282,7 +283,7 @@ def _stored(result: PartitionResult) -> int | None:
 def _were_ours(result: CheckResult) -> bool:
     """Whether the comparison found differences that a run of a partition can repair."""
     facts = result.facts
-    return bool(facts.get(_RED) or facts.get("in_partitions", facts.get("differences")))
+    return bool(facts.get(RED_PARTITIONS) or facts.get("in_partitions", facts.get("differences")))
 
 
 def _is_open(result: CheckResult) -> bool:

@@ -241,7 +241,9 @@ def test_checks_alone(world: World, instance: dg.DagsterInstance) -> None:
         ("identity", f"works|{tenant}"): tenant != "acme" for tenant in TENANTS
     }
     assert {key for key, ok in told.items() if not ok} == {("identity", "works|acme"), ("counts", "works|acme")}
-    assert {name for (name, _), ok in evaluations(result, "health").items() if not ok} == {"identity", "counts"}
+    assert {name for (name, _), ok in evaluations(result, "health").items() if not ok} == {
+        *("identity", "counts", "reconciliation")
+    }
     assert len(world.stored()) == 11
 
 
