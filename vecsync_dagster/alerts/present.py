@@ -24,9 +24,8 @@ from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.alerts import Alert, KnownAlert, Owner
 from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.sync import is_tenant
-from vecsync_dagster.sync.health import configured, counting, is_configured
+from vecsync_dagster.sync.health import RED_PARTITIONS, configured, counting, is_configured
 from vecsync_dagster.sync.listing import UNASKED
-from vecsync_dagster.sync.standing import RED_PARTITIONS
 
 __all__ = ["Seen", "book_of", "observe", "owner_of", "problems"]
 

@@ -18,6 +18,7 @@ from vecsync_dagster.sync.verify import CHECKS, checks_of
 
 __all__ = [
     "LISTED",
+    "RED_PARTITIONS",
     "Trouble",
     "configured",
     "counting",
@@ -28,6 +29,8 @@ __all__ = [
     "troubles",
 ]
 
+RED_PARTITIONS: Final = "red_partitions"
+"""A fact of a check over all partitions that fails because of theirs: of how many. They tell it all themselves."""
 LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
 
@@ -116,7 +119,9 @@ def _ended(last: LastRuns) -> Iterator[str]:
 
 
 def _errors(config: Config, results: Iterable[CheckResult]) -> list[CheckResult]:
-    return [one for one in configured(results, config) if one.severity == "error"]
+    """One over all partitions that fails because of theirs is not counted beside them."""
+    found = configured(results, config)
+    return [one for one in found if one.severity == "error" and RED_PARTITIONS not in one.facts]
 
 
 def _due(config: Config, there: Mapping[Partition, LastRuns]) -> dict[Partition, datetime]:

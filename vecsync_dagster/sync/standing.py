@@ -19,7 +19,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
-from vecsync_dagster.sync.health import configured
+from vecsync_dagster.sync.health import RED_PARTITIONS, configured
 from vecsync_dagster.sync.options import PartitionResult, Selection, is_tenant
 from vecsync_dagster.sync.verify import (
     REMEDY,
@@ -39,7 +39,6 @@ __all__ = [
     "COMPARED",
     "FRESHNESS",
     "RECONCILIATION",
-    "RED_PARTITIONS",
     "bring_in_line",
     "check_again",
     "check_everything",
@@ -58,8 +57,6 @@ _WRONG_TENANT = "wrong_tenant"
 _PARTITION_CHECK: Final[Mapping[str, str]] = {"reconciliation": "identity", "isolation_of_all": "isolation"}
 _COMPARED = (*_PARTITION_CHECK.values(),)
 _OVER: Final = {check: name for name, check in _PARTITION_CHECK.items()}
-RED_PARTITIONS: Final = "red_partitions"
-"""A fact of a check over all partitions that is red because some of them are: how many."""
 COMPARED: Final = frozenset({*RECONCILIATION, *_COMPARED})
 """The checks that a comparison of everything makes."""
 
