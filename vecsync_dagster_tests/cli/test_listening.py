@@ -33,16 +33,21 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @contextmanager
-def ui(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def ui(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Its log goes to a file: a pipe that nobody reads would stop Dagster when it is full."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = start("ui", "--port", str(port), "--config", folder / "vecsync.yaml")
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "vecsync_dagster.cli", "ui", "--port", port]
+    with (folder / "ui.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*command, "--config", str(folder / "vecsync.yaml")], stdout=log, stderr=subprocess.STDOUT
+        )
     try:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.communicate(timeout=60)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
