@@ -30,6 +30,7 @@ from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.ledger.tables import index_state
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import SyncOptions
+from vecsync_dagster.sync.health import RED_PARTITIONS
 from vecsync_dagster_tests.cli.program import vecsync
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
 from vecsync_dagster_tests.world import ENTITY, START, World, config_of, file_of
@@ -201,9 +202,9 @@ class Shown:
         assert record.evaluation is not None
         return record.evaluation.passed
 
-    def failing(self, *, errors: bool = False) -> set[tuple[str, str]]:
+    def failing(self, *, errors: bool = False, alerted: bool = False) -> set[tuple[str, str]]:
         """Checks with their partitions that `status` names as failed; the partition is empty for one over all.
-        `errors`: without those that only warn."""
+        `errors`: without those that only warn; `alerted`: without those over all that fail because of partitions."""
         with self.world.workspace() as workspace:
             seen = overview(workspace, entity=ENTITY, tenant=None, days=7)
         checks = [*seen.failed_checks, *(one for partition in seen.partitions for one in partition.failed_checks)]
@@ -211,7 +212,7 @@ class Shown:
         return {
             (check.check, f"{check.collection}|{check.tenant}".strip("|"))
             for check in checks
-            if not (errors and check.warning)
+            if not (errors and check.warning) and not (alerted and RED_PARTITIONS in check.facts)
         }
 
     def alerts(self) -> set[tuple[str, str]]:

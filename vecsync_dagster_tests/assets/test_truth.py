@@ -16,15 +16,15 @@ CHECKS = ("counts", "identity", "isolation", "removal_guard", "statuses", "trunc
 
 class Model:
     """What must be known: `red`, the partitions that differed when they were last compared, or were repaired then
-    (`repaired`); `all_red`, whether the last comparison of all found one (`found_all`), or one since. `warned`:
-    warnings are alerted, too."""
+    (`repaired`); `all_red`, whether the last comparison of all found one, or one since. `warned`: warnings are alerted,
+    too."""
 
     def __init__(self, shown: Shown, *, warned: bool) -> None:
         self.shown = shown
         self.warned = warned
         self.red: set[str] = set()
         self.repaired: set[str] = set()
-        self.all_red = self.found_all = False
+        self.all_red = False
 
     def compared(self, partitions: set[str], found: set[str], *, repaired: bool = False) -> None:
         """By a run."""
@@ -39,7 +39,6 @@ class Model:
         """What a run repaired is a warning until the next run of the partition, if it is well."""
         self.repaired -= found
         self.red, self.all_red = found | self.repaired, bool(found)
-        self.found_all = self.all_red
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -104,9 +103,7 @@ class Model:
         shown, failing = self.shown, self.shown.failing()
         assert {partition for check, partition in failing if check == "identity"} == self.red
         assert (("reconciliation", "") in failing) is self.all_red
-        # What is red over all only as partitions are is told of these.
-        told = shown.failing(errors=not self.warned) - (set() if self.found_all else {("reconciliation", "")})
-        assert shown.alerts() == told
+        assert shown.alerts() == shown.failing(errors=not self.warned, alerted=True)
         for check in CHECKS:
             red = {partition for name, partition in failing if name == check}
             expected = {Status.FAILED: red, Status.SUCCEEDED: ALL - red}
