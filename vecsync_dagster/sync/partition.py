@@ -34,7 +34,7 @@ from vecsync_dagster.sync.apply import (
     settle,
 )
 from vecsync_dagster.sync.changes import Change, Kind, decide
-from vecsync_dagster.sync.compare import compare_row
+from vecsync_dagster.sync.compare import Difference, compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former, is_stored
 from vecsync_dagster.sync.guard import lacks_suspiciously_much
@@ -66,7 +66,8 @@ class PartitionSync:
 
     `error` is the first error of the whole partition; after it nothing more is taken. `unmet`: ids that a
     tombstone called gone, and that a live record has which this run has not met. `lacking`: the first documents that
-    the removal guard kept. `left_over`: how many differences of each kind runs that did not finish had left.
+    the removal guard kept. `left_over`: how many differences of each kind runs that did not finish had left;
+    `left_named`: the first ones.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class PartitionSync:
         self.unmet: list[str] = []
         self.lacking: list[str] = []
         self.left_over: Counter[str] = Counter()
+        self.left_named: list[Difference] = []
         self._seen = BitMap64()
         self._unstored = BitMap64()  # those of them of which the store held nothing when they were met
         self._run_id = run_id
@@ -816,7 +818,9 @@ class PartitionSync:
             return
         clear_probe(self.target)  # no look at the partition finds one
         if self._writing.cut_short:
-            done, self.left_over = repair_unfinished(self.target, source, allow_removals=allow_removals)
+            done, self.left_over, self.left_named = repair_unfinished(
+                self.target, source, allow_removals=allow_removals
+            )
             # Not as documents of the source, which are counted already.
             done.repaired = done.upserted + done.payload_only + done.removed
             done.upserted = done.payload_only = done.removed = 0

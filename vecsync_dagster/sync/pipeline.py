@@ -684,4 +684,4 @@ def _repaired(
         )
     if full:
         part.compared(found)
-    return told_of_left_over(found, part.left_over, warn=only_report)
+    return told_of_left_over(found, part.left_over, part.left_named, warn=only_report)

@@ -45,9 +45,11 @@ __all__ = ["repair", "repair_unfinished", "repair_unpaid", "too_many_orphans"]
 _log = logging.getLogger(__name__)
 
 
-def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -> tuple[Figures, Counter[str]]:
+def repair_unfinished(
+    target: Target, source: Source, *, allow_removals: bool
+) -> tuple[Figures, Counter[str], list[Difference]]:
     """Repair what a run that did not finish left in this partition, whose right to sync the caller holds; returns how
-    many differences there were of each kind.
+    many differences there were of each kind, and the first ones.
 
     It may have told the store what the ledger never heard of; where the source has changed back since, nothing
     else would look there. Foreign points stay: they are no run's; so do orphans that are too many (the ledger may have
@@ -62,7 +64,7 @@ def repair_unfinished(target: Target, source: Source, *, allow_removals: bool) -
     kept = too_many_orphans(target, counted["orphan"], allow=allow_removals)
     # More are not kept in memory: they are looked for again.
     found = first if counted.total() == len(first) else _own(target)
-    return _mend_beside(target, source, (d for d in found if d.kind != "orphan" or not kept)), +counted
+    return _mend_beside(target, source, (d for d in found if d.kind != "orphan" or not kept)), counted, first
 
 
 def _own(target: Target) -> Iterator[Difference]:

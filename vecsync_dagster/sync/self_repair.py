@@ -69,7 +69,9 @@ def repair_found(
     ]
 
 
-def told_of_left_over(found: Iterable[CheckOutcome], left_over: Mapping[str, int], *, warn: bool) -> list[CheckOutcome]:
+def told_of_left_over(
+    found: Iterable[CheckOutcome], left_over: Mapping[str, int], named: Sequence[Difference], *, warn: bool
+) -> list[CheckOutcome]:
     """The outcomes, with what runs that did not finish had left, of each kind, and this one has repaired before it
     compared. Some of it may be drift, which nobody can tell apart: `warn` where no repair is to go unnoticed."""
     outcomes = []
@@ -79,7 +81,8 @@ def told_of_left_over(found: Iterable[CheckOutcome], left_over: Mapping[str, int
         if one.name in _COMPARED and one.passed and own:
             facts: Mapping[str, int | str] = {**own, REPAIRED: "all"} if warn else one.facts
             message = f"{differences_told(own)}, repaired, as a run had not finished or the store had moved"
-            one = replace(one, passed=not warn, warning=warn, message=message, facts=facts)
+            some = [d for d in named if d.kind in own]
+            one = replace(one, passed=not warn, warning=warn, message=message, facts=facts, differences=some)
         outcomes.append(one)
     return outcomes
 

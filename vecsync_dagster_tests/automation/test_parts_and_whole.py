@@ -61,6 +61,18 @@ def check_parts_and_whole(automated: Automated) -> None:
         assert len(list(check_everything(workspace, ENTITY))) == 2
 
 
+def test_what_a_killed_run_left_ends_for_both_tenants(settled: Automated) -> None:
+    """It is repaired before the comparison, which then finds nothing."""
+    sync(settled, "brick")  # all checks are made
+    leak(settled, "cord", to="acme")
+    check_parts_and_whole(settled)
+    assert red(settled) == {*LEAKED, ("isolation_of_all", "")}
+    with settled.world.workspace() as workspace:
+        workspace.ledger.begin_writing(ENTITY, ENTITY, "acme", "a run that was killed", "full")
+    sync(settled, "acme")
+    assert red(settled) == set()
+
+
 def test_what_runs_repair_ends_for_both_tenants_and_for_the_whole(settled: Automated) -> None:
     """Each check over all partitions is over with the run that repairs the last difference of its kind; and what lay
     under a wrong tenant is over for both, whichever of them is synced."""
