@@ -10,6 +10,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -18,6 +19,9 @@ from vecsync_dagster_tests.servers.postgres import new_database, postgres_server
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 (the system's own; pytest makes a folder of its own in it)
 _NEEDED = 4 << 30
+
+WORLDS = ("sqlite+embedded", "postgres+http")
+"""Source and ledger, and the store, of the fixture `world` (sync/conftest.py)."""
 
 # Databases wait for the disk at each commit; in memory nothing else is different. Before anything asks for a folder.
 if "TMPDIR" not in os.environ and _MEMORY.is_mount() and shutil.disk_usage(_MEMORY).free >= _NEEDED:
@@ -42,12 +46,15 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test that is marked `in_turn`, `-m many` runs all combinations of its parameters; else each value of the
-    longer one is run with one value of the shorter one, in turn. A single parameter has all its values."""
+    """A test of a `world` runs on one of the two, as its name decides, and those of the known faults on both. Of a test
+    that is marked `in_turn`, each value of the longer parameter is run with one value of the shorter one, in turn; a
+    single one has all its values. All combinations: `-m "many or not many"`."""
     tests: dict[str, list[pytest.Function]] = defaultdict(list)
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("in_turn"):
             tests[item.nodeid.partition("[")[0]].append(item)
+        elif isinstance(item, pytest.Function) and "test_fault_" not in item.name and not _its_world(item):
+            item.add_marker(pytest.mark.many)
     for variants in tests.values():
         # Of parameters that go together one counts.
         columns = {_places([repr(v.callspec.params[name]) for v in variants]) for name in variants[0].callspec.params}
@@ -58,6 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, variant in enumerate(variants):
             if sum(column[number] for column in several) % shortest:
                 variant.add_marker(pytest.mark.many)
+
+
+def _its_world(item: pytest.Function) -> bool:
+    """Whether a test is to be run with its parameter `world`: with one of them, that stays the same."""
+    world = getattr(item, "callspec", None) and item.callspec.params.get("world")
+    return world not in WORLDS or WORLDS[crc32(item.nodeid.replace(world, "").encode()) % len(WORLDS)] == world
 
 
 def _places(values: list[str]) -> tuple[int, ...]:

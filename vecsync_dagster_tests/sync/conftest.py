@@ -12,6 +12,7 @@ import pytest
 import stamina
 
 from vecsync_dagster.ledger import migrate
+from vecsync_dagster_tests.conftest import WORLDS
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.four import Four, four_collections
@@ -28,7 +29,7 @@ def embedded_world(tmp_path: Path) -> World:
     return World(f"sqlite:///{tmp_path / 'source.db'}", config)
 
 
-@pytest.fixture(params=["sqlite+embedded", "postgres+http"])
+@pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     if request.param == "sqlite+embedded":
         yield request.getfixturevalue("embedded_world")
