@@ -95,6 +95,6 @@ def _together(phase: str, pairs: Sequence[Pair]) -> Pair:
 
 
 def _sum(some: Sequence[Measured]) -> Measured:
-    numbers = [field.name for field in fields(Measured) if field.name != "failed_checks"]
+    numbers = [field.name for field in fields(Measured) if not isinstance(getattr(some[0], field.name), list)]
     values = {name: (max if name in _PEAKS else sum)(getattr(one, name) for one in some) for name in numbers}
     return replace(some[0], **values)
