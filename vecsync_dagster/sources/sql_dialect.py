@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnClause, ColumnElement, Connection, Engine
+from sqlalchemy import ColumnClause, ColumnElement, Connection, Engine, FromClause, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
@@ -117,14 +117,24 @@ class Dialect(Protocol):
         """Whether the column holds no deletion: null, or what an application writes for no time. Never null itself."""
         ...
 
-    def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
+    def moment(self, column: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
         """The modification time as a moment (sql_types.py); null if there is none or it cannot be understood;
         `BEYOND` or later where Python cannot count to it."""
         ...
 
-    def between(self, column: AnyColumn, kind: Kind, first: int, last: int) -> ColumnElement[bool]:
-        """Whether the time's moment is one of these, neither before the first nor after the last; in a way that costs
-        little where it is not."""
+    def worked_out(self, rows: Select[Any]) -> FromClause:
+        """These rows, so that a statement over them works out each column once a row where that saves time."""
+        ...
+
+    def newest(self, column: ColumnElement[Any], moment: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
+        """An aggregate: the last of the column's moments."""
+        ...
+
+    def between(
+        self, column: ColumnElement[Any], moment: ColumnElement[Any], kind: Kind, first: int, last: int
+    ) -> ColumnElement[bool]:
+        """Whether the column's moment is one of these, neither before the first nor after the last; by whichever of
+        the two costs little."""
         ...
 
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
@@ -138,7 +148,7 @@ class Dialect(Protocol):
         `cursor` is the kind of the column that the moment was taken from: it tells by which clock it goes."""
         ...
 
-    def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
+    def checksum(self, columns: Sequence[ColumnElement[Any]], live: ColumnElement[bool]) -> ColumnElement[Any]:
         """An aggregate: text that differs where any value of the live rows does, whatever their order."""
         ...
 

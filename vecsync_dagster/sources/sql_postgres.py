@@ -21,6 +21,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Engine,
+    FromClause,
     Numeric,
     Select,
     Subquery,
@@ -371,15 +372,22 @@ class Postgres:
     def undeleted(self, column: AnyColumn) -> ColumnElement[bool]:
         return column.is_(None)
 
-    def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
+    def moment(self, column: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
         """What lies before the year 1 has none."""
         last: ColumnElement[Any] = literal_column("'9999-12-31'")
         sane = and_(column >= literal_column("'0001-01-02'"), column < last)
         return case((sane, _micros(column)), (column >= last, literal_column(str(BEYOND))))
 
-    def between(self, column: AnyColumn, kind: Kind, first: int, last: int) -> ColumnElement[bool]:
-        """The times themselves are compared: a moment is worked out for each row that it is asked of."""
+    def worked_out(self, rows: Select[Any]) -> FromClause:
+        return rows.subquery()
 
+    def newest(self, column: ColumnElement[Any], moment: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
+        """The times themselves are compared, here and below: to work out a moment of each row takes longer."""
+        return self.moment(func.max(column), kind)
+
+    def between(
+        self, column: ColumnElement[Any], moment: ColumnElement[Any], kind: Kind, first: int, last: int
+    ) -> ColumnElement[bool]:
         def bound(moment: int) -> ColumnElement[Any]:
             time, zone = earlier(moment, timedelta(0)), kind is Kind.TIMESTAMPTZ
             return literal(time if zone else time.replace(tzinfo=None), DateTime(timezone=zone))
@@ -401,7 +409,7 @@ class Postgres:
             bound = cast(bound, Date)  # a date is as good as any time of that day
         return or_(column >= bound, column.is_(None), column == literal_column("'-infinity'"))
 
-    def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
+    def checksum(self, columns: Sequence[ColumnElement[Any]], live: ColumnElement[bool]) -> ColumnElement[Any]:
         """The sum of the rows' hashes: a row of which there are two does not cancel itself out."""
         row = cast(func.row(*columns), Text)
         return cast(func.sum(cast(func.hashtextextended(row, 0), Numeric)).filter(live), Text)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    FromClause,
     Label,
     Select,
     and_,
@@ -41,6 +42,10 @@ __all__ = ["GLOBAL", "Queries"]
 
 GLOBAL = "global"
 _PRIME = 2_147_483_647
+
+
+def _moment_of(name: str) -> str:
+    return f"vecsync_moment_of_{name}"
 
 
 @dataclass(frozen=True)
@@ -107,17 +112,21 @@ class Queries:
         of these; and, unless there is a checksum, a sum of those from each of `floors` on, up to the next or the
         clock."""
         shared, key = self._owner()
-        live = self._live()
-        moments = [one for name, kind in self.dated.items() for one in self._moments(name, kind, clock, ahead)]
-        columns = [self.reflected[column.name] for column in self.reflected.columns]
-        checksum = self.dialect.checksum(columns, live) if self.entity.checksum else null()
-        statement = (
-            select(shared, key, func.count(), func.count().filter(live), checksum, *moments)
+        hashed = [column.name for column in self.reflected.columns] if self.entity.checksum else []
+        moments = [
+            self.dialect.moment(self.reflected[name], kind).label(_moment_of(name)) for name, kind in self.dated.items()
+        ]
+        columns = [self.reflected[name] for name in dict.fromkeys([*hashed, *self.dated])]
+        rows = self.dialect.worked_out(
+            select(shared, key, self._live().label("vecsync_live"), *moments, *columns)
             .select_from(self.reflected.table)
             .where(true() if tenant is None else self._tenant(tenant))
         )
-        # By name, as PostgreSQL takes no two equal expressions with parameters for the same.
-        return statement if self.entity.tenancy is None else statement.group_by(shared.name, key.name)
+        live = rows.c.vecsync_live
+        checksum = self.dialect.checksum([rows.c[name] for name in hashed], live) if hashed else null()
+        times = [one for name, kind in self.dated.items() for one in self._times(rows, name, kind, clock, ahead)]
+        owner = rows.c[shared.name], rows.c[key.name]
+        return select(*owner, func.count(), func.count().filter(live), checksum, *times).group_by(*owner)
 
     def floors(self, clock: Clock) -> list[int]:
         """The moments from which on recent ones are summed up: two, so that looks have one in common that are no
@@ -129,9 +138,11 @@ class Queries:
         last = clock.of(next(iter(self.dated.values()))) // step
         return [(last - 2) * step, (last - 1) * step]
 
-    def _moments(self, name: str, kind: Kind, clock: Clock, ahead: bool) -> Iterator[ColumnElement[Any]]:
-        column, now = self.reflected[name], clock.of(kind)
-        moment, at = self.dialect.moment(column, kind), literal(now, BigInteger)
+    def _times(
+        self, rows: FromClause, name: str, kind: Kind, clock: Clock, ahead: bool
+    ) -> Iterator[ColumnElement[Any]]:
+        column, moment, now = rows.c[name], rows.c[_moment_of(name)], clock.of(kind)
+        at = literal(now, BigInteger)
         # The remainders add up to no number that is too large, and tell one moment from another all the same.
         total = func.sum(moment % literal(_PRIME, BigInteger))
         if ahead:
@@ -139,10 +150,10 @@ class Queries:
             yield func.count(moment).filter(moment > at)
             yield total.filter(moment > at)
         else:
-            yield func.max(moment)
+            yield self.dialect.newest(column, moment, kind)
         floors = self.floors(clock)
         for first, last in pairwise([*floors, now + 1] if floors else ()):
-            yield total.filter(self.dialect.between(column, kind, first, last - 1))
+            yield total.filter(self.dialect.between(column, moment, kind, first, last - 1))
 
     def _owner(self) -> tuple[Label[bool], Label[Any]]:
         """Whose a row is: whether everybody's, and the tenant's key if not."""

@@ -22,7 +22,9 @@ from sqlalchemy import (
     Connection,
     Double,
     Engine,
+    FromClause,
     LargeBinary,
+    Select,
     Text,
     and_,
     bindparam,
@@ -216,15 +218,20 @@ class Sqlite:
     def undeleted(self, column: AnyColumn) -> ColumnElement[bool]:
         return or_(column.is_(None), cast(column, Text).in_(("", "0", "false")))
 
-    def moment(self, column: AnyColumn, kind: Kind) -> ColumnElement[Any]:
+    def moment(self, column: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
         return _milliseconds(column) * 1000
 
-    def between(self, column: AnyColumn, kind: Kind, first: int, last: int) -> ColumnElement[bool]:
-        """A text is understood only where its date is near: a zone makes at most a day of difference. Every number
-        sorts before every text."""
-        near, text = earlier(first, timedelta(days=1)).date().isoformat(), column.collate("BINARY")
-        within = self.moment(column, kind).between(literal(first, BigInteger), literal(last, BigInteger))
-        return case((and_(text < literal(near, Text()), text > literal("", Text())), false()), else_=within)
+    def worked_out(self, rows: Select[Any]) -> FromClause:
+        """SQLite would put the expressions in wherever their columns stand, but for the limit."""
+        return rows.limit(-1).offset(0).subquery()
+
+    def newest(self, column: ColumnElement[Any], moment: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
+        return func.max(moment)
+
+    def between(
+        self, column: ColumnElement[Any], moment: ColumnElement[Any], kind: Kind, first: int, last: int
+    ) -> ColumnElement[bool]:
+        return moment.between(literal(first, BigInteger), literal(last, BigInteger))
 
     def order(self, column: AnyColumn) -> ColumnElement[Any]:
         return _milliseconds(column)
@@ -236,7 +243,7 @@ class Sqlite:
         known = func.coalesce(_milliseconds(column, whole_days=True), literal(_FOREVER, BigInteger))
         return known >= literal((start - EPOCH) // timedelta(milliseconds=1), BigInteger)
 
-    def checksum(self, columns: Sequence[AnyColumn], live: ColumnElement[bool]) -> ColumnElement[Any]:
+    def checksum(self, columns: Sequence[ColumnElement[Any]], live: ColumnElement[bool]) -> ColumnElement[Any]:
         return func.vecsync_checksum(*columns).filter(live)
 
     def translated(self, error: DBAPIError, doing: str) -> VecsyncError:
@@ -306,7 +313,7 @@ def _julian_ms(time: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(func.round((func.julianday(time) - _EPOCH_DAY) * _DAY_MS), BigInteger)
 
 
-def _milliseconds(column: AnyColumn, *, whole_days: bool = False) -> ColumnElement[Any]:
+def _milliseconds(column: ColumnElement[Any], *, whole_days: bool = False) -> ColumnElement[Any]:
     """Milliseconds since 1970, null where the value is no time; `whole_days`: of a date, its last one."""
     size = func.abs(column)
     number = case((size < 10**11, column * 1000), (size < 10**14, column), (size < 10**17, column / 1000))
