@@ -32,6 +32,8 @@ from vecsync_dagster.words import number_of
 __all__ = ["change_sensor"]
 
 _LISTENING: Final = timedelta(minutes=2)
+_PATIENCE: Final = timedelta(seconds=25)
+"""So long who listens may take with a change: a few ticks."""
 
 
 def change_sensor(config: Config, entity: str, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -79,9 +81,9 @@ class _Tick:
         for one in sorted(due, key=lambda one: one.full):
             key = partition_key(one.collection, one.tenant)
             may = key not in busy and self._requests.may_ask(_request_key(one), _done_at(seen, one))
-            # Who listens has most likely begun with it; what it lost is still there at the next tick.
+            # Who listens has most likely begun with it; what it lost is still there some ticks later.
             theirs = listened and not one.failed
-            if may and (not theirs or self._requests.was_wanted(_request_key(one))):
+            if may and (not theirs or self._requests.wanted_for(_request_key(one), _PATIENCE)):
                 free[key] = one
         # Those that failed wait behind the others: they must not take the places of a tick for ever.
         ordered = sorted(free.values(), key=lambda one: self._requests.attempts(_request_key(one)))

@@ -51,12 +51,10 @@ class Requests:
             return True
         return self.now.timestamp() >= asked.last + self._wait(asked.times).total_seconds()
 
-    def was_wanted(self, key: str) -> bool:
-        """Whether it is wanted since an earlier tick; from now on it is."""
-        if key in self._asked:
-            return True
-        self._asked[key] = _Asked(self.now.timestamp(), self.now.timestamp(), 0)
-        return False
+    def wanted_for(self, key: str, time: timedelta) -> bool:
+        """Whether each tick of so long a time wanted it; from now on they do."""
+        now = self.now.timestamp()
+        return now - self._asked.setdefault(key, _Asked(now, now, 0)).first >= time.total_seconds()
 
     def ask(self, key: str, state: str) -> str:
         """Note that it is asked for. Returns the run key: it has the state, and is another one for every attempt."""

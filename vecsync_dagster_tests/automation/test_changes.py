@@ -14,7 +14,7 @@ from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunsTable
 
 from vecsync_dagster.assets import factory
-from vecsync_dagster.automation import under_way
+from vecsync_dagster.automation import changes, under_way
 from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sync import Selection, SyncOptions
@@ -419,8 +419,8 @@ def test_a_tenant_may_be_called_anything(settled: Automated) -> None:
     assert asked_keys(settled.asked("changes")) == ["works|acme again", "works|acme full"]
 
 
-def test_who_listens_begins_before_the_sensor_does(settled: Automated) -> None:
-    """A change is the listener's until the next tick; one that hears nothing, or has just begun to listen, keeps nobody
+def test_who_listens_begins_before_the_sensor_does(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change is the listener's for some ticks; one that hears nothing, or has just begun to listen, keeps nobody
     waiting."""
 
     def listens(problem: str | None, since: timedelta = timedelta(hours=1)) -> None:
@@ -437,6 +437,8 @@ def test_who_listens_begins_before_the_sensor_does(settled: Automated) -> None:
     told = settled.tick("changes")
     assert told.run_requests == []
     assert "1 partition to sync; listening to its changes since" in str(told.skip_reason)
+    assert settled.tick("changes").run_requests == [], "it has begun with it"
+    monkeypatch.setattr(changes, "_PATIENCE", timedelta(0))
     requests = settled.asked("changes")
     assert asked_keys(requests) == ["works|acme"]
     settled.run(requests)
