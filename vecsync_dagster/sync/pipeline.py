@@ -50,6 +50,7 @@ from vecsync_dagster.sync.verify import (
     held_back,
     last_full_run,
     once_reported,
+    over_perhaps,
     rejected_now,
     removal_guard,
     statuses,
@@ -627,13 +628,16 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     identity = job.settings.verify == "identity" or (full and (job.settings.verify == "auto" or part.doubted))
     # Whoever reads and compares everything needs to know nothing of earlier results.
     failed = [] if full and identity else t.ledger.failed_checks(t.entity, t.collection, t.tenant)
+    whole = not job.options.partial
+    wrote = part.figures.touched and not (whole and identity)
+    remade = over_perhaps(t, failed, tally, whole=whole) if wrote else []
     if not full:
         unidentified = unidentified_now(job.ledger, job.name, t.collection, job.tenant)
         if still_stopped(failed, incremental=not job.options.partial) is None:
             checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
             stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
-            return [*checks, statuses(t, tally.failures), *stopped]
+            return [*checks, statuses(t, tally.failures), *stopped, *remade]
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.figures.spared if full else job.source_rows()
     held = held_back(failed)
@@ -654,7 +658,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     )
     found = look(tally)
     if not identity:
-        return checks + found + once_reported(failed)
+        return checks + found + remade + once_reported(failed)
     return checks + _repaired(job, part, stream, found, lambda: look(count()))
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "kept",
     "last_full_run",
     "once_reported",
+    "over_perhaps",
     "rejected_now",
     "remedies",
     "remedy_of",
@@ -220,6 +221,14 @@ def once_reported(failed: Iterable[CheckResult]) -> list[CheckOutcome]:
     run, which compares nothing, has nothing to add."""
     told = "none found since the last ones were repaired"
     return [CheckOutcome(one.check, True, told) for one in failed if REPAIRED in one.facts]
+
+
+def over_perhaps(target: Target, failed: Iterable[CheckResult], tally: Tally, *, whole: bool) -> list[CheckOutcome]:
+    """Of a partition's `failed` checks those that ask the ledger alone, made again after a run that wrote: what they
+    named may be there now. `whole`: the run made `truncation` itself."""
+    names = {one.check for one in failed}
+    again = [_truncation(target, tally)] if "truncation" in names and not whole else []
+    return again + ([_collections(target)] if "collections" in names and len(target.config.collections) > 1 else [])
 
 
 def statuses(target: Target, failures: Failures) -> CheckOutcome:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from vecsync_dagster.sync import CheckOutcome, PartitionResult
 from vecsync_dagster_tests.four import Four
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, World, retry_due
 
 
 def check(result: PartitionResult, name: str) -> CheckOutcome:
@@ -84,6 +86,23 @@ def test_only_a_full_run_looks_for_it(four: Four) -> None:
     four.sync()
     assert "collections" not in {check.name for check in four.sync()["tools"].checks}
     assert "collections" in {check.name for check in four.sync(mode="full")["tools"].checks}
+
+
+@pytest.mark.parametrize("repaired", ["retry", "ids", "incremental"])
+def test_it_is_over_with_the_run_that_writes_the_record(four: Four, repaired: str) -> None:
+    """Whatever run that is: otherwise it would stay red until the next full one."""
+    four.insert(1, 2)
+    four.world.update(1, code="FORBIDDEN")
+    assert not check(four.sync(mode="full")["functionality"], "collections").passed
+    four.provider.rejects = None
+    four.later(minutes=5)
+    if repaired == "retry":
+        with four.world.workspace() as workspace:
+            retry_due(workspace, ENTITY)
+    else:
+        four.sync(**({"ids": ("1",)} if repaired == "ids" else {"mode": "incremental"}))
+    with four.world.workspace() as workspace:
+        assert workspace.ledger.check_results(ENTITY, failed=True) == []
 
 
 def test_one_collection_has_nothing_to_compare_with(embedded_world: World) -> None:

@@ -97,7 +97,8 @@ def test_texts_that_are_cut_are_told(world: World) -> None:
         assert "1 of 3 texts cut to the 8,192 tokens" in check.message
         assert check.message.endswith(": 901"), "the records are named"
     world.update(901, name="word")
-    [check] = [check for check in one(world.sync(), "acme").checks if check.name == "truncation"]
+    [result] = world.sync("acme", ids=("901",))
+    [check] = [check for check in result.checks if check.name == "truncation"]
     assert check.passed
 
 
