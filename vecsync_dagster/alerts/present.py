@@ -32,7 +32,7 @@ __all__ = ["Seen", "book_of", "observe", "owner_of", "problems"]
 
 @dataclass(slots=True)
 class Seen:
-    """What a run or a sensor knows beside the ledger: problems of its own, and the keys of those that are over with it.
+    """What a run or a sensor knows beside the ledger: problems of its own, and those that it would have and has not.
     What the ledger learned `since` it began, of places that are its own (`is_mine`), the run has found. `is_gone`: of a
     tenant, whether it is not at the source and left nothing here."""
 
@@ -40,7 +40,7 @@ class Seen:
     since: datetime | None = None
     is_mine: Callable[[Alert], bool] = lambda _: True
     raised: list[Alert] = field(default_factory=list)
-    over: set[str] = field(default_factory=set)
+    over: list[Alert] = field(default_factory=list)
     is_gone: Callable[[str], bool] = lambda _: False
 
     def cost(self, config: Config, names: Collection[str], price: float) -> None:
@@ -51,7 +51,15 @@ class Seen:
             if price > limit:
                 self.raised.append(alert)
             else:
-                self.over.add(alert.key)
+                self.over.append(alert)
+
+    def ends(self, config: Config, known: Alert) -> bool:
+        """Also a problem of fewer entities, or of one that has left the configuration: no run is of just those now."""
+        entities = {name for name in known.entity.split(", ") if name in config.entities}
+        return any(
+            replace(one, entity=known.entity).key == known.key and entities <= {*one.entity.split(", ")}
+            for one in self.over
+        )
 
     def name(self, one: Alert) -> Alert:
         """With the run, if that found it."""
@@ -106,7 +114,7 @@ def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only
         for known in book.opened
         if known.key not in raised
         and known.alert.entity not in others
-        and (known.key in seen.over or _is_over(config, ledger, known, seen))
+        and (seen.ends(config, known.alert) or _is_over(config, ledger, known, seen))
     }
     book.observe(raised.values(), lambda known: known.key in over, run_id=seen.run_id, at=at)
     return book

@@ -42,7 +42,7 @@ def seen_in(config: Config, instance: dg.DagsterInstance, record: dg.RunRecord) 
     if PRICE_TAG in run.tags:
         seen.cost(config, names, float(run.tags[PRICE_TAG]))
     if run.is_success:
-        seen.over.update(one.key for one in _failed(config, run, "", None) if one.check)
+        seen.over += (one for one in _failed(config, run, "", None) if one.check)
     elif run.is_failure and (reason := _unexplained(instance, run)):
         seen.raised += _failed(config, run, reason, _at(record.end_time))
     return seen

@@ -9,9 +9,11 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from vecsync_dagster.alerts import Alert, book_of, observe
+from vecsync_dagster.alerts import Alert, Seen, book_of, observe
 from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG, add_tenants
+from vecsync_dagster.config import Config
+from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.sync import SyncOptions
 from vecsync_dagster_tests.alerts.conftest import nothing
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
@@ -123,6 +125,45 @@ def test_a_job_that_syncs_nothing_makes_up_for_itself(daemon: Daemon, slack: Inb
     assert run is not None
     daemon.observe(run)
     assert opened(daemon) == []
+
+
+def with_notes(config: Config) -> Config:
+    """The same with one more entity."""
+    data = config.model_dump(mode="json", exclude_unset=True)
+    works = data["entities"][ENTITY]
+    data["entities"]["notes"] = {**works, "collections": {"notes": works["collections"][ENTITY]}}
+    return Config.model_validate(data).with_folder(config.folder)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_job_makes_up_for_itself_after_entities_came_or_left(daemon: Daemon, slack: Inbox, grows: bool) -> None:
+    """Its alert names the entities that there were."""
+    before, after = (daemon.world.config, with_notes(daemon.world.config))[:: 1 if grows else -1]
+    daemon.definitions = build_definitions(before)
+    dies(daemon, "vecsync_retry_job")
+    assert len(opened(daemon)) == 1
+    daemon.world.config, daemon.definitions = after, build_definitions(after)
+    job = daemon.definitions.resolve_job_def("vecsync_retry_job")
+    run = daemon.instance.get_run_by_id(job.execute_in_process(instance=daemon.instance).run_id)
+    assert run is not None
+    daemon.observe(run)
+    assert opened(daemon) == []
+
+
+def test_the_price_of_an_entity_that_left_is_over_with_the_next_run_of_the_others(world: World, slack: Inbox) -> None:
+    alerts = world.config.alerts.model_copy(update={"cost_usd_per_run": 1.0})
+    config = world.config.model_copy(update={"alerts": alerts}).with_folder(world.config.folder)
+    with world.workspace() as workspace:
+        for dear, run, left in (
+            (f"former, {ENTITY}", [ENTITY], 0),
+            (ENTITY, [ENTITY, "notes"], 0),
+            (f"notes, {ENTITY}", [ENTITY], 1),
+        ):
+            book_of(config, workspace.ledger).observe([replace(COST, entity=dear)], nothing)
+            seen = Seen()
+            seen.cost(config, run, 0.5)
+            observe(with_notes(config) if "notes" in dear else config, workspace.ledger, seen)
+            assert len(workspace.ledger.alerts()) == left
 
 
 def test_what_somebody_chose_by_hand_is_made_up_for_by_a_sync(daemon: Daemon) -> None:
