@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
@@ -54,6 +54,8 @@ FRESHNESS = "freshness"
 _OVERALL: Final = (*RECONCILIATION, FRESHNESS)
 _LISTED = 20
 _WRONG_TENANT = "wrong_tenant"
+_IN_PARTITIONS = "in_partitions"
+_LEFTOVERS = "leftovers"
 _PARTITION_CHECK: Final[Mapping[str, str]] = {"reconciliation": "identity", "isolation_of_all": "isolation"}
 _COMPARED = (*_PARTITION_CHECK.values(),)
 _OVER: Final = {check: name for name, check in _PARTITION_CHECK.items()}
@@ -67,6 +69,30 @@ def check_everything(
     """`RECONCILIATION`, by one pass over each collection of the entity that is not compared already (`known`). What it
     finds of a partition is kept as that partition's result as well (`partitions`), also where one that failed
     before differs no more. What was found since a comparison began is newer, and stays."""
+    found = _compare_everything(workspace, entity, known, partitions=partitions)
+    if any(map(_is_over, found)):  # runs have repaired it meanwhile
+        found = _compare_everything(workspace, entity, partitions=partitions)
+    for one in found:
+        yield _kept(workspace, entity, one.outcome, one.began)
+
+
+class _Whole(NamedTuple):
+    """One of `RECONCILIATION` as a comparison that `began` then found it; `red`: the partitions' results that say it,
+    or newer ones."""
+
+    outcome: CheckOutcome
+    began: datetime
+    red: Sequence[CheckResult]
+
+
+def _is_over(found: _Whole) -> bool:
+    """Whether no partition differs any more in which differences were found."""
+    return bool(found.outcome.facts.get(_IN_PARTITIONS)) and not found.red
+
+
+def _compare_everything(
+    workspace: Workspace, entity: str, known: Iterable[Comparison] = (), *, partitions: bool
+) -> list[_Whole]:
     made = {one.collection: one for one in known if one.entity == entity}
     counts: dict[str, dict[str, int]] = {name: {} for name in RECONCILIATION}
     named: dict[str, list[Difference]] = {name: [] for name in RECONCILIATION}
@@ -90,17 +116,33 @@ def check_everything(
         for difference in compared.named:
             named[_check_of(difference.kind)].append(difference)
         theirs += foreign_told(workspace.ledger, entity, collection, compared.kinds, compared.named)
+    differing = _differing(configured(workspace.ledger.check_results(entity, failed=True), workspace.config))
+    found = []
     for name in RECONCILIATION:
-        wrong = sum(counts[name].values())
+        wrong, red = sum(counts[name].values()), differing[name]
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
         remedy = ways[name].pop() if owned[name] >= wrong and len(ways[name]) == 1 else REMEDY
         hints = [*(theirs if FOREIGN in kinds[name] else []), *remedies(kinds[name], remedy)]
         message = "; ".join([f"{number_of(wrong, 'difference')}: {told}", *hints]) if wrong else "none found"
-        facts = {"points": points, "differences": wrong, **({"in_partitions": owned[name]} if wrong else {})}
+        facts = {"points": points, "differences": wrong, **({_IN_PARTITIONS: owned[name]} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
             outcome = _with_leftovers(workspace, entity, outcome)
-        yield _kept(workspace, entity, outcome, began)
+        if 0 < wrong <= owned[name] and _LEFTOVERS not in outcome.facts and _tell_it(workspace, name, red):
+            outcome = replace(outcome, facts={**outcome.facts, RED_PARTITIONS: len(red)})
+        found.append(_Whole(outcome, began, red))
+    return found
+
+
+def _differing(results: Iterable[CheckResult]) -> dict[str, list[CheckResult]]:
+    """For each of `RECONCILIATION` the results that say of a partition that it differs."""
+    found = [one for one in results if one.collection and _is_open(one)]
+    return {name: [one for one in found if one.check == check] for name, check in _PARTITION_CHECK.items()}
+
+
+def _tell_it(workspace: Workspace, name: str, red: Sequence[CheckResult]) -> bool:
+    """Whether the partitions' results are as bad as the check over all of them: then they say all there is to say."""
+    return any(not one.warning for one in red) or workspace.config.checks.severity_of(name) == "warn"
 
 
 def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[str, set[str]]) -> Counter[str]:
@@ -197,10 +239,7 @@ def bring_in_line(workspace: Workspace, entity: str) -> bool:
 
     Raises the errors of store and ledger."""
     known = configured(workspace.ledger.check_results(entity), workspace.config)
-    differing = {
-        name: [one for one in known if one.collection and one.check == check and _is_open(one)]
-        for name, check in _PARTITION_CHECK.items()
-    }
+    differing = _differing(known)
     overall = {one.check: one for one in known if not one.collection and one.check in RECONCILIATION}
     if any(not one.passed and _were_ours(one) and not differing[name] for name, one in overall.items()):
         for _ in check_everything(workspace, entity):
@@ -209,11 +248,12 @@ def bring_in_line(workspace: Workspace, entity: str) -> bool:
     names = workspace.ledger.tenant_names(entity)
     for name, one in overall.items():
         red = [part for part in differing[name] if any(isinstance(fact, int) for fact in part.facts.values())]
-        if red and (one.passed or RED_PARTITIONS in one.facts):
+        if red and (one.passed or _are_parts(one)):
             told = [f"{_place(part.collection, part.tenant, names, entity)}: {part.message}" for part in red[:_LISTED]]
             more = f"; and {len(red) - _LISTED} more" if len(red) > _LISTED else ""
             message = f"{number_of(len(red), 'partition')}: {'; '.join(told)}{more}"
-            _kept(workspace, entity, CheckOutcome(name, False, message, {RED_PARTITIONS: len(red)}), datetime.now(UTC))
+            facts = {RED_PARTITIONS if _tell_it(workspace, name, red) else _IN_PARTITIONS: len(red)}
+            _kept(workspace, entity, CheckOutcome(name, False, message, facts), datetime.now(UTC))
     return False
 
 
@@ -277,10 +317,15 @@ def _stored(result: PartitionResult) -> int | None:
     return None if counted is None else int(counted)
 
 
+def _are_parts(result: CheckResult) -> bool:
+    """Whether it fails because of partitions alone."""
+    return RED_PARTITIONS in result.facts or result.facts.keys() == {_IN_PARTITIONS}
+
+
 def _were_ours(result: CheckResult) -> bool:
     """Whether the comparison found differences that a run of a partition can repair."""
     facts = result.facts
-    return bool(facts.get(RED_PARTITIONS) or facts.get("in_partitions", facts.get("differences")))
+    return bool(facts.get(RED_PARTITIONS) or facts.get(_IN_PARTITIONS, facts.get("differences")))
 
 
 def _is_open(result: CheckResult) -> bool:
@@ -305,7 +350,7 @@ def _with_leftovers(workspace: Workspace, entity: str, outcome: CheckOutcome) ->
         passed=False,
         warning=outcome.passed,
         message=told if outcome.passed else f"{outcome.message}; {told}",
-        facts={**outcome.facts, "leftovers": len(found)},
+        facts={**outcome.facts, _LEFTOVERS: len(found)},
     )
 
 

@@ -4,8 +4,14 @@ repaired since."""
 from __future__ import annotations
 
 import dagster as dg
+import pytest
 
+from vecsync_dagster.alerts import problems
 from vecsync_dagster.checks import last_in_grid
+from vecsync_dagster.cli.overview import overview
+from vecsync_dagster.sync import Workspace, standing
+from vecsync_dagster.sync.drift import Comparison, compare_settled
+from vecsync_dagster.sync.health import health, troubles
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.automation.test_partition_checks import check_all
 from vecsync_dagster_tests.automation.test_standing_checks import run, sync
@@ -205,3 +211,70 @@ def test_messages_have_one_form_for_a_thing_and_agree_in_number(settled: Automat
     with settled.world.workspace() as workspace:
         [_, whole] = check_everything(workspace, ENTITY)
     assert whole.message.startswith("1 difference: 1 wrong tenant of works|cord; ")
+
+
+def problems_of(automated: Automated) -> set[tuple[str, str]]:
+    with automated.world.workspace() as workspace:
+        found = list(problems(automated.world.config, workspace.ledger))
+    return {(one.check or one.kind, one.partition or "") for one in found}
+
+
+def failing_of(automated: Automated) -> int:
+    """As monitoring reads it."""
+    with automated.world.workspace() as workspace:
+        ledger = workspace.ledger
+        results = ledger.check_results(failed=True)
+        found = health(automated.world.config, ledger.last_runs(), ledger.now(), results)
+        assert len(troubles(automated.world.config, ledger.last_runs(), ledger.now(), results)) == found["failing"]
+        assert overview(workspace, entity=None, tenant=None, days=7).healthy is not bool(found["failing"])
+    return int(found["failing"])
+
+
+def test_what_partitions_say_is_no_second_problem_whoever_finds_it(settled: Automated) -> None:
+    """Also if a comparison of everything does; what is in no partition only that can say."""
+    lose(settled.world, 2, "brick")
+    run(settled, "reconcile_job")
+    assert red(settled) == {("identity", "brick"), ("reconciliation", "")}
+    assert (problems_of(settled), failing_of(settled)) == ({("identity", "works|brick")}, 1)
+    check_all(settled)
+    counts = ("counts", "works|brick")
+    assert (problems_of(settled), failing_of(settled)) == ({("identity", "works|brick"), counts}, 1)
+    write_as_stranger(settled.world, {"1": {"tenantId": "nobody", "scope": "tenant"}})
+    run(settled, "reconcile_job")
+    assert problems_of(settled) == {("identity", "works|brick"), counts, ("reconciliation", "")}
+    assert failing_of(settled) == 2
+
+
+def test_the_whole_is_told_where_its_partitions_only_warn(settled: Automated) -> None:
+    """By the configured severities; otherwise `status` would have an error that nobody is told of."""
+    settled.use(checks={"severity": {"identity": "warn", "counts": "warn"}})
+    with settled.world.workspace() as workspace:
+        assert len(list(check_everything(workspace, ENTITY))) == 2
+    lose(settled.world, 2, "brick")
+    for find in (check_all, lambda _: run(settled, "reconcile_job")):
+        find(settled)
+        assert ("reconciliation", "") in problems_of(settled)
+        assert failing_of(settled) == 1
+    sync(settled, "brick")
+    assert (red(settled), failing_of(settled)) == (set(), 0)
+    settled.use(checks={"severity": {"identity": "warn", "counts": "warn", "reconciliation": "warn"}})
+    lose(settled.world, 2, "brick")
+    check_all(settled)
+    assert ("reconciliation", "") not in problems_of(settled)
+    assert failing_of(settled) == 0
+
+
+def test_what_a_run_repaired_during_a_comparison_is_over(settled: Automated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison had met it before. No partition would say so, and nothing compared everything again."""
+    sync(settled, "brick")  # all checks are made
+    lose(settled.world, 2, "brick")
+
+    def compare(workspace: Workspace, entity: str, collection: str) -> Comparison:
+        found = compare_settled(workspace, entity, collection)
+        workspace.close()
+        sync(settled, "brick")
+        return found
+
+    monkeypatch.setattr(standing, "compare_settled", compare)
+    assert run(settled, "reconcile_job")["reconciliation"].passed
+    assert red(settled) == set()
