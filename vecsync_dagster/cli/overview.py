@@ -192,6 +192,9 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         if not check.passed:
             failed.setdefault((check.entity, check.collection, check.tenant), []).append(check)
     called = ledger.tenant_names(entity)
+    # Also one that was never synced, of which a comparison has found a point.
+    wanted = {*totals, *(key for key in failed if key[1])}
+    wanted |= {key for key in last if key.collection and not _is_gone(workspace, key, last[key])}
     partitions = [
         _partition(
             workspace,
@@ -202,9 +205,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
             rejected.get(key),
             called.get((key[0], key[2]), ""),
         )
-        for key in sorted(
-            {*totals, *(key for key in last if key.collection and not _is_gone(workspace, key, last[key]))}, key=_order
-        )
+        for key in sorted(wanted, key=_order)
     ]
     names = [c for name, e in workspace.config.entities.items() if entity in (None, name) for c in e.collections]
     spaces = {name: str(space) if (space := ledger.space_of(name)) else None for name in names}

@@ -51,8 +51,10 @@ def health(
     broken = {Partition(one.entity, one.collection, one.tenant) for one in errors}
     over_all = [{"entity": one.entity, "check": one.check} for one in errors if not one.collection]
     failing = {key for key, last in there.items() if key in broken or not _ended_well(last)}
+    # Of a partition that was never synced a comparison may have found a point.
+    failing |= {key for key in broken if key.collection}
     due = _due(config, there)
-    order = sorted(there, key=lambda key: (key not in failing, due.get(key, now), key))
+    order = sorted({*there, *failing}, key=lambda key: (key not in failing, due.get(key, now), key))
     return {
         "at": _moment(now),
         "partitions": len(due),
@@ -60,7 +62,7 @@ def health(
         "failed_checks": over_all,
         "overdue": sum(at < now for at in due.values()),
         "overdue_at": _moment(min(due.values(), default=now + max_age)),
-        "last_runs": [_entry(key, there[key], key in failing) for key in order[:LISTED]],
+        "last_runs": [_entry(key, there.get(key), key in failing) for key in order[:LISTED]],
     }
 
 
@@ -92,6 +94,8 @@ def troubles(
             failed.setdefault(Partition(one.entity, one.collection, one.tenant), []).append(said)
         else:
             found.append(Trouble(one.entity, "", "", "check", failing=True, overdue=False, what=(said,)))
+    never = failed.keys() - there.keys()
+    found += (Trouble(*key, "partition", failing=True, overdue=False, what=(*failed[key],)) for key in never)
     for key, last in there.items():
         wrong = [*_ended(last), *failed.get(key, ())]
         late = key in due and due[key] < now
@@ -191,19 +195,21 @@ def _runs(last: LastRuns) -> Iterator[Run]:
     return (run for run in (last.last, last.success, last.full, last.full_success) if run is not None)
 
 
-def _entry(key: Partition, last: LastRuns, failing: bool) -> dict[str, Any]:
+def _entry(key: Partition, last: LastRuns | None, failing: bool) -> dict[str, Any]:
     return {
         "entity": key.entity,
         "collection": key.collection or None,
         "tenant": key.tenant or None,
         "failing": failing,
-        **_run(last.last),
-        "last_success_at": _moment(last.success.ended_at) if last.success else None,
-        "last_full": _run(last.full) if last.full else None,
+        **_run(last.last if last else None),
+        "last_success_at": _moment(last.success.ended_at) if last and last.success else None,
+        "last_full": _run(last.full) if last and last.full else None,
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run | None) -> dict[str, Any]:
+    if run is None:
+        return {**dict.fromkeys(("run_id", "mode", "outcome", "started_at", "ended_at", "error")), "failed_checks": []}
     return {
         "run_id": run.run_id,
         "mode": run.mode,

@@ -278,3 +278,16 @@ def test_what_a_run_repaired_during_a_comparison_is_over(settled: Automated, mon
     monkeypatch.setattr(standing, "compare_settled", compare)
     assert run(settled, "reconcile_job")["reconciliation"].passed
     assert red(settled) == set()
+
+
+def test_a_tenant_that_only_a_killed_run_knows_is_named_by_all(settled: Automated) -> None:
+    """A run of single records had written a point of a tenant that was never synced."""
+    with settled.world.workspace() as workspace:
+        workspace.ledger.begin_writing(ENTITY, ENTITY, "delta", "a run that was killed", "ids")
+    write_as_stranger(settled.world, {"1": {"tenantId": "delta", "scope": "tenant"}})
+    run(settled, "reconcile_job")
+    assert red(settled) == {("identity", "delta"), ("reconciliation", "")}
+    assert (problems_of(settled), failing_of(settled)) == ({("identity", "works|delta")}, 1)
+    with settled.world.workspace() as workspace:
+        seen = overview(workspace, entity=None, tenant=None, days=7)
+    assert [one.tenant for one in seen.partitions if one.failed_checks] == ["delta"]
