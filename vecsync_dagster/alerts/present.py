@@ -26,6 +26,7 @@ from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.sync import is_tenant
 from vecsync_dagster.sync.health import RED_PARTITIONS, configured, counting, is_configured
 from vecsync_dagster.sync.listing import UNASKED
+from vecsync_dagster.sync.metrics import end_dead_runs
 
 __all__ = ["Seen", "book_of", "observe", "owner_of", "problems"]
 
@@ -103,7 +104,7 @@ def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only
     book, seen = book_of(config, ledger), seen or Seen()
     if book.is_silent:
         return book
-    ledger.end_dead_runs(only)
+    end_dead_runs(config, ledger, only)
     at = ledger.now()
     # Of a run that is looked at late, what it found may be over long ago.
     news = (one for one in seen.raised if one.at is None or not _is_over(config, ledger, _as_known(one, one.at), seen))

@@ -13,6 +13,7 @@ from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, s
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import CheckOutcome, Workspace
+from vecsync_dagster.sync.metrics import end_dead_runs
 
 __all__ = ["tick"]
 
@@ -31,7 +32,7 @@ def tick(
     does what Dagster shows of all its checks. `seen`: what the sensor finds. The error is raised again."""
     try:
         with Workspace(config) as workspace:
-            died = workspace.ledger.end_dead_runs(entity)
+            died = end_dead_runs(config, workspace.ledger, entity)
             yield workspace
             try:
                 observe(config, workspace.ledger, seen, only=entity)

@@ -33,11 +33,12 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
     from vecsync_dagster.sync.health import health as health_of
     from vecsync_dagster.sync.health import troubles
     from vecsync_dagster.sync.listening import said
+    from vecsync_dagster.sync.metrics import end_dead_runs
 
     with Workspace(settings, read_only=True) as workspace:
         ledger = workspace.ledger
         with suppress(LedgerRejected, LedgerUnavailable):  # one that takes nothing now tells what it knows
-            ledger.end_dead_runs()
+            end_dead_runs(settings, ledger)
         now, runs, results = ledger.now(), ledger.last_runs(), ledger.check_results(failed=True)
         found = health_of(settings, runs, now, results)
         wrong_now = troubles(settings, runs, now, results)

@@ -16,6 +16,7 @@ from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import Leftover, leftovers
 from vecsync_dagster.sync.health import configured, is_configured, is_gone
 from vecsync_dagster.sync.listening import said
+from vecsync_dagster.sync.metrics import end_dead_runs
 from vecsync_dagster.words import named
 
 __all__ = ["Counts", "MissingTenant", "Overview", "PartitionState", "ScopeState", "overview"]
@@ -172,7 +173,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     removed has none any more."""
     ledger = workspace.ledger
     with suppress(LedgerRejected, LedgerUnavailable):  # a ledger that takes nothing now tells what it knows
-        ledger.end_dead_runs(entity)
+        end_dead_runs(workspace.config, ledger, entity)
     totals = {
         (t.entity, t.collection, t.tenant): t
         for t in ledger.totals(datetime.now(UTC) - timedelta(days=days))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +17,15 @@ from filelock import FileLock
 
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
-from vecsync_dagster.ledger.base import Ledger
+from vecsync_dagster.ledger.base import Ledger, Run
 from vecsync_dagster.private import private_folder
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.health import health
 from vecsync_dagster.sync.options import PartitionResult
 
-__all__ = ["METRICS", "refresh_metrics", "run_metrics", "total_figures", "write_metrics"]
+__all__ = ["METRICS", "end_dead_runs", "refresh_metrics", "run_metrics", "total_figures", "write_metrics"]
+
+_log = logging.getLogger(__name__)
 
 METRICS: Final = "sync_metrics.json"
 _OF_A_RUN: Final = ("started_at", "ended_at", "outcome")
@@ -83,6 +86,17 @@ def refresh_metrics(config: Config, ledger: Ledger) -> None:
         no_run = {**run_metrics([], started_at=now, ended_at=now), **dict.fromkeys(_OF_A_RUN)}
         last = _last(folder) or no_run
         _write(folder, {**last, "health": _health(config, ledger)})
+
+
+def end_dead_runs(config: Config, ledger: Ledger, entity: str | None = None) -> list[Run]:
+    """`Ledger.end_dead_runs`; where there were any, sync_metrics.json has them, too, if it can be written."""
+    died = ledger.end_dead_runs(entity)
+    if died:
+        try:
+            refresh_metrics(config, ledger)
+        except OutputUnwritable as error:  # whoever looks is to see them all the same
+            _log.warning("%s: %s", error.code, error)
+    return died
 
 
 def _health(config: Config, ledger: Ledger) -> dict[str, Any]:

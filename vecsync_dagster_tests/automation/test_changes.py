@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from vecsync_dagster.automation.runs import run_over
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.sync import Selection, SyncOptions
 from vecsync_dagster.sync.figures import Figures
+from vecsync_dagster.sync.metrics import METRICS
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
 from vecsync_dagster_tests.world import ENTITY, WORKS
 
@@ -380,6 +382,8 @@ def test_what_a_killed_run_left_is_asked_for(settled: Automated, mode: str, aske
             assert settled.asked("changes") == []
     requests = settled.asked("changes")
     assert (modes(requests), settled.asked("changes"), seen()) == ([asked], [], (False, 1))
+    written = json.loads((settled.world.config.state_folder / METRICS).read_text(encoding="utf-8"))
+    assert written["health"]["failing"] == 1
     settled.run(requests)
     assert settled.asked("changes") == []
     passed, _ = seen()

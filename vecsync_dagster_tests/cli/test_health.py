@@ -79,6 +79,19 @@ def test_a_failed_partition_is_reported_until_it_is_synced(config: Path, synced:
     assert not alarm(synced)
 
 
+@pytest.mark.parametrize("look", ["status", "health"])
+def test_a_killed_run_is_in_the_file_once_somebody_looked(config: Path, synced: Path, look: str) -> None:
+    """Not only in the answer: who looks next finds nothing that is new."""
+    assert sync(config, "all", "--full") == 0
+    ledger = SqlLedger.open(f"sqlite:///{synced}/state/ledger.sqlite")
+    ledger.begin_writing("materials", "materials", MORAVA, "killed", "incremental")
+    ledger.close()
+    assert metrics(synced)["health"]["failing"] == 0
+    vecsync(look, "--config", config)
+    assert metrics(synced)["health"]["failing"] == 1
+    assert alarm(synced)
+
+
 def test_a_source_that_is_gone_leaves_failed_runs(config: Path, synced: Path) -> None:
     """Where not even the tenants can be asked for, every known partition and the entity have a failed run."""
     (synced / DATABASE).rename(synced / "away.db")
