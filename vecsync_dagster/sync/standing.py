@@ -19,7 +19,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.dropping import leftovers
-from vecsync_dagster.sync.health import RED_PARTITIONS, configured
+from vecsync_dagster.sync.health import RED_PARTITIONS, configured, is_configured
 from vecsync_dagster.sync.options import PartitionResult, Selection, is_tenant
 from vecsync_dagster.sync.verify import (
     REMEDY,
@@ -280,7 +280,8 @@ def _check_others(workspace: Workspace, results: Sequence[PartitionResult]) -> N
 def _is_synced(workspace: Workspace, entity: str) -> bool:
     """Whether each partition of the entity's tenants was synced. The source is asked who they are only where all that
     is known is well."""
-    if any(last.undone is not None for last in workspace.ledger.last_runs(entity).values()):
+    runs = workspace.ledger.last_runs(entity).items()
+    if any(last.undone is not None for key, last in runs if is_configured(workspace.config, entity, key.collection)):
         return False
     seen = workspace.ledger.seen(entity)
     tenants = filter(is_tenant, workspace.tenants(entity))
@@ -367,7 +368,7 @@ def check_freshness(workspace: Workspace, entity: str) -> CheckOutcome:
     unseen = {
         f"{one.collection}|{one.tenant}": one.unseen_since
         for one in workspace.ledger.totals(now - limits.unseen)
-        if one.entity == entity and one.unseen_since
+        if one.entity == entity and one.unseen_since and is_configured(workspace.config, entity, one.collection)
     }
     lost = sum(unseen.values())
     reasons = [

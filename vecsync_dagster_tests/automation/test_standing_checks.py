@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
@@ -12,15 +13,15 @@ import numpy as np
 import pytest
 
 from vecsync_dagster.config.automation import CheckName
-from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.ledger.base import Run, Seen
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.stores.base import Point
-from vecsync_dagster.sync import CHECKS, Workspace, standing
+from vecsync_dagster.sync import CHECKS, SyncOptions, Workspace, standing
 from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.metrics import METRICS
 from vecsync_dagster.sync.standing import FRESHNESS, RECONCILIATION, check_again
 from vecsync_dagster_tests.automation.ticks import VECTORS, Automated
-from vecsync_dagster_tests.world import ENTITY, World
+from vecsync_dagster_tests.world import ENTITY, START, World
 
 RECONCILED = {"reconciliation", "isolation_of_all"}
 
@@ -117,6 +118,19 @@ def test_freshness_names_what_is_late(settled: Automated) -> None:
     )
 
 
+def test_what_left_the_configuration_is_not_late(settled: Automated) -> None:
+    """No sync would ever see its documents again: they are a leftover, which `drop` removes."""
+    entities = settled.world.config.model_dump(mode="json", exclude_unset=True)["entities"]
+    entities[ENTITY]["collections"] = {"renamed": entities[ENTITY]["collections"][ENTITY]}
+    settled.use(entities=entities, checks={"freshness": {"unseen": 1}})
+    with settled.world.workspace() as workspace:
+        for selection in workspace.select([ENTITY]):
+            workspace.sync(selection, SyncOptions(mode="full"))
+    time.sleep(1)
+    said = str(run(settled, "freshness_job")["freshness"].description)
+    assert f"{ENTITY}|" not in said
+
+
 def test_a_partition_in_time_is_fresh(settled: Automated) -> None:
     """The limits are the configuration's."""
     with settled.world.workspace() as workspace:
@@ -208,6 +222,14 @@ def test_a_new_project_waits_for_no_schedule(automated: Automated) -> None:
         "isolation_of_all": none,
         "freshness": (True, "4 partitions, all in time"),
     }
+
+
+def test_no_check_waits_for_a_collection_that_left_the_configuration(automated: Automated) -> None:
+    """Its last run failed, and nothing syncs it any more."""
+    with automated.world.workspace() as workspace:
+        workspace.ledger.record_run(Run("1", ENTITY, "former", "acme", "full", "failed", START, START))
+    sync(automated, "acme", "brick", "cord", "global")
+    assert made(automated).keys() == {*RECONCILED, FRESHNESS}
 
 
 def test_what_a_run_over_everything_compared_is_not_read_again(
