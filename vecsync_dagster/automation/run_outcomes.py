@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Final
 
 import dagster as dg
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
+from vecsync_dagster import errors
 from vecsync_dagster.alerts import PRICE_TAG, Alert, Seen, job_failed, sync_failed
 from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import STAGES
 
 __all__ = ["entities_of", "is_ours", "seen_in"]
+
+_OURS: Final = {*errors.__all__, dg.Failure.__name__} - {errors.InternalError.__name__}
+"""What an op of ours ends with where it says what kept it: the names of its errors."""
 
 
 def is_ours(config: Config, jobs: Collection[str], run: dg.DagsterRun) -> bool:
@@ -58,7 +63,8 @@ def _failed(config: Config, run: dg.DagsterRun, reason: str, at: datetime | None
 
 
 def _unexplained(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-    """Why the run ended; None where it named what failed, which the ledger knows, or will be tried again."""
+    """Why the run ended; None where it named what failed, which the ledger knows, or will be tried again; or where
+    somebody had checks made by hand, which could not be made for a reason of ours."""
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     events = [one.event_log_entry.dagster_event for one in records]
     causes = [event.step_failure_data for event in events if event is not None]
@@ -66,7 +72,10 @@ def _unexplained(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None
     if named or run.tags.get(WILL_RETRY_TAG) == "true":
         return None
     # Only the error's type: its text is not ours, and may hold anything.
-    kinds = ", ".join(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
+    roots = list(dict.fromkeys(_root(cause.error) for cause in causes if cause.error))
+    if roots and run.job_name == IMPLICIT_ASSET_JOB_NAME and not _syncs(run) and set(roots) <= _OURS:
+        return None
+    kinds = ", ".join(roots)
     return f"the run ended with {kinds}" if kinds else "the run's process ended, or it never began"
 
 

@@ -14,6 +14,8 @@ from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_TAG, add_tenants
 from vecsync_dagster.config import Config
 from vecsync_dagster.definitions import build_definitions
+from vecsync_dagster.errors import SourceUnavailable
+from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sync import SyncOptions
 from vecsync_dagster_tests.alerts.conftest import nothing
 from vecsync_dagster_tests.alerts.test_dagster import Daemon, world
@@ -124,6 +126,22 @@ def test_a_job_that_syncs_nothing_makes_up_for_itself(daemon: Daemon, slack: Inb
     run = daemon.instance.get_run_by_id(result.run_id)
     assert run is not None
     daemon.observe(run)
+    assert opened(daemon) == []
+
+
+@pytest.mark.parametrize("asset", ["checks", "health"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_checks_by_hand_that_cannot_be_made_are_no_alert(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, asset: str, listed: bool
+) -> None:
+    """Their run says why to whoever started it; no sync is missing, and none would end it before the night."""
+
+    def away(*_: object, **__: object) -> None:
+        raise SourceUnavailable("away", entity=ENTITY)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlSource, "count" if listed else "tenants", away)
+        daemon.check(asset, fails=True)
     assert opened(daemon) == []
 
 
