@@ -45,6 +45,7 @@ from vecsync_dagster.sync.streams import Stream, stream_of
 from vecsync_dagster.sync.taken import require_own_ids
 from vecsync_dagster.sync.target import Target, keyed
 from vecsync_dagster.sync.verify import (
+    REPAIRED,
     CheckOutcome,
     guard_again,
     held_back,
@@ -626,8 +627,7 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     count = partial(t.ledger.tally, t.entity, t.collection, t.tenant)
     tally, unidentified = count(), part.figures.unidentified
     identity = job.settings.verify == "identity" or (full and (job.settings.verify == "auto" or part.doubted))
-    # Whoever reads and compares everything needs to know nothing of earlier results.
-    failed = [] if full and identity else t.ledger.failed_checks(t.entity, t.collection, t.tenant)
+    failed = t.ledger.failed_checks(t.entity, t.collection, t.tenant)
     whole = not job.options.partial
     wrote = part.figures.touched and not (whole and identity)
     remade = over_perhaps(t, failed, tally, whole=whole) if wrote else []
@@ -659,7 +659,9 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     found = look(tally)
     if not identity:
         return checks + found + remade + once_reported(failed)
-    return checks + _repaired(job, part, stream, found, lambda: look(count()))
+    were_red = {one.check for one in failed if REPAIRED not in one.facts}
+    found = _repaired(job, part, stream, found, lambda: look(count()))
+    return checks + [replace(one, over=True) if one.passed and one.name in were_red else one for one in found]
 
 
 def _repaired(

@@ -258,23 +258,31 @@ def bring_in_line(workspace: Workspace, entity: str) -> bool:
 
 
 def _check_others(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
-    """What lay under a wrong tenant differed in two partitions. Where a run of one of them has repaired it, the other
-    one is checked again if it is known to differ; not while a run is syncing it."""
+    """What lay under a wrong tenant differed in two partitions. Where a run of one of them has repaired it, or found it
+    repaired, the other one is checked again if it is known to differ; not while a run is syncing it."""
     made = {(one.collection, one.tenant) for one in results}
     others = {
         (one.entity, one.collection, tenant)
         for one in results
         for check in one.checks
         if check.name == "isolation" and (check.passed or REPAIRED in check.facts)
-        for d in check.differences
-        for tenant in (d.tenant, d.stored_tenant)
-        if tenant is not None and (one.collection, tenant) not in made
+        for tenant in _others_of(workspace, one, check)
+        if (one.collection, tenant) not in made
     }
     for entity, collection, tenant in sorted(others):
         failed = workspace.ledger.failed_checks(entity, collection, tenant)
         if any(one.check == "isolation" and _is_open(one) for one in failed):
             with suppress(PartitionBusy):
                 workspace.verify(Selection(entity, tenant, (collection,)))
+
+
+def _others_of(workspace: Workspace, result: PartitionResult, isolation: CheckOutcome) -> Iterator[str]:
+    """The tenants of what was repaired. Of what somebody else has repaired before they are not known: all."""
+    for d in isolation.differences:
+        yield from (tenant for tenant in (d.tenant, d.stored_tenant) if tenant is not None)
+    if isolation.over:
+        known = workspace.ledger.check_results(result.entity, failed=True)
+        yield from (one.tenant for one in known if (one.collection, one.check) == (result.collection, isolation.name))
 
 
 def _is_synced(workspace: Workspace, entity: str) -> bool:

@@ -86,7 +86,8 @@ def checks_of(entity: EntityConfig) -> Mapping[str, tuple[str, str]]:
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
     """One check of one partition. `facts` are ids and counts only, `rows` the first ids, `differences` the first
-    `compare.NAMED`; `warning`: bad, but nothing is wrong yet. `blocking`: because of it nothing was written."""
+    `compare.NAMED`; `warning`: bad, but nothing is wrong yet. `blocking`: because of it nothing was written. `over`:
+    it passed, and had failed before."""
 
     name: str
     passed: bool
@@ -96,6 +97,7 @@ class CheckOutcome:
     warning: bool = False
     rows: Sequence[Mapping[str, str]] = ()
     blocking: bool = False
+    over: bool = False
 
 
 def graded(outcome: CheckOutcome, checks: ChecksConfig) -> CheckOutcome:

@@ -79,6 +79,20 @@ def test_what_a_killed_run_left_ends_for_both_tenants(settled: Automated) -> Non
     assert red(settled) == set()
 
 
+@pytest.mark.parametrize("then", ["acme", "cord"])
+def test_what_was_repaired_before_ends_for_both_tenants(settled: Automated, then: str) -> None:
+    """By a run that compared nothing: the next one of either finds nothing, and the other one is checked too."""
+    sync(settled, "brick")  # all checks are made
+    leak(settled, "cord", to="acme")
+    check_parts_and_whole(settled)
+    ids = [row["id"] for row in settled.world.rows() if row["tenant_id"] == "cord"]
+    settled.world.update(*ids, name="written again")
+    settled.world.sync("cord", ids=tuple(map(str, ids)))
+    assert red(settled) == {*LEAKED, ("isolation_of_all", "")}
+    sync(settled, then)
+    assert red(settled) == set()
+
+
 def test_what_runs_repair_ends_for_both_tenants_and_for_the_whole(settled: Automated) -> None:
     """Each check over all partitions is over with the run that repairs the last difference of its kind; and what lay
     under a wrong tenant is over for both, whichever of them is synced."""
