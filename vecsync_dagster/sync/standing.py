@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import PartitionBusy, VecsyncError
+from vecsync_dagster.errors import PartitionBusy, SourceUnavailable, VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
@@ -147,7 +147,8 @@ def _tell_it(workspace: Workspace, name: str, red: Sequence[CheckResult]) -> boo
 
 def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[str, set[str]]) -> Counter[str]:
     """How many differences are in partitions that the ledger knows, for each of `RECONCILIATION`; what repairs them is
-    added to `ways`. What is said of a partition here is said of two checks alone: the others ask the source."""
+    added to `ways`. What is said of a partition here is said of two checks alone, as the others ask the source; where
+    they are over, `counts` is made again."""
     entity, collection = compared.entity, compared.collection
     known = workspace.ledger.check_results(entity)
     tenants = {*workspace.ledger.with_rows_or_marks(entity, collection)}
@@ -183,6 +184,11 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
     workspace.ledger.record_checks(
         [kept(graded(outcome, checks), entity, collection, tenant, compared.at) for tenant, outcome in outcomes]
     )
+    differing = {tenant for tenant, _ in counted}
+    for tenant in sorted({tenant for tenant, _ in over if (tenant, "counts") in failed} - differing):
+        # What differed is there now: to count is to ask the source, of which a comparison knows nothing.
+        with suppress(PartitionBusy, SourceUnavailable):
+            workspace.verify(Selection(entity, tenant, (collection,)))
     return owned
 
 

@@ -93,6 +93,21 @@ def test_what_was_repaired_before_ends_for_both_tenants(settled: Automated, then
     assert red(settled) == set()
 
 
+def test_what_a_comparison_ends_is_counted_again(settled: Automated) -> None:
+    """Runs of single records have written what was lost, and compared nothing."""
+    lose(settled.world, 2, "brick")
+    check_parts_and_whole(settled)
+    ids = [row["id"] for row in settled.world.rows() if row["tenant_id"] == "brick"]
+    settled.world.update(*ids, name="written again")
+    settled.world.sync("brick", ids=tuple(map(str, ids)))
+    with settled.world.workspace() as workspace:
+        failed = {one.check for one in workspace.ledger.failed_checks(ENTITY, ENTITY, "brick")}
+        assert failed == {"counts", "identity"}
+    run(settled, "reconcile_job")
+    with settled.world.workspace() as workspace:
+        assert workspace.ledger.failed_checks(ENTITY, ENTITY, "brick") == []
+
+
 def test_what_runs_repair_ends_for_both_tenants_and_for_the_whole(settled: Automated) -> None:
     """Each check over all partitions is over with the run that repairs the last difference of its kind; and what lay
     under a wrong tenant is over for both, whichever of them is synced."""
