@@ -24,16 +24,19 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import yaml
 
 from vecsync_dagster.config import load_config
+from vecsync_dagster.config.models import RetentionConfig
 from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.servers.postgres import new_database, postgres_server
@@ -171,13 +174,16 @@ def main() -> None:
         ui = load(soak, ui, asked.minutes * 60, calm=asked.calm)
         waited = wait_until_quiet(soak)
         hours = (time.monotonic() - began) / 3600
-        grown, spent = size_of(soak) - history, cpu_of(soak) - cpu
+        grown, spent, runs = size_of(soak) - history, cpu_of(soak) - cpu, runs_of(soak)
         ui.send_signal(signal.SIGTERM)
         stopped = timed(ui.wait)
         time.sleep(5)
         left = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[-200:] for pid in processes(soak)]
         different = soak.differences()
-    show(soak, asked.looks, first, waited, grown / 2**30 / hours * 730, spent / hours / 3600, stopped)
+    print(f"Dagster's runs: {', '.join(f'{count} of {job}' for job, count in runs.items())}")
+    run = grown / 2**30 / max(1, runs.total())
+    kept = [kept_of(count / hours * 24) for count in runs.values()]
+    show(soak, asked.looks, first, waited, run * sum(kept), spent / hours / 3600, stopped)
     problems = [f"{len(different)} records differ: {different[:5]}"] * bool(different)
     problems += [f"these are left: {left}"] * bool(left) + ["not all was synced"] * (waited is None)
     if problems:
@@ -314,6 +320,18 @@ def size_of(soak: Soak) -> int:
     return held + sum(path.stat().st_blocks * 512 for path in home.rglob("*") if path.is_file())
 
 
+def runs_of(soak: Soak) -> Counter[str]:
+    """How many runs Dagster has, by job."""
+    with dg.DagsterInstance.from_config(str(soak.folder / "state" / "dagster")) as instance:
+        return Counter(run.job_name for run in instance.get_runs())
+
+
+def kept_of(a_day: float) -> float:
+    """How many runs of a job are left after a month, just before the nightly deletion."""
+    settings = RetentionConfig()
+    return min(a_day * settings.dagster_runs.days, settings.dagster_runs_per_job) + a_day
+
+
 def timed(work: Callable[[], object]) -> float:
     began = time.monotonic()
     work()
@@ -331,7 +349,7 @@ def show(
         ("change to index, p50, s", statistics.median(ordered), half),
         ("change to index, p99, s", ordered[int(len(ordered) * 0.99)], most),
         ("quiet after the last change, s", float("nan") if waited is None else waited, None),
-        ("Dagster's history, GiB a month", month, MONTH_GIB),
+        ("Dagster's history after a month, GiB", month, MONTH_GIB),
         ("of a core for the listener", share, None if looks else LISTENER_SHARE),
         ("vecsync ui after SIGTERM, s", stopped, STOP_S),
     ]
