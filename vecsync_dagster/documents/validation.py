@@ -31,7 +31,7 @@ _SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f']")
 _PLAIN = r"(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?"
 _GROUPED = r"\d{1,3}(( \d{3})+([.,]\d*)?|(\.\d{3})+,\d*|(,\d{3})+\.\d*|(\.\d{3}){2,}|(,\d{3}){2,})"
 _NUMBER = re.compile(f"[+-]? ?({_PLAIN}|{_GROUPED})")
-_UNCOUNTED = re.compile(r"-?infinity|(?=\d{5}|.* BC)\d{4,7}-\d\d-\d\d([ T][\d:.]+(\+00(:00)?)?)?( BC)?")
+_UNCOUNTED = re.compile(r"-?infinity|(?=\d{5}|.* BC)\d{4,9}-\d\d-\d\d([ T][\d:.]+(\+00(:00)?)?)?( BC)?")
 """Dates and times that Python cannot hold, as PostgreSQL writes them."""
 _DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})( .*)?")
 
@@ -136,7 +136,7 @@ def _boolean(value: Any) -> bool:
 
 
 def _datetime(value: Any) -> str:
-    """ISO 8601; a time with a zone in UTC. Text may be ISO or dd.mm.yyyy; what PostgreSQL alone can count to stays."""
+    """ISO 8601; a time with a zone in UTC. Text may be ISO or dd.mm.yyyy; what databases alone can count to stays."""
     if isinstance(value, str) and _UNCOUNTED.fullmatch(text := value.strip()):
         return text
     try:

@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 from bson import Decimal128, ObjectId, json_util
 from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
@@ -35,6 +36,7 @@ _OPTIONS = json_util.JSONOptions(
     uuid_representation=UuidRepresentation.STANDARD,
     tz_aware=True,
     tzinfo=UTC,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 
 

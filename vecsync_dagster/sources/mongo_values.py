@@ -5,8 +5,8 @@ type the column has it; else, and for arrays and objects, it is text that holds 
 it would be in any other batch.
 
 ObjectId, UUID and dates become text (dates ISO 8601, in UTC), binary data hex digits, Decimal128 a number or, where
-none holds it, its digits. NaN and the infinities stay what they are, for validation to reject; a date that Python
-cannot hold is null.
+none holds it, its digits. NaN and the infinities stay what they are, for validation to reject. What a value's plain
+text leaves out stands in it where there is any: a regular expression's options, the variables that code has with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, Inexact, InvalidOperation, localcontext
 from functools import lru_cache
 from types import NoneType
@@ -55,7 +55,12 @@ _HEX = re.compile("(?:[0-9a-f]{2})+")
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?")
 _SUBTYPES = (*range(10), 128)
 _EXACT = 2**53  # whole numbers that a float holds
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
+_CYCLE_YEARS = 400
+"""After which the calendar begins again."""
+_CYCLE = timedelta(days=146_097) // timedelta(milliseconds=1)
+_OPTIONS = ((re.I, "i"), (re.L, "l"), (re.M, "m"), (re.S, "s"), (re.U, "u"), (re.X, "x"))  # of a regular expression
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
@@ -64,7 +69,7 @@ def plain(value: Any) -> Any:
     if value.__class__ in _PLAIN:  # nearly every value: not a class of its own beneath one of these
         return value
     if value is None or isinstance(value, (str, bool)):
-        return str(value) if isinstance(value, Code) else value
+        return _code(value) if isinstance(value, Code) else value
     if isinstance(value, int):
         return int(value)  # Int64 is an int of its own
     if isinstance(value, float):
@@ -80,7 +85,7 @@ def _special(value: Any) -> Any:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
     if isinstance(value, DatetimeMS):
-        return None
+        return _far(int(value))
     if isinstance(value, Decimal128):
         number = value.to_decimal()
         return exact(number) if number.is_finite() else math.nan if number.is_nan() else float(number)
@@ -90,7 +95,27 @@ def _special(value: Any) -> Any:
         return value.as_datetime().isoformat()
     if isinstance(value, DBRef):
         return plain(value.as_doc())
-    return str(value.pattern) if isinstance(value, Regex) else str(value)
+    return _pattern(value) if isinstance(value, Regex) else str(value)
+
+
+def _code(code: Code) -> Any:
+    return {"$code": str(code), "$scope": plain(code.scope)} if code.scope else str(code)
+
+
+def _pattern(regex: Regex[Any]) -> str:
+    """As the shell writes it, where it has options."""
+    pattern = regex.pattern if isinstance(regex.pattern, str) else regex.pattern.decode("utf-8", "replace")
+    options = "".join(letter for flag, letter in _OPTIONS if regex.flags & flag)
+    return f"/{pattern}/{options}" if options else pattern
+
+
+def _far(milliseconds: int) -> str:
+    """A date of a year that Python does not count to, as PostgreSQL's would be: 12024-05-01 10:00:00.5+00."""
+    cycles, rest = divmod(milliseconds, _CYCLE)
+    near = _EPOCH + timedelta(milliseconds=rest)
+    year = near.year + cycles * _CYCLE_YEARS
+    fraction = f"{near:.%f}".rstrip("0").rstrip(".")
+    return f"{year if year > 0 else 1 - year:04d}{near:-%m-%d %H:%M:%S}{fraction}+00{'' if year > 0 else ' BC'}"
 
 
 def value_at(document: Any, path: str) -> Any:

@@ -12,6 +12,7 @@ from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MinKey, Obj
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.documents import DocumentBuilder
+from vecsync_dagster.documents.validation import CONVERTERS
 from vecsync_dagster.sources.mongo_values import candidates, id_text, record_batch, value_at
 from vecsync_dagster_tests.sources.backends import entity_config, ids, read, values
 from vecsync_dagster_tests.sources.mongo_backend import MongoBackend
@@ -47,8 +48,10 @@ def test_a_value_does_not_depend_on_its_neighbours() -> None:
         (Decimal128("12.50"), 12.5),
         (Binary(b"\x00\xff"), "00ff"),
         (b"ab", "6162"),
-        (Regex("^a", "i"), "^a"),
+        (Regex("^a"), "^a"),
+        (Regex("^a", "mi"), "/^a/im"),
         (Code("return 1"), "return 1"),
+        (Code("return a", {"a": KEY}), {"$code": "return a", "$scope": {"a": str(KEY)}}),
         (Timestamp(0, 1), "1970-01-01T00:00:00+00:00"),
         (DBRef("c", 5), {"$ref": "c", "$id": 5}),
         (MinKey(), "MinKey()"),
@@ -88,9 +91,21 @@ def test_what_goes_too_deep_is_rejected_alone() -> None:
     assert documents(deep, "text") == ["text"]
 
 
-def test_a_date_that_python_cannot_hold_is_no_value() -> None:
-    """A date beyond the year 9999 is null, as it is from PostgreSQL."""
-    assert documents(DatetimeMS(2**62)) == [None]
+@pytest.mark.parametrize(
+    ("milliseconds", "wanted"),
+    [
+        (253_402_300_800_000, "10000-01-01 00:00:00+00"),
+        (253_402_300_800_001, "10000-01-01 00:00:00.001+00"),
+        (500_000_000_000_000, "17814-05-16 00:53:20+00"),
+        (-62_135_596_800_001, "0001-12-31 23:59:59.999+00 BC"),
+        (-62_198_755_200_000, "0002-01-01 00:00:00+00 BC"),
+        (2**63 - 1, "292278994-08-17 07:12:55.807+00"),
+    ],
+)
+def test_a_date_that_python_cannot_hold_is_its_text(milliseconds: int, wanted: str) -> None:
+    """A date before the year 1 or beyond 9999 is no silent null, and another one is another value."""
+    assert documents(DatetimeMS(milliseconds), [DatetimeMS(milliseconds)], "text") == [wanted, [wanted], "text"]
+    assert CONVERTERS["datetime"](wanted) == wanted
 
 
 @pytest.mark.parametrize("key", ["a", "507f1f77bcf86cd799439011", 7, -(2**63), 2**40, 5.5, ObjectId("b" * 24), KEY])
