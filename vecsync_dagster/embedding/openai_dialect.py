@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, VecsyncError
+from vecsync_dagster.errors import VecsyncError
 
 __all__ = ["Dialect", "Form", "dialect_of", "may_be_the_form"]
 
@@ -102,10 +102,9 @@ def dialect_of(base_url: str, model: str, dimensions: int | None) -> Dialect:
 
 
 def may_be_the_form(error: VecsyncError, form: Form) -> bool:
-    """Whether another form of the same request might be answered. A server that names the texts means those."""
-    if not isinstance(error, (EmbeddingRejected, EmbeddingMisconfigured)):
-        return False
+    """Whether another form of the same request might be answered. A server that names the texts means those; one that
+    fails inside may do so over a form that it does not know."""
     param = error.fields.get("param")
-    if error.fields.get("status") not in (400, 413, 415, 422) or param in ("input", "model"):
+    if error.fields.get("status") not in (400, 413, 415, 422, 500) or param in ("input", "model"):
         return False
     return param != "dimensions" or form.dimensions

@@ -125,7 +125,7 @@ class Remote:
         form = self._dialect.form
         try:
             return await self._in_form(form, texts, tokens, spent)
-        except (EmbeddingRejected, EmbeddingMisconfigured) as error:
+        except (EmbeddingRejected, EmbeddingMisconfigured, EmbeddingUnavailable) as error:
             if not may_be_the_form(error, form):
                 raise
             other = await self._find_form(error, form, spent)
@@ -134,7 +134,9 @@ class Remote:
         return await self._in_form(other, texts, tokens, spent)
 
     async def _find_form(self, error: VecsyncError, refused: Form, spent: _Spent) -> Form:
-        """The first form in which the server answers a short text; `refused` itself means: it was about the texts."""
+        """The first form in which the server answers a short text; `refused` itself means: it was about the texts, or
+        an outage."""
+        outage = isinstance(error, EmbeddingUnavailable)
         # Others that look for it are threads of their own, and this one's loop has more to do than to wait.
         while not self._dialect.finding.acquire(blocking=False):
             await anyio.sleep(_LOOK_AGAIN_S)
@@ -142,28 +144,41 @@ class Remote:
             if self._dialect.proven or self._dialect.form != refused:
                 return self._dialect.form
             for form in () if self._dialect.hopeless else self._dialect.candidates():
-                try:
-                    await self._in_form(form, [_PROBE], 1, spent)
-                except EmbeddingRejected:
-                    continue
-                except EmbeddingMisconfigured as misconfigured:
-                    if "received" in misconfigured.fields:
-                        raise
-                    continue
-                return form
+                if await self._answers(form, spent, once=outage):
+                    return form
             if not self._dialect.hopeless:
                 self._dialect.gave_up()
         finally:
             self._dialect.finding.release()
+        if outage:
+            return refused
         settings = "`model`, `base_url`" + (" or `dimensions`" if self._config.dimensions else "")
         raise EmbeddingMisconfigured(
             f"{error}: the server refuses this request with any text; check {settings}", **error.fields
         )
 
-    async def _in_form(self, form: Form, texts: list[str], tokens: int, spent: _Spent) -> NDArray[np.float32]:
-        """Tried again while the error is transient."""
+    async def _answers(self, form: Form, spent: _Spent, *, once: bool) -> bool:
+        """Whether the server answers a short text in that form; `once`: failing is no answer either."""
+        try:
+            await self._in_form(form, [_PROBE], 1, spent, once=once)
+        except EmbeddingRejected:
+            return False
+        except EmbeddingUnavailable:
+            if not once:
+                raise
+            return False
+        except EmbeddingMisconfigured as misconfigured:
+            if "received" in misconfigured.fields:
+                raise
+            return False
+        return True
+
+    async def _in_form(
+        self, form: Form, texts: list[str], tokens: int, spent: _Spent, *, once: bool = False
+    ) -> NDArray[np.float32]:
+        """Tried again while the error is transient; with `once` only where the server limits the rate."""
         async for attempt in stamina.retry_context(
-            on=limit_wait if spent.once else retry_wait,
+            on=limit_wait if once or spent.once else retry_wait,
             attempts=self._config.attempts,
             timeout=None,
             wait_initial=_FIRST_WAIT_S,

@@ -12,7 +12,7 @@ import pytest
 from vecsync_dagster.embedding import openai_dialect
 from vecsync_dagster.embedding.cache import Embedder
 from vecsync_dagster.embedding.openai import OpenAIProvider
-from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected
+from vecsync_dagster.errors import EmbeddingMisconfigured, EmbeddingRejected, EmbeddingUnavailable
 from vecsync_dagster_tests.embedding.conftest import KEY, KEY_VARIABLE, MakeOpenAI
 from vecsync_dagster_tests.embedding.memory_cache import MemoryCache
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer, Partial, vector_of
@@ -53,6 +53,25 @@ def test_a_server_without_base64(
     before = len(openai_server.requests)
     assert right(make_openai().embed_documents(TEXTS).vectors)
     assert len(openai_server.requests) == before + 1
+
+
+@pytest.mark.parametrize("takes_dimensions", [True, False])
+def test_a_server_that_fails_over_a_form(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, takes_dimensions: bool
+) -> None:
+    """As many do where nobody foresaw it: it is asked for what it takes, and no text is blamed."""
+    partial = Partial(formats=("float", None), takes_dimensions=takes_dimensions, status=500, body="unsupported")
+    openai_server.partial = partial
+    assert right(make_openai(dimensions=1536, attempts=1).embed_documents(TEXTS).vectors)
+
+
+def test_a_server_that_always_fails_is_an_outage(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """The forms are tried once, not for every request, and nobody is told to change a setting."""
+    openai_server.partial = Partial(takes_nothing=True, status=500, body="broken")
+    for _ in range(2):
+        with pytest.raises(EmbeddingUnavailable, match="status 500"):
+            make_openai(dimensions=512, attempts=1).embed_documents(TEXTS)
+    assert len(openai_server.requests) == 1 + 6 + 1
 
 
 def test_a_server_without_dimensions(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
