@@ -25,8 +25,11 @@ __all__ = [
     "trimmed",
 ]
 
-# What editors, `echo` and secret files leave around a value: blanks and line ends, and a byte order mark.
-_AROUND = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
+# What editors, `echo`, secret files and web pages leave around a value: blanks and line ends, a byte order mark, and
+# characters that have no width.
+_NOTHING = r"[\s\ufeff\u200b-\u200f\u2060]+"
+_AROUND = re.compile(rf"\A{_NOTHING}|{_NOTHING}\Z")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 class Model(BaseModel):
@@ -88,16 +91,21 @@ def trimmed(text: str) -> str:
 
 
 def resolve(value: EnvRef | str, key: str) -> str:
-    """The text itself, trimmed. Raises ConfigError, with the key and the variable's name, if there is none."""
+    """The text itself, trimmed. Raises ConfigError, with the key and the variable's name, if there is none, or one that
+    no client could send."""
     if isinstance(value, str):
-        if text := trimmed(value):
-            return text
-        raise ConfigError(f"{key}: this is empty", key=key)
+        if not (text := trimmed(value)):
+            raise ConfigError(f"{key}: this is empty", key=key)
+        if _CONTROL.search(text):
+            raise ConfigError(f"{key}: this has a line end or another control character in it", key=key)
+        return text
     text, state = value.get() or "", "is empty" if value.env in os.environ else "is not set"
     try:
         text.encode()
     except UnicodeEncodeError:
         text, state = "", "is not UTF-8"
+    if _CONTROL.search(text):
+        text, state = "", "has a line end or another control character in it"
     if text:
         return text
     raise ConfigError(f"{key}: the environment variable {value.env} {state}", key=key, env=value.env)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.http_url import DEFAULT_PORTS, split_http_url
 from vecsync_dagster.stores.base import GLOBAL, RESERVED_KEYS, Hit, Point, StoredPoint, VectorStore
 
@@ -42,12 +43,20 @@ def _server(config: StoreConfig, key: str) -> VectorStore:
 
     return QdrantServerStore(
         _address(resolve(config.url or "", f"{key}.url"), f"{key}.url"),
-        api_key=None if config.api_key is None else resolve(config.api_key, f"{key}.api_key"),
+        api_key=None if config.api_key is None else _sendable(resolve(config.api_key, f"{key}.api_key"), config, key),
         prefix=config.prefix,
         timeout_s=config.timeout_s,
         attempts=config.attempts,
         max_request_bytes=config.max_request_bytes,
     )
+
+
+def _sendable(secret: str, config: StoreConfig, key: str) -> str:
+    """Raises ConfigError where no HTTP header could hold it: the client would name neither."""
+    if config.api_key is None or secret.isascii():
+        return secret
+    variable = config.api_key.env
+    raise ConfigError(f"{key}.api_key: the environment variable {variable} does not hold a key", key=key, env=variable)
 
 
 def _address(url: str, key: str) -> str:

@@ -116,13 +116,23 @@ class TestSecrets:
         assert str(missing.value) == f"sources.db.url: the environment variable VECSYNC_TEST_URL is {state}"
         assert missing.value.fields == {"key": "sources.db.url", "env": "VECSYNC_TEST_URL"}
 
-    @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t\n\n", "\ufeff", "\n\ufeff "])
+    @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t\n\n", "\ufeff", "\n\ufeff ", "\u200b\n"])
     def test_what_is_around_a_value(self, monkeypatch: pytest.MonkeyPatch, around: str) -> None:
         """Blanks, line ends and byte order marks around a value are no part of it, wherever it is written."""
         monkeypatch.setenv("VECSYNC_TEST_URL", f"{around}the value{around}")
         assert EnvRef(env="VECSYNC_TEST_URL").get() == "the value"
         assert resolve(EnvRef(env="VECSYNC_TEST_URL"), "sources.db.url") == "the value"
         assert resolve(f"{around}the value{around}", "stores.main.url") == "the value"
+
+    @pytest.mark.parametrize("inside", ["\n", "\r\n", "\t", "\x1b[0m"])
+    def test_what_no_client_could_send(self, monkeypatch: pytest.MonkeyPatch, inside: str) -> None:
+        """A secret of two lines, such as one that was wrapped, is an error that names the variable, not an outage."""
+        monkeypatch.setenv("VECSYNC_TEST_KEY", f"sec{inside}ret")
+        message = r"^stores\.main\.api_key: the environment variable VECSYNC_TEST_KEY has a line end or another control"
+        with pytest.raises(ConfigError, match=message):
+            resolve(EnvRef(env="VECSYNC_TEST_KEY"), "stores.main.api_key")
+        with pytest.raises(ConfigError, match=r"^stores\.main\.url: this has a line end or another control character"):
+            resolve(f"http://lo{inside}cal", "stores.main.url")
 
     def test_empty_text(self) -> None:
         """Text of the file that holds nothing but a byte order mark is an error that names the key."""

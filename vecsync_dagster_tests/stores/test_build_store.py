@@ -56,6 +56,14 @@ def test_unset_variable_names_key_and_variable(tmp_path: Path, monkeypatch: pyte
         build(tmp_path, QdrantStore(type="qdrant", url=refs["url"], api_key=refs["api_key"]))
 
 
+def test_a_key_that_no_header_holds_names_key_and_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And repeats nothing of it."""
+    monkeypatch.setenv("SET", "s\u00e9cret")
+    config = QdrantStore(type="qdrant", url="http://127.0.0.1:1", api_key=EnvRef(env="SET"))
+    with pytest.raises(ConfigError, match=r"^stores\.main\.api_key: the environment variable SET does not hold a key$"):
+        build(tmp_path, config)
+
+
 @pytest.mark.parametrize(
     "url", ["localhost:6333", "ftp://host", "http://", "http://user:sesame@host:port", "http://[1"]
 )
