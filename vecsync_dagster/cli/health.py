@@ -10,7 +10,7 @@ import typer
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.options import ConfigOption, JsonOption, read_config
-from vecsync_dagster.words import one_line, place_of
+from vecsync_dagster.words import one_line
 
 if TYPE_CHECKING:
     from vecsync_dagster.sync.health import Trouble
@@ -25,13 +25,16 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
 
     Exit code 0: the last run of every partition and its last full one succeeded, no check finds an error, every
     partition was synced within `checks.freshness.max_age`, and whoever began to listen to changes still does. 1: not
-    so, or nothing was synced yet, or the ledger does not answer; what is wrong is printed. Reads the ledger alone.
+    so, or a partition was never synced, or the ledger does not answer; what is wrong is printed.
+
+    Reads the ledger alone: it does not know a tenant of the source before a sync, or Dagster's sensor, has asked the
+    source for its tenants. Dagster's check `freshness` asks it every 6 hours.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
     from vecsync_dagster.sync import Workspace
     from vecsync_dagster.sync.health import health as health_of
-    from vecsync_dagster.sync.health import troubles
+    from vecsync_dagster.sync.health import known_tenants, troubles
     from vecsync_dagster.sync.listening import said
     from vecsync_dagster.sync.metrics import end_dead_runs
 
@@ -40,8 +43,9 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
         with suppress(LedgerRejected, LedgerUnavailable):  # one that takes nothing now tells what it knows
             end_dead_runs(settings, ledger)
         now, runs, results = ledger.now(), ledger.last_runs(), ledger.check_results(failed=True)
-        found = health_of(settings, runs, now, results)
-        wrong_now = troubles(settings, runs, now, results)
+        tenants = known_tenants(settings, ledger)
+        found = health_of(settings, runs, now, results, tenants)
+        wrong_now = troubles(settings, runs, now, results, tenants)
         names = ledger.tenant_names()
         told = {name: said(one, now) for name, one in ledger.listeners().items() if name in settings.entities}
     deaf = [f"{name}: {words[0]}" for name, words in told.items() if words is not None and not words[1]]
@@ -60,6 +64,9 @@ def _wrong(
     found: Mapping[str, Any], troubles: Sequence[Trouble], deaf: Sequence[str], names: Mapping[tuple[str, str], str]
 ) -> Iterator[str]:
     """How much of what is wrong, then a line each. Listeners that hear nothing are few, and left out by no limit."""
+    if not found["partitions"] and not found["failing"]:
+        yield "nothing was synced yet"
+        troubles = [one for one in troubles if one.kind != "never"]
     counts = [
         *_count(sum(one.kind == "source" for one in troubles), "source failing", "sources failing"),
         *_count(
@@ -70,15 +77,16 @@ def _wrong(
         *_count(
             sum(one.kind == "partition" and one.failing for one in troubles), "partition failing", "partitions failing"
         ),
-        *_count(sum(one.overdue for one in troubles), "partition overdue", "partitions overdue"),
+        *_count(
+            sum(one.overdue and one.kind != "never" for one in troubles), "partition overdue", "partitions overdue"
+        ),
+        *_count(sum(one.kind == "never" for one in troubles), "partition never synced", "partitions never synced"),
         *_count(len(deaf), "entity whose changes nobody hears", "entities whose changes nobody hears"),
     ]
-    if not found["partitions"] and not found["failing"]:
-        yield "nothing was synced yet"
     if counts:
         yield ", ".join(counts)
     for one in troubles[:_LISTED]:
-        place = place_of(one.entity, one.collection, one.tenant, names.get((one.entity, one.tenant), ""))
+        place = one.where(names.get((one.entity, one.tenant), ""))
         yield one_line(f"{place}: {'; '.join(one.what)}")
     more = troubles[_LISTED:]
     if more:

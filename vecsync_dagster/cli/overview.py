@@ -14,7 +14,7 @@ from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import Leftover, leftovers
-from vecsync_dagster.sync.health import configured, is_configured, is_gone
+from vecsync_dagster.sync.health import configured, is_configured, is_gone, known_tenants, never_synced, unsynced
 from vecsync_dagster.sync.listening import said
 from vecsync_dagster.sync.metrics import end_dead_runs
 from vecsync_dagster.words import named
@@ -146,6 +146,8 @@ class Overview:
     """Over all partitions of an entity."""
     missing: Sequence[MissingTenant] = ()
     listening: Sequence[Listening] = ()
+    never_synced: Sequence[str] = ()
+    """Partitions, by what people call them, that no sync was of, where anything else was synced."""
     cut: Sequence[CheckResult] = ()
     """`truncation` of the partitions with texts of which the model got a part only, but not too many to pass."""
 
@@ -215,6 +217,7 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         for key, runs in last.items()
         if not key.collection and not runs.last.ok and is_configured(workspace.config, key.entity, "")
     }
+    never = never_synced(workspace.config, last, known_tenants(workspace.config, ledger)) if last else ()
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
     missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
     missing = [one for one in missing if tenant in (None, one.tenant)]
@@ -228,6 +231,11 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
         failed_checks=overall,
         missing=missing,
         listening=list(_listening(workspace, entity)),
+        never_synced=[
+            unsynced(key, called.get((key.entity, key.tenant), ""))
+            for key in sorted(never, key=_order)
+            if entity in (None, key.entity) and tenant in (None, key.tenant)
+        ],
         cut=cut,
     )
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["status"]
 
+_UNSYNCED = 20
+
 
 class State(StrEnum):
     PENDING = "pending"
@@ -198,6 +200,10 @@ def _show(seen: Overview) -> None:
         output.stderr().print(f"{listening.entity}: {listening.text}", style=style, soft_wrap=True)
     for one in seen.missing:
         output.stderr().print(f"{one.entity}: {one.text}", style="yellow", soft_wrap=True)
+    if seen.never_synced:
+        more = len(seen.never_synced) - _UNSYNCED
+        told = ", ".join([*seen.never_synced[:_UNSYNCED], *([f"and {more:,} more"] if more > 0 else [])])
+        output.stderr().print(f"never synced: {told}", style="yellow", soft_wrap=True, highlight=False)
     _show_failed_runs(seen, output.stderr())
     places = {(p.entity, p.collection, p.tenant): p.where for p in seen.partitions}
     for cut in seen.cut:

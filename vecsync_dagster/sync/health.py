@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from vecsync_dagster.config.models import Config, EntityConfig
-from vecsync_dagster.ledger.base import LISTING, LOST, LastRuns, Partition, Run
+from vecsync_dagster.ledger.base import LISTING, LOST, LastRuns, Ledger, Partition, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_ruled_out
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.verify import CHECKS, checks_of
+from vecsync_dagster.words import place_of
 
 __all__ = [
+    "EMPTY",
     "LISTED",
     "RED_PARTITIONS",
     "Trouble",
@@ -26,7 +29,10 @@ __all__ = [
     "health",
     "is_configured",
     "is_gone",
+    "known_tenants",
+    "never_synced",
     "troubles",
+    "unsynced",
 ]
 
 RED_PARTITIONS: Final = "red_partitions"
@@ -35,12 +41,20 @@ LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
 
 
+EMPTY: Final = "found"
+"""A figure of a run that asked a source for its tenants: 0, where there were none and nothing is to be synced."""
+
+
 def health(
-    config: Config, runs: Mapping[Partition, LastRuns], now: datetime, results: Iterable[CheckResult] = ()
+    config: Config,
+    runs: Mapping[Partition, LastRuns],
+    now: datetime,
+    results: Iterable[CheckResult] = (),
+    tenants: Iterable[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Counts over all configured partitions, and the last runs of those that need a look, as plain values for JSON.
     `results`: of the checks that fail now. One that is made over all partitions of an entity is in `failed_checks`, and
-    counts as failing as a partition does.
+    counts as failing as a partition does. `tenants`: see `known_tenants`; what was never synced is overdue.
 
     `overdue_at`: when the first partition will not have been synced for `checks.freshness.max_age`. It holds without
     anybody writing the file again, so that monitoring can compare it with its own clock.
@@ -53,15 +67,17 @@ def health(
     failing = {key for key, last in there.items() if key in broken or not _ended_well(last)}
     # Of a partition that was never synced a comparison may have found a point.
     failing |= {key for key in broken if key.collection}
-    due = _due(config, there)
-    order = sorted({*there, *failing}, key=lambda key: (key not in failing, due.get(key, now), key))
+    due, never = _due(config, there), never_synced(config, runs, tenants)
+    needs = {*there, *failing, *never}
+    order = sorted(needs, key=lambda key: (key not in failing, key not in never, due.get(key, now), key))
     return {
         "at": _moment(now),
         "partitions": len(due),
         "failing": len(failing) + len(over_all),
         "failed_checks": over_all,
-        "overdue": sum(at < now for at in due.values()),
-        "overdue_at": _moment(min(due.values(), default=now + max_age)),
+        "never_synced": len(never),
+        "overdue": sum(at < now for at in due.values()) + len(never),
+        "overdue_at": _moment(min([*due.values(), *([now] if never else [])], default=now + max_age)),
         "last_runs": [_entry(key, there.get(key), key in failing) for key in order[:LISTED]],
     }
 
@@ -69,19 +85,30 @@ def health(
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """What `health` counts, for people: without a collection it is an entity's source, or a check over all its
-    partitions. `what` has a sentence for each thing that is wrong; `overdue`: whether that is one of them."""
+    partitions; without a tenant alone, all of a collection. `what` has a sentence for each thing that is wrong;
+    `overdue`: whether that is one of them."""
 
     entity: str
     collection: str
     tenant: str
-    kind: Literal["partition", "source", "check"]
+    kind: Literal["partition", "source", "check", "never"]
     failing: bool
     overdue: bool
     what: tuple[str, ...]
 
+    def where(self, name: str = "") -> str:
+        """For people; `name`: what they call the tenant."""
+        if self.kind == "never":
+            return unsynced(Partition(self.entity, self.collection, self.tenant), name)
+        return place_of(self.entity, self.collection, self.tenant, name)
+
 
 def troubles(
-    config: Config, runs: Mapping[Partition, LastRuns], now: datetime, results: Iterable[CheckResult] = ()
+    config: Config,
+    runs: Mapping[Partition, LastRuns],
+    now: datetime,
+    results: Iterable[CheckResult] = (),
+    tenants: Iterable[tuple[str, str]] = (),
 ) -> list[Trouble]:
     """What is wrong, by the same facts as `health` counts it: what fails first, then what is overdue."""
     there = counting(config, runs, now)
@@ -94,8 +121,10 @@ def troubles(
             failed.setdefault(Partition(one.entity, one.collection, one.tenant), []).append(said)
         else:
             found.append(Trouble(one.entity, "", "", "check", failing=True, overdue=False, what=(said,)))
-    never = failed.keys() - there.keys()
-    found += (Trouble(*key, "partition", failing=True, overdue=False, what=(*failed[key],)) for key in never)
+    unknown = failed.keys() - there.keys()
+    found += (Trouble(*key, "partition", failing=True, overdue=False, what=(*failed[key],)) for key in unknown)
+    never = never_synced(config, runs, tenants)
+    found += (Trouble(*key, "never", failing=False, overdue=True, what=("never synced",)) for key in never)
     for key, last in there.items():
         wrong = [*_ended(last), *failed.get(key, ())]
         late = key in due and due[key] < now
@@ -104,8 +133,50 @@ def troubles(
             told = (*wrong, *([f"overdue: {since}"] if late else []))
             kind: Literal["partition", "source"] = "source" if last.last.mode == LISTING else "partition"
             found.append(Trouble(*key, kind, failing=bool(wrong), overdue=late, what=told))
-    order = {"source": 0, "check": 1, "partition": 2}
+    order = {"source": 0, "check": 1, "partition": 2, "never": 3}
     return sorted(found, key=lambda one: (not one.failing, order[one.kind], one.entity, one.collection, one.tenant))
+
+
+def known_tenants(config: Config, ledger: Ledger) -> set[tuple[str, str]]:
+    """By entity, the tenants (and `global`) that the ledger knows beside those of runs: some run, or somebody who asked
+    the source, has met them."""
+    rows = {
+        (entity, tenant)
+        for entity, settings in config.entities.items()
+        for collection in settings.collections
+        for tenant in ledger.with_rows_or_marks(entity, collection)
+    }
+    return rows | ledger.tenant_names().keys()
+
+
+def never_synced(
+    config: Config, runs: Mapping[Partition, LastRuns], tenants: Iterable[tuple[str, str]]
+) -> set[Partition]:
+    """Partitions that no sync was of: of `global`, and of each tenant that has another collection of the entity, or is
+    one of `tenants` (`known_tenants`). Where no tenant is known, the collection (tenant ""). Nobody can say by the
+    ledger alone which tenants the source has besides."""
+    there, gone = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for key, last in runs.items():
+        if last.last.mode != LISTING and is_configured(config, key.entity, key.collection) and is_tenant(key.tenant):
+            (gone if is_gone(config.entities[key.entity], key, last) else there)[key.entity].add(key.tenant)
+    for owner, tenant in tenants:
+        if tenant not in gone[owner]:
+            there[owner].add(tenant)
+    found = set()
+    for name, entity in config.entities.items():
+        wanted = {tenant for tenant in {GLOBAL, *there[name]} if not is_ruled_out(entity, tenant)}
+        asked = runs.get(Partition(name, "", ""))
+        if not wanted and not gone[name] and not (asked and asked.last.ok and asked.last.figures.get(EMPTY) == 0):
+            wanted = {""}
+        found |= {Partition(name, collection, tenant) for collection in entity.collections for tenant in wanted}
+    return found - runs.keys()
+
+
+def unsynced(key: Partition, name: str = "") -> str:
+    """One of `never_synced` for people; `name`: what they call the tenant."""
+    if key.tenant:
+        return place_of(*key, name)
+    return key.entity if key.collection == key.entity else f"{key.entity}, {key.collection}"
 
 
 def _ended(last: LastRuns) -> Iterator[str]:

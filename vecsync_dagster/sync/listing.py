@@ -18,8 +18,9 @@ from vecsync_dagster.errors import (
     VecsyncError,
     WrongUsage,
 )
-from vecsync_dagster.ledger.base import LISTING, LOST, Ledger, Partition, Run
+from vecsync_dagster.ledger.base import LISTING, LOST, LastRuns, Ledger, Partition, Run
 from vecsync_dagster.stores.base import GLOBAL
+from vecsync_dagster.sync.health import EMPTY
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.options import SyncOptions
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from vecsync_dagster.sync.rollcall import TenantsLost
     from vecsync_dagster.sync.workspace import Workspace
 
-__all__ = ["UNASKED", "asking", "keep_lost"]
+__all__ = ["UNASKED", "asking", "keep_empty", "keep_lost"]
 
 UNASKED: Final = "unasked"
 """Among the figures of a partition's run that failed because its entity's source could not be asked for the tenants:
@@ -77,6 +78,15 @@ def keep_lost(workspace: Workspace, entity: str, lost: TenantsLost | None) -> No
         _log.error("%s", lost)
     figures = {} if lost is None else {"known": lost.known, "found": lost.listed}
     _record(workspace, [_run(Partition(entity, "", ""), LISTING, told, **figures)], refresh=True)
+
+
+def keep_empty(workspace: Workspace, entity: str, last: LastRuns | None) -> None:
+    """The source has no tenant, nothing is here and nothing is everybody's: no partition's run can say that all is
+    done, so the entity's says it. `last`: that of the entity."""
+    if workspace.read_only or (last is not None and last.last.ok and last.last.figures.get(EMPTY) == 0):
+        return
+    if last is None or last.last.ok:  # one that failed is over when `asking` or `keep_lost` says so
+        _record(workspace, [_run(Partition(entity, "", ""), LISTING, None, **{EMPTY: 0})], refresh=True)
 
 
 def _failing(ledger: Ledger, entity: str) -> str | None:

@@ -20,7 +20,7 @@ from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.ledger.base import Ledger, Run
 from vecsync_dagster.private import private_folder
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.health import health
+from vecsync_dagster.sync.health import health, known_tenants
 from vecsync_dagster.sync.options import PartitionResult
 
 __all__ = ["METRICS", "end_dead_runs", "refresh_metrics", "run_metrics", "total_figures", "write_metrics"]
@@ -103,7 +103,8 @@ def _health(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Without its ledger nothing is known, which is no health at all: `failing` is not 0 then."""
     try:
         ledger.end_dead_runs()
-        return health(config, ledger.last_runs(), datetime.now(UTC), ledger.check_results(failed=True))
+        failed, tenants = ledger.check_results(failed=True), known_tenants(config, ledger)
+        return health(config, ledger.last_runs(), datetime.now(UTC), failed, tenants)
     except VecsyncError as error:
         return {"failing": None, "error": {"code": error.code, "message": str(error)}}
 

@@ -19,7 +19,7 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import build_chain
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, PartitionBusy, VecsyncError
 from vecsync_dagster.ledger import SqlLedger, build_ledger
-from vecsync_dagster.ledger.base import Seen
+from vecsync_dagster.ledger.base import Partition, Seen
 from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import Filtered, Fingerprint, Source, SqlSource, build_source
 from vecsync_dagster.sources.base import WritesBack
@@ -31,7 +31,7 @@ from vecsync_dagster.sync.embedders import Embedders
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.forgetting import forget_if_gone, forget_unusable
 from vecsync_dagster.sync.health import failing_tenants
-from vecsync_dagster.sync.listing import keep_lost
+from vecsync_dagster.sync.listing import keep_empty, keep_lost
 from vecsync_dagster.sync.not_begun import failed_after, failed_results
 from vecsync_dagster.sync.options import PartitionResult, Selection, SyncOptions
 from vecsync_dagster.sync.origins import written_texts
@@ -176,6 +176,8 @@ class Workspace:
         found = {*own, *traces, *failing_tenants(self.entity(entity), runs)} - {GLOBAL}
         if self.has_global(entity):
             return [GLOBAL, *sorted(found)]
+        if not found and not traces:
+            keep_empty(self, entity, runs.get(Partition(entity, "", "")))
         return sorted(found) + ([GLOBAL] if GLOBAL in traces else [])
 
     def traces(self, entity: str) -> set[str]:

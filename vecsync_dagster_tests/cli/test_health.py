@@ -303,3 +303,54 @@ def test_a_removed_tenant_is_left_out_everywhere(config: Path, synced: Path) -> 
     assert {one["tenants"] for one in status["scopes"] if one["scope"] == "tenant"} == {2}
     assert vecsync("health", "--json", "--config", config).json["partitions"] == len(status["partitions"]) == 6
     assert vecsync("status", "--tenant", MORAVA, "--config", config).code == 2
+
+
+def test_what_was_never_synced_is_not_well(fresh: Path) -> None:
+    """One tenant that was synced says nothing of the shared records, of other entities and of tenants that are known
+    by name."""
+    assert sync(fresh, "tenant", MORAVA, "--entity", "works") == 0
+    asked = vecsync("health", "--config", fresh)
+    listed = json.loads(vecsync("health", "--json", "--config", fresh).out)
+    assert asked.code == 1
+    first, *lines = asked.out.splitlines()
+    assert first == "4 partitions never synced"
+    assert lines[0] == "materials of global: never synced"
+    assert lines[2:] == [f"works of Harbour Fit-Out ({HARBOUR}): never synced", "works of global: never synced"]
+    assert (listed["never_synced"], listed["overdue"], listed["partitions"]) == (4, 4, 1)
+    assert [one["tenant"] for one in listed["last_runs"]] == ["global", HOUSES, HARBOUR, "global", MORAVA]
+    assert alarm(fresh.parent)
+    status = vecsync("status", "--config", fresh)
+    assert "never synced: materials of global, works of global, " in status.err
+    assert sync(fresh, "global") == 0
+    assert vecsync("health", "--config", fresh).out.splitlines()[0] == "5 partitions never synced"
+    assert sync(fresh, "all") == 0
+    assert not alarm(fresh.parent)
+    assert "never synced" not in vecsync("status", "--config", fresh).err
+
+
+def test_a_new_collection_is_never_synced_until_it_is(config: Path, synced: Path) -> None:
+    """Each tenant of the entity's other collection is known to have none of it; one that is gone is not waited for."""
+    for table in ("works", "materials"):
+        change_rows(synced, f"DELETE FROM {table} WHERE tenant_id = ?", MORAVA)
+    assert sync(config, "tenant", MORAVA, "--full", "--allow-removals") == 0
+    assert not alarm(synced)
+    replace_in_config(config, "      works:\n", '      again: {text: "{name}"}\n      works:\n')
+    told = vecsync("health", "--config", config).out.splitlines()
+    assert told[0] == "3 partitions never synced"
+    assert "works, again of global: never synced" in told
+    assert not any(MORAVA in line for line in told)
+    assert sync(config, "all") == 0
+    assert not alarm(synced)
+
+
+def test_an_entity_without_a_tenant_is_well_once_it_was_asked(config: Path, synced: Path) -> None:
+    """Where nothing is everybody's and the table is empty, no partition can say that all was done."""
+    tools = "source: estimating, table: tools, tenancy: {column: tenant_id}, collections: {tools: {text: '{name}'}}"
+    replace_in_config(config, "\nentities:\n", f"\nentities:\n  tools: {{{tools}}}\n")
+    change_rows(synced, "CREATE TABLE tools (id TEXT PRIMARY KEY, tenant_id TEXT, name TEXT)")
+    assert vecsync("health", "--config", config).out == "1 partition never synced\ntools: never synced\n"
+    assert vecsync("sync", "all", "--no-record", "--config", config).code == 0
+    assert not alarm(synced)
+    change_rows(synced, "INSERT INTO tools VALUES ('1', ?, 'saw')", MORAVA)
+    assert sync(config, "all") == 0
+    assert vecsync("health", "--config", config).out == "9 partitions, all well\n"
