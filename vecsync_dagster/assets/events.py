@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
 from vecsync_dagster.automation.partitions import partition_key
 from vecsync_dagster.checks import evaluation, grid_key, last_in_grid, severity
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
-from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace
+from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace, is_tenant
+from vecsync_dagster.sync.listing import UNASKED
 from vecsync_dagster.words import number_of
 
 __all__ = [
@@ -25,12 +27,15 @@ __all__ = [
     "failure_of",
     "log_failed_checks",
     "mark_shown",
+    "show_failed",
     "told_before",
 ]
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
 _SHOWN_FAILURES = 20
+_PLANNED = 200
+"""Partitions that a run shows as failed, at most: each takes an event for each stage. The next run shows the others."""
 
 
 def asset_key(entity: str, stage: str) -> dg.AssetKey:
@@ -39,11 +44,12 @@ def asset_key(entity: str, stage: str) -> dg.AssetKey:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What Dagster has of an entity's partitions: which were materialized; checks and partitions by result. `unshown`:
-    those that runs wrote to since all their stages were materialized."""
+    """What Dagster has of an entity's partitions: which were materialized, and which it shows as failed (`red`); checks
+    and partitions by result. `unshown`: those that runs wrote to since all their stages were materialized."""
 
     instance: dg.DagsterInstance
     materialized: frozenset[str]
+    red: frozenset[str]
     passed: frozenset[tuple[str, str]]
     failed: frozenset[tuple[str, str]]
     unshown: frozenset[str]
@@ -74,6 +80,7 @@ def told_before(instance: dg.DagsterInstance, workspace: Workspace, entity: str)
     return Told(
         instance,
         frozenset(instance.get_materialized_partitions(asset_key(entity, STAGES[-1]))),
+        _red(instance, entity, STAGES[0]) | _red(instance, entity, STAGES[-1]),
         frozenset(by_status[AssetCheckExecutionRecordStatus.SUCCEEDED]),
         frozenset(by_status[AssetCheckExecutionRecordStatus.FAILED]),
         frozenset(str(partition_key(*place)) for place in workspace.ledger.unshown(entity)),
@@ -89,7 +96,7 @@ def events_of(
     Events are dear (each is stored twice, and 30 to 90 ms where Dagster's storage is SQLite on a slow disk). So an
     unchanged partition gets none: the ledger knows when it was last verified. An incremental run tells what it wrote,
     on the last stage, and which checks have another result now; the next full run shows all of it. One that failed or
-    was interrupted is not materialized at all.
+    was interrupted is not materialized at all (`show_failed`), and the sync that follows shows all of it.
     """
     if result.outcome != "success":
         return
@@ -98,6 +105,7 @@ def events_of(
     whole = (
         before is None
         or key not in before.materialized
+        or (key in before.red and result.mode in ("full", "incremental"))
         or (result.mode == "full" and (touched or key in before.unshown))
         or bool(_errors(result))
         or _was_empty(result)
@@ -127,6 +135,53 @@ def mark_shown(workspace: Workspace, result: PartitionResult, events: Sequence[E
         workspace.ledger.shown(result.entity, result.collection, result.tenant, result.ended_at)
 
 
+def show_failed(
+    context: dg.OpExecutionContext,
+    workspace: Workspace,
+    results: Iterable[PartitionResult],
+    unsynced: Iterable[str],
+    stages: Sequence[str] = STAGES,
+) -> None:
+    """Make Dagster show the partitions as failed that this run, which is going to fail, could not sync: also those of
+    entities whose source could not be asked (`unsynced`). To Dagster a partition failed if the last run that was to
+    materialize it failed, and a run that was started without partitions is to materialize none."""
+    places = {(one.entity, one.collection, one.tenant) for one in results if _is_failed(one)}
+    for entity in unsynced:
+        last = workspace.ledger.last_runs(entity)
+        places |= {(*key,) for key, runs in last.items() if UNASKED in runs.last.figures and not runs.last.ok}
+    by_entity: dict[str, set[str]] = defaultdict(set)
+    for entity, collection, tenant in places:
+        if is_tenant(tenant) and collection in workspace.config.entities[entity].collections:
+            by_entity[entity].add(str(partition_key(collection, tenant)))
+    for entity, keys in by_entity.items():
+        for stage in stages:
+            shown = _red(context.instance, entity, stage, context.run_id)
+            for key in sorted(keys - shown)[:_PLANNED]:
+                data = AssetMaterializationPlannedData(asset_key(entity, stage), partition=key)
+                event = dg.DagsterEvent.build_asset_materialization_planned_event(
+                    context.job_name, context.op.name, data
+                )
+                context.instance.report_dagster_event(event, context.run_id)
+
+
+def _is_failed(result: PartitionResult) -> bool:
+    return result.outcome == "failed" and not isinstance(result.error, PartitionBusy)
+
+
+def _red(instance: dg.DagsterInstance, entity: str, stage: str, run_id: str = "") -> frozenset[str]:
+    """The partitions that Dagster shows as failed, or will once the run fails."""
+    storage = instance.event_log_storage
+    tried = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+        asset_key(entity, stage)
+    )
+    ids = {one for one, _ in tried.values()}
+    failed = {run_id}
+    if ids:
+        found = instance.get_runs(dg.RunsFilter(run_ids=[*ids], statuses=[dg.DagsterRunStatus.FAILURE]))
+        failed |= {run.run_id for run in found}
+    return frozenset(key for key, (one, _) in tried.items() if one in failed)
+
+
 def _was_empty(result: PartitionResult) -> bool:
     """Whether all that the partition has is new: its stages may say that it was removed."""
     return bool(result.figures.new) and rows_of(result, STAGES[-1]) == result.figures.new
@@ -147,7 +202,7 @@ def failure_of(
     warning, and fail no run."""
     failed = [result for result in results if result.outcome == "failed"]
     # One that is busy is being synced by another run, which tells what it finds.
-    ours = [result for result in failed if not isinstance(result.error, PartitionBusy)]
+    ours = [result for result in failed if _is_failed(result)]
     checks = _failed_checks(results)
     unsynced = {what: f"{error.code}: {error}" for what, error in (problems or {}).items()}
     told = ["interrupted before everything was synced"] if interrupted else []

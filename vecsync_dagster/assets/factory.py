@@ -30,6 +30,7 @@ from vecsync_dagster.assets.events import (
     failure_of,
     log_failed_checks,
     mark_shown,
+    show_failed,
     told_before,
 )
 from vecsync_dagster.automation.partitions import (
@@ -334,6 +335,10 @@ class _Run:
         if paid or self._workspace.config.alerts.cost_usd_per_run is not None:
             self._context.instance.add_run_tags(self._context.run.run_id, {PRICE_TAG: f"{paid:.6f}"})
         self._context.log.info("%s, %d unchanged", number_of(len(results), "partition"), quiet)
+        if failure is not None:
+            with suppress(LedgerRejected, LedgerUnavailable):  # that the run failed is known without the ledger
+                context = dg.OpExecutionContext.get()
+                show_failed(context, self._workspace, results, self._problems, self._options.stages)
         log_failed_checks(self._context.log, results)
         if failure is not None:
             raise failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import chain
@@ -22,6 +22,7 @@ from vecsync_dagster.assets.events import (
     failure_of,
     log_failed_checks,
     mark_shown,
+    show_failed,
     told_before,
 )
 from vecsync_dagster.assets.purging import purge
@@ -144,12 +145,13 @@ def record(
             if failure is None:
                 raise
             told = []  # that the sync failed is known without the ledger
-        of_whole = (name for name in workspace.config.entities if name in (unsynced or {}))
+        of_whole = [name for name in workspace.config.entities if name in (unsynced or {})]
         entities = dict.fromkeys([*(result.entity for result in results), *of_whole])
         events = [*chain.from_iterable(events for _, events in told)]
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
-        job = _job(_told(instance, workspace, entities, events), results, failure)
+        told_all = _told(instance, workspace, entities, events)
+        job = _job(told_all, results, failure, lambda context: show_failed(context, workspace, results, of_whole))
         run_id = _execute(job, instance, workspace.config, command, entities)
         for result, its_events in told:
             mark_shown(workspace, result, its_events)
@@ -230,11 +232,20 @@ def _told(
         yield from headlines(instance, workspace, entity)
 
 
-def _job(events: Iterator[Event], results: Sequence[PartitionResult], failure: dg.Failure | None) -> dg.JobDefinition:
+def _job(
+    events: Iterator[Event],
+    results: Sequence[PartitionResult],
+    failure: dg.Failure | None,
+    at_end: Callable[[dg.OpExecutionContext], None] = lambda _: None,
+) -> dg.JobDefinition:
+    """`at_end`: what a run does that fails."""
+
     @dg.op(name="sync", out=dg.Out(dg.Nothing))
     def sync() -> Iterator[Event]:
         try:
             yield from events
+            if failure is not None:
+                at_end(dg.OpExecutionContext.get())
         except (LedgerRejected, LedgerUnavailable):
             if failure is None:
                 raise

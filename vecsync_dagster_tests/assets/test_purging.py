@@ -175,12 +175,12 @@ def test_runs_of_another_location_stay(world: World, instance: dg.DagsterInstanc
     assert {one.run_id for one in instance.get_runs()} == {one.run_id for one in theirs}
 
 
-def red(world: World, instance: dg.DagsterInstance) -> set[str]:
+def red(world: World, instance: dg.DagsterInstance, stage: str = "vectors") -> set[str]:
     """As the tab *Partitions* of an asset works it out."""
     partitions = partitions_of(ENTITY, world.config.entities[ENTITY])
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         failed, _, _ = build_failed_and_in_progress_partition_subset(
-            instance, dg.AssetKey([ENTITY, "vectors"]), partitions, LATER
+            instance, dg.AssetKey([ENTITY, stage]), partitions, LATER
         )
         return {str(key) for key in failed.get_partition_keys()}
 
