@@ -15,11 +15,11 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from vecsync_dagster.automation.under_way import runs_under_way
 from vecsync_dagster.checks.evaluations import check_metadata, evaluation, grid_key, health_key, severity
-from vecsync_dagster.ledger.base import LOST
+from vecsync_dagster.ledger.base import LOST, LastRuns, Partition
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import CHECKS, CheckOutcome, Workspace
 from vecsync_dagster.sync.compare import Difference
-from vecsync_dagster.sync.health import configured, health
+from vecsync_dagster.sync.health import configured, counting, health
 from vecsync_dagster.words import by_reason, number_of
 
 __all__ = [
@@ -77,15 +77,24 @@ def to_tell(
 
 def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcome:
     """Whether the last run of each partition, and the last full one, ended well: what failed leaves the results of
-    earlier checks as they are, and they may all have passed."""
-    found = health(workspace.config, workspace.ledger.last_runs(entity), datetime.now(UTC))
+    earlier checks as they are, and they may all have passed. Of a run that ended, and failed because of what its checks
+    found, those checks are red: it is named, and no more."""
+    runs, now = workspace.ledger.last_runs(entity), datetime.now(UTC)
+    found = health(workspace.config, runs, now)
     failing = sorted(
         (one for one in found["last_runs"] if one["failing"]), key=lambda one: (one["collection"] or "", one["tenant"])
     )
     listings = sum(not one["collection"] for one in failing)  # no partition: that of the entity's tenants
     facts = {"partitions": found["partitions"], "failed": found["failing"] - listings}
     if not failing:
-        return CheckOutcome(RUNS, True, f"{number_of(found['partitions'], 'partition')}, all ended well", facts)
+        told_of = number_of(found["partitions"], "partition")
+        bad = _with_failed_checks(workspace, entity, counting(workspace.config, runs, now))
+        if not bad:
+            return CheckOutcome(RUNS, True, f"{told_of}, all ended well", facts)
+        some = [f"{place_of(*key, names)} ({', '.join(checks)})" for key, checks in [*bad.items()][:_NAMED]]
+        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        message = f"{told_of}, all ended; in {len(bad)} of them checks failed: {'; '.join(some)}{more}"
+        return CheckOutcome(RUNS, True, message, facts)
     told: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for one in failing[:_NAMED]:
         what, where, why = _ended(one, names)
@@ -93,6 +102,19 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
     message = "; ".join(f"{what}: {'; '.join(by_reason(places))}" for what, places in told.items())
     more = f"; and {found['failing'] - _NAMED} more" if found["failing"] > _NAMED else ""
     return CheckOutcome(RUNS, False, message + more, facts)
+
+
+def _with_failed_checks(
+    workspace: Workspace, entity: str, there: Mapping[Partition, LastRuns]
+) -> dict[Partition, list[str]]:
+    """Partitions in whose last run checks found an error that there is still; their names."""
+    said = {key: last.last.failed_checks for key, last in sorted(there.items()) if last.last.failed_checks}
+    if not said:
+        return {}
+    failed = configured(workspace.ledger.check_results(entity, failed=True), workspace.config)
+    now = {(one.collection, one.tenant, one.check) for one in failed if not one.warning}
+    still = {key: [name for name in names if (key.collection, key.tenant, name) in now] for key, names in said.items()}
+    return {key: names for key, names in still.items() if names}
 
 
 def runs_are_red(instance: dg.DagsterInstance, entity: str) -> bool:

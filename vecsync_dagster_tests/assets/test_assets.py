@@ -10,8 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.automation.partitions import add_tenants
+from vecsync_dagster.checks.headlines import RUNS
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.sync import STAGES, checks_of
+from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.assets.conftest import TENANTS
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -223,6 +225,38 @@ def test_checks_fail_with_the_ids(world: World, instance: dg.DagsterInstance) ->
         "Dagster would draw one line through the numbers of all partitions"
     )
     assert identity.severity is dg.AssetCheckSeverity.ERROR
+
+
+def test_a_run_that_failed_because_of_its_checks_is_named(world: World, instance: dg.DagsterInstance) -> None:
+    """`runs` passes, as the partition was synced, and names the checks that are red; until they are so no more."""
+
+    def runs() -> dg.AssetCheckEvaluation:
+        shown = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+            [dg.AssetCheckKey(key("health"), RUNS)]
+        )
+        [record] = shown.values()
+        assert isinstance(record.evaluation, dg.AssetCheckEvaluation)
+        return record.evaluation
+
+    world.only_report()
+    assert run(world, instance).success
+    assert runs().description == "3 partitions, all ended well"
+    with world.workspace() as workspace:
+        [points] = list(workspace.store("main").scan(ENTITY, "acme"))
+        workspace.store("main").delete(ENTITY, "acme", [points[0].point_id])
+    assert not run(world, instance, config={"mode": "full"}).success
+    told = "3 partitions, all ended; in 1 of them checks failed: works|acme (counts, identity)"
+    assert (runs().passed, runs().description) == (True, told)
+    with world.workspace() as workspace:
+        for _ in check_everything(workspace, ENTITY):
+            pass
+        workspace.repair(ENTITY, ENTITY, [*workspace.differences(ENTITY, ENTITY)])
+        for _ in check_everything(workspace, ENTITY):
+            pass
+    run(world, instance, config={"partitions": ["works|brick"]})
+    assert runs().description == "3 partitions, all ended; in 1 of them checks failed: works|acme (counts)"
+    assert run(world, instance, config={"mode": "full"}).success
+    assert runs().description == "3 partitions, all ended well"
 
 
 def test_checks_alone(world: World, instance: dg.DagsterInstance) -> None:
