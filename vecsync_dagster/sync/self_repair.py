@@ -32,6 +32,13 @@ from vecsync_dagster.sync.verify import (
 __all__ = ["repair_found", "still_differs", "told_of_left_over"]
 
 _COMPARED = ("identity", "isolation")
+_PAST = (
+    ("store has", "store had"),
+    ("ledger says", "ledger said"),
+    ("source has", "source had"),
+    ("accounts", "accounted"),
+)
+"""What `counts` found is over where it is repaired."""
 _LATER = "orphans are removed by a full run"
 
 
@@ -80,7 +87,7 @@ def told_of_left_over(
         own = {kind: n for kind, n in left_over.items() if (kind == "wrong_tenant") is of_tenants}
         if one.name in _COMPARED and one.passed and own:
             facts: Mapping[str, int | str] = {**own, REPAIRED: "all"} if warn else one.facts
-            message = f"{differences_told(own)}, repaired, as a run had not finished or the store had moved"
+            message = f"repaired: {differences_told(own)}; a run had not finished, or the store had moved"
             some = [d for d in named if d.kind in own]
             one = replace(one, passed=not warn, warning=warn, message=message, facts=facts, differences=some)
         outcomes.append(one)
@@ -123,11 +130,13 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
         return after
     if before.name == "counts" and after.passed:
         found, *_ = before.message.split(f"; {LOOK}")
-        return replace(after, passed=False, warning=True, message=f"{found}; repaired")
+        for now, then in _PAST:
+            found = found.replace(now, then)
+        return replace(after, passed=False, warning=True, message=f"repaired: {found}")
     if before.name not in _COMPARED:
         return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:
-        told = f"{differences_told(before.facts)}, repaired"
+        told = f"repaired: {differences_told(before.facts)}"
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]

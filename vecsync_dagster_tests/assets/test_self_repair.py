@@ -27,7 +27,7 @@ def test_a_repair_warns_once(world: World) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         repairing, clean = (run(world, instance, config=config) for _ in range(2))
     assert repairing.success
-    assert told(repairing) == (False, dg.AssetCheckSeverity.WARN, "2 missing, repaired")
+    assert told(repairing) == (False, dg.AssetCheckSeverity.WARN, "repaired: 2 missing")
     [vectors] = [
         event.materialization
         for event in repairing.all_events

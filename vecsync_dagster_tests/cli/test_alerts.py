@@ -51,7 +51,7 @@ def test_a_repair_is_told_once_as_a_warning(config: Path, synced: Path, slack: I
     lose_point(config)
     assert sync(config, "--full", "--no-record") == 0
     [text] = texts(slack)
-    assert "1 missing, repaired" in text
+    assert "repaired: 1 missing" in text
     assert [sync(config, "--full", "--no-record"), sync(config, "--full", "--no-record")] == [0, 0]
     assert len(slack.posts) == 2
     assert "resolved in works" in texts(slack)[1]

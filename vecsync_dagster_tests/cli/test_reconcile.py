@@ -108,7 +108,7 @@ def test_a_full_sync_repairs_what_it_finds(config: Path, synced: Path) -> None:
     damage(synced)
     ran = vecsync("sync", "all", "--full", "--no-record", "--config", config)
     assert ran.code == 0, ran.err
-    assert f"materials of Северный дом ({HOUSES}): 25 missing, 1 orphan, repaired" in ran.err
+    assert f"materials of Северный дом ({HOUSES}): repaired: 25 missing, 1 orphan" in ran.err
     again = vecsync("sync", "all", "--full", "--no-record", "--config", config)
     assert (again.code, "repaired" in again.err) == (0, False)
     assert vecsync("reconcile", "--config", config).code == 0

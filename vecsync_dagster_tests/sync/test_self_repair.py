@@ -75,8 +75,8 @@ def test_a_repair_ends_what_the_comparison_of_everything_found(embedded_world: W
         check_again(workspace, results)
         kept = {(r.check, r.tenant): (r.passed, r.message) for r in workspace.ledger.check_results(ENTITY)}
     assert kept["reconciliation", ""] == (True, "none found")
-    assert kept["identity", "acme"] == (False, "2 missing, repaired")
-    assert kept["counts", "acme"] == (False, "the store has 3 points, the ledger says 5; repaired")
+    assert kept["identity", "acme"] == (False, "repaired: 2 missing")
+    assert kept["counts", "acme"] == (False, "repaired: the store had 3 points, the ledger said 5")
 
 
 def test_a_full_run_repairs_every_kind_of_difference(world: World, unpaid: Any) -> None:
@@ -92,9 +92,9 @@ def test_a_full_run_repairs_every_kind_of_difference(world: World, unpaid: Any) 
     result = one(world.sync("acme", mode="full"), "acme")
     found = checks(result)
     assert (result.outcome, result.ok, result.figures.repaired, result.figures.embedded) == ("success", True, 5, 0)
-    assert found["identity"].message == "2 missing, 1 orphan, 1 stale hash, repaired"
-    assert found["isolation"].message == "1 wrong tenant, repaired"
-    assert found["counts"].message.endswith("; repaired")
+    assert found["identity"].message == "repaired: 2 missing, 1 orphan, 1 stale hash"
+    assert found["isolation"].message == "repaired: 1 wrong tenant"
+    assert found["counts"].message.startswith("repaired: the store had ")
     for name in ("identity", "isolation", "counts"):
         assert (found[name].passed, found[name].warning) == (False, True)
     f = result.figures
@@ -155,7 +155,7 @@ def test_the_mark_of_a_move_hides_no_drift(embedded_world: World, verify: str) -
     world.config = writes
     result = one(world.sync("brick", mode="full"), "brick")
     assert (result.ok, result.figures.repaired, result.figures.upserted) == (True, 3, 0)
-    assert (checks(result)["identity"].message, checks(result)["identity"].warning) == ("3 missing, repaired", True)
+    assert (checks(result)["identity"].message, checks(result)["identity"].warning) == ("repaired: 3 missing", True)
     world.assert_exact()
     with world.workspace() as workspace:
         assert workspace.ledger.unfinished(ENTITY, ENTITY, "brick") == []
@@ -173,7 +173,7 @@ def test_the_lost_last_version_of_a_rejected_record_is_forgotten(embedded_world:
         lost = [p.point_id for page in store.scan(ENTITY, "acme") for p in page if p.payload["dbId"] == "3"]
         store.delete(ENTITY, "acme", lost)
     [result] = world.sync("acme", mode="full")
-    assert checks(result)["identity"].message == "1 missing, repaired"
+    assert checks(result)["identity"].message == "repaired: 1 missing"
     [again] = world.sync("acme", mode="full")
     assert all(check.passed for name, check in checks(again).items() if name != "validation")
     world.update(3, name="valid again")
@@ -254,7 +254,7 @@ def test_each_collection_of_an_entity_is_repaired_by_itself(four: Four) -> None:
     assert repaired == {"tools": 1, "functionality": 0, "usecases": 3, "interface": 0}
     assert len(four.provider.asked) == paid
     told = {name: checks(result)["identity"].message for name, result in results.items()}
-    assert (told["tools"], told["usecases"]) == ("1 missing, repaired", "3 missing, repaired")
+    assert (told["tools"], told["usecases"]) == ("repaired: 1 missing", "repaired: 3 missing")
     assert all(check.passed for name in ("functionality", "interface") for check in results[name].checks)
     assert all(check.passed for result in four.sync(mode="full").values() for check in result.checks)
     for name in FOUR:

@@ -159,7 +159,7 @@ def test_what_was_left_is_repaired_and_named(embedded_world: World, report: bool
         world.only_report()
     result = one(world.sync(mode="full"), "acme")
     [identity] = [check for check in result.checks if check.name == "identity"]
-    assert identity.message == "1 orphan, repaired, as a run had not finished or the store had moved"
+    assert identity.message == "repaired: 1 orphan; a run had not finished, or the store had moved"
     assert (identity.passed, identity.warning) == (not report, report)
     assert (result.ok, result.figures.repaired, result.figures.removed) == (True, 1, 0)
     world.assert_exact()
