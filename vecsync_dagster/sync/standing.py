@@ -29,6 +29,7 @@ from vecsync_dagster.sync.verify import (
     foreign_told,
     graded,
     kept,
+    misplaced_told,
     remedies,
     remedy_of,
 )
@@ -47,8 +48,13 @@ __all__ = [
 ]
 
 RECONCILIATION: Mapping[str, str] = {
-    "reconciliation": "Every point of every tenant is as the ledger says, and there is no other",
+    "reconciliation": "No point is missing, stale or unknown to the ledger; those under a wrong tenant are of "
+    "isolation_of_all",
     "isolation_of_all": "No point in the whole collection can be read by a tenant it does not belong to",
+}
+_NONE: Final = {
+    "reconciliation": "no point is missing, stale or unknown to the ledger",
+    "isolation_of_all": "no point is under a wrong tenant",
 }
 FRESHNESS = "freshness"
 _OVERALL: Final = (*RECONCILIATION, FRESHNESS)
@@ -123,7 +129,7 @@ def _compare_everything(
         told = "; ".join(f"{number} {what}" for what, number in list(counts[name].items())[:_LISTED])
         remedy = ways[name].pop() if owned[name] >= wrong and len(ways[name]) == 1 else REMEDY
         hints = [*(theirs if FOREIGN in kinds[name] else []), *remedies(kinds[name], remedy)]
-        message = "; ".join([f"{number_of(wrong, 'difference')}: {told}", *hints]) if wrong else "none found"
+        message = "; ".join([f"{number_of(wrong, 'difference')}: {told}", *hints]) if wrong else _NONE[name]
         facts = {"points": points, "differences": wrong, **({_IN_PARTITIONS: owned[name]} if wrong else {})}
         outcome = CheckOutcome(name, wrong == 0, message, facts, named[name])
         if name == "reconciliation":
@@ -174,7 +180,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
     outcomes = []
     for tenant, check in sorted({*counted, *over}):
         found, some = counted.get((tenant, check), Counter()), named[tenant, check]
-        theirs = foreign_told(workspace.ledger, entity, collection, found, some)
+        theirs = foreign_told(workspace.ledger, entity, collection, found, some) + misplaced_told(tenant, some)
         stored = partial(workspace.store_of(entity, collection).count, collection, tenant)
         remedy = remedy_of(workspace.config.sync, found, stored)
         ways[_OVER[check]].update(remedies(found, remedy))

@@ -13,7 +13,15 @@ from vecsync_dagster.ledger.base import Ledger, Partition, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
 from vecsync_dagster.sync.absence import is_suspicious
-from vecsync_dagster.sync.compare import FOREIGN, NAMED, Difference, compare_partition, maker_of, spoken
+from vecsync_dagster.sync.compare import (
+    FOREIGN,
+    NAMED,
+    Difference,
+    compare_partition,
+    lies_elsewhere,
+    maker_of,
+    spoken,
+)
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.words import number_of
@@ -34,6 +42,7 @@ __all__ = [
     "held_back",
     "kept",
     "last_full_run",
+    "misplaced_told",
     "once_reported",
     "over_perhaps",
     "rejected_now",
@@ -306,7 +315,7 @@ def _compared(target: Target) -> list[CheckOutcome]:
     identity, isolation = (remedy_of(target.settings, some, stored) for some in (counted, wrong))
     return [
         difference_outcome("identity", counted, first[False], theirs, identity),
-        difference_outcome("isolation", wrong, first[True], remedy=isolation),
+        difference_outcome("isolation", wrong, first[True], misplaced_told(target.tenant, first[True]), isolation),
     ]
 
 
@@ -406,6 +415,25 @@ def differences_told(counted: Mapping[str, int | str]) -> str:
     return ", ".join(f"{count} {spoken(kind)}" for kind, count in sorted(counted.items()))
 
 
+def misplaced_told(tenant: str, differences: Sequence[Difference]) -> list[str]:
+    """Which way points are under a wrong tenant, where some of those of this `tenant`'s partition are."""
+    wrong = [d for d in differences if d.kind == "wrong_tenant"]
+    away = [d for d in wrong if d.tenant == tenant and lies_elsewhere(d)]
+    here = [d for d in wrong if d.tenant != tenant and lies_elsewhere(d)]
+    every = [d for d in wrong if not lies_elsewhere(d)]
+    told = [
+        f"{number_of(len(some), 'point')} of {whose} {'lies' if len(some) == 1 else 'lie'} under {where}"
+        for some, whose, where in (
+            (away, "this tenant", "another one"),
+            (here, "another tenant", "this one"),
+            (every, "this tenant", "no tenant, or can be read by all"),
+        )
+        if some
+    ]
+    first = f"of the first {NAMED:,}: " if len(wrong) >= NAMED else ""
+    return [f"{first}{', '.join(told)}"] if told else []
+
+
 def foreign_told(
     ledger: Ledger,
     entity: str,
@@ -441,7 +469,7 @@ def difference_outcome(
     remedy: str = REMEDY,
 ) -> CheckOutcome:
     """`identity` or `isolation`, from how many differences there are of each kind and the first of them; `theirs`: what
-    is told of foreign ones."""
+    is told of foreign ones, or of those under a wrong tenant."""
     told = [differences_told(counted), *theirs, *remedies(counted, remedy)]
     message = "; ".join(told) if counted else "none found"
     return CheckOutcome(name, passed=not counted, message=message, facts=dict(counted), differences=differences)

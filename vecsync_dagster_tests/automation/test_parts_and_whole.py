@@ -235,11 +235,16 @@ def test_messages_have_one_form_for_a_thing_and_agree_in_number(settled: Automat
     leak(settled, "cord", to="acme")
     settled.world.insert([{"id": 20 + 9, "tenant_id": "brick", "name": ""}])
     settled.world.sync("brick", mode="full")
-    assert checked(settled, "acme")["isolation"].startswith("1 wrong tenant; ")
+    here, away = (checked(settled, tenant)["isolation"] for tenant in ("acme", "cord"))
+    assert here.startswith("1 wrong tenant; 1 point of another tenant lies under this one; repair")
+    assert away.startswith("1 wrong tenant; 1 point of this tenant lies under another one; repair")
     assert checked(settled, "brick")["counts"].endswith("; 1 of the source's rows is rejected or failed")
     with settled.world.workspace() as workspace:
-        [_, whole] = check_everything(workspace, ENTITY)
+        [other, whole] = check_everything(workspace, ENTITY)
+        kept = {(one.tenant, one.check): one.message for one in workspace.ledger.check_results(ENTITY, failed=True)}
     assert whole.message.startswith("1 difference: 1 wrong tenant of works|cord; ")
+    assert (other.passed, other.message) == (True, "no point is missing, stale or unknown to the ledger")
+    assert (kept["acme", "isolation"], kept["cord", "isolation"]) == (here, away), "a comparison of all says the same"
 
 
 def problems_of(automated: Automated) -> set[tuple[str, str]]:

@@ -216,10 +216,9 @@ def test_a_new_project_waits_for_no_schedule(automated: Automated) -> None:
     sync(automated, "brick", "cord")
     assert made(automated) == {}, "global is still to be synced"
     sync(automated, "global")
-    none = (True, "none found")
     assert made(automated) == {
-        "reconciliation": none,
-        "isolation_of_all": none,
+        "reconciliation": (True, "no point is missing, stale or unknown to the ledger"),
+        "isolation_of_all": (True, "no point is under a wrong tenant"),
         "freshness": (True, "4 partitions, all in time"),
     }
 
@@ -246,7 +245,10 @@ def test_what_a_run_over_everything_compared_is_not_read_again(
     monkeypatch.setattr(standing, "compare_settled", count)
     everybody = ("global", "acme", "brick", "cord")
     sync(automated, *everybody)
-    assert (compared, made(automated)["reconciliation"]) == ([], (True, "none found"))
+    assert (compared, made(automated)["reconciliation"]) == (
+        [],
+        (True, "no point is missing, stale or unknown to the ledger"),
+    )
     with automated.world.workspace() as workspace:
         workspace.ledger.forget_collection(ENTITY, ENTITY)
     foreign_point(automated.world, "dune")

@@ -74,7 +74,7 @@ def test_a_repair_ends_what_the_comparison_of_everything_found(embedded_world: W
     with world.workspace() as workspace:
         check_again(workspace, results)
         kept = {(r.check, r.tenant): (r.passed, r.message) for r in workspace.ledger.check_results(ENTITY)}
-    assert kept["reconciliation", ""] == (True, "none found")
+    assert kept["reconciliation", ""] == (True, "no point is missing, stale or unknown to the ledger")
     assert kept["identity", "acme"] == (False, "repaired: 2 missing")
     assert kept["counts", "acme"] == (False, "repaired: the store had 3 points, the ledger said 5")
 
