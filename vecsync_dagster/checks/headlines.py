@@ -143,7 +143,7 @@ def _ended(one: Mapping[str, Any], names: Names) -> tuple[str, str, str]:
     """What failed, where, and why. `one`: of the `last_runs` of sync_metrics.json."""
     if not one["collection"]:
         lost = (one["error"] or "").startswith(LOST)
-        what = "the source lacks tenants" if lost else "the source could not be asked for its tenants"
+        what = "the source lacks tenants" if lost else "the source failed"
         return what, "", one["error"] or one["outcome"]
     only_full = one["outcome"] == "success"
     bad = one["last_full"] if only_full else one

@@ -254,6 +254,6 @@ def _show_unreachable(seen: Overview, console: Console) -> None:
     from vecsync_dagster.ledger.base import LOST
 
     for entity, error in seen.unreachable.items():
-        what = "lacks tenants" if error.startswith(LOST) else "could not be asked for its tenants"
+        what = "lacks tenants" if error.startswith(LOST) else "failed"
         message = f"source of {entity} {what}: {error}"
         console.print(message, style="red", soft_wrap=True)

@@ -223,7 +223,10 @@ class Run:
         return self.outcome == "success" and not self.failed_checks
 
 
-DIED = "RUN_DIED: it left no result: its process was killed, or could not tell the ledger"
+DIED = (
+    "RUN_DIED: it left no result: its process was killed, or could not tell the ledger; Dagster's sensors, where they "
+    "are on, have the partition synced again"
+)
 """The error of a run that was recorded by others (`Ledger.end_dead_runs`)."""
 
 LISTING = "tenants"

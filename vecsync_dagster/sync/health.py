@@ -190,7 +190,7 @@ def _ended(last: LastRuns) -> Iterator[str]:
     elif error.startswith(f": {LOST}"):
         yield f"the source lacks tenants{error}"
     else:
-        yield f"the source could not be asked for its tenants{error}"
+        yield f"the source failed{error}"
 
 
 def _errors(config: Config, results: Iterable[CheckResult]) -> list[CheckResult]:

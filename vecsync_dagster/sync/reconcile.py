@@ -214,8 +214,8 @@ def _remove_orphans(target: Target, orphans: Sequence[Difference], *, allow: boo
     t = target
     if why := too_many_orphans(t, len(orphans), allow=allow):
         raise SourceRejected(
-            f"{t}: {number_of(len(orphans), 'orphan')} that the source does not have: {why}. If that is right, repair "
-            "with --allow-removals",
+            f"{t}: {number_of(len(orphans), 'orphan')} that the source does not have: {why}. If that is right: "
+            "`vecsync reconcile --repair --allow-removals`",
             entity=t.entity,
             tenant=t.tenant,
         )
@@ -344,7 +344,7 @@ def _refuse_a_broken_source(target: Target, source: Source) -> None:
         held = t.ledger.tally(t.entity, t.collection, t.tenant).held
         raise SourceRejected(
             f"{t}: the source has {number_of(there, 'record')}, the store {held}: it is taken for broken, and nothing "
-            "that it lacks is removed. If that is right, sync in full with --allow-removals",
+            "that it lacks is removed. If that is right, sync all of it with --full --allow-removals",
             entity=t.entity,
             tenant=t.tenant,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.ledger.base import Ledger, Partition, Tally
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import Failures
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.compare import (
     FOREIGN,
@@ -69,6 +71,7 @@ BY_REMOVAL = (
     "if so many orphans are to go: a full run with `allow_removals` or `vecsync reconcile --repair --allow-removals`"
 )
 LOOK = "`vecsync reconcile` names what differs"
+STOPPED = "a removal was stopped: the check removal_guard says what to do"
 _THEIRS = (
     "foreign points were written by another entity or another project, and no sync of this one removes them: if "
     "somebody else uses the collection, give it another name"
@@ -218,8 +221,9 @@ def verify(
     """
     # Where the source still has nothing, what waits for a second look explains the difference.
     waits = figures.removals_waiting or (0 if held is None or full else int(held.facts.get("waiting", 0)))
-    blocked = full or (held is not None and bool(held.facts.get("blocked")))
-    counts = _counts(target, tally, source_rows, unidentified, 0 if source_rows else waits, full=full, blocked=blocked)
+    stopped = bool(figures.removals_blocked) or (held is not None and bool(held.facts.get("blocked")))
+    waiting = 0 if source_rows else waits
+    counts = _counts(target, tally, source_rows, unidentified, waiting, full=full, stopped=stopped)
     outcomes = [counts, statuses(target, tally.failures), _truncation(target, tally)]
     if not identity:
         return outcomes
@@ -320,8 +324,9 @@ def _compared(target: Target) -> list[CheckOutcome]:
 
 
 def _counts(
-    target: Target, tally: Tally, source_rows: int, unidentified: int, waiting: int, *, full: bool, blocked: bool
+    target: Target, tally: Tally, source_rows: int, unidentified: int, waiting: int, *, full: bool, stopped: bool
 ) -> CheckOutcome:
+    blocked = full or stopped
     rows, held = tally.rows - tally.former, tally.held
     stored = target.store.count(target.collection, target.tenant)
     # Somebody else's points are not to stand in for those that are lost.
@@ -336,6 +341,8 @@ def _counts(
         has = f"the source has {number_of(source_rows, 'row')}"
         reasons.append(f"{has}, the ledger accounts for {most}{later}")
     hints = [LOOK] if not held == stored == own else []
+    if blocked and reasons and not hints:
+        hints.append(STOPPED if stopped else "a full run (`mode: full` in the launchpad) reads the source again")
     if held != own:
         hints.append(remedy_of(target.settings, {"orphan": max(own - held, 0)}, lambda: stored))
     never = tally.rows - held
@@ -373,16 +380,19 @@ def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ())
     """`lacking`: the first documents that were kept."""
     blocked = figures.removals_blocked
     guard = target.settings.removal_guard
+    of = GLOBAL if target.tenant == GLOBAL else f"tenant {shlex.quote(target.tenant)}"
+    command = f"`vecsync sync {of} --entity {target.entity} --full --allow-removals`"
+    way = f"{command}, or in the launchpad `mode: full` and `allow_removals: true`"
     message = (
-        f"the export lacks {number_of(blocked, 'document')} of the ledger, over {guard.share:.0%} of the partition: "
-        f"nothing was removed. If that is right, as after a change of the fields of id, run again with --allow-removals"
+        f"the source no longer has {number_of(blocked, 'synced document')}, over {guard.share:.0%} of the partition: "
+        f"nothing was removed. If they are really gone, or the fields of `id` in vecsync.yaml were changed: {way}"
         + (f"; the first are {', '.join(lacking[:_NAMED])}" if lacking else "")
     )
     waiting = figures.removals_waiting
     if waiting:
         message = (
-            f"the export has no record at all: {_waiting(waiting)}. "
-            f"If that is right, they go by themselves, or now with --allow-removals"
+            f"the source has no record at all: {_waiting(waiting)}. If it stays so, a later run removes them; to "
+            f"remove them now: {way}"
         )
     return CheckOutcome(
         "removal_guard",

@@ -78,6 +78,7 @@ def test_a_killed_run_is_an_alert_whoever_recorded_it(synced: World, slack: Inbo
         assert len(workspace.ledger.end_dead_runs()) == 1
     assert look(synced) == [("run_failure", ACME)]
     assert "works of acme: sync failed: RUN_DIED" in texts(slack)[0]
+    assert "have the partition synced again" in texts(slack)[0]
     synced.sync("acme")
     assert look(synced) == []
 

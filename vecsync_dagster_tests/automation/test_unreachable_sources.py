@@ -90,7 +90,7 @@ def test_a_sensor_shows_an_outage(settled: Automated, sensor: str) -> None:
             settled.tick(sensor)
     [alert] = alerts(settled)
     assert alert.startswith("SOURCE_ERROR: ")
-    assert shown(settled) == (False, f"the source could not be asked for its tenants: {alert}")
+    assert shown(settled) == (False, f"the source failed: {alert}")
     assert told(settled) == times + 1
     rename(settled, "away", ENTITY)
     for _ in range(2):

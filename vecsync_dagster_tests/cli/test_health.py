@@ -101,7 +101,7 @@ def test_a_source_that_is_gone_leaves_failed_runs(config: Path, synced: Path) ->
     assert status["unreachable"].keys() == {"materials", "works"}
     assert metrics(synced)["health"]["failing"] == 8 + 2
     assert alarm(synced)
-    assert "could not be asked for its tenants" in vecsync("status", "--config", config).err
+    assert "source of works failed: SOURCE_ERROR" in vecsync("status", "--config", config).err
     (synced / "away.db").rename(synced / DATABASE)
     assert sync(config, "all", "--full") == 0
     assert vecsync("status", "--json", "--config", config).json["unreachable"] == {}
@@ -258,7 +258,7 @@ def test_health_in_words(config: Path, synced: Path, fresh: Path) -> None:
     assert told.code == 1
     first, listing, partition, deaf = told.out.splitlines()
     assert first == "1 source failing, 1 partition failing, 1 entity whose changes nobody hears"
-    assert listing.startswith("works: the source could not be asked for its tenants: SOURCE_ERROR: ")
+    assert listing.startswith("works: the source failed: SOURCE_ERROR: ")
     assert partition.startswith(f"works of Morava Fasády ({MORAVA}): last run failed: SOURCE_ERROR: ")
     assert deaf == "works: its changes are not heard now: SOURCE_UNAVAILABLE: away"
     assert vecsync("health", "--json", "--config", config).json["wrong"] == told.out.splitlines()

@@ -381,7 +381,7 @@ def test_watch_ends_where_every_sync_does(tmp_path: Path, monkeypatch: pytest.Mo
         try:
             first = wait_for("the figures", metrics)
             wait_for("the alert", lambda: inbox.posts)
-            assert shown(config, "late").startswith("the source could not be asked for its tenants: SOURCE_ERROR")
+            assert shown(config, "late").startswith("the source failed: SOURCE_ERROR")
             World(f"sqlite:///{tmp_path / 'late.db'}", config)
             wait_for("its end", lambda: len(inbox.posts) > 1)
             wait_for("Dagster", lambda: shown(config, "late").endswith("all ended well"))
