@@ -68,8 +68,8 @@ class Told:
 
 
 def _untitled(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, dg.MetadataValue[Any]]:
-    """Without the tenant's name."""
-    return {name: value for name, value in metadata.items() if name != "tenant_name"}
+    """Without what names the partition."""
+    return {name: value for name, value in metadata.items() if name not in ("partition", "tenant_name")}
 
 
 def told_before(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> Told:

@@ -84,7 +84,7 @@ class SyncRun(dg.Config):
         default="configured", description="full sees removals; configured: as vecsync.yaml says"
     )
     partitions: list[str] | None = Field(
-        default=None,
+        default=[],  # where it is null, the launchpad leaves it out
         description="partition keys (collection|tenant) for a run that is started without one; none: all there are",
     )
     allow_removals: bool = Field(default=False, description="remove even what the removal guard would stop")
@@ -125,7 +125,7 @@ def build_entity_assets(settings: Config, name: str) -> dg.AssetsDefinition:
     def entity_sync(context: dg.AssetExecutionContext, config: SyncRun) -> Iterator[Event]:
         stages: tuple[Stage, ...] = tuple(s for s in STAGES if asset_key(name, s) in context.selected_asset_keys)
         chosen = _chosen(context, partitions)
-        keys = config.partitions if chosen is None else chosen
+        keys = (config.partitions or None) if chosen is None else chosen
         with Workspace(settings) as workspace:
             explicit = chosen is not None and SENSOR_NAME_TAG not in context.run.tags
             run = _Run(context, workspace, config.options(stages), show_unchanged=explicit)
@@ -187,7 +187,9 @@ def build_all_job(settings: Config) -> dg.JobDefinition:
     def all_sync(context: dg.OpExecutionContext, config: SyncRun) -> Iterator[Event]:
         with Workspace(settings) as workspace:
             run = _Run(context, workspace, config.options(), show_unchanged=False)
-            synced = (run.sync(name, _own(config.partitions, entity)) for name, entity in settings.entities.items())
+            synced = (
+                run.sync(name, _own(config.partitions or None, entity)) for name, entity in settings.entities.items()
+            )
             yield from run.events(chain.from_iterable(synced))
 
     @dg.job(

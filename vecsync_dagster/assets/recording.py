@@ -7,12 +7,15 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import dagster as dg
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -153,6 +156,8 @@ def record(
         told_all = _told(instance, workspace, entities, events)
         job = _job(told_all, results, failure, lambda context: show_failed(context, workspace, results, of_whole))
         run_id = _execute(job, instance, workspace.config, command, entities)
+        if results:
+            _set_start(instance, run_id, min(result.started_at for result in results))
         for result, its_events in told:
             mark_shown(workspace, result, its_events)
         return Recorded(len(events), run_id)
@@ -222,6 +227,15 @@ def _execute(
     if command:
         tags[COMMAND_TAG] = " ".join(filter(None, (command, ", ".join(entities))))
     return job.execute_in_process(instance=instance, run_config=quiet, tags=tags, raise_on_error=False).run_id
+
+
+def _set_start(instance: dg.DagsterInstance, run_id: str, at: datetime) -> None:
+    """The sync began before it was recorded: its duration is not the recording's."""
+    storage = instance.run_storage
+    if isinstance(storage, SqlRunStorage):
+        began = RunsTable.update().where(RunsTable.c.run_id == run_id).values(start_time=at.timestamp())
+        with storage.connect() as connection:
+            connection.execute(began)
 
 
 def _told(

@@ -48,17 +48,19 @@ def evaluation(
     entity: str, collection: str, tenant: str, check: CheckOutcome, tenant_name: str = ""
 ) -> dg.AssetCheckEvaluation:
     """One check of one partition. Its metadata has counts and, for differences, ids, and what people call the tenant:
-    never document text."""
+    never document text. A failed one names its partition: the log of a run has no column for it."""
+    key = str(partition_key(collection, tenant))
+    place = {} if check.passed else {"partition": dg.MetadataValue.text(key)}
     name = {"tenant_name": dg.MetadataValue.text(tenant_name)} if tenant_name else {}
     return dg.AssetCheckEvaluation(
         asset_key=grid_key(entity),
         check_name=check.name,
         passed=check.passed,
-        metadata={**name, **{key: _unplotted(value) for key, value in check_metadata(check).items()}},
+        metadata={**place, **name, **{key: _unplotted(value) for key, value in check_metadata(check).items()}},
         severity=severity(check),
         description=check.message,
         blocking=check.blocking,
-        partition=str(partition_key(collection, tenant)),
+        partition=key,
     )
 
 
@@ -66,7 +68,7 @@ def check_metadata(check: CheckOutcome) -> dict[str, dg.MetadataValue]:
     """Counts and, for differences, the first ids."""
     metadata: dict[str, dg.MetadataValue] = {}
     if not check.passed:  # once more what the description says: the log of a run shows the metadata alone
-        metadata["result"] = dg.MetadataValue.text(check.message)
+        metadata["result"] = dg.MetadataValue.text(f"{'warning: ' * check.warning}{check.message}")
     for name, fact in check.facts.items():
         metadata[name] = dg.MetadataValue.int(fact) if isinstance(fact, int) else dg.MetadataValue.text(fact)
     if check.differences:

@@ -85,7 +85,9 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
         (one for one in found["last_runs"] if one["failing"]), key=lambda one: (one["collection"] or "", one["tenant"])
     )
     listings = sum(not one["collection"] for one in failing)  # no partition: that of the entity's tenants
-    facts = {"partitions": found["partitions"], "failed": found["failing"] - listings}
+    facts = {"partitions": found["partitions"], "failed": found["failing"]}
+    if listings:
+        facts["sources_failed"] = listings
     if not failing:
         told_of = number_of(found["partitions"], "partition")
         bad = _with_failed_checks(workspace, entity, counting(workspace.config, runs, now))

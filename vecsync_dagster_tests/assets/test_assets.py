@@ -126,6 +126,23 @@ def test_a_range_of_partitions(world: World, instance: dg.DagsterInstance, first
     assert materialized(instance) == {"works|acme", "works|brick"}
 
 
+def test_the_launchpad_begins_with_all_that_can_be_set(world: World, instance: dg.DagsterInstance) -> None:
+    """An empty list of partitions, to be filled in, means all of them, as null does."""
+    job = build_definitions(world.config).resolve_job_def("works_job")
+    begun = job.run_config_schema.run_config_schema_type
+    assert isinstance(begun, dg.Shape)
+    assert begun.fields["ops"].default_value["works_sync"]["config"] == {
+        "mode": "configured",
+        "partitions": [],
+        "allow_removals": False,
+        "tenant_gone": False,
+    }
+    all_of_them: list[list[str] | None] = [[], None]
+    for keys in all_of_them:
+        assert run(world, instance, config={"mode": "full", "partitions": keys}).success
+        assert materialized(instance) == ALL
+
+
 def test_a_scattered_set_of_partitions(world: World, instance: dg.DagsterInstance) -> None:
     """Partitions named in the run's configuration are those that are synced."""
     add_tenants(instance, ENTITY, TENANTS)
@@ -219,6 +236,7 @@ def test_checks_fail_with_the_ids(world: World, instance: dg.DagsterInstance) ->
     told = evaluations(result)
     assert (told["identity", "works|acme"], told["counts", "works|acme"]) == (False, False)
     [identity] = [e for e in checked(result) if (e.check_name, e.partition) == ("identity", "works|acme")]
+    assert identity.metadata["partition"].value == "works|acme", "the log of a run has no column for it"
     [row] = records(identity.metadata["differences"])
     assert (row.data["kind"], row.data["point"]) == ("missing", points[0].point_id)
     assert not any(isinstance(value, dg.IntMetadataValue) for value in identity.metadata.values()), (
@@ -356,3 +374,7 @@ def test_a_source_that_is_away_is_red_until_it_is_back(world: World, instance: d
         told, wrong = str(shown.description), after != "works"
         assert all(key in told for key in ALL) is wrong
         assert told.count("SOURCE_ERROR") == 2 * wrong, "once of the source, and once of all partitions together"
+        counts = {name: value.value for name, value in shown.metadata.items() if isinstance(value, dg.IntMetadataValue)}
+        assert counts == (
+            {"partitions": 3, "failed": 4, "sources_failed": 1} if wrong else {"partitions": 3, "failed": 0}
+        )

@@ -48,6 +48,18 @@ def test_a_sync_is_recorded_as_a_run(world: World) -> None:
         assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
 
 
+def test_a_run_lasts_as_long_as_its_sync(world: World) -> None:
+    """Not as long as it took to record it."""
+    with world.workspace() as workspace:
+        results = [one for chosen in workspace.select([ENTITY]) for one in workspace.sync(chosen, SyncOptions())]
+        began = min(one.started_at for one in results)
+        run_id = record(workspace, results).run_id
+    with open_instance(world.config) as instance:
+        run = instance.get_run_record_by_id(run_id)
+        assert run is not None
+        assert run.start_time == pytest.approx(began.timestamp(), abs=0.01)
+
+
 def test_a_sync_that_failed_is_a_run_that_failed(world: World) -> None:
     """The UI shows the failure that the command line showed."""
     world.insert([{"id": 99, "tenant_id": "a|b"}])

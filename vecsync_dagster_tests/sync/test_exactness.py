@@ -232,9 +232,9 @@ def test_the_removal_guard_stops_a_suspicious_removal(world: World) -> None:
     [guard] = [check for check in result.checks if check.name == "removal_guard"]
     assert (result.figures.removed, result.figures.removals_blocked, guard.passed, result.ok) == (0, 60, False, False)
     assert guard.message.startswith(
-        "the source no longer has 60 synced documents, over 30% of the partition: nothing was removed. If they are really "
-        "gone, or the fields of `id` in vecsync.yaml were changed: `vecsync sync tenant acme --entity works --full "
-        "--allow-removals`, or in the launchpad `mode: full` and `allow_removals: true`; the first are "
+        "the source no longer has 60 synced documents, over 30% of the partition: nothing was removed. If they are "
+        "really gone, or the fields of `id` in vecsync.yaml were changed: `vecsync sync tenant acme --entity works "
+        "--full --allow-removals`, or in the launchpad `mode: full` and `allow_removals: true`; the first are "
     )
     [counts] = [check for check in result.checks if check.name == "counts"]
     assert counts.message.endswith("; a removal was stopped: the check removal_guard says what to do")
