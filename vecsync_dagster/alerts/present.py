@@ -35,7 +35,8 @@ __all__ = ["Seen", "book_of", "observe", "owner_of", "problems"]
 class Seen:
     """What a run or a sensor knows beside the ledger: problems of its own, and those that it would have and has not.
     What the ledger learned `since` it began, of places that are its own (`is_mine`), the run has found. `is_gone`: of a
-    tenant, whether it is not at the source and left nothing here."""
+    tenant, whether it is not at the source and left nothing here. `run_of`: which other run has found a problem that is
+    new; empty if nobody knows."""
 
     run_id: str = ""
     since: datetime | None = None
@@ -43,6 +44,7 @@ class Seen:
     raised: list[Alert] = field(default_factory=list)
     over: list[Alert] = field(default_factory=list)
     is_gone: Callable[[str], bool] = lambda _: False
+    run_of: Callable[[Alert], str] = lambda _: ""
 
     def cost(self, config: Config, names: Collection[str], price: float) -> None:
         """One run's price, under the name of its entity, or of its entities together."""
@@ -108,11 +110,15 @@ def observe(config: Config, ledger: SqlLedger, seen: Seen | None = None, *, only
     at = ledger.now()
     # Of a run that is looked at late, what it found may be over long ago.
     news = (one for one in seen.raised if one.at is None or not _is_over(config, ledger, _as_known(one, one.at), seen))
+    opened = book.opened
+    before = {known.key for known in opened}
     raised = {one.key: seen.name(one) for one in (*news, *problems(config, ledger, only))}
+    others_found = [one for key, one in raised.items() if not one.run_id and key not in before]
+    raised |= {one.key: replace(one, run_id=seen.run_of(one)) for one in others_found}
     others = {*config.entities} - {only} if only else set()
     over = {
         known.key
-        for known in book.opened
+        for known in opened
         if known.key not in raised
         and known.alert.entity not in others
         and (seen.ends(config, known.alert) or _is_over(config, ledger, known, seen))

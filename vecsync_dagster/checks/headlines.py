@@ -29,6 +29,7 @@ __all__ = [
     "headline",
     "headlines",
     "last_in_grid",
+    "run_in_grid",
     "runs_are_red",
     "runs_outcome",
     "show_headlines",
@@ -47,6 +48,7 @@ RUNS: Final = "runs"
 """The check of `health` that no run and no comparison makes: the ledger knows it."""
 _NAMED = 20
 _ROUNDS = 3
+_REPEATED = 5
 _RANK = {"passed": 0, "warning": 1, "error": 2}
 _COUNTED = {"missing", "orphan", "stale_hash", "wrong_tenant", "foreign", "invalid", "blocked", "failed", "truncated"}
 """Facts of the checks that say how many differences or records are bad."""
@@ -274,11 +276,30 @@ def last_in_grid(
     instance: dg.DagsterInstance, entity: str, check: str, partition: str
 ) -> dg.AssetCheckEvaluation | None:
     """The last result of a partition's check that Dagster has."""
+    found = _history(instance, entity, check, partition, 1)
+    return found[0][0] if found else None
+
+
+def run_in_grid(instance: dg.DagsterInstance, entity: str, check: str, partition: str, message: str) -> str:
+    """The run that told Dagster of this last result of a partition's check first: others may have repeated it. Empty if
+    its last one is another one."""
+    told = ""
+    for shown, run_id in _history(instance, entity, check, partition, _REPEATED):
+        if shown is None or shown.description != message:
+            break
+        told = run_id
+    return told
+
+
+def _history(
+    instance: dg.DagsterInstance, entity: str, check: str, partition: str, limit: int
+) -> list[tuple[dg.AssetCheckEvaluation | None, str]]:
+    """The last results, and the runs that told of them, the last one first."""
     found = instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(grid_key(entity), check), limit=1, partition_filter=PartitionKeyFilter(key=partition)
+        dg.AssetCheckKey(grid_key(entity), check), limit=limit, partition_filter=PartitionKeyFilter(key=partition)
     )
-    shown = found[0].evaluation if found else None
-    return shown if isinstance(shown, dg.AssetCheckEvaluation) else None
+    own = ((record.evaluation, record.run_id) for record in found)
+    return [(shown if isinstance(shown, dg.AssetCheckEvaluation) else None, run_id) for shown, run_id in own]
 
 
 def _last_of(instance: dg.DagsterInstance, result: CheckResult) -> dg.AssetCheckEvaluation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import signature
@@ -40,7 +41,13 @@ class Daemon:
         self.definitions = build_definitions(world.config)
 
     def run(
-        self, job: str = "works_job", partition: str | None = None, *, deliver: bool = True, **config: Any
+        self,
+        job: str = "works_job",
+        partition: str | None = None,
+        *,
+        deliver: bool = True,
+        look: bool = True,
+        **config: Any,
     ) -> dg.DagsterRun:
         op = "all_sync" if job == "sync_all_job" else "works_sync"
         result = self.definitions.resolve_job_def(job).execute_in_process(
@@ -51,7 +58,8 @@ class Daemon:
         )
         run = self.instance.get_run_by_id(result.run_id)
         assert run is not None
-        self.observe(run)
+        if look:
+            self.observe(run)
         if deliver:
             self.deliver()
         return run
@@ -132,6 +140,17 @@ def test_sensors_are_there_where_a_channel_is(world: World, tmp_path: Path) -> N
     )
     silent = config_of(tmp_path, source={"type": "sqlite", "path": "s.db"}, store={"type": "qdrant", "path": "qdrant"})
     assert not ours.intersection(sensor.name for sensor in build_definitions(silent).sensors or ())
+
+
+def test_what_another_run_found_is_linked_to_that_run(daemon: Daemon, world: World, slack: Inbox) -> None:
+    """Two runs end at the same time, and the first one that is looked at finds the problems of both."""
+    daemon.run()
+    lose_point(world)
+    found = daemon.run(partition="works|acme", look=False, deliver=False)
+    daemon.run(partition="works|global")
+    [text] = texts(slack)
+    assert "check identity" in text
+    assert f"{UI}/runs/{found.run_id}" in json.dumps(slack.posts[0].json)
 
 
 @pytest.mark.parametrize("job", ["works_job", "sync_all_job"])
