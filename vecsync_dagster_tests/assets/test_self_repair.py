@@ -28,6 +28,8 @@ def test_a_repair_warns_once(world: World) -> None:
         repairing, clean = (run(world, instance, config=config) for _ in range(2))
     assert repairing.success
     assert told(repairing) == (False, dg.AssetCheckSeverity.WARN, "repaired: 2 missing")
+    [identity] = [one for one in checked(repairing) if one.check_name == "identity"]
+    assert identity.metadata["result"].value == "warning: repaired: 2 missing", "its row in the log says no severity"
     [vectors] = [
         event.materialization
         for event in repairing.all_events
