@@ -13,6 +13,7 @@ from vecsync_dagster.cli.tables import Column, Tenant, print_table
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import CheckOutcome, Figures, PartitionResult
 from vecsync_dagster.sync.metrics import total_figures
+from vecsync_dagster.words import by_reason
 
 __all__ = ["relative", "show_outcome"]
 
@@ -124,11 +125,14 @@ def _warn_of_cut_texts(outcome: Outcome) -> None:
 
 
 def _show_counts_that_differ(outcome: Outcome) -> None:
+    found = []
     for result in outcome.results:
         for check in result.checks:
             if check.name in ("counts", "identity", "isolation") and check.warning and not check.passed:
                 where = f"{result.collection} of {outcome.named(result.entity, result.tenant)}"
-                output.warn(f"{where}: {check.message}")
+                found.append((where, check.message))
+    for line in by_reason(found):
+        output.warn(line)
 
 
 def _warn_of_hash_vectors(results: Iterable[PartitionResult]) -> None:
@@ -148,20 +152,20 @@ def _show_failures(outcome: Outcome, *, dry_run: bool) -> None:
     for problem in outcome.problems:
         tenant = None if problem.tenant is None else outcome.named(problem.entity or "", problem.tenant)
         where = " of ".join(name for name in (problem.entity, tenant) if name is not None)
-        lines.append(f"{where or 'after the sync'}: {problem.error.code}: {problem.error}")
+        lines.append((where or "after the sync", f"{problem.error.code}: {problem.error}"))
     for result in outcome.results:
         where = f"{result.collection} of {outcome.named(result.entity, result.tenant)}"
         if result.error is not None:
-            lines.append(f"{where}: {result.error.code}: {result.error}")
+            lines.append((where, f"{result.error.code}: {result.error}"))
         lines += [
-            "\n".join([f"{where}: check {check.name}: {check.message}", *_differing(check)])
+            (where, "\n".join([f"check {check.name}: {check.message}", *_differing(check)]))
             for check in result.checks
             if _counts_as_failed(check)
         ]
         if dry_run and result.figures.removals_blocked:
             blocked = output.number_of(result.figures.removals_blocked, "document")
-            lines.append(f"{where}: the removal guard would keep {blocked}; see --allow-removals")
-    for line in lines:
+            lines.append((where, f"the removal guard would keep {blocked}; see --allow-removals"))
+    for line in by_reason(lines):
         output.stderr().print(f"failed: {line}", style="red", soft_wrap=True)
 
 

@@ -50,6 +50,7 @@ class Folder:
     def __init__(self, path: Path, lock_timeout_s: float, reserve_bytes: int) -> None:
         self.path = path
         self._timeout_s = lock_timeout_s
+        self._waited_in_vain = False
         self._reserve = reserve_bytes
         # Not local to a thread: whichever thread closes the store must be able to release it.
         self._lock = FileLock(path / "vecsync.lock", thread_local=False, mode=0o600)
@@ -61,15 +62,18 @@ class Folder:
         return self._lock.is_locked or (self.path / "aliases.json").exists()
 
     def open(self) -> None:
-        """Take the lock and read the aliases, unless that is done. Raises StoreLocked, OutputUnwritable."""
+        """Take the lock and read the aliases, unless that is done. After a wait in vain, each later call tries once: a
+        command waits once, not once for each partition. Raises StoreLocked, OutputUnwritable."""
         if self._lock.is_locked:
             return
         with writing(self.path):
             private_folder(self.path)
             try:
-                self._lock.acquire(timeout=self._timeout_s, poll_interval=0.05)
+                self._lock.acquire(timeout=0 if self._waited_in_vain else self._timeout_s, poll_interval=0.05)
             except Timeout as error:
+                self._waited_in_vain = True
                 raise self._locked() from error
+        self._waited_in_vain = False
         try:
             self.check_free()
             self._write("holder.json", _this_process())

@@ -17,6 +17,7 @@ from vecsync_dagster_tests.cli.program import (
     MORAVA,
     change_rows,
     config_of,
+    held,
     replace_in_config,
     tree,
     vecsync,
@@ -52,6 +53,16 @@ def test_a_change_is_synced_alone(config: Path, synced: Path) -> None:
     changed = {p["tenant"]: p["figures"]["changed"] for p in ran.json["partitions"]}
     assert changed == {"global": 0, HOUSES: 0, MORAVA: 1, HARBOUR: 0}
     assert ran.json["totals"]["upserted"] == 1
+
+
+def test_an_error_of_many_partitions_is_printed_once(config: Path, synced: Path) -> None:
+    """With the partitions that have it: what is wrong can be read at a glance."""
+    with held(synced):
+        ran = vecsync("sync", "all", "--full", "--entity", "materials", "--no-record", "--config", config)
+    assert ran.code == 1
+    [line] = [one for one in ran.err.splitlines() if "QDRANT_LOCKED" in one]
+    assert (line.startswith("failed: materials of "), line.count("materials of ")) == (True, 4)
+    assert all(tenant in line for tenant in TENANTS)
 
 
 def test_a_tenant_that_left_after_its_documents_is_forgotten(config: Path, synced: Path) -> None:

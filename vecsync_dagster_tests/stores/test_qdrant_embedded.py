@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -124,6 +125,20 @@ class TestLock:
             closing.start()
             assert patient.count(NAME) == 0
             closing.join()
+
+    def test_a_wait_in_vain_is_the_only_one(self, folder: Path) -> None:
+        """A command of many partitions waits once; it has the store as soon as that is free."""
+        with opened(folder) as first, opened(folder, lock_timeout_s=1) as second:
+            first.ensure_collection(NAME, SPACE)
+            with pytest.raises(StoreLocked):
+                second.count(NAME)
+            began = time.monotonic()
+            for _ in range(5):
+                with pytest.raises(StoreLocked, match="waited 1 s"):
+                    second.count(NAME)
+            assert time.monotonic() < began + 1
+            first.close()
+            assert second.count(NAME) == 0
 
     def test_close_removes_the_holder(self, folder: Path) -> None:
         """After close nobody is named as holder, and a store that was never used closes without a trace."""
