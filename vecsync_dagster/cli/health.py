@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["health"]
 
 _LISTED: Final = 20
+_AFTER_CODE: Final = re.compile(r"(: [A-Z][A-Z0-9_]+): .*")
 
 
 def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -25,7 +27,8 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
 
     Exit code 0: the last run of every partition and its last full one succeeded, no check finds an error, every
     partition was synced within `checks.freshness.max_age`, and whoever began to listen to changes still does. 1: not
-    so, or a partition was never synced, or the ledger does not answer; what is wrong is printed.
+    so, or a partition was never synced, or the ledger does not answer; what is wrong is printed, in a short line for
+    each partition; --json has the errors and messages, too.
 
     Reads the ledger alone: it does not know a tenant of the source before a sync, or Dagster's sensor, has asked the
     source for its tenants. Dagster's check `freshness` asks it every 6 hours.
@@ -49,19 +52,27 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
         names = ledger.tenant_names()
         told = {name: said(one, now) for name, one in ledger.listeners().items() if name in settings.entities}
     deaf = [f"{name}: {words[0]}" for name, words in told.items() if words is not None and not words[1]]
-    wrong = list(_wrong(found, wrong_now, deaf, names))
+    wrong = list(_wrong(found, wrong_now, deaf, names, in_full=as_json))
     if as_json:
         output.print_json({"command": "health", "healthy": not wrong, "wrong": wrong, **found})
     elif wrong:
         for line in wrong:
             output.stdout().print(line, soft_wrap=True, highlight=False)
+        if deaf or any(one.kind != "never" for one in wrong_now):
+            option = "" if deaf or not any(one.failing for one in wrong_now) else " --failed-checks"
+            output.stdout().print(f"details: `vecsync status{option}`", soft_wrap=True, highlight=False)
     else:
         output.stdout().print(f"{output.number_of(found['partitions'], 'partition')}, all well", highlight=False)
     raise typer.Exit(1 if wrong else 0)
 
 
 def _wrong(
-    found: Mapping[str, Any], troubles: Sequence[Trouble], deaf: Sequence[str], names: Mapping[tuple[str, str], str]
+    found: Mapping[str, Any],
+    troubles: Sequence[Trouble],
+    deaf: Sequence[str],
+    names: Mapping[tuple[str, str], str],
+    *,
+    in_full: bool,
 ) -> Iterator[str]:
     """How much of what is wrong, then a line each. Listeners that hear nothing are few, and left out by no limit."""
     if not found["partitions"] and not found["failing"]:
@@ -87,12 +98,11 @@ def _wrong(
         yield ", ".join(counts)
     for one in troubles[:_LISTED]:
         place = one.where(names.get((one.entity, one.tenant), ""))
-        yield one_line(f"{place}: {'; '.join(one.what)}")
-    more = troubles[_LISTED:]
-    if more:
-        option = " --failed-checks" if more[0].failing else ""
-        yield f"and {len(more):,} more; `vecsync status{option}` names them"
-    yield from map(one_line, deaf)
+        yield one_line(f"{place}: {one.in_full if in_full else '; '.join(one.what)}")
+    more = len(troubles) - _LISTED
+    if more > 0:
+        yield f"and {more:,} more"
+    yield from (one_line(one if in_full else _AFTER_CODE.sub(r"\1", one)) for one in deaf)
 
 
 def _count(count: int, one: str, many: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ RED_PARTITIONS: Final = "red_partitions"
 """A fact of a check over all partitions that fails because of theirs: of how many. They tell it all themselves."""
 LISTED: Final = 500
 """Partitions that are named, however many there are: the failing ones first, then those synced longest ago."""
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]+")
+_Kind = Literal["partition", "source", "check", "never"]
 
 
 EMPTY: Final = "found"
@@ -85,16 +88,21 @@ def health(
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """What `health` counts, for people: without a collection it is an entity's source, or a check over all its
-    partitions; without a tenant alone, all of a collection. `what` has a sentence for each thing that is wrong;
-    `overdue`: whether that is one of them."""
+    partitions; without a tenant alone, all of a collection. `what` has a sentence for each thing that is wrong, and
+    `details` what there is to add to each; `overdue`: whether that is one of them."""
 
     entity: str
     collection: str
     tenant: str
-    kind: Literal["partition", "source", "check", "never"]
+    kind: _Kind
     failing: bool
     overdue: bool
     what: tuple[str, ...]
+    details: tuple[str, ...]
+
+    @property
+    def in_full(self) -> str:
+        return "; ".join(": ".join(filter(None, some)) for some in zip(self.what, self.details, strict=True))
 
     def where(self, name: str = "") -> str:
         """For people; `name`: what they call the tenant."""
@@ -113,26 +121,24 @@ def troubles(
     """What is wrong, by the same facts as `health` counts it: what fails first, then what is overdue."""
     there = counting(config, runs, now)
     due = _due(config, there)
-    failed: dict[Partition, list[str]] = {}
+    failed: dict[Partition, list[tuple[str, str]]] = {}
     found: list[Trouble] = []
     for one in _errors(config, results):
-        said = f"check {one.check} failed: {one.message}"
+        said = (f"check {one.check} failed", one.message)
         if one.collection:
             failed.setdefault(Partition(one.entity, one.collection, one.tenant), []).append(said)
         else:
-            found.append(Trouble(one.entity, "", "", "check", failing=True, overdue=False, what=(said,)))
-    unknown = failed.keys() - there.keys()
-    found += (Trouble(*key, "partition", failing=True, overdue=False, what=(*failed[key],)) for key in unknown)
+            found.append(_trouble(Partition(one.entity, "", ""), "check", [said]))
+    found += (_trouble(key, "partition", failed[key]) for key in failed.keys() - there.keys())
     never = never_synced(config, runs, tenants)
-    found += (Trouble(*key, "never", failing=False, overdue=True, what=("never synced",)) for key in never)
+    found += (_trouble(key, "never", [], "never synced") for key in never)
     for key, last in there.items():
         wrong = [*_ended(last), *failed.get(key, ())]
         late = key in due and due[key] < now
         if wrong or late:
             since = f"not synced since {_moment(_synced_at(last))}" if last.success else "never synced"
-            told = (*wrong, *([f"overdue: {since}"] if late else []))
-            kind: Literal["partition", "source"] = "source" if last.last.mode == LISTING else "partition"
-            found.append(Trouble(*key, kind, failing=bool(wrong), overdue=late, what=told))
+            kind: _Kind = "source" if last.last.mode == LISTING else "partition"
+            found.append(_trouble(key, kind, wrong, f"overdue: {since}" if late else ""))
     order = {"source": 0, "check": 1, "partition": 2, "never": 3}
     return sorted(found, key=lambda one: (not one.failing, order[one.kind], one.entity, one.collection, one.tenant))
 
@@ -179,18 +185,25 @@ def unsynced(key: Partition, name: str = "") -> str:
     return key.entity if key.collection == key.entity else f"{key.entity}, {key.collection}"
 
 
-def _ended(last: LastRuns) -> Iterator[str]:
+def _trouble(key: Partition, kind: _Kind, failed: list[tuple[str, str]], overdue: str = "") -> Trouble:
+    what, details = zip(*failed, *([(overdue, "")] if overdue else []), strict=True)
+    return Trouble(*key, kind, failing=bool(failed), overdue=bool(overdue), what=what, details=details)
+
+
+def _ended(last: LastRuns) -> Iterator[tuple[str, str]]:
     """How a partition's runs ended where they are to be done again; or why a source did not list its tenants."""
     run = last.undone
     if run is None:
         return
-    error = f": {run.error}" if run.error else ""
+    error = run.error or ""
     if run.mode != LISTING:
-        yield f"last {'full ' * (run is not last.last)}run {run.outcome}{error}"
-    elif error.startswith(f": {LOST}"):
-        yield f"the source lacks tenants{error}"
+        what = f"last {'full ' * (run is not last.last)}run {run.outcome}"
+    elif error.startswith(LOST):
+        what = "the source lacks tenants"
     else:
-        yield f"the source failed{error}"
+        what = "the source failed"
+    code, colon, message = error.partition(": ")
+    yield (f"{what}: {code}", message) if colon and _CODE.fullmatch(code) else (what, error)
 
 
 def _errors(config: Config, results: Iterable[CheckResult]) -> list[CheckResult]:

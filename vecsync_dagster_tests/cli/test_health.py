@@ -246,7 +246,7 @@ def test_a_point_that_lies_in_no_partition_raises_the_alarm(config: Path, synced
 
 
 def test_health_in_words(config: Path, synced: Path, fresh: Path) -> None:
-    """One line where all is well; else what is wrong, and where to read on."""
+    """One line where all is well; else what is wrong in short lines, and once where to read on."""
     assert vecsync("health", "--config", fresh).out == "nothing was synced yet\n"
     well = vecsync("health", "--config", config)
     assert (well.code, well.out) == (0, "8 partitions, all well\n")
@@ -256,12 +256,15 @@ def test_health_in_words(config: Path, synced: Path, fresh: Path) -> None:
     assert sync(config, "tenant", MORAVA, "--entity", "works") == 1
     told = vecsync("health", "--config", config)
     assert told.code == 1
-    first, listing, partition, deaf = told.out.splitlines()
+    first, listing, partition, deaf, details = told.out.splitlines()
     assert first == "1 source failing, 1 partition failing, 1 entity whose changes nobody hears"
-    assert listing.startswith("works: the source failed: SOURCE_ERROR: ")
-    assert partition.startswith(f"works of Morava Fasády ({MORAVA}): last run failed: SOURCE_ERROR: ")
-    assert deaf == "works: its changes are not heard now: SOURCE_UNAVAILABLE: away"
-    assert vecsync("health", "--json", "--config", config).json["wrong"] == told.out.splitlines()
+    assert listing == "works: the source failed: SOURCE_ERROR"
+    assert partition == f"works of Morava Fasády ({MORAVA}): last run failed: SOURCE_ERROR"
+    assert deaf == "works: its changes are not heard now: SOURCE_UNAVAILABLE"
+    assert details == f"details: `vecsync status --config {config}`"
+    in_full = vecsync("health", "--json", "--config", config).json["wrong"]
+    assert (in_full[0], in_full[3]) == (first, f"{deaf}: away")
+    assert all(whole.startswith(f"{short}: ") for whole, short in zip(in_full[1:3], (listing, partition), strict=True))
 
 
 def test_health_names_what_is_wrong_in_a_line_each(config: Path, synced: Path) -> None:
@@ -277,20 +280,20 @@ def test_health_names_what_is_wrong_in_a_line_each(config: Path, synced: Path) -
     ledger.record_run(late)
     lines = vecsync("health", "--config", config).out.splitlines()
     assert lines[0] == "1 check over all partitions failing, 1 partition failing, 1 partition overdue"
-    assert lines[1] == "works: check reconciliation failed: it differs"
-    assert (
-        lines[2]
-        == f"works of Morava Fasády ({MORAVA}): check counts failed: it differs; check identity failed: it differs"
-    )
+    assert lines[1] == "works: check reconciliation failed"
+    assert lines[2] == f"works of Morava Fasády ({MORAVA}): check counts failed; check identity failed"
     assert lines[3].startswith("materials of ")
     assert lines[3].endswith(f"({HOUSES}): overdue: not synced since {long_ago:%Y-%m-%dT%H:%M:%SZ}")
-    assert len(lines) == 4
+    assert lines[4:] == [f"details: `vecsync status --failed-checks --config {config}`"]
+    in_full = vecsync("health", "--json", "--config", config).json["wrong"]
+    assert in_full[1] == "works: check reconciliation failed: it differs"
+    assert in_full[2].endswith(": check counts failed: it differs; check identity failed: it differs")
     failed = [replace(late, run_id=f"r{n}", tenant=f"t{n:02}", outcome="failed", ended_at=at) for n in range(30)]
     ledger.record_runs(failed)
     ledger.close()
     lines = vecsync("health", "--config", config).out.splitlines()
-    assert len(lines) == 1 + 20 + 1
-    assert lines[-1].startswith("and 13 more; `vecsync status --failed-checks --config")
+    assert len(lines) == 1 + 20 + 2
+    assert lines[-2] == "and 13 more"
 
 
 def test_a_removed_tenant_is_left_out_everywhere(config: Path, synced: Path) -> None:
