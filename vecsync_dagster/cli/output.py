@@ -31,6 +31,7 @@ __all__ = [
     "note",
     "number_of",
     "print_json",
+    "print_lines",
     "stderr",
     "stdout",
     "stop_writing",
@@ -81,6 +82,17 @@ def with_config(text: str) -> str:
         return text
     option = shlex.join(["--config", str(_used_config)])
     return _COMMAND.sub(lambda found: found[0] if "--config" in found[1] else f"`vecsync {found[1]} {option}`", text)
+
+
+def print_lines(console: Console, lines: Sequence[tuple[str, str]]) -> None:
+    """Lines with their styles. Where they suggest several commands, --config is named once, below them."""
+    commands = sum(len(_COMMAND.findall(line)) for line, _ in lines)
+    once = _used_config is not None and commands > 1
+    for line, style in lines:
+        Console.print(console, line if once else with_config(line), style=style, soft_wrap=True, highlight=False)
+    if once:
+        option = shlex.join(["--config", str(_used_config)])
+        Console.print(console, f"add to these commands: {option}", style="dim", soft_wrap=True, highlight=False)
 
 
 def in_config(error: ConfigError) -> str:

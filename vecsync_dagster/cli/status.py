@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,8 @@ from vecsync_dagster.cli.tables import Column, Tenant, print_table
 from vecsync_dagster.words import by_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rich.console import Console
 
     from vecsync_dagster.cli.overview import Overview
@@ -68,7 +71,7 @@ def status(
         bool,
         typer.Option(
             "--failed-checks",
-            help="Only what is wrong, and why: runs and checks that failed.",
+            help="Only what is wrong, and why: runs and checks that failed, errors first.",
         ),
     ] = False,
     strict: Annotated[
@@ -125,7 +128,7 @@ def status(
         _show(seen)
     else:
         output.stdout().print("nothing was synced yet; `vecsync sync all` does")
-        _show_unreachable(seen, output.stderr())
+        _show_failures(seen, output.stderr())
     if strict and not seen.healthy:
         raise typer.Exit(1)
 
@@ -204,56 +207,45 @@ def _show(seen: Overview) -> None:
         more = len(seen.never_synced) - _UNSYNCED
         told = ", ".join([*seen.never_synced[:_UNSYNCED], *([f"and {more:,} more"] if more > 0 else [])])
         output.stderr().print(f"never synced: {told}", style="yellow", soft_wrap=True, highlight=False)
-    _show_failed_runs(seen, output.stderr())
+    _show_failures(seen, output.stderr())
     places = {(p.entity, p.collection, p.tenant): p.where for p in seen.partitions}
     for cut in seen.cut:
         place = places.get((cut.entity, cut.collection, cut.tenant), cut.collection)
         output.stderr().print(f"{place}: {cut.message}", style="dim", soft_wrap=True)
-    _show_failed_checks(seen, output.stderr())
     for leftover in seen.leftovers:
         output.warn(str(leftover))
-    _show_unreachable(seen, output.stderr())
 
 
 def _show_failures(seen: Overview, console: Console) -> None:
-    _show_failed_runs(seen, console)
-    _show_failed_checks(seen, console)
-    _show_unreachable(seen, console)
+    """Errors before warnings; among them what is about an entity before what is about one partition."""
+    overall = [(check, f"all of {check.entity}") for check in seen.failed_checks]
+    checks = [(check, partition.where) for partition in seen.partitions for check in partition.failed_checks]
+    errors = (_unreachable(seen), _failed_checks(overall, False), _failed_runs(seen), _failed_checks(checks, False))
+    red = [(line, "red") for line in chain(*errors)]
+    yellow = [(line, "yellow") for line in _failed_checks([*overall, *checks], True)]
+    output.print_lines(console, [*red, *yellow])
 
 
-def _show_failed_runs(seen: Overview, console: Console) -> None:
+def _failed_runs(seen: Overview) -> Iterator[str]:
     ended: dict[str, list[tuple[str, str]]] = {}
     for partition in seen.partitions:
         if partition.outcome not in (None, "success") and not partition.left_over:
             what = f"last {'full ' * partition.only_full}run {partition.outcome}"
             ended.setdefault(what, []).append((partition.where, partition.error or ""))
     for what, places in ended.items():
-        for told in by_reason(places):
-            console.print(f"{what}: {told}", style="red", soft_wrap=True, highlight=False)
+        yield from (f"{what}: {told}" for told in by_reason(places))
 
 
-def _show_failed_checks(seen: Overview, console: Console) -> None:
-    for partition in seen.partitions:
-        for check in partition.failed_checks:
-            _show_check(console, check, partition.where)
-    for check in seen.failed_checks:
-        _show_check(console, check, f"all of {check.entity}")
+def _failed_checks(found: Iterable[tuple[CheckResult, str]], warning: bool) -> Iterator[str]:
+    state = "warns" if warning else "failed"
+    for check, where in found:
+        if check.warning is warning:
+            yield f"check {check.check} {state} ({check.at:%Y-%m-%d %H:%M}Z): {where}: {check.message}"
 
 
-def _show_check(console: Console, check: CheckResult, where: str) -> None:
-    state, style = ("warns", "yellow") if check.warning else ("failed", "red")
-    console.print(
-        f"check {check.check} {state} ({check.at:%Y-%m-%d %H:%M}Z): {where}: {check.message}",
-        style=style,
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _show_unreachable(seen: Overview, console: Console) -> None:
+def _unreachable(seen: Overview) -> Iterator[str]:
     from vecsync_dagster.ledger.base import LOST
 
     for entity, error in seen.unreachable.items():
         what = "lacks tenants" if error.startswith(LOST) else "failed"
-        message = f"source of {entity} {what}: {error}"
-        console.print(message, style="red", soft_wrap=True)
+        yield f"source of {entity} {what}: {error}"

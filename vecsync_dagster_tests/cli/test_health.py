@@ -296,6 +296,29 @@ def test_health_names_what_is_wrong_in_a_line_each(config: Path, synced: Path) -
     assert lines[-2] == "and 13 more"
 
 
+def test_failed_checks_are_ordered(config: Path, synced: Path) -> None:
+    """Errors before warnings, and in both the entity before its partitions. The configuration is named once."""
+    at, ended = datetime.now(UTC), datetime.now(UTC)
+    ledger = SqlLedger.open(f"sqlite:///{synced}/state/ledger.sqlite")
+    one = CheckResult("works", "works", False, "differs: `vecsync reconcile` and `vecsync invalid`", at)
+    there = replace(one, collection="works", tenant=MORAVA)
+    found = [
+        replace(there, check="validation", warning=True),
+        replace(one, check="freshness", warning=True),
+        replace(there, check="counts"),
+        replace(one, check="reconciliation"),
+    ]
+    ledger.record_checks(found)
+    ledger.record_run(Run("r", "materials", "materials", HOUSES, "full", "failed", ended, ended, {}, "X_Y: z"))
+    ledger.close()
+    *lines, last = vecsync("status", "--failed-checks", "--config", config).out.splitlines()
+    words = ["check reconciliation failed", "last run failed", "check counts failed", "check freshness warns",
+             "check validation warns"]  # fmt: skip
+    assert list(dict.fromkeys(line.split(" (")[0].split(":")[0] for line in lines)) == words
+    assert not any("--config" in line for line in lines)
+    assert last == f"add to these commands: --config {config}"
+
+
 def test_a_removed_tenant_is_left_out_everywhere(config: Path, synced: Path) -> None:
     """`status` has no rows and no count for what is neither at the source nor here, as `health` has none."""
     for table in ("works", "materials"):
