@@ -17,13 +17,12 @@ from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, NamesTen
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
+from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.taken import require_own_ids
 from vecsync_dagster.words import number_of
 
 __all__ = ["Probe", "probe_all"]
-
-_COUNTED = 100_000  # failed documents at most: one more or less changes nothing
 
 State = Literal["OK", "WARN", "FAIL"]
 
@@ -54,7 +53,7 @@ def probe_all(workspace: Workspace) -> Iterator[Probe]:
     yield from _ids_of_others(workspace)
     yield from _alerts(workspace)
     for entity in workspace.config.entities:
-        yield from _documents(workspace, entity)
+        yield from _check_results(workspace, entity)
     yield from _leftovers(workspace)
 
 
@@ -263,36 +262,25 @@ def _alerts(workspace: Workspace) -> Iterator[Probe]:
             yield Probe(f"alerts {name}", "OK", "configured; `vecsync alerts test` sends a message")
 
 
-def _documents(workspace: Workspace, entity: str) -> Iterator[Probe]:
-    """What the checks `statuses`, `validation` and `collections` say of each partition, over all tenants, as the
-    ledger has it."""
-    names = tuple(workspace.config.entities[entity].collections)
-    part = f"documents of {entity}"
-    ledger = workspace.ledger
+def _check_results(workspace: Workspace, entity: str) -> Iterator[Probe]:
+    """How many check results of its partitions, and over all of them, failed when they were last made: `vecsync status`
+    shows the same ones."""
+    part = f"checks of {entity}"
     try:
-        counts = ledger.count_records(entity, names)
-        if not counts:
-            return
-        failed = ledger.failed_rows(entity, names, limit=_COUNTED)
-        lacking = {c: ledger.absent(entity, c, [n for n in names if n != c], None, 0)[0] for c in names}
-        checked = [one for one in ledger.check_results(entity) if one.check == "validation" and one.collection in names]
+        results = configured(workspace.ledger.check_results(entity), workspace.config)
     except VecsyncError as error:
         yield _failed(part, error)
         return
-    permanent = sum(row.next_attempt_at is None for row in failed)
-    if permanent:
-        yield Probe(part, "FAIL", f"statuses: {permanent} used up their retries; see `vecsync retry --reset`")
-    elif failed:
-        told = f"{len(failed)} will be tried again; see `vecsync status --entity {entity} --state failed`"
-        yield Probe(part, "WARN", f"statuses: {told}")
-    else:
-        yield Probe(part, "OK", "statuses: none failed")
-    rejected = sum(int(one.facts.get("invalid", 0)) for one in checked)
-    told = f"{number_of(rejected, 'record')} rejected, see `vecsync invalid`" if rejected else "no record is rejected"
-    yield Probe(part, "WARN" if rejected else "OK", f"validation: {told}")
-    absent = [f"{count} not in {name}" for name, count in lacking.items() if count]
-    if len(names) > 1:
-        yield Probe(part, "WARN" if absent else "OK", f"collections: {', '.join(absent) or 'each record is in all'}")
+    if not results:
+        return
+    failed = [one for one in results if not one.passed]
+    warnings = sum(one.warning for one in failed)
+    errors = len(failed) - warnings
+    counts = ((errors, number_of(errors, "failed", "failed")), (warnings, f"{number_of(warnings, 'warning')}"))
+    told = " and ".join(text for count, text in counts if count)
+    state: State = "FAIL" if errors else "WARN" if warnings else "OK"
+    what = f"{told}; see `vecsync status --failed-checks`" if failed else "none failed"
+    yield Probe(part, state, f"{number_of(len(results), 'last result')}: {what}")
 
 
 def _leftovers(workspace: Workspace) -> Iterator[Probe]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import Workspace
-from vecsync_dagster_tests.cli.program import change_rows, config_of, replace_in_config, tree, vecsync
+from vecsync_dagster_tests.cli.program import HARBOUR, change_rows, config_of, replace_in_config, tree, vecsync
 
 
 def states(config: Path, code: int) -> dict[str, tuple[str, str]]:
@@ -31,8 +33,8 @@ def test_everything_is_tried(asked: Path) -> None:
         "store main": "OK",
         "collection materials": "OK",
         "collection works": "OK",
-        "documents of materials": "WARN",  # the demo has records that are rejected
-        "documents of works": "WARN",
+        "checks of materials": "WARN",  # the demo has records that are rejected
+        "checks of works": "WARN",
     }
     assert "OK" in vecsync("check", "--config", asked).out
 
@@ -90,6 +92,21 @@ def test_a_store_in_use_is_no_failure(config: Path, synced: Path) -> None:
     with Workspace(config_of(synced)) as workspace:
         workspace.store("main").count("works")
         assert states(config, 0)["store main"][0] == "WARN"
+
+
+def test_failed_checks_are_counted(config: Path, synced: Path) -> None:
+    """All that `vecsync status` shows, whichever check it was."""
+    lines = vecsync("status", "--failed-checks", "--entity", "works", "--config", config).out.splitlines()
+    warnings = sum(line.startswith("check ") for line in lines)
+    with Workspace(config_of(synced)) as workspace:
+        there = CheckResult("works", "identity", False, "6 missing", datetime.now(UTC), "works", HARBOUR)
+        overall = CheckResult("works", "reconciliation", False, "6 missing", datetime.now(UTC))
+        workspace.ledger.record_checks([there, overall])
+        count = len(workspace.ledger.check_results("works"))
+    state, message = states(config, 1)["checks of works"]
+    assert state == "FAIL"
+    warned = f"{warnings} warning{'s' * (warnings != 1)}"
+    assert message == f"{count} last results: 2 failed and {warned}; see `vecsync status --failed-checks`"
 
 
 def test_a_wrong_key_is_named_with_its_line(fresh: Path) -> None:
