@@ -29,20 +29,20 @@ _COLUMNS = (
     Column("check", optional=True),
     Column("since"),
     Column("seen"),
-    Column("untold", optional=True),
+    Column("not yet notified", optional=True),
 )
 
 
 @alerts.callback()
 def _alerts() -> None:
-    """Problems that are open, and the channels that tell of them."""
+    """Open problems, and the channels that report them."""
 
 
 @alerts.command(name="list", cls=Command)
 def list_open(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show the problems that are open, and which channel has not been told of them yet.
+    """Show open problems, and channels not yet notified.
 
-    A problem is open from the run that found it to the first run that finds it well. Without a channel in the
+    A problem is open from the run that found it to the first run that finds it resolved. Without a channel in the
     configuration none is kept.
     """
     settings = read_config(ctx, config)

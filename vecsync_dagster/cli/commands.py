@@ -21,6 +21,7 @@ _WORDS: Final = (
     (re.compile(r"^Input should be a valid number.*"), "not a number"),
 )
 """What the library that reads the options says, and how people say it."""
+_TABLES_FROM: Final = 80
 
 
 class Command(TyperCommand):
@@ -32,6 +33,16 @@ class Command(TyperCommand):
 
     def get_help_option(self, ctx: Any) -> Any:
         return _bare(super().get_help_option(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Tables cut the names of options where they are narrow; lists do not."""
+        before = self.rich_markup_mode
+        if output.stdout().width < _TABLES_FROM:
+            self.rich_markup_mode = None
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.rich_markup_mode = before
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:

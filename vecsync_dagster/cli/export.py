@@ -37,8 +37,8 @@ def export(
         str | None, typer.Option(metavar="ID", help="Only this tenant, by id, never by name, or `global`.")
     ] = None,
     collection: CollectionOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents in all.")] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Leave out so many documents first.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many documents in all.")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Skip this many documents.")] = 0,
     format_: Annotated[Format, typer.Option("--format", "-f", help="parquet needs --output.")] = Format.JSONL,
     to: Annotated[
         Path | None,

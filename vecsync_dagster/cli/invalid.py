@@ -40,7 +40,7 @@ def invalid(
         typer.Option(
             metavar="ID|NAME",
             callback=text,
-            help="Only this tenant, by id, or by a name that is no tenant's id; or `global`.",
+            help="Only this tenant, by id or name (an id takes precedence), or `global`.",
         ),
     ] = None,
     collection: CollectionOption = None,

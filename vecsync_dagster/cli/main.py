@@ -1,6 +1,6 @@
 """`vecsync`: the commands, what they share, and exit codes.
 
-0 done, 1 failed (an error, a partition or a check), 2 wrong usage (also a name or an id that nothing has), 130
+0 done, 1 failed (an error, a partition or a check), 2 wrong usage, or a name or an id that does not exist, 130
 interrupted.
 """
 

@@ -35,10 +35,10 @@ def reconcile(
 
     missing: a point is not there. orphan: the ledger knows nothing of it. stale hash: its payload is not what
     was written. wrong tenant: it lies under another tenant. foreign: the ledger knows nothing of it, and it names
-    another entity. A repair takes records from the source, and vectors from the cache where they are there. Orphans
-    that the source has are taken into the ledger; others are removed, within the removal guard. What is foreign is left
-    to `vecsync drop`. What is found are the checks' last results: `status`, Dagster's UI and the alerts show it. Exit
-    code 1 if differences remain.
+    another entity. A repair takes records from the source, and vectors from the cache if it has them. Orphans that
+    the source has are taken into the ledger; others are removed, within the removal guard. What is foreign is left to
+    `vecsync drop`. What is found are the checks' last results: `status`, Dagster's UI and the alerts show it. Exit code
+    1 if differences remain.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.comparing import check_found, check_repaired, compare_all, repair_all

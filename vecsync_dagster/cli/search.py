@@ -35,7 +35,7 @@ def search(
         str | None,
         typer.Option(metavar="NAME", help="Where to look; may be left out if there is only one.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many documents.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many documents.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Search a collection by meaning, as one tenant.

@@ -50,7 +50,7 @@ def status(
         typer.Option(
             metavar="ID|NAME",
             callback=text,
-            help="Only this tenant, by id, or by a name that is no tenant's id; or `global`.",
+            help="Only this tenant, by id or name (an id takes precedence), or `global`.",
         ),
     ] = None,
     collection: CollectionOption = None,
@@ -63,7 +63,7 @@ def status(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Records on a page.")] = 20,
     page: Annotated[int, typer.Option(min=1, help="Which page of records.")] = 1,
-    days: Annotated[int, typer.Option(min=0, help="Count documents that no run has seen for so many days.")] = 7,
+    days: Annotated[int, typer.Option(min=0, help="Count documents that no run has seen for this many days.")] = 7,
     format_: Annotated[
         Format, typer.Option("--format", "-f", help="csv is for records: with --entity.")
     ] = Format.TABLE,
@@ -86,9 +86,9 @@ def status(
     failed or rejected, grey ? pending) and the error, the worst first, and the health of the whole in per cent. A
     record's state is the worst over all collections.
 
-    Asks the ledger only, never the store or the source, so it works during a sync; for a tenant's name alone also
-    the source, as it might be an id there. Where a source has a modification column only a full run sees every
-    document: `unseen` counts those that none has seen.
+    Reads the ledger, never the store, so it works during a sync. Asks the source only if --tenant is a name, as that
+    might be the id of a tenant there. Where a source has a modification column only a full run sees every document:
+    `unseen` counts those that none has seen.
     """
     settings = read_config(ctx, config)
     from vecsync_dagster.cli.overview import overview

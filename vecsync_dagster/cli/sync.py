@@ -33,7 +33,7 @@ def sync(
     tenant_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="ID|NAME", callback=text, help="After `tenant`: its id, or its name if that is no tenant's id."
+            metavar="ID|NAME", callback=text, help="After `tenant`: its id or its name; an id takes precedence."
         ),
     ] = None,
     config: ConfigOption = None,
@@ -50,8 +50,8 @@ def sync(
         typer.Option(
             metavar="ID|NAME",
             callback=text,
-            help="Whose record --id is: a tenant's id, its name if that is no tenant's id, or `global`; without it, it "
-            "is looked for.",
+            help="The tenant whose record --id is, by id or name (an id takes precedence), or `global`. Without it, "
+            "all are searched.",
         ),
     ] = None,
     full: Annotated[
@@ -61,9 +61,9 @@ def sync(
         bool, typer.Option("--dry-run", help="Say what would change and what it would cost; touch nothing.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many records of each tenant; then nothing is removed.")
+        int | None, typer.Option(min=1, help="At most this many records of each tenant; then nothing is removed.")
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Leave out so many records of each tenant first.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="Skip this many records of each tenant.")] = 0,
     allow_removals: Annotated[
         bool, typer.Option("--allow-removals", help="Remove what is gone, however much that is.")
     ] = False,
@@ -74,9 +74,9 @@ def sync(
 ) -> None:
     """Bring the vector store up to date with the database.
 
-    Exit codes: 0 all is well; 1 a partition or a check failed (the others are done all the same);
-    2 wrong usage, also a name or an id that nothing has; 130 interrupted (the batches in flight were finished; run it
-    again and it goes on from there).
+    Exit codes: 0 all is well; 1 a partition or a check failed (the others are done all the same); 2 wrong usage, or a
+    name or an id that does not exist; 130 interrupted (the batches in flight were finished; run it again and it goes
+    on from there).
 
     With --id a record is synced at once in all collections of its entity, also where its retries are used up; one
     that the database does not have any more is removed. Nothing else is touched.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_every_command_has_help(command: str) -> None:
     assert ran.code == 0
     assert f"Usage: vecsync {command}" in ran.out
     assert "Options" in ran.out
+
+
+@pytest.mark.parametrize("width", [50, 79, 80])
+@pytest.mark.parametrize(
+    "command", [(), ("health",), ("alerts", "list"), ("alerts", "test"), ("ledger", "rebuild"), *zip(COMMANDS)], ids=str
+)
+def test_help_cuts_no_name(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], width: int) -> None:
+    """However narrow the terminal is: half an option's name is of no use."""
+    monkeypatch.setenv("COLUMNS", "200")
+    names = set(re.findall(r"(?<!\S)--[a-z-]+", vecsync(*command, "--help").out))
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = vecsync(*command, "--help").out
+    assert (names - set(re.findall(r"--[a-z-]+", shown)), "…" in shown) == (set(), False)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "demo"])
