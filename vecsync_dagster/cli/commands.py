@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.errors import WrongUsage
 
 __all__ = ["Command", "Group"]
 
@@ -22,6 +23,8 @@ _WORDS: Final = (
 )
 """What the library that reads the options says, and how people say it."""
 _TABLES_FROM: Final = 80
+_REFUSED: Final[Any] = typer.BadParameter.__mro__[1]
+"""What all errors of the parser are. typer gives it no name of its own."""
 
 
 class Command(TyperCommand):
@@ -64,7 +67,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The same of commands that have commands."""
+    """The same of commands that have commands. What the parser refuses is answered as all wrong usage is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,6 +75,21 @@ class Group(TyperGroup):
 
     def get_help_option(self, ctx: Any) -> Any:
         return _bare(super().get_help_option(ctx))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Exits with the code. Raises WrongUsage."""
+        try:
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
+        except typer.Abort:
+            output.note("aborted")
+            sys.exit(1)
+        except _REFUSED as error:
+            if not (message := error.format_message()):  # `vecsync` alone has printed its help
+                sys.exit(error.exit_code)
+            context = getattr(error, "ctx", None)
+            command = "vecsync" if context is None else context.command_path
+            end = "" if message.endswith((".", "?")) else "."
+            raise WrongUsage(f"{message}{end} See `{command} --help`") from None
 
 
 def _show_flags_bare(parameters: list[Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from vecsync_dagster.cli import output
+from vecsync_dagster.errors import WrongUsage
 from vecsync_dagster.identity import storable
 
 if TYPE_CHECKING:
@@ -36,10 +37,13 @@ def text(value: T) -> T:
 
 
 def config_path(ctx: typer.Context, given: Path | None) -> Path:
-    """The file of `--config`, whether it stood behind the command or before it. Raises ConfigError."""
+    """The file of `--config`, whether it stood behind the command or before it. Raises WrongUsage, ConfigError."""
     from vecsync_dagster.config.loading import DEFAULT, find_config
 
-    file = find_config(given or ctx.find_root().params.get("config"))
+    named = given or ctx.find_root().params.get("config")
+    if named is not None and not named.is_file():
+        raise WrongUsage(f"{named}: no such configuration file")
+    file = find_config(named)
     output.use_config(None if file == DEFAULT else file)
     return file
 

@@ -81,7 +81,11 @@ def with_config(text: str) -> str:
     if _used_config is None or "`vecsync " not in text:
         return text
     option = shlex.join(["--config", str(_used_config)])
-    return _COMMAND.sub(lambda found: found[0] if "--config" in found[1] else f"`vecsync {found[1]} {option}`", text)
+
+    def named(found: re.Match[str]) -> str:
+        return found[0] if re.search("--(config|help)", found[1]) else f"`vecsync {found[1]} {option}`"
+
+    return _COMMAND.sub(named, text)
 
 
 def print_lines(console: Console, lines: Sequence[tuple[str, str]]) -> None:

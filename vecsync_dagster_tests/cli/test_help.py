@@ -73,6 +73,21 @@ def test_wrong_usage_exits_with_2() -> None:
     """Options that do not exist are wrong usage, not a failure."""
     assert vecsync("status", "--nonsense").code == 2
     assert vecsync("nonsense").code == 2
+    assert vecsync().code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "--nonsense"], "No such option: --nonsense. See `vecsync status --help`"),
+        (["statu"], "No such command 'statu'. Did you mean 'status'? See `vecsync --help`"),
+        (["sync", "tenant", "--config", "none.yaml"],
+         "Invalid value for ID: give a tenant's ID after `tenant`, and only there. See `vecsync sync --help`"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_said_in_one_line(words: list[str], told: str) -> None:
+    """As what is found wrong later is."""
+    assert vecsync(*words).err == f"error: WRONG_USAGE: {told}\n"
 
 
 def test_a_flag_is_shown_by_its_name_alone() -> None:
@@ -151,10 +166,10 @@ def test_check_says_where_the_ledger_is(asked: Path) -> None:
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
-    """A configuration that is not there is one line, without a stack trace."""
+    """A configuration that is not there is wrong usage, in one line without a stack trace."""
     ran = vecsync("status", "--config", tmp_path / "none.yaml")
-    assert ran.code == 1
-    assert ran.err == f"error: CONFIG_ERROR: {tmp_path / 'none.yaml'}: no such configuration file\n"
+    assert ran.code == 2
+    assert ran.err == f"error: WRONG_USAGE: {tmp_path / 'none.yaml'}: no such configuration file\n"
 
 
 def test_the_configuration_may_stand_before_the_command(fresh: Path) -> None:
