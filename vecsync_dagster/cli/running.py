@@ -17,7 +17,7 @@ from vecsync_dagster.cli.batches import Batch
 from vecsync_dagster.cli.progress import SyncProgress
 from vecsync_dagster.cli.reporting import alert_results, record_headlines, record_results
 from vecsync_dagster.cli.signals import INTERRUPTED, WRONG_USAGE, Stop
-from vecsync_dagster.cli.tenants import called_that, tenant_called
+from vecsync_dagster.cli.tenants import meant_by, require_tenant, tenant_called
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
@@ -246,6 +246,9 @@ def _records(workspace: Workspace, wanted: Wanted, options: SyncOptions, problem
         with asking(workspace, entity, refresh=False), contained(f"{entity}: looking for records"):
             wanted = replace(wanted, tenant=tenant_called(workspace, wanted.tenant))
             places = locate(workspace, entity, wanted.ids, wanted.tenant)
+            if wanted.tenant is not None and not places:
+                known = workspace.tenants(entity)
+                require_tenant(workspace, wanted.tenant, known, f"{entity}, neither in the source nor in the ledger")
     except VecsyncError as error:
         problems.append(Problem(entity, None, error))
         return []
@@ -293,7 +296,7 @@ def _select(workspace: Workspace, wanted: Wanted, options: SyncOptions, problems
     if not selections and not problems and wanted.scope in ("tenant", "global"):
         what = f"tenant {shown(wanted.tenant or '')}" if wanted.scope == "tenant" else "global records"
         where = wanted.entity or ", ".join(workspace.config.entities)
-        hint = "" if wanted.tenant is None else called_that(workspace, wanted.tenant)
+        hint = "" if wanted.tenant is None else meant_by(workspace, wanted.tenant)
         raise NotFound(f"no {what} in {where}, neither in the source nor in the ledger{hint}", tenant=wanted.tenant)
     return selections
 

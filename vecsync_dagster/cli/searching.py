@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vecsync_dagster.cli.tenants import in_ledger, require_tenant
 from vecsync_dagster.errors import ConfigError, WrongUsage
 from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, SCOPE, TENANT_ID, Hit
 from vecsync_dagster.sync import Workspace
@@ -50,7 +51,8 @@ def only_collection(workspace: Workspace) -> str:
 def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit: int) -> Answer:
     """The nearest documents that `tenant` may see.
 
-    Raises ConfigError for a collection that does not exist or was never synced, StoreLocked while another
+    Raises ConfigError for a collection that does not exist or was never synced, NotFound for a tenant that the ledger
+    does not know (one without documents of its own in this collection has the global ones), StoreLocked while another
     process has the embedded store, and the errors of provider and store.
     """
     entity = workspace.owner_of(collection)
@@ -59,6 +61,9 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
             f"the collection {collection} was never synced; run `vecsync sync all --collection {collection}` first",
             collection=collection,
         )
+    known = tenant == GLOBAL or tenant in workspace.ledger.with_rows_or_marks(entity, collection)
+    if not known:
+        require_tenant(workspace, tenant, in_ledger(workspace), "the ledger: it was never synced, or is gone")
     embedder = workspace.embedders.of(entity, collection, pin=False)
     vector = embedder.embed_query(text)
     hits = workspace.store_of(entity, collection).search(collection, vector, tenant, limit)
@@ -68,7 +73,7 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
         tenant=tenant,
         space=str(embedder.provider.space),
         semantic=embedder.provider.semantic,
-        known=tenant == GLOBAL or tenant in workspace.ledger.with_rows_or_marks(entity, collection),
+        known=known,
         hits=tuple(_found(hit, fields) for hit in hits),
         tenant_name=workspace.ledger.tenant_name(entity, tenant),
     )
