@@ -21,7 +21,7 @@ _SECRETS = {"url", "api_key", "base_url", "password", "secret", "user"}
 _SECRETS_FROM = {"sources": 2, "stores": 2, "embedding": 1, "ledger": 1, "alerts": 1}
 _ENV = "write it as {env: NAME}, the name of an environment variable; secrets must not be written in this file"
 _WORDS = {
-    "missing": "this key is missing",
+    "missing": "this required key is missing",
     "tuple_type": "a list belongs here, like [a, b]",
     "string_type": "text belongs here",
     "string_too_short": "this is empty",

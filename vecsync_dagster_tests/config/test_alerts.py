@@ -36,13 +36,14 @@ def test_all_three_channels() -> None:
         ("slack: {url: 'https://hooks.example.com/geheim'}", f"alerts.slack.url: {ENV}"),
         (f"email: {{{MAIL}, user: u, password: geheim}}", f"alerts.email.password: {ENV}"),
         ("webhook: {url: http://x.example, secret: geheim}", f"alerts.webhook.secret: {ENV}"),
+        ("webhook: {url: http://x.example}", "alerts.webhook.secret: this required key is missing"),
         (f"email: {{{MAIL}, user: u}}", "alerts.email: user and password go together"),
         (
             "email: {host: h, from: nobody, to: [c@d.example]}",
             "alerts.email.from: not an e-mail address; it is 'nobody'",
         ),
         ("email: {host: h, from: a@b.example, to: []}", "alerts.email.to: at least one is needed"),
-        ("email: {host: h, to: [c@d.example]}", "alerts.email.from: this key is missing"),
+        ("email: {host: h, to: [c@d.example]}", "alerts.email.from: this required key is missing"),
         (
             f"email: {{{MAIL}, form: x}}",
             "alerts.email.form: unknown key; did you mean from? valid here: from, host, password, port, tls, to, user",

@@ -51,10 +51,10 @@ KEYS = [
         "vecsync.yaml:12: embedding.chain.1.dimension: unknown key; did you mean dimensions? "
         "valid here: dimensions, provider",
     ),
-    (changed("    table: works\n", ""), "vecsync.yaml:4: entities.works.table: this key is missing"),
-    (changed(SQLITE, "{path: x}"), "vecsync.yaml:2: sources.db.type: this key is missing"),
-    (changed(SQLITE, "{type: postgres}"), "vecsync.yaml:2: sources.db.url: this key is missing"),
-    (added("embedding: {chain: [{}]}"), "vecsync.yaml:9: embedding.chain.0.provider: this key is missing"),
+    (changed("    table: works\n", ""), "vecsync.yaml:4: entities.works.table: this required key is missing"),
+    (changed(SQLITE, "{path: x}"), "vecsync.yaml:2: sources.db.type: this required key is missing"),
+    (changed(SQLITE, "{type: postgres}"), "vecsync.yaml:2: sources.db.url: this required key is missing"),
+    (added("embedding: {chain: [{}]}"), "vecsync.yaml:9: embedding.chain.0.provider: this required key is missing"),
 ]
 
 VALUES = [
