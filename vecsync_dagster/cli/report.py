@@ -53,6 +53,11 @@ def show_outcome(config: Config, outcome: Outcome, *, dry_run: bool = False) -> 
         problems = len(outcome.problems) + sum(result.error is not None for result in outcome.results)
         missing = f" Not in the plan: {output.number_of(problems, 'failure')}, see below." if problems else ""
         output.stdout().print(f"\nDry run: nothing was written, embedded or removed.{missing}")
+        if any(one.mode == "incremental" and one.figures.unchanged for one in outcome.results):
+            output.stdout().print(
+                "Unchanged: each incremental run reads the latest changes once more, as others may have come late.",
+                soft_wrap=True,
+            )
     elif outcome.nothing_changed:
         checked = output.number_of(len(outcome.results), "partition")
         output.stdout().print(f"\nNothing changed: {checked} checked in {outcome.seconds:.2f} s.")

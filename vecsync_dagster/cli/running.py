@@ -29,11 +29,13 @@ from vecsync_dagster.errors import (
     VecsyncError,
     WrongUsage,
 )
+from vecsync_dagster.sources.base import NamesTenants
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
 from vecsync_dagster.sync.locate import locate
 from vecsync_dagster.sync.metrics import run_metrics, write_metrics
+from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.retention import forget_old_after
 from vecsync_dagster.sync.standing import make_checks_again
 from vecsync_dagster.words import named, shown
@@ -151,6 +153,8 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
         parts = _parts(workspace, wanted, options, outcome.problems)
         with suppress(LedgerRejected, LedgerUnavailable):  # the sync meets the same error, and tells it
             outcome.names = workspace.ledger.tenant_names()
+        if options.dry_run:
+            outcome.names = {**_unknown_names(workspace, parts, outcome.names), **outcome.names}
         for entity in dict.fromkeys(selection.entity for selection, _ in parts):
             try:
                 with contained(f"{entity}: counting rows without a tenant"):
@@ -207,6 +211,21 @@ def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
         output.warn(f"{entity}: {rows} without a tenant and not global: not synced")
     if workspace.reserved_tenant(entity):
         output.warn(f"{entity}: a tenant is called {GLOBAL!r}, which is the name of everybody's records: not synced")
+
+
+def _unknown_names(
+    workspace: Workspace, parts: Sequence[Part], known: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str], str]:
+    """What the sources call tenants of which the ledger has no name yet: a dry run notes none."""
+    found: dict[tuple[str, str], str] = {}
+    for entity in dict.fromkeys(selection.entity for selection, _ in parts):
+        tenancy, source = workspace.entity(entity).tenancy, workspace.source(entity)
+        new = {one.tenant for one, _ in parts if one.entity == entity and (entity, one.tenant) not in known} - {GLOBAL}
+        if new and tenancy is not None and tenancy.name is not None and isinstance(source, NamesTenants):
+            with suppress(VecsyncError), contained(f"{entity}: reading the names of tenants"):
+                names = source.tenant_names(filter(is_tenant, new))
+                found |= {(entity, tenant): name for tenant, name in names.items()}
+    return found
 
 
 def _sync(workspace: Workspace, parts: Sequence[Part], outcome: Outcome, progress: SyncProgress, stop: Stop) -> None:

@@ -49,7 +49,7 @@ Cell = str | int | float | datetime | Tenant | None
 @dataclass(frozen=True, slots=True)
 class Column:
     """`rare`: left out where every value is empty or zero. `optional`: the same, but only if the table is too
-    wide otherwise. `repeats`: its values stand in another column too, so that it goes then as well."""
+    wide otherwise. `repeats`: left out, as its values stand in another column too."""
 
     header: str
     number: bool = False
@@ -69,8 +69,8 @@ def print_table(
     """Print rows, each with one value a column, and a last row of totals under a line. Text wraps between words; where
     the terminal is too narrow for that each row becomes a list of its values."""
     filled = {i for i in range(len(columns)) if any(row[i] for row in rows)}
-    usual = [i for i, column in enumerate(columns) if i in filled or not column.rare]
-    least = [i for i in usual if not columns[i].repeats and (i in filled or not columns[i].optional)]
+    usual = [i for i, column in enumerate(columns) if not column.repeats and (i in filled or not column.rare)]
+    least = [i for i in usual if i in filled or not columns[i].optional]
     fits = ((usual, 2, True, rows), (least, 2, True, rows))
     short = _shortened(rows)
     for kept, gap, whole, some in (*fits, (least, 2, True, short), (least, 2, False, short), (least, 1, False, short)):

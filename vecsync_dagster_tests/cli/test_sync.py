@@ -276,6 +276,17 @@ def test_a_dry_run_makes_no_folder(fresh: Path) -> None:
     assert not config_of(fresh.parent).state_folder.exists()
 
 
+def test_a_dry_run_explains_itself(asked: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the tenants also before the first sync, in the same columns as later, and says why it reads records that
+    did not change."""
+    monkeypatch.setenv("COLUMNS", "200")
+    first, later = (vecsync("sync", "all", "--dry-run", "--config", file).out for file in (fresh, asked))
+    for shown in (first, later):
+        assert shown.split()[:2] == ["tenant", "collection"]
+        assert f"Harbour Fit-Out ({HARBOUR})" in shown
+    assert ("Unchanged: " in first, "Unchanged: " in later) == (False, True)
+
+
 def test_a_dry_run_says_what_embedding_would_cost(fresh: Path) -> None:
     """A paid provider's dry run counts texts, tokens and dollars without asking it anything."""
     replace_in_config(
