@@ -9,12 +9,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain
 from os import killpg
 from pathlib import Path
-from select import select
 from types import FrameType
 from typing import IO, Final
 
@@ -22,7 +20,6 @@ import psutil
 
 from vecsync_dagster.cli import output
 from vecsync_dagster.cli.beside import Beside
-from vecsync_dagster.cli.dagster_log import DagsterLog
 from vecsync_dagster.cli.signals import INTERRUPTED, handled
 
 __all__ = ["GRACE_S", "STARTS", "WITHIN_S", "KeptUp"]
@@ -35,8 +32,6 @@ WITHIN_S: Final = 600.0
 """So often within so long is Dagster started when it ends by itself."""
 _LOOK_S: Final = 3.0
 _GONE_S: Final = 10.0
-_MORE_S: Final = 1.0
-_AT_ONCE: Final = 2**16
 _COLOURS: Final = re.compile(rb"\x1b\[[0-9;]*m")
 
 
@@ -80,18 +75,18 @@ class KeptUp:
     def _once(self) -> str:
         """Returns what ended. It has a session of its own, so that a signal reaches it once: through us; and so that
         all of it can be ended if it does not end by itself."""
+        pipe = None if sys.stderr.isatty() else subprocess.PIPE
         with subprocess.Popen(  # noqa: S603 (our own words)
             self._command,
             env=self._environment,
             cwd=Path(self._environment["VECSYNC_CONFIG"]).parent,  # Dagster warns of a dagster.yaml where it is started
             start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
+            stdout=pipe,
+            stderr=subprocess.STDOUT if pipe else None,
             pass_fds=(self._lock,),
         ) as process:
-            copying = threading.Thread(target=_copy, args=(process.stdout,), daemon=True)
-            copying.start()
+            if process.stdout is not None:
+                threading.Thread(target=_copy_plain, args=(process.stdout,), daemon=True).start()
 
             def pass_on(number: int, _frame: FrameType | None) -> None:
                 self._asked_at = self._asked_at or time.monotonic()
@@ -103,7 +98,6 @@ class KeptUp:
             with handled(pass_on, signal.SIGINT, signal.SIGTERM, *closed):
                 what = self._wait(process)
             _end_all(process.pid)  # code servers stay up to a minute longer than who started them
-            copying.join(GRACE_S)  # why it ended is what it printed last
         return what
 
     def _wait(self, process: subprocess.Popen[bytes]) -> str:
@@ -152,26 +146,11 @@ def _end_all(group: int) -> None:
         killpg(group, signal.SIGKILL)
 
 
-def _copy(printed: IO[bytes]) -> None:
+def _copy_plain(lines: IO[bytes]) -> None:
     """Dagster colours its log wherever it goes; in a file or a pipe the codes are noise."""
-    log, rest, coloured = DagsterLog(), b"", sys.stderr.isatty()
-
-    def show(lines: Iterable[bytes]) -> None:
-        for line in lines:
-            sys.stderr.buffer.write(line if coloured else _COLOURS.sub(b"", line))
+    for line in lines:
+        sys.stderr.buffer.write(_COLOURS.sub(b"", line))
         sys.stderr.buffer.flush()
-
-    with suppress(OSError, ValueError):  # the terminal, or the pipe, is closed
-        while True:
-            if log.holds and not select([printed], [], [], _MORE_S)[0]:
-                show(log.end())
-            read = printed.read(_AT_ONCE)
-            if not read:
-                break
-            *lines, rest = (rest + read).split(b"\n")
-            for line in lines:
-                show(log.take(line + b"\n"))
-        show(chain(log.take(rest) if rest else (), log.end()))
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
