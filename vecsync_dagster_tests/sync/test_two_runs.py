@@ -71,7 +71,7 @@ def test_two_processes_that_race(impatient: World, tmp_path: Path, tenants: tupl
             codes.update(code for pipe in pipes for _, code in told(pipe))
         for pipe in pipes:
             pipe.send(None)
-    assert codes <= {None, "PARTITION_BUSY", "QDRANT_LOCKED"}
+    assert codes <= {None, "PARTITION_BUSY", "QDRANT_LOCKED", "LEDGER_UNAVAILABLE"}
     assert [result.error for result in world.sync(mode="full")] == [None, None, None]
     world.assert_exact()
     world.assert_vectors()
