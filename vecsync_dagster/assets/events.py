@@ -34,6 +34,8 @@ __all__ = [
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _SHOWN_RUNS = 10
 _SHOWN_FAILURES = 20
+_SYNCS = ("full", "incremental")
+"""Modes of runs that sync a partition: the ledger, too, says nothing of it after one of single records that failed."""
 _PLANNED = 200
 """Partitions that a run shows as failed, at most: each takes an event for each stage. The next run shows the others."""
 
@@ -105,7 +107,7 @@ def events_of(
     whole = (
         before is None
         or key not in before.materialized
-        or (key in before.red and result.mode in ("full", "incremental"))
+        or (key in before.red and result.mode in _SYNCS)
         or (result.mode == "full" and (touched or key in before.unshown))
         or bool(_errors(result))
         or _was_empty(result)
@@ -145,7 +147,7 @@ def show_failed(
     """Make Dagster show the partitions as failed that this run, which is going to fail, could not sync: also those of
     entities whose source could not be asked (`unsynced`). To Dagster a partition failed if the last run that was to
     materialize it failed, and a run that was started without partitions is to materialize none."""
-    places = {(one.entity, one.collection, one.tenant) for one in results if _is_failed(one)}
+    places = {(one.entity, one.collection, one.tenant) for one in results if _is_failed(one) and one.mode in _SYNCS}
     for entity in unsynced:
         last = workspace.ledger.last_runs(entity)
         places |= {(*key,) for key, runs in last.items() if UNASKED in runs.last.figures and not runs.last.ok}

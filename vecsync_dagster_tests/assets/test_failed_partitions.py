@@ -15,7 +15,7 @@ from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sources.base import Read
-from vecsync_dagster.sync import STAGES, SyncOptions
+from vecsync_dagster.sync import STAGES, Selection, SyncOptions
 from vecsync_dagster_tests.assets.test_assets import ALL, run
 from vecsync_dagster_tests.assets.test_purging import red
 from vecsync_dagster_tests.world import ENTITY, World
@@ -115,6 +115,18 @@ def test_a_sync_of_the_command_line_that_failed(world: World, monkeypatch: pytes
     with open_instance(world.config) as instance:
         assert shown(world, instance) == {"works|brick"}
     sync()
+    with open_instance(world.config) as instance:
+        assert shown(world, instance) == set()
+
+
+def test_single_records_that_failed_are_no_failed_partition(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `status` nor a sensor knows one then, so that no sync would end it."""
+    with world.workspace() as workspace:
+        record(workspace, [one for chosen in workspace.select([ENTITY]) for one in workspace.sync(chosen)])
+        refuse(monkeypatch, "acme")
+        [failed] = workspace.sync(Selection(ENTITY, "acme", (ENTITY,)), SyncOptions(ids=("11",)))
+        assert failed.outcome == "failed"
+        record(workspace, [failed])
     with open_instance(world.config) as instance:
         assert shown(world, instance) == set()
 
