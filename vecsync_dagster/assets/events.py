@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
-from vecsync_dagster.automation.partitions import partition_key
+from vecsync_dagster.automation.partitions import partition_key, partitions_of
 from vecsync_dagster.checks import evaluation, grid_key, last_in_grid, severity
 from vecsync_dagster.errors import PartitionBusy, VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace, is_tenant
@@ -82,11 +83,24 @@ def told_before(instance: dg.DagsterInstance, workspace: Workspace, entity: str)
     return Told(
         instance,
         frozenset(instance.get_materialized_partitions(asset_key(entity, STAGES[-1]))),
-        _red(instance, entity, STAGES[0]) | _red(instance, entity, STAGES[-1]),
+        _shown_red(instance, workspace, entity),
         frozenset(by_status[AssetCheckExecutionRecordStatus.SUCCEEDED]),
         frozenset(by_status[AssetCheckExecutionRecordStatus.FAILED]),
         frozenset(str(partition_key(*place)) for place in workspace.ledger.unshown(entity)),
     )
+
+
+def _shown_red(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> frozenset[str]:
+    """As the UI does: what it once found failed stays red until it is materialized, whatever runs were planned since,
+    such as the one that asks here."""
+    partitions = partitions_of(entity, workspace.entity(entity))
+    found: set[str] = set()
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        for stage in STAGES:
+            status = get_and_update_asset_status_cache_value(instance, asset_key(entity, stage), partitions)
+            if status is not None:
+                found.update(map(str, status.deserialize_failed_partition_subsets(partitions).get_partition_keys()))
+    return frozenset(found)
 
 
 def events_of(
@@ -170,7 +184,7 @@ def _is_failed(result: PartitionResult) -> bool:
     return result.outcome == "failed" and not isinstance(result.error, PartitionBusy)
 
 
-def _red(instance: dg.DagsterInstance, entity: str, stage: str, run_id: str = "") -> frozenset[str]:
+def _red(instance: dg.DagsterInstance, entity: str, stage: str, run_id: str) -> frozenset[str]:
     """The partitions that Dagster shows as failed, or will once the run fails."""
     storage = instance.event_log_storage
     tried = storage.get_latest_asset_partition_materialization_attempts_without_materializations(

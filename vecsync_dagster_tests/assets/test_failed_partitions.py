@@ -8,10 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.storage.tags import SENSOR_NAME_TAG
 
 from vecsync_dagster.assets import factory
 from vecsync_dagster.assets.recording import open_instance, record
-from vecsync_dagster.automation.partitions import add_tenants
+from vecsync_dagster.automation.partitions import add_tenants, partitions_of
 from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sources.base import Read
@@ -46,6 +48,15 @@ def shown(world: World, instance: dg.DagsterInstance, stages: Sequence[str] = ST
     return set(same)
 
 
+def remembered(world: World, instance: dg.DagsterInstance, stage: str) -> set[str]:
+    """As somebody sees who looks at the tab: Dagster remembers what it showed, and goes on from there."""
+    partitions = partitions_of(ENTITY, world.config.entities[ENTITY])
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        status = get_and_update_asset_status_cache_value(instance, dg.AssetKey([ENTITY, stage]), partitions)
+        assert status is not None
+        return {str(key) for key in status.deserialize_failed_partition_subsets(partitions).get_partition_keys()}
+
+
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("mode", ["full", "incremental"])
 def test_a_partition_is_red_until_it_is_synced(
@@ -64,6 +75,20 @@ def test_a_partition_is_red_until_it_is_synced(
     assert not [one for one in planned if one.get_dagster_event().partition], "it is red already"
     assert run(world, instance, job=job, config={"mode": mode}).success
     assert shown(world, instance) == set()
+
+
+def test_a_run_of_the_partition_alone_ends_what_was_looked_at(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the sensor asks for it. Dagster plans its materializations before it begins, so that none is failed then."""
+    assert run(world, instance, config={"mode": "full"}).success
+    with monkeypatch.context() as patch:
+        refuse(patch, "acme")
+        assert not run(world, instance, config={"mode": "full"}).success
+    assert [remembered(world, instance, stage) for stage in STAGES] == [{"works|acme"}] * len(STAGES)
+    again = run(world, instance, partition_key="works|acme", tags={SENSOR_NAME_TAG: "works_changes"})
+    assert again.success
+    assert [remembered(world, instance, stage) for stage in STAGES] == [set()] * len(STAGES)
 
 
 @pytest.mark.parametrize("job", JOBS)
