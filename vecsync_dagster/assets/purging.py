@@ -151,11 +151,14 @@ def _shown(instance: dg.DagsterInstance, storage: SqlEventLogStorage, config: Co
 
 
 def _failed(instance: dg.DagsterInstance, storage: SqlEventLogStorage, config: Config) -> set[str]:
-    """The last runs that were to materialize each partition: one that failed is why the UI shows it red."""
+    """The last runs that were to materialize each partition, unless one has done so since: one that failed is why the
+    UI shows it red."""
     planned = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
-    last = select(func.max(_E.id)).where(planned).group_by(_E.asset_key, _E.partition)
+    materialized = _E.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
+    last = select(func.max(_E.id)).where(or_(planned, materialized)).group_by(_E.asset_key, _E.partition)
+    undone = select(_E.run_id, _E.asset_key, _E.partition).where(_E.id.in_(last), planned)
     with storage.index_connection() as connection:
-        rows = connection.execute(select(_E.run_id, _E.asset_key, _E.partition).where(_E.id.in_(last))).all()
+        rows = connection.execute(undone).all()
     return _of_today(instance, config, rows)
 
 

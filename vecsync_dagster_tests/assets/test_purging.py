@@ -196,6 +196,19 @@ def test_a_partition_that_failed_stays_red(world: World, kept: dg.DagsterInstanc
     assert red(world, kept) == {"works|acme", "works|brick"}
 
 
+def test_a_failed_run_goes_once_its_partitions_are_synced(world: World, kept: dg.DagsterInstance) -> None:
+    """Nothing is red because of it any more, also where no run was planned for the partition since."""
+    assert run(world, kept, config={"mode": "full"}).success
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SqlSource, "read", lambda *_: (_ for _ in ()).throw(SourceRejected("no")))
+        failed = run(world, kept, config={"mode": "full"})
+    assert red(world, kept) == ALL
+    assert run(world, kept, config={"mode": "full"}).success
+    assert red(world, kept) == set()
+    purge(kept, keeping(world.config, days=0), JOBS)
+    assert failed.run_id not in {one.run_id for one in kept.get_runs()}
+
+
 def test_runs_of_a_tenant_that_is_gone_go(world: World, instance: dg.DagsterInstance) -> None:
     """The UI has no partition of it any more."""
     assert run(world, instance, config={"mode": "full"}).success
