@@ -75,7 +75,7 @@ def _wrong(
     in_full: bool,
 ) -> Iterator[str]:
     """How much of what is wrong, then a line each. Listeners that hear nothing are few, and left out by no limit."""
-    if not found["partitions"] and not found["failing"]:
+    if not found["partitions"] and not found["failing"] and found["never_synced"]:
         yield "nothing was synced yet"
         troubles = [one for one in troubles if one.kind != "never"]
     counts = [

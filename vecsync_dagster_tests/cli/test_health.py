@@ -369,6 +369,24 @@ def test_a_new_collection_is_never_synced_until_it_is(config: Path, synced: Path
     assert not alarm(synced)
 
 
+def test_a_source_without_a_tenant_is_well_once_it_was_asked(fresh: Path) -> None:
+    """Also where no entity has any: nothing is to be synced."""
+    fresh.write_text(f"""
+sources: {{estimating: {{type: sqlite, path: {DATABASE}}}}}
+entities:
+  tools:
+    {{source: estimating, table: tools, tenancy: {{column: tenant_id}}, collections: {{tools: {{text: "{{name}}"}}}}}}
+embedding: {{chain: [{{provider: hash, dimensions: 64}}]}}
+stores: {{main: {{type: qdrant, path: state/qdrant}}}}
+state: state
+""")
+    change_rows(fresh.parent, "CREATE TABLE tools (id TEXT PRIMARY KEY, tenant_id TEXT, name TEXT)")
+    assert vecsync("health", "--config", fresh).out == "nothing was synced yet\n"
+    assert sync(fresh, "all") == 0
+    well = vecsync("health", "--config", fresh)
+    assert (well.code, well.out) == (0, "0 partitions, all well\n")
+
+
 def test_an_entity_without_a_tenant_is_well_once_it_was_asked(config: Path, synced: Path) -> None:
     """Where nothing is everybody's and the table is empty, no partition can say that all was done."""
     tools = "source: estimating, table: tools, tenancy: {column: tenant_id}, collections: {tools: {text: '{name}'}}"
