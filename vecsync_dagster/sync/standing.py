@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import PartitionBusy, SourceUnavailable, VecsyncError
+from vecsync_dagster.errors import PartitionBusy, SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
@@ -193,7 +193,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
     differing = {tenant for tenant, _ in counted}
     for tenant in sorted({tenant for tenant, _ in over if (tenant, "counts") in failed} - differing):
         # What differed is there now: to count is to ask the source, of which a comparison knows nothing.
-        with suppress(PartitionBusy, SourceUnavailable):
+        with suppress(PartitionBusy, SourceRejected, SourceUnavailable):
             workspace.verify(Selection(entity, tenant, (collection,)))
     return owned
 

@@ -108,6 +108,20 @@ def test_what_a_comparison_ends_is_counted_again(settled: Automated) -> None:
         assert workspace.ledger.failed_checks(ENTITY, ENTITY, "brick") == []
 
 
+def test_a_comparison_needs_no_source(settled: Automated) -> None:
+    """What it would count again stays red."""
+    lose(settled.world, 2, "brick")
+    check_parts_and_whole(settled)
+    ids = [row["id"] for row in settled.world.rows() if row["tenant_id"] == "brick"]
+    settled.world.update(*ids, name="written again")
+    settled.world.sync("brick", ids=tuple(map(str, ids)))
+    with settled.world.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE works RENAME TO elsewhere")
+    assert run(settled, "reconcile_job")["reconciliation"].passed
+    with settled.world.workspace() as workspace:
+        assert {one.check for one in workspace.ledger.failed_checks(ENTITY, ENTITY, "brick")} == {"counts"}
+
+
 def test_what_runs_repair_ends_for_both_tenants_and_for_the_whole(settled: Automated) -> None:
     """Each check over all partitions is over with the run that repairs the last difference of its kind; and what lay
     under a wrong tenant is over for both, whichever of them is synced."""
