@@ -56,7 +56,8 @@ def _sendable(secret: str, config: StoreConfig, key: str) -> str:
     if config.api_key is None or secret.isascii():
         return secret
     variable = config.api_key.env
-    raise ConfigError(f"{key}.api_key: the environment variable {variable} does not hold a key", key=key, env=variable)
+    key = f"{key}.api_key"
+    raise ConfigError(f"{key}: the environment variable {variable} does not hold a key", key=key, env=variable)
 
 
 def _address(url: str, key: str) -> str:
