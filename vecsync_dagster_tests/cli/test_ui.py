@@ -13,10 +13,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from vecsync_dagster.cli.kept_up import STARTS
+from vecsync_dagster.cli.kept_up import STARTS, _copy_plain
 from vecsync_dagster.cli.ui import _locked
 from vecsync_dagster_tests.cli.program import start, vecsync
 
@@ -90,6 +91,21 @@ def test_a_terminal_that_is_closed_ends_dagster_as_well(served: tuple[subprocess
     assert process.wait(timeout=PATIENCE_S) == 130
     with pytest.raises(ProcessLookupError):
         os.kill(waiting, 0)
+
+
+def test_dagster_goes_on_when_nobody_reads_what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a pipe holds would make Dagster wait."""
+
+    def refuse(_: bytes) -> None:
+        raise BrokenPipeError
+
+    stderr = SimpleNamespace(buffer=SimpleNamespace(write=refuse, flush=lambda: None))
+    code = "for _ in range(50_000): print('line of a process that goes on')"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        monkeypatch.setattr(sys, "stderr", stderr)
+        _copy_plain(process.stdout)
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_dagster_that_dies_is_started_again_a_few_times(served: tuple[subprocess.Popen[bytes], int]) -> None:
