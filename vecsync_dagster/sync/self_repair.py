@@ -19,7 +19,6 @@ from vecsync_dagster.sync.reconcile import repair_unpaid, too_many_orphans
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import (
     BY_RUN,
-    LOOK,
     REMEDY,
     REPAIRED,
     CheckOutcome,
@@ -28,17 +27,11 @@ from vecsync_dagster.sync.verify import (
     remedies,
     remedy_of,
 )
+from vecsync_dagster.words import number_of
 
 __all__ = ["repair_found", "still_differs", "told_of_left_over"]
 
 _COMPARED = ("identity", "isolation")
-_PAST = (
-    ("store has", "store had"),
-    ("ledger says", "ledger said"),
-    ("source has", "source had"),
-    ("accounts", "accounted"),
-)
-"""What `counts` found is over where it is repaired."""
 _LATER = "orphans are removed by a full run"
 
 
@@ -129,10 +122,11 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
     if before.passed:
         return after
     if before.name == "counts" and after.passed:
-        found, *_ = before.message.split(f"; {LOOK}")
-        for now, then in _PAST:
-            found = found.replace(now, then)
-        return replace(after, passed=False, warning=True, message=f"repaired: {found}")
+        store, ledger = (int(before.facts[of]) for of in ("store", "ledger"))
+        had = f"the store had {number_of(store, 'point')}, the ledger said {ledger:,}"
+        if store == ledger:
+            had = "another entity's points stood in for lost ones"
+        return replace(after, passed=False, warning=True, message=f"repaired: {had}")
     if before.name not in _COMPARED:
         return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:

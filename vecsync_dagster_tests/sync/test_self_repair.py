@@ -13,6 +13,7 @@ from vecsync_dagster.errors import EmbeddingUnavailable
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import embedding_cache
 from vecsync_dagster.stores import GLOBAL, Point
+from vecsync_dagster.stores.base import ENTITY as ENTITY_KEY
 from vecsync_dagster.sync import PartitionResult, SyncOptions, compare
 from vecsync_dagster.sync.standing import check_again, check_everything
 from vecsync_dagster.sync.verify import CheckOutcome
@@ -317,3 +318,13 @@ def test_what_was_repaired_is_reported_once(embedded_world: World, mode: str) ->
 def warned(world: World) -> set[str]:
     with world.workspace() as workspace:
         return {one.check for one in workspace.ledger.check_results(ENTITY, "acme", failed=True)}
+
+
+def test_a_point_that_calls_itself_another_entitys_is_written_again(embedded_world: World) -> None:
+    """It stood in for one that was lost: there were as many points as there should be."""
+    world = embedded_world
+    seed(world, {"acme": 5})
+    world.sync()
+    change(world, stored_ids(world)[0], **{ENTITY_KEY: "materials"})
+    counts = checks(one(world.sync("acme", mode="full"), "acme"))["counts"]
+    assert counts.message == "repaired: another entity's points stood in for lost ones"
