@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vecsync_dagster.cli.tenants import in_ledger, require_tenant
-from vecsync_dagster.errors import ConfigError, WrongUsage
+from vecsync_dagster.cli.tenants import called_that, in_ledger, require_tenant
+from vecsync_dagster.errors import ConfigError, NotFound, WrongUsage
 from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, SCOPE, TENANT_ID, Hit
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.words import shown
 
 __all__ = ["Answer", "Found", "find", "only_collection"]
 
@@ -62,6 +63,8 @@ def find(workspace: Workspace, text: str, *, tenant: str, collection: str, limit
             collection=collection,
         )
     known = tenant == GLOBAL or tenant in workspace.ledger.with_rows_or_marks(entity, collection)
+    if not known and (whose := called_that(workspace, tenant)):
+        raise NotFound(f"{shown(tenant)} is no tenant's id, and a search takes no names{whose}", tenant=tenant)
     if not known:
         require_tenant(workspace, tenant, in_ledger(workspace), "the ledger: it was never synced, or is gone")
     embedder = workspace.embedders.of(entity, collection, pin=False)
