@@ -20,6 +20,7 @@ from vecsync_dagster.sync.dropping import leftovers
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.taken import require_own_ids
+from vecsync_dagster.sync.tenant_names import naming
 from vecsync_dagster.words import number_of
 
 __all__ = ["Probe", "probe_all"]
@@ -139,9 +140,8 @@ def _tenants(workspace: Workspace, entity: str, source: Source) -> Iterator[Prob
     wrong = [key for key in tenants if not is_tenant(key)]
     if wrong:
         yield Probe(part, "WARN", f"tenants whose key cannot be a partition: {len(wrong)}, such as {wrong[0]!r}")
-    tenancy = workspace.entity(entity).tenancy
-    if tenancy is not None and tenancy.name is not None and isinstance(source, NamesTenants):
-        yield _names(f"names of {entity}", source, tenants)
+    if (namer := naming(workspace.entity(entity), source)) is not None:
+        yield _names(f"names of {entity}", namer, tenants)
 
 
 def _names(part: str, source: NamesTenants, tenants: Sequence[str]) -> Probe:

@@ -29,7 +29,6 @@ from vecsync_dagster.errors import (
     VecsyncError,
     WrongUsage,
 )
-from vecsync_dagster.sources.base import NamesTenants
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster.sync.listing import asking
@@ -38,6 +37,7 @@ from vecsync_dagster.sync.metrics import run_metrics, write_metrics
 from vecsync_dagster.sync.options import is_tenant
 from vecsync_dagster.sync.retention import forget_old_after
 from vecsync_dagster.sync.standing import make_checks_again
+from vecsync_dagster.sync.tenant_names import naming
 from vecsync_dagster.words import named, shown
 
 __all__ = [
@@ -219,11 +219,11 @@ def _unknown_names(
     """What the sources call tenants of which the ledger has no name yet: a dry run notes none."""
     found: dict[tuple[str, str], str] = {}
     for entity in dict.fromkeys(selection.entity for selection, _ in parts):
-        tenancy, source = workspace.entity(entity).tenancy, workspace.source(entity)
+        namer = naming(workspace.entity(entity), workspace.source(entity))
         new = {one.tenant for one, _ in parts if one.entity == entity and (entity, one.tenant) not in known} - {GLOBAL}
-        if new and tenancy is not None and tenancy.name is not None and isinstance(source, NamesTenants):
+        if new and namer is not None:
             with suppress(VecsyncError), contained(f"{entity}: reading the names of tenants"):
-                names = source.tenant_names(filter(is_tenant, new))
+                names = namer.tenant_names(filter(is_tenant, new))
                 found |= {(entity, tenant): name for tenant, name in names.items()}
     return found
 

@@ -15,13 +15,19 @@ from vecsync_dagster.sources.base import NamesTenants, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.options import is_tenant
 
-__all__ = ["Renewal", "keep_tenant_names"]
+__all__ = ["Renewal", "keep_tenant_names", "naming"]
 
 Renewal = Literal["new", "cheap", "all"]
 """Of which tenants names are asked: of new ones; of all, where a table of names has them; of all, which reads the whole
 table where a column of the entity's own has them."""
 
 _log = logging.getLogger(__name__)
+
+
+def naming(entity: EntityConfig, source: Source) -> NamesTenants | None:
+    """The source, if it is to say what people call its tenants, and can."""
+    asked = entity.tenancy is not None and entity.tenancy.name is not None
+    return source if asked and isinstance(source, NamesTenants) else None
 
 
 def keep_tenant_names(
@@ -31,7 +37,8 @@ def keep_tenant_names(
     asked for before, unless they are to be renewed. A source that does not give them is a warning, and they are not
     asked for again before they are renewed: no name decides anything."""
     known = {tenant: text for (_, tenant), text in ledger.tenant_names(name).items()}
-    if entity.tenancy is None or entity.tenancy.name is None or not isinstance(source, NamesTenants):
+    namer = naming(entity, source)
+    if namer is None or entity.tenancy is None:
         if known:
             ledger.forget_tenant_names(name)
         return
@@ -43,7 +50,7 @@ def keep_tenant_names(
         return
     try:
         with contained(f"{name}: reading the names of tenants"):
-            found = source.tenant_names(asked)
+            found = namer.tenant_names(asked)
     except VecsyncError as error:
         _log.warning("%s: names of tenants were not read: %s: %s", name, error.code, error)
         asked, found = new, {}
