@@ -34,6 +34,13 @@ def leak(automated: Automated, owner: str, to: str) -> None:
     change(automated.world, stored_ids(automated.world, owner)[0], tenantId=to)
 
 
+def write_again(automated: Automated, tenant: str) -> None:
+    """By a run of single records, which compares nothing."""
+    ids = [row["id"] for row in automated.world.rows() if row["tenant_id"] == tenant]
+    automated.world.update(*ids, name="written again")
+    automated.world.sync(tenant, ids=tuple(map(str, ids)))
+
+
 LEAKED = {("isolation", "acme"), ("isolation", "cord")}
 
 
@@ -85,9 +92,7 @@ def test_what_was_repaired_before_ends_for_both_tenants(settled: Automated, then
     sync(settled, "brick")  # all checks are made
     leak(settled, "cord", to="acme")
     check_parts_and_whole(settled)
-    ids = [row["id"] for row in settled.world.rows() if row["tenant_id"] == "cord"]
-    settled.world.update(*ids, name="written again")
-    settled.world.sync("cord", ids=tuple(map(str, ids)))
+    write_again(settled, "cord")
     assert red(settled) == {*LEAKED, ("isolation_of_all", "")}
     sync(settled, then)
     assert red(settled) == set()
@@ -97,9 +102,7 @@ def test_what_a_comparison_ends_is_counted_again(settled: Automated) -> None:
     """Runs of single records have written what was lost, and compared nothing."""
     lose(settled.world, 2, "brick")
     check_parts_and_whole(settled)
-    ids = [row["id"] for row in settled.world.rows() if row["tenant_id"] == "brick"]
-    settled.world.update(*ids, name="written again")
-    settled.world.sync("brick", ids=tuple(map(str, ids)))
+    write_again(settled, "brick")
     with settled.world.workspace() as workspace:
         failed = {one.check for one in workspace.ledger.failed_checks(ENTITY, ENTITY, "brick")}
         assert failed == {"counts", "identity"}
@@ -112,9 +115,7 @@ def test_a_comparison_needs_no_source(settled: Automated) -> None:
     """What it would count again stays red."""
     lose(settled.world, 2, "brick")
     check_parts_and_whole(settled)
-    ids = [row["id"] for row in settled.world.rows() if row["tenant_id"] == "brick"]
-    settled.world.update(*ids, name="written again")
-    settled.world.sync("brick", ids=tuple(map(str, ids)))
+    write_again(settled, "brick")
     with settled.world.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE works RENAME TO elsewhere")
     assert run(settled, "reconcile_job")["reconciliation"].passed
