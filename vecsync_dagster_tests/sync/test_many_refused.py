@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -142,9 +143,14 @@ class Full(Picky):
 
     most = 100
 
+    def __init__(self, bad: Collection[int], error: Exception) -> None:
+        super().__init__(bad, error)
+        self.one_at_a_time = threading.Lock()  # or two threads find the same room for both of them
+
     def upsert(self, collection: str, points: Sequence[Point]) -> None:
-        self.broken = len(self.points.keys() | {point.point_id for point in points}) > self.most
-        super().upsert(collection, points)
+        with self.one_at_a_time:
+            self.broken = len(self.points.keys() | {point.point_id for point in points}) > self.most
+            super().upsert(collection, points)
 
 
 @ERRORS
