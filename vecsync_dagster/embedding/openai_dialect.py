@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from vecsync_dagster.errors import VecsyncError
+from vecsync_dagster.errors import EmbeddingMisconfigured, VecsyncError
 
-__all__ = ["Dialect", "Form", "dialect_of", "may_be_the_form"]
+__all__ = ["Dialect", "Form", "dialect_of", "may_be_the_form", "may_be_the_texts"]
 
 
 _HOPELESS_S: Final = 60.0
+_NEVER_TEXTS: Final = frozenset({401, 402, 403, 405, 407, 429, 501})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Dialect:
         self.most_texts: int | None = None
         self.finding = threading.Lock()
         self._hopeless_until = 0.0
+        self._over_an_outage = False
         self._lock = threading.Lock()
         # A few: what is not explained by then never is.
         self._refused: deque[_Refused] = deque(maxlen=32)
@@ -57,13 +59,14 @@ class Dialect:
             for encoding in ("base64", "float", None):
                 yield Form(encoding, dimensions)
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether no form was answered a moment ago: each partition of a run would ask for all of them again."""
-        return time.monotonic() < self._hopeless_until
+    def hopeless(self, *, outage: bool) -> bool:
+        """Whether no form was answered a moment ago: each partition of a run would ask for all of them again. What a
+        server did not answer while it failed inside it may answer to one whose request is refused now."""
+        return time.monotonic() < self._hopeless_until and (outage or not self._over_an_outage)
 
-    def gave_up(self) -> None:
+    def gave_up(self, *, outage: bool) -> None:
         self._hopeless_until = time.monotonic() + _HOPELESS_S
+        self._over_an_outage = outage
 
     def accepted(self, form: Form, texts: Sequence[str]) -> None:
         """A request was answered. Where all texts of a refused one were answered in smaller ones, it had too many."""
@@ -105,6 +108,14 @@ def may_be_the_form(error: VecsyncError, form: Form) -> bool:
     """Whether another form of the same request might be answered. A server that names the texts means those; one that
     fails inside may do so over a form that it does not know."""
     param = error.fields.get("param")
-    if error.fields.get("status") not in (400, 413, 415, 422, 500) or param in ("input", "model"):
+    if error.fields.get("status") not in (400, 413, 415, 422, 424, 500) or param in ("input", "model"):
         return False
     return param != "dimensions" or form.dimensions
+
+
+def may_be_the_texts(error: VecsyncError) -> bool:
+    """Whether a status that says nothing of texts may be about them all the same, such as 404 for too many. What
+    else it is (a key, credit, an address without embeddings) another request is told as well."""
+    if not isinstance(error, EmbeddingMisconfigured) or "param" in error.fields:
+        return False
+    return error.fields.get("status", 401) not in _NEVER_TEXTS

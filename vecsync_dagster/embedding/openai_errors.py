@@ -31,6 +31,8 @@ LONGEST_RETRY_AFTER_S = 60.0
 
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _ABOUT_TEXTS = frozenset({400, 413, 422})
+_NO_MODEL = "model_not_found"
+_FAILED = frozenset({409, 424})  # 424: Text Embeddings Inference, where its model failed
 _SETTINGS = frozenset({"model", "dimensions", "encoding_format"})
 _HINTS = {
     401: "check the key in the environment variable {key}",
@@ -66,10 +68,10 @@ def _of_status(error: APIStatusError, model: str, key: str) -> VecsyncError:
         return EmbeddingRateLimited(message, retry_after_s=wait, **fields)
     if status == 408:
         return EmbeddingTimeout(message, retry_after_s=wait, **fields)
-    if status == 409 or (status >= 500 and status != 501):
+    if status in _FAILED or (status >= 500 and status != 501):
         return EmbeddingUnavailable(message, retry_after_s=wait, **fields)
-    if param is not None:
-        fields["param"] = param
+    if param is not None or code == _NO_MODEL:
+        fields["param"] = param or "model"
     if status in _ABOUT_TEXTS and param not in _SETTINGS:
         return EmbeddingRejected(message, **fields)
     hint = _HINTS[402] if no_credit else f"check `{param}`" if param in _SETTINGS else _HINTS.get(status, "")

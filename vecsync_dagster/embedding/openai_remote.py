@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
 from vecsync_dagster.embedding.base import Embedded
-from vecsync_dagster.embedding.openai_dialect import Form, dialect_of, may_be_the_form
+from vecsync_dagster.embedding.openai_dialect import Form, dialect_of, may_be_the_form, may_be_the_texts
 from vecsync_dagster.embedding.openai_errors import limit_wait, mapped, retry_wait
 from vecsync_dagster.embedding.vectors import check_vectors
 from vecsync_dagster.errors import (
@@ -127,6 +127,8 @@ class Remote:
             return await self._in_form(form, texts, tokens, spent)
         except (EmbeddingRejected, EmbeddingMisconfigured, EmbeddingUnavailable) as error:
             if not may_be_the_form(error, form):
+                if may_be_the_texts(error) and await self._answers(form, spent, once=True):
+                    raise EmbeddingRejected(f"{error}; others are answered", **error.fields) from None
                 raise
             other = await self._find_form(error, form, spent)
             if other == form:
@@ -143,11 +145,12 @@ class Remote:
         try:
             if self._dialect.proven or self._dialect.form != refused:
                 return self._dialect.form
-            for form in () if self._dialect.hopeless else self._dialect.candidates():
+            hopeless = self._dialect.hopeless(outage=outage)
+            for form in () if hopeless else self._dialect.candidates():
                 if await self._answers(form, spent, once=outage):
                     return form
-            if not self._dialect.hopeless:
-                self._dialect.gave_up()
+            if not hopeless:
+                self._dialect.gave_up(outage=outage)
         finally:
             self._dialect.finding.release()
         if outage:

@@ -60,7 +60,9 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
 _CYCLE_YEARS = 400
 """After which the calendar begins again."""
 _CYCLE = timedelta(days=146_097) // timedelta(milliseconds=1)
+_LOGICAL = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{10}))?\+00:00")
 _OPTIONS = ((re.I, "i"), (re.L, "l"), (re.M, "m"), (re.S, "s"), (re.U, "u"), (re.X, "x"))  # of a regular expression
+_NAN = "NaN"  # which Python takes for unequal to itself, and the server does not
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
@@ -92,7 +94,7 @@ def _special(value: Any) -> Any:
     if isinstance(value, (bytes, Binary)):
         return value.hex()
     if isinstance(value, Timestamp):
-        return value.as_datetime().isoformat()
+        return _logical(value)
     if isinstance(value, DBRef):
         return plain(value.as_doc())
     return _pattern(value) if isinstance(value, Regex) else str(value)
@@ -107,6 +109,11 @@ def _pattern(regex: Regex[Any]) -> str:
     pattern = regex.pattern if isinstance(regex.pattern, str) else regex.pattern.decode("utf-8", "replace")
     options = "".join(letter for flag, letter in _OPTIONS if regex.flags & flag)
     return f"/{pattern}/{options}" if options else pattern
+
+
+def _logical(when: Timestamp) -> str:
+    """What counts the events of one second stands behind the point, where it sorts as they came."""
+    return f"{when.as_datetime():%Y-%m-%dT%H:%M:%S}{f'.{when.inc:010d}' if when.inc else ''}+00:00"
 
 
 def _far(milliseconds: int) -> str:
@@ -243,7 +250,9 @@ def is_one_of(value: Any, wanted: Sequence[Any]) -> bool:
 def _comparable(value: Any) -> Any:
     if isinstance(value, Decimal128):
         number = value.to_decimal()
-        return None if number.is_snan() else number
+        return _NAN if number.is_nan() else number
+    if isinstance(value, float) and math.isnan(value):
+        return _NAN
     if value.__class__ is bytes:
         return Binary(value)
     return _in_utc(value) if isinstance(value, datetime) else value
@@ -281,6 +290,9 @@ def _others(text: str) -> list[Any]:
         found += [Binary(stored, subtype) for subtype in _SUBTYPES if subtype != UUID_SUBTYPE or len(stored) != 16]
     with suppress(ValueError):
         found += [datetime.fromisoformat(text)] if "T" in text else []
+    if logical := _LOGICAL.fullmatch(text):
+        with suppress(ValueError, OverflowError):
+            found.append(Timestamp(datetime.fromisoformat(f"{logical[1]}+00:00"), int(logical[2] or 0)))
     if _DECIMAL.fullmatch(text):
         number = float(text)
         found += [number] if not number.is_integer() or abs(number) >= _EXACT else []

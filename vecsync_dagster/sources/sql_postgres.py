@@ -318,21 +318,25 @@ class Postgres:
         return frozenset(connection.execute(_FOLDING, {"table": table, "schema": schema}).scalars())
 
     def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
-        rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
-        return {row.attname: row.limited for row in rows if row.depth == 0 and row.limited != row.declared}
+        rows = connection.execute(_DECLARED, {"table": table, "schema": schema}).all()
+        # A filter names an item of an array, which a domain of arrays is not.
+        held = {
+            row.attname: row.limited if row.declared.endswith("[]") else row.named for row in rows if row.depth == 0
+        }
+        return {row.attname: held[row.attname] for row in rows if row.depth == 0 and held[row.attname] != row.declared}
 
     def readable(self, connection: Connection, declared: str, limited: str, kind: Kind, text: str) -> bool:
-        """A cast to the type with its length cuts, fills or rounds what no column of it holds."""
+        """A cast to the type with its length cuts, fills or rounds what no column of it holds; a domain's fails."""
         if not storable(text):
             return False
         value = _read_as(text, declared, kind)
-        whole: ColumnElement[bool] = true()
-        if limited != declared:
-            held = _item(limited) if limited.endswith("[]") and not _is_array(text) else limited
-            whole = cast(value, _Named(held)) == value
-        wrong = ("22", *(_NO_OBJECT if _item(declared) in _OBJECTS else ()))
+        held = _item(limited) if limited.endswith("[]") and not _is_array(text) else limited
+        whole = value if limited == declared else cast(value, _Named(held))
+        wrong = ("22", "23", *(_NO_OBJECT if _item(declared) in _OBJECTS else ()))
         # Only whether it is one: the driver may not know what the value is.
-        return _tried(connection, select(and_(whole, cast(value, Text).is_not(None))), wrong) == [True]
+        if _tried(connection, select(cast(whole, Text).is_not(None)), wrong) != [True]:
+            return False
+        return whole is value or _tried(connection, select(whole == value), _NO_OPERATOR) in ([True], None)
 
     def comparable(self, connection: Connection, declared: str, kind: Kind, texts: Sequence[str]) -> bool:
         if kind not in _ANYTHING or not declared or not texts:
@@ -459,21 +463,23 @@ def _numbers(keys: Sequence[str]) -> list[Decimal]:
 
 
 # The names that a cast understands: without lengths, at which a cast would cut the text; of domains those below them.
-# Of arrays also what their items are: `depth` is 1 then. `limited`: with the lengths.
+# Of arrays also what their items are: `depth` is 1 then. `limited`: with the lengths; `named`: as the column has it.
 _DECLARED = text(
     """
     WITH RECURSIVE held AS (
-        SELECT a.attname, a.atttypid AS oid, a.atttypmod AS typmod, 0 AS depth FROM pg_attribute a
+        SELECT a.attname, a.atttypid AS oid, a.atttypmod AS typmod, 0 AS depth,
+               format_type(a.atttypid, a.atttypmod) AS named FROM pg_attribute a
         JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = :table AND a.attnum > 0 AND NOT a.attisdropped
           AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
         UNION ALL
         SELECT held.attname, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END,
                CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE held.typmod END,
-               depth + CASE t.typtype WHEN 'd' THEN 0 ELSE 1 END
+               depth + CASE t.typtype WHEN 'd' THEN 0 ELSE 1 END, named
         FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype = 'd' OR t.typcategory = 'A'
     )
-    SELECT held.attname, format_type(held.oid, -1) AS declared, format_type(held.oid, held.typmod) AS limited, depth
+    SELECT held.attname, format_type(held.oid, -1) AS declared, format_type(held.oid, held.typmod) AS limited, depth,
+           named
     FROM held JOIN pg_type t ON t.oid = held.oid WHERE t.typtype <> 'd' ORDER BY depth
     """
 )

@@ -626,7 +626,7 @@ class PartitionSync:
     def remove_absent(self, source_rows: Callable[[], int], *, allow: bool) -> None:
         """After a read by ids that came to its end: remove those that the source does not have any more. It must have
         been asked for them by their keys: the text alone may be that of a key of a type that nobody thinks of. Nothing
-        goes where the source lacks suspiciously much of the tenant, by its own count."""
+        goes where the source lacks suspiciously much of the tenant, or all of it, by its own count."""
         asked = {self._document_id(key): key for key in self._asked or ()}
         absent = [identity for identity in asked if identity not in self._met]
         if not absent or self.figures.unidentified:  # a record without a usable id may be any of them
@@ -655,7 +655,11 @@ class PartitionSync:
             self.figures.removals_blocked += len(held)
             self.lacking = held[:LISTED]
             self._called_gone.clear()
-        elif gone:
+            return
+        if held and not allow and not source_rows():
+            self._note_kept([rows[i] for i in held], "the source has no record here at all; full syncs decide")
+            gone = [i for i in gone if i not in held]
+        if gone:
             self._remove_known(sorted(gone))
 
     def _note_kept(self, rows: Iterable[LedgerRow], why: str) -> None:

@@ -93,12 +93,13 @@ def test_a_server_without_dimensions_whose_vectors_have_others(
 
 @pytest.mark.in_turn
 @pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
-@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("status", [400, 404, 406, 413, 418, 422])
 def test_a_server_that_takes_a_few_texts(
     make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, body: str
 ) -> None:
     """Requests are halved until it takes them, no text is refused, and later requests have that size at once."""
-    openai_server.partial = Partial(most_texts=2, status=status, body=body, formats=("float", None))
+    formats = ("float", None) if status in (400, 413, 422) else ("base64",)
+    openai_server.partial = Partial(most_texts=2, status=status, body=body, formats=formats)
     provider = make_openai()
     outcomes = Embedder(provider, MemoryCache()).embed(TEXTS).outcomes
     assert right(outcomes)
@@ -107,6 +108,13 @@ def test_a_server_that_takes_a_few_texts(
     sizes = [len(request.texts) for request in openai_server.requests[before:]]
     assert sum(sizes) == len(TEXTS)
     assert max(sizes) <= 2
+
+
+@pytest.mark.parametrize("status", [424, 500])
+def test_a_server_that_fails_over_many_texts(make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int) -> None:
+    """Each is embedded in a smaller request, and none is refused."""
+    openai_server.partial = Partial(most_texts=2, status=status)
+    assert right(Embedder(make_openai(attempts=1), MemoryCache()).embed(TEXTS).outcomes)
 
 
 @pytest.mark.in_turn
@@ -166,11 +174,12 @@ def test_an_answer_without_what_is_not_needed(
 def test_what_no_text_can_change_says_what_to_look_at(
     make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, said: str, body: str
 ) -> None:
-    """A wrong key, model or address is one error after one request, and names the setting."""
+    """A wrong key, model or address is one error after one request (two where it could be about texts after all), and
+    names the setting."""
     openai_server.partial = Partial(takes_nothing=True, status=status, body=body)
     with pytest.raises(EmbeddingMisconfigured, match=said):
         Embedder(make_openai(), MemoryCache()).embed(TEXTS)
-    assert len(openai_server.requests) == 1
+    assert len(openai_server.requests) == (2 if status == 404 else 1)
 
 
 def test_an_error_with_status_200(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
@@ -234,6 +243,18 @@ def test_a_hopeless_server_is_not_asked_for_every_form_again(
     assert messages[0] == messages[1]
     monkeypatch.setattr(openai_dialect, "_HOPELESS_S", 0.0)
     [dialect] = openai_dialect._dialects.values()
-    dialect.gave_up()
+    dialect.gave_up(outage=False)
+    openai_server.partial = Partial(formats=(None,))
+    assert right(provider.embed_documents(TEXTS).vectors)
+
+
+def test_a_server_that_is_back_from_an_outage_is_asked_again(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer
+) -> None:
+    """Whatever it refuses a moment later, the settings are not blamed before it was asked in each form."""
+    openai_server.partial = Partial(takes_nothing=True, status=500)
+    provider = make_openai(attempts=1)
+    with pytest.raises(EmbeddingUnavailable):
+        provider.embed_documents(TEXTS)
     openai_server.partial = Partial(formats=(None,))
     assert right(provider.embed_documents(TEXTS).vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from datetime import UTC, date, datetime
@@ -41,6 +42,9 @@ POSTGRES = [
     ("bigint", ["9007199254740993", "9007199254740992"], {"9007199254740993": "1"}),
     ("numeric(6,2)", ["1", "1.1", "0.5"], {"1": "1", "1.00": "1", "1.10": "2", ".5": "3"}),
     ("real", ["0.1", "1"], {"0.1": "1", "1": "2"}),
+    ("real", ["Infinity", "-Infinity", "NaN"], {".inf": "1", "+.Inf": "1", "-.INF": "2", ".nan": "3"}),
+    ("numeric", ["NaN", "1"], {".NaN": "1"}),
+    ("text", [".inf", "inf"], {".inf": "1", "inf": "2"}),
     ("boolean", ["true", "false", None], {"true": "1", "1": "1", "yes": "1", "off": "2", "[true, false]": "1 2"}),
     ("text", ["02142", "2142", "1e3", "1.10"], {"02142": "1", "2142": "2", "1e3": "3", "1.10": "4", "'02142'": "1"}),
     ("varchar(9)", ["0x1F", "31", "null", None, "~"], {"0x1F": "1", "'null'": "3", "null": "4", "'~'": "5"}),
@@ -128,8 +132,22 @@ def test_a_length_counts_in_a_domain_too(postgres: SqlBackend) -> None:
     postgres.create(v="wide")
     postgres.put({"id": 1, "tenant_id": "a", "v": "abc"})
     assert let_through(postgres, "abc") == ["1"]
-    with pytest.raises(SourceRejected, match=r"filter\.v: 'abcd' is not a value .* character varying\(3\)"):
+    with pytest.raises(SourceRejected, match=r"filter\.v: 'abcd' is not a value of a column of type wide"):
         let_through(postgres, "abcd")
+
+
+@pytest.mark.parametrize("declared", ["level", "level[]", "levels", "high"])
+def test_what_a_domain_forbids_is_an_error(postgres: SqlBackend, declared: str) -> None:
+    """No row can have it: the domain's own check, or that of one below it or of an array's items."""
+    postgres.run("CREATE DOMAIN level AS integer CHECK (VALUE > 0)")
+    postgres.run("CREATE DOMAIN high AS level CHECK (VALUE > 10)")
+    postgres.run("CREATE DOMAIN levels AS level[]")
+    postgres.create(v=declared)
+    is_array = declared in ("level[]", "levels")
+    postgres.run(f"INSERT INTO materials (id, tenant_id, v) VALUES (1, 'a', '{'{12}' if is_array else '12'}')")
+    assert let_through(postgres, "12") == ["1"]
+    with pytest.raises(SourceRejected, match=r"filter\.v: '-1' is not a value of a column of type "):
+        let_through(postgres, "-1")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +170,7 @@ SQLITE = [
     ("INTEGER", [1, 777, 1000, "abc"], {"1": "1", "0777": "2", "1e3": "3", "1.00": "1", "abc": "4"}),
     ("NUMERIC", [1.5, 2**53 + 1, 2**53], {"1.50": "1", "9007199254740993": "2"}),
     ("BOOLEAN", [True, False, None, "true", "f"], {"true": "1 4", "1": "1 4", "no": "2 5", "[true, null]": "1 3 4"}),
+    ("REAL", [math.inf, -math.inf, ".inf"], {".inf": "1 3", "-.inf": "2", "'.inf'": "1 3"}),
     ("TEXT", ["02142", "2142", "true", "1"], {"02142": "1", "2142": "2", "true": "3", "1": "4"}),
     ("", [1, "1", 1.0, "true"], {"1": "1 2 3", "true": "1 3 4"}),
 ]
@@ -173,6 +192,7 @@ MONGO = [
     (["02142", 2142, "true", None], {"02142": "1 2", "true": "3", "null": "4"}),
     ([datetime(2024, 1, 1, tzinfo=UTC), "2024-01-01", [2, 3]], {"2024-01-01": "1 2", "3": "3"}),
     ([ObjectId("5f0f0f0f0f0f0f0f0f0f0f0f"), uuid.UUID(UUID)], {"5f0f0f0f0f0f0f0f0f0f0f0f": "1", UUID: "2"}),
+    ([math.inf, -math.inf, math.nan, ".inf", Decimal128("NaN")], {".inf": "1 4", "-.inf": "2", ".nan": "3 5"}),
     ([Decimal128("1.10"), 1.1, Decimal128("9007199254740993")], {"1.1": "1 2", "9007199254740993": "3"}),
 ]
 
