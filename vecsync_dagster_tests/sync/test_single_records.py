@@ -111,6 +111,23 @@ def test_nothing_is_removed_without_proof(four: Four, depth: str) -> None:
     assert_exact(four)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_source_without_any_record_takes_none(four: Four, count: int) -> None:
+    """A view that is broken for a while has no row: whatever is asked for stays, and the run says so. Full runs decide,
+    the first of which may still come too soon."""
+    ids = range(1, count + 1)
+    four.insert(*ids)
+    four.sync()
+    four.world.delete(*ids)
+    results = sync_ids(four, *ids)
+    assert {(r.ok, r.figures.removed) for r in results} == {(True, 0)}
+    assert all("no record here at all" in r.note for r in results)
+    assert {name: len(stored(four, name)) for name in FOUR} == dict.fromkeys(FOUR, count)
+    for _ in range(2):
+        four.sync(mode="full")
+    assert_exact(four)
+
+
 def test_a_record_that_moved_is_taken_over(four: Four) -> None:
     """Between tenants and between a tenant and everybody: the record ends under the new one, once."""
     four.insert(1, 2, tenant_id="acme")
