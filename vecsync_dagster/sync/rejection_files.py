@@ -6,10 +6,19 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-__all__ = ["rewrite_without"]
+__all__ = ["left_over", "rewrite_without"]
+
+_NEW = ".invalid-"
+"""Begins the names of files that are being written."""
+
+
+def left_over(folder: Path) -> list[Path]:
+    """What a killed process left that was writing a file anew."""
+    return list(folder.glob(f"{_NEW}*"))
 
 
 def rewrite_without(path: Path, entity: str, tenant: str | None) -> None:
@@ -18,7 +27,7 @@ def rewrite_without(path: Path, entity: str, tenant: str | None) -> None:
         return
     with (
         path.open("rb") as lines,
-        tempfile.NamedTemporaryFile(dir=path.parent, prefix=".invalid-", delete=False) as kept,
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=_NEW, delete=False) as kept,
     ):
         try:
             for line in lines:
@@ -42,7 +51,14 @@ def _is_of(line: bytes, entity: str, tenant: str | None) -> bool:
     if tenant is not None and orjson.dumps(tenant) not in line and json.dumps(tenant).encode() not in line:
         return False
     try:
-        found = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False  # a line that a killed process did not finish
+        found = _parsed(line)
+    except (ValueError, RecursionError):
+        return True  # a line that was not finished: nobody can read it, and it may hold a part of a record
     return isinstance(found, dict) and found.get("entity_type") == entity and tenant in (None, found.get("tenant"))
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:  # it takes neither half of a surrogate pair nor every number
+        return json.loads(line)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +19,7 @@ import orjson
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.errors import OutputUnwritable
 from vecsync_dagster.private import private_file, private_folder
-from vecsync_dagster.sync.rejection_files import rewrite_without
+from vecsync_dagster.sync.rejection_files import left_over, rewrite_without
 
 if sys.platform != "win32":
     import fcntl
@@ -67,10 +67,14 @@ class RejectionLog:
     def forget(self, entity: str, tenant: str | None) -> None:
         """Take out the records of a tenant, None: of the whole entity. Raises OutputUnwritable."""
         try:
+            if not any(map(Path.exists, files := self._files())) and not left_over(self.path.parent):
+                return
             # Locked, so that no other process rotates or adds to what is being rewritten.
-            with self._locked() if self.path.exists() else nullcontext():
-                for name in (self.path.name, *(f"{self.path.name}.{n}" for n in range(1, KEPT_FILES + 1))):
-                    rewrite_without(self.path.with_name(name), entity, tenant)
+            with self._locked():
+                for file in left_over(self.path.parent):
+                    file.unlink(missing_ok=True)
+                for file in reversed(files):  # the locked one last: a new one by its name is locked by nobody
+                    rewrite_without(file, entity, tenant)
         except OSError as error:
             raise OutputUnwritable(
                 f"{self.path} cannot be written: {error.strerror or type(error).__name__}", path=str(self.path)
@@ -79,10 +83,16 @@ class RejectionLog:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _files(self) -> list[Path]:
+        """The file, and those it was rotated to, the newest first."""
+        return [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, KEPT_FILES + 1))]
+
     def _append(self, file: BinaryIO, lines: list[bytes]) -> list[bytes]:
         """Writes what the file has room for, at least one line of an empty one; rotates before the others, which are
         returned."""
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        if size and _last_byte(file) != b"\n":  # a line that was not finished
+            size += file.write(b"\n")
         fitting = 0
         for line in lines:
             if size and size + len(line) >= MAX_BYTES:
@@ -101,7 +111,7 @@ class RejectionLog:
         private_folder(self.path.parent)
         while True:
             private_file(self.path)
-            with self.path.open("ab") as file:
+            with self.path.open("a+b") as file:
                 if sys.platform != "win32":
                     fcntl.flock(file, fcntl.LOCK_EX)
                 if self._is_current(file):
@@ -116,10 +126,15 @@ class RejectionLog:
 
     def _rotate(self) -> None:
         """Oldest first; the locked file last, so that its lock holds until all names are right."""
-        names = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, KEPT_FILES + 1))]
+        names = self._files()
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             if newer.exists():
                 newer.replace(older)
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 def _line(line: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.errors import OutputUnwritable
 from vecsync_dagster.sync import rejections as module
+from vecsync_dagster.sync.rejection_files import rewrite_without
 from vecsync_dagster.sync.rejections import RejectionLog
 
 
@@ -125,3 +127,68 @@ def test_unwritable_later(log: RejectionLog, path: Path, monkeypatch: pytest.Mon
     (path.parent / "invalid_records.jsonl.3").mkdir()  # in the way of the second one
     with pytest.raises(OutputUnwritable):
         log.keep("tools", "t1", [rejected(n=2)])
+
+
+@pytest.mark.parametrize("value", ["\ud800", 10**400], ids=["half a surrogate pair", "a long number"])
+def test_a_tenant_is_taken_out_whatever_its_records_hold(log: RejectionLog, path: Path, value: Any) -> None:
+    """Also a record that only one of the two ways to read JSON takes."""
+    log.keep("tools", "t1", [rejected(value=value)])
+    log.keep("tools", "t2", [rejected(n=2)])
+    log.forget("tools", "t1")
+    assert [line["tenant"] for line in lines(path)] == ["t2"]
+
+
+def test_a_line_that_was_not_finished(log: RejectionLog, path: Path) -> None:
+    """A full disk or a kill cuts a line: the next one stands on its own, and what is left goes with the tenant."""
+    log.keep("tools", "t1", [rejected(name="secret")])
+    path.write_bytes(path.read_bytes()[:-20])
+    log.keep("tools", "t2", [rejected(n=2)])
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[1])["tenant"] == "t2"
+    log.forget("tools", "t1")
+    assert [line["tenant"] for line in lines(path)] == ["t2"]
+
+
+def test_what_a_killed_process_left_while_it_took_out_a_tenant(
+    log: RejectionLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The half of a new file goes with the next tenant, and holds nobody's records for ever."""
+    log.keep("tools", "t1", [rejected(n=1)])
+    log.keep("tools", "t2", [rejected(n=2)])
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        killed.setattr(Path, "replace", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            log.forget("tools", "t2")
+    assert len(list(path.parent.iterdir())) == 2
+    log.forget("tools", "t1")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert [line["tenant"] for line in lines(path)] == ["t2"]
+
+
+@pytest.mark.parametrize("rotated_only", [False, True], ids=["both files", "the rotated one alone"])
+def test_nobody_rotates_what_is_being_rewritten(
+    log: RejectionLog, path: Path, monkeypatch: pytest.MonkeyPatch, rotated_only: bool
+) -> None:
+    """Who adds lines meanwhile waits until the last file is done: no line of another tenant is lost."""
+    rotated = path.with_name(f"{path.name}.1")
+    log.keep("tools", "t1", [rejected(n=1)])
+    path.replace(rotated)
+    if not rotated_only:
+        log.keep("tools", "t1", [rejected(n=2)])
+    adding = threading.Thread(target=RejectionLog(path).keep, args=("tools", "t2", [rejected(n=3)]))
+
+    def rewrite(file: Path, entity: str, tenant: str | None) -> None:
+        if file == rotated:
+            adding.start()
+            adding.join(0.3)
+            assert adding.is_alive()
+        rewrite_without(file, entity, tenant)
+
+    monkeypatch.setattr(module, "rewrite_without", rewrite)
+    log.forget("tools", "t1")
+    adding.join()
+    assert [line["tenant"] for file in (path, rotated) for line in lines(file)] == ["t2"]
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
