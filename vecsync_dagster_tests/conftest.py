@@ -13,7 +13,10 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
+from vecsync_dagster.ledger import migrate
 from vecsync_dagster_tests.servers.mongo import mongo_server, new_mongo_database
 from vecsync_dagster_tests.servers.postgres import new_database, postgres_server
 
@@ -31,10 +34,29 @@ if "TMPDIR" not in os.environ and _MEMORY.is_mount() and shutil.disk_usage(_MEMO
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# What every one of them does first is in startup/.
+_STARTUP = str(Path(__file__).parent / "startup")
+_BEFORE = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder not in ("", _STARTUP)]
+os.environ["PYTHONPATH"] = os.pathsep.join([_STARTUP, *_BEFORE])
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: tests wait for servers, daemons and time-outs as much as they work."""
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+def _script_directory(config: Config) -> ScriptDirectory:
+    """Alembic's `ScriptDirectory.from_config`, once for each folder of scripts: Dagster asks for its own with each new
+    instance and with the events of each run, and reading them takes longer than all else that is done then."""
+    key = (str(config.config_file_name), str(config.get_main_option("script_location")))
+    if key not in _scripts:
+        _scripts[key] = _from_config(config)
+    return _scripts[key]
+
+
+_scripts: dict[tuple[str, str], ScriptDirectory] = {}
+_from_config = ScriptDirectory.from_config
+ScriptDirectory.from_config = _script_directory  # type: ignore[method-assign]
 
 
 def pytest_collection_finish() -> None:
@@ -83,6 +105,21 @@ def _places(values: list[str]) -> tuple[int, ...]:
 def postgres_url() -> Iterator[str]:
     """URL of a throw-away PostgreSQL's superuser: postgresql://user@127.0.0.1:port/database."""
     with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ledger_template(postgres_url: str) -> Iterator[str]:
+    """URL of a PostgreSQL database with an empty ledger: never to be connected to, only to be copied."""
+    with new_database(postgres_url) as url:
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture
+def postgres_ledger(postgres_url: str, ledger_template: str) -> Iterator[str]:
+    """URL of a new PostgreSQL database with an empty ledger in it, dropped after the test."""
+    with new_database(postgres_url, ledger_template) as url:
         yield url
 
 

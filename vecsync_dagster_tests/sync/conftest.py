@@ -16,7 +16,6 @@ from vecsync_dagster_tests.conftest import WORLDS
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.four import Four, four_collections
-from vecsync_dagster_tests.servers.postgres import new_database
 from vecsync_dagster_tests.sync.failing_services import PostgresAway, Services, SqliteAway, in_batches
 from vecsync_dagster_tests.world import World, config_of
 
@@ -34,10 +33,9 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "sqlite+embedded":
         yield request.getfixturevalue("embedded_world")
         return
-    url: str = request.getfixturevalue("postgres_database")
+    url: str = request.getfixturevalue("postgres_ledger")
     monkeypatch.setenv("SOURCE_URL", url)
     monkeypatch.setenv("LEDGER_URL", url)
-    migrate.upgrade(url)
     with QdrantRest() as server:
         config = config_of(
             tmp_path,
@@ -79,27 +77,25 @@ def http_store() -> Iterator[QdrantRest]:
 @pytest.fixture
 def remote(
     tmp_path: Path,
-    postgres_url: str,
     postgres_database: str,
+    postgres_ledger: str,
     http_store: QdrantRest,
     provider: OpenAIServer,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Services]:
+) -> Services:
     """PostgreSQL and the HTTP store; source and ledger are databases of their own."""
-    with new_database(postgres_url) as ledger:
-        migrate.upgrade(ledger)
-        monkeypatch.setenv("SOURCE_URL", postgres_database)
-        monkeypatch.setenv("LEDGER_URL", ledger)
-        config = config_of(
-            tmp_path,
-            source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
-            store={"type": "qdrant", "url": http_store.url, "timeout_s": 30, "attempts": 2},
-            ledger={"url": {"env": "LEDGER_URL"}},
-            **in_batches(provider),
-        )
-        url = postgres_database.replace("postgresql://", "postgresql+psycopg://")
-        driver = ledger.replace("postgresql://", "postgresql+psycopg://")
-        yield Services(World(url, config), provider, driver, PostgresAway(ledger))
+    monkeypatch.setenv("SOURCE_URL", postgres_database)
+    monkeypatch.setenv("LEDGER_URL", postgres_ledger)
+    config = config_of(
+        tmp_path,
+        source={"type": "postgres", "url": {"env": "SOURCE_URL"}},
+        store={"type": "qdrant", "url": http_store.url, "timeout_s": 30, "attempts": 2},
+        ledger={"url": {"env": "LEDGER_URL"}},
+        **in_batches(provider),
+    )
+    url = postgres_database.replace("postgresql://", "postgresql+psycopg://")
+    driver = postgres_ledger.replace("postgresql://", "postgresql+psycopg://")
+    return Services(World(url, config), provider, driver, PostgresAway(postgres_ledger))
 
 
 @pytest.fixture

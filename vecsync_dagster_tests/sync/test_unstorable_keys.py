@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
-from vecsync_dagster.ledger import migrate
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
 from vecsync_dagster_tests.sync.test_exactness import one
 from vecsync_dagster_tests.world import ENTITY, World, config_of
@@ -20,9 +19,8 @@ def ledger_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Of the ledger; None for the one in the state folder."""
     if request.param == "SQLite":
         return None
-    url: str = request.getfixturevalue("postgres_database")
+    url: str = request.getfixturevalue("postgres_ledger")
     monkeypatch.setenv("LEDGER_URL", url)
-    migrate.upgrade(url)
     return url
 
 
