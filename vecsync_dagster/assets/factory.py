@@ -355,6 +355,8 @@ class _Run:
             self._context.log.error(str(lost))
         if lost is not None and full:
             self._problems[entity] = SourceRejected(str(lost), entity=entity, missing=len(lost.missing))
+        elif (reserved := self._workspace.reserved_tenant(entity)) is not None:
+            self._problems[entity] = reserved
         found = list(self._workspace.select([entity], tenants))
         add_tenants(self._context.instance, entity, [selection.tenant for selection in found])
         return found

@@ -155,10 +155,10 @@ def run_sync(config: Config, wanted: Wanted, options: SyncOptions, *, stop: Stop
             outcome.names = workspace.ledger.tenant_names()
         if options.dry_run:
             outcome.names = {**_unknown_names(workspace, parts, outcome.names), **outcome.names}
-        for entity in dict.fromkeys(selection.entity for selection, _ in parts):
+        for entity in _asked(workspace, wanted, parts, outcome.problems):
             try:
                 with contained(f"{entity}: counting rows without a tenant"):
-                    _warn_of_rows_left_out(workspace, entity)
+                    _tell_of_rows_left_out(workspace, entity, wanted, outcome.problems)
             except VecsyncError as error:  # its partitions will meet the same error, and have it in their results
                 output.warn(f"{entity}: {error.code}: {error}")
         with SyncProgress(len(parts)) as progress:
@@ -203,14 +203,28 @@ def end_run(
     alert_results(workspace, outcome, run_id)
 
 
-def _warn_of_rows_left_out(workspace: Workspace, entity: str) -> None:
-    """Rows that no sync ever sees are said, not passed over."""
+def _asked(workspace: Workspace, wanted: Wanted, parts: Sequence[Part], problems: Sequence[Problem]) -> Sequence[str]:
+    """The entities that are synced, also those in which there is nothing to sync; not those that have an error."""
+    all_there_are = wanted_entities(workspace, wanted) if wanted.tenant is None and not wanted.ids else ()
+    failed = {problem.entity for problem in problems}
+    entities = dict.fromkeys([*(selection.entity for selection, _ in parts), *all_there_are])
+    return [entity for entity in entities if entity not in failed]
+
+
+def _tell_of_rows_left_out(workspace: Workspace, entity: str, wanted: Wanted, problems: list[Problem]) -> None:
+    """Rows that no sync ever sees are said, not passed over. A tenant that was to be synced and cannot be is a
+    problem."""
     unassigned = workspace.source(entity).unassigned()
     if unassigned:
         rows = output.number_of(unassigned, "row")
         output.warn(f"{entity}: {rows} without a tenant and not global: not synced")
-    if workspace.reserved_tenant(entity):
-        output.warn(f"{entity}: a tenant is called {GLOBAL!r}, which is the name of everybody's records: not synced")
+    reserved = workspace.reserved_tenant(entity)
+    if reserved is None:
+        return
+    if wanted.ids or wanted.scope == "global" or wanted.tenant not in (None, GLOBAL):
+        output.warn(f"{entity}: {reserved}")
+    else:
+        problems.append(Problem(entity, None, reserved))
 
 
 def _unknown_names(

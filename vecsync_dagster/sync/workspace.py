@@ -17,7 +17,14 @@ from types import TracebackType
 from vecsync_dagster.config.models import Config, EntityConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import build_chain
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, NotFound, PartitionBusy, VecsyncError
+from vecsync_dagster.errors import (
+    InvalidTenant,
+    LedgerRejected,
+    LedgerUnavailable,
+    NotFound,
+    PartitionBusy,
+    VecsyncError,
+)
 from vecsync_dagster.ledger import SqlLedger, build_ledger
 from vecsync_dagster.ledger.base import Partition, Seen
 from vecsync_dagster.ledger.part import utc_now
@@ -243,9 +250,13 @@ class Workspace:
         """Tenants (and `global`) that the last look at the source did not find, and when their documents go."""
         return absences(self.ledger, entity, self.config.automation.tenants.missing_for)
 
-    def reserved_tenant(self, entity: str) -> bool:
-        """Whether a tenant of the source is itself called `global`: it would look like everybody's."""
-        return GLOBAL in self.source(entity).tenants()
+    def reserved_tenant(self, entity: str) -> InvalidTenant | None:
+        """What is wrong where a tenant of the source is itself called `global`: it would look like everybody's."""
+        listed = self._at_source.get(entity)
+        if GLOBAL not in (self.source(entity).tenants() if listed is None else listed):
+            return None
+        told = f"a tenant is called {GLOBAL!r}, which is the name of everybody's records: not synced"
+        return InvalidTenant(told, entity=entity, tenant=GLOBAL)
 
     def select(
         self, entities: Iterable[str], tenants: Sequence[str] | None = None, collection: str | None = None

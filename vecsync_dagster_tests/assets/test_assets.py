@@ -224,6 +224,14 @@ def test_one_failing_tenant_does_not_stop_the_others(world: World, instance: dg.
     assert "'a|b'" in failure_of(result)
 
 
+def test_a_tenant_that_is_called_global_fails_the_run(world: World, instance: dg.DagsterInstance) -> None:
+    """No partition could say that it is not synced; the others are materialized."""
+    world.insert([{"id": 99, "tenant_id": "global"}])
+    result = run(world, instance)
+    assert materialized(instance) == ALL
+    assert "works: INVALID_TENANT: a tenant is called 'global'" in failure_of(result)
+
+
 def test_checks_fail_with_the_ids(world: World, instance: dg.DagsterInstance) -> None:
     """Points deleted behind its back fail the identity check, which lists them, where runs only report."""
     world.only_report()

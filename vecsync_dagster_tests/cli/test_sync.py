@@ -220,6 +220,25 @@ def test_one_failing_tenant_does_not_stop_the_others(config: Path, synced: Path)
     assert "failed: materials of a|b: INVALID_TENANT: " in table.err
 
 
+def test_a_tenant_that_is_called_global_fails(config: Path, synced: Path) -> None:
+    """It is not synced, and no partition could say so. A run that did not mean it only warns."""
+    change_rows(synced, "UPDATE materials SET tenant_id = 'global' WHERE tenant_id = ?", MORAVA)
+    ran = vecsync("sync", "tenants", "--entity", "materials", "--no-record", "--json", "--config", config)
+    assert (ran.code, [(e["entity"], e["code"]) for e in ran.json["errors"]]) == (1, [("materials", "INVALID_TENANT")])
+    assert all(p["ok"] for p in ran.json["partitions"])
+    ran = vecsync("sync", "tenant", HOUSES, "--entity", "materials", "--no-record", "--config", config)
+    assert ran.code == 0, ran.err
+    assert "warning: materials: a tenant is called 'global'" in ran.err
+
+
+def test_the_only_tenant_is_called_global(config: Path) -> None:
+    """Nothing is there to be synced, and that is no success."""
+    change_rows(config.parent, "UPDATE works SET tenant_id = 'global' WHERE tenant_id IS NOT NULL")
+    ran = vecsync("sync", "tenants", "--entity", "works", "--no-record", "--config", config)
+    assert ran.code == 1
+    assert "failed: works: INVALID_TENANT: " in ran.err
+
+
 def test_one_source_that_is_down_does_not_stop_the_others(config: Path, synced: Path) -> None:
     """An entity whose table is gone is an error of its own; the other entity is synced."""
     change_rows(synced, "DROP TABLE materials")
