@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +16,7 @@ from filelock import FileLock
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import OutputUnwritable, VecsyncError
 from vecsync_dagster.ledger.base import Ledger, Run
-from vecsync_dagster.private import private_folder
+from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.health import health, known_tenants
 from vecsync_dagster.sync.options import PartitionResult
@@ -140,17 +138,16 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, metrics: Mapping[str, Any]) -> None:
-    path = folder / METRICS
-    draft: str | None = None
+    """Under the lock, so that one name does for all drafts: what a killed process left of one is overwritten."""
+    path, draft = folder / METRICS, folder / f".{METRICS}-new"
     with _writable(path):
         try:
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{METRICS}-", delete=False) as file:
-                draft = file.name
-                file.write(orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            os.replace(draft, path)
+            private_file(draft)
+            draft.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            draft.replace(path)
         except OSError:
-            if draft is not None:
-                Path(draft).unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
             raise
 
 

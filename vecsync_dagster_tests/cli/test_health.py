@@ -145,6 +145,19 @@ def test_what_was_not_synced_for_too_long_raises_the_alarm(config: Path, synced:
     assert alarm_of_file(synced)
 
 
+def test_what_a_killed_process_left_of_the_file_goes(config: Path, synced: Path) -> None:
+    """The next one writes over it, and nobody else can read either."""
+    state = synced / "state"
+    draft = state / ".sync_metrics.json-new"
+    draft.write_text("half of")
+    draft.chmod(0o644)
+    assert sync(config, "global") == 0
+    assert sorted(file.name for file in state.glob("*sync_metrics*")) == ["sync_metrics.json", "sync_metrics.json.lock"]
+    assert not draft.exists()
+    assert (state / "sync_metrics.json").stat().st_mode & 0o077 == 0
+    assert metrics(synced)["outcome"] == "success"
+
+
 def test_a_tenant_that_is_gone_is_not_overdue(config: Path, synced: Path) -> None:
     """What was removed in full is nobody's to sync; what only failed, and is gone since, is over with the next run."""
     change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
