@@ -78,6 +78,7 @@ def firms(tmp_path: Path) -> Firms:
 ALL = [("a", "1"), ("a", "2"), ("a", "3")]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("healed", HEALED, ids=str)
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_a_rejected_record_keeps_its_last_good_version(
@@ -98,6 +99,7 @@ def test_a_rejected_record_keeps_its_last_good_version(
     assert not firms.sync(mode="full").figures.touched
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("deleted", [{"mode": "full"}, {"mode": "incremental"}, {"ids": ("1", "a/1")}], ids=str)
 @pytest.mark.parametrize("change", CHANGES[:2], ids=str)
 def test_what_waits_goes_with_its_record(firms: Firms, change: dict[str, Any], deleted: dict[str, Any]) -> None:
@@ -111,6 +113,7 @@ def test_what_waits_goes_with_its_record(firms: Firms, change: dict[str, Any], d
     assert firms.stored() == ALL[1:]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("moved", ["name = 'moved'", "gone = 'yes'", "name = ''"])
 @pytest.mark.parametrize("order", ["b", "ab"])
 @pytest.mark.parametrize("change", CHANGES[:2], ids=str)
@@ -129,6 +132,7 @@ def test_what_waits_goes_with_a_record_that_moves(firms: Firms, change: dict[str
     assert firms.stored() == [*ALL[1:], *([("b", "1")] if "moved" in moved else []), ("b", "9")]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("then", ["deleted", "valid"])
 @pytest.mark.parametrize("synced", [True, False])
 @pytest.mark.parametrize("lost", [True, False])
@@ -161,6 +165,7 @@ def test_a_rebuilt_ledger_knows_what_waits(
     assert not firms.sync(mode="full").figures.touched
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("then", [{"gone": "yes"}, {"firm": "b"}, {"firm": "b", "gone": "yes"}], ids=str)
 @pytest.mark.parametrize(("before", "after"), [(["no"], ["firm", "no"]), (["firm", "no"], ["no"])], ids=str)
 def test_what_waits_in_mongodb_goes_with_its_record_too(

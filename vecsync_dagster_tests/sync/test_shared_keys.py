@@ -94,6 +94,7 @@ def three(shared: Shared) -> Shared:
     return shared
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("rejected", "healed"), [(1, "incremental"), (3, "full")])
 @pytest.mark.parametrize(("before", "after"), KEYS, ids=str)
 def test_a_rejected_record_keeps_its_last_good_version(
@@ -177,6 +178,7 @@ def test_what_may_be_of_two_records_stays_until_both_are_stored(shared: Shared) 
     assert shared.stored() == ["a 1", "b 1"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("was_shared", [True, False])
 @pytest.mark.parametrize("key", [["firm", "id"], ["id", "firm"]], ids=str)
 def test_a_record_may_become_everybodys_or_cease_to_be(shared: Shared, was_shared: bool, key: Any) -> None:
