@@ -149,10 +149,11 @@ def _end_all(group: int) -> None:
 def _copy_plain(lines: IO[bytes]) -> None:
     """Dagster colours its log wherever it goes; in a file or a pipe the codes are noise. Read until it ends, also when
     nobody takes it any more: Dagster would wait for ever to print its next line."""
-    for line in lines:
-        with suppress(OSError, ValueError):  # the pipe is closed
-            sys.stderr.buffer.write(_COLOURS.sub(b"", line))
-            sys.stderr.buffer.flush()
+    with suppress(ValueError):  # closed by whoever started Dagster, once it has ended
+        for line in lines:
+            with suppress(OSError, ValueError):  # the pipe is closed
+                sys.stderr.buffer.write(_COLOURS.sub(b"", line))
+                sys.stderr.buffer.flush()
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

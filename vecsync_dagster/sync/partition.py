@@ -656,7 +656,8 @@ class PartitionSync:
             self.lacking = held[:LISTED]
             self._called_gone.clear()
             return
-        if held and not allow and not source_rows():
+        more = t.ledger.tally(t.entity, t.collection, t.tenant).held > len(held) > 0
+        if more and not allow and not source_rows():
             self._note_kept([rows[i] for i in held], "the source has no record here at all; full syncs decide")
             gone = [i for i in gone if i not in held]
         if gone:

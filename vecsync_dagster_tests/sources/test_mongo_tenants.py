@@ -33,6 +33,7 @@ SOMEBODY: dict[str, list[Any]] = {
     UUID.hex: [UUID.hex, Binary(UUID.bytes, 3), Binary(UUID.bytes, 0)],
     "5f1d3ec25d0b5f0e9a3c0c2b": [ObjectId("5f1d3ec25d0b5f0e9a3c0c2b")],
     "2024-01-01T00:00:00+00:00": [datetime(2024, 1, 1, tzinfo=UTC)],
+    "1970-01-01T00:00:05.0000000001+00:00": [Timestamp(5, 1)],
 }
 NOBODY: list[Any] = [
     None,
@@ -41,7 +42,6 @@ NOBODY: list[Any] = [
     float("nan"),
     float("inf"),
     Decimal128("NaN"),
-    Timestamp(5, 1),
     Regex("acme"),
     Code("acme"),
     MinKey(),
