@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
-from vecsync_dagster.ledger.base import LastRuns, Partition, PartitionTotals, Run
+from vecsync_dagster.ledger.base import LOST, LastRuns, Partition, PartitionTotals, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -219,7 +219,9 @@ def overview(workspace: Workspace, *, entity: str | None, tenant: str | None, da
     }
     never = never_synced(workspace.config, last, known_tenants(workspace.config, ledger)) if last else ()
     overall = [check for (_, collection, _), checks in failed.items() if not collection for check in checks]
-    missing = [one for name in workspace.config.entities if entity in (None, name) for one in _missing(workspace, name)]
+    held = {name for name, error in unreachable.items() if error.startswith(LOST)}
+    asked = [name for name in workspace.config.entities if entity in (None, name)]
+    missing = [one for name in asked for one in _missing(workspace, name, held=name in held)]
     missing = [one for one in missing if tenant in (None, one.tenant)]
     return Overview(
         days=days,
@@ -248,13 +250,15 @@ def _listening(workspace: Workspace, entity: str | None) -> Iterator[Listening]:
             yield Listening(name, listener.since, hears, text)
 
 
-def _missing(workspace: Workspace, entity: str) -> list[MissingTenant]:
+def _missing(workspace: Workspace, entity: str, *, held: bool) -> list[MissingTenant]:
+    """`held`: so many are missing that the source is taken for broken."""
     now, names = workspace.ledger.now(), workspace.ledger.tenant_names(entity)
-    return [
-        MissingTenant(entity, one.tenant, one.since, one.until, one.looks, one.text(now, name), name)
-        for one in workspace.absences(entity).values()
-        for name in (names.get((entity, one.tenant), ""),)
-    ]
+    found = []
+    for one in workspace.absences(entity).values():
+        name = names.get((entity, one.tenant), "")
+        told = one.held_text(name) if held and one.tenant != GLOBAL else one.text(now, name)
+        found.append(MissingTenant(entity, one.tenant, one.since, one.until, one.looks, told, name))
+    return found
 
 
 def _is_gone(workspace: Workspace, key: Partition, last: LastRuns) -> bool:

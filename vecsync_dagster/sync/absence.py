@@ -36,8 +36,14 @@ class Absence:
 
     def text(self, now: datetime, name: str = "") -> str:
         """For people: who, since when, and when its documents go. `name`: what people call the tenant."""
-        who = GLOBAL if self.tenant == GLOBAL else f"tenant {named(self.tenant, name)}"
-        return f"{who}: {self.since_when(now)}"
+        return f"{self._who(name)}: {self.since_when(now)}"
+
+    def held_text(self, name: str = "") -> str:
+        """The same where the source lacks so many tenants that nothing is removed."""
+        return f"{self._who(name)}: missing since {_at(self.since)}, and not removed while so many tenants are"
+
+    def _who(self, name: str) -> str:
+        return GLOBAL if self.tenant == GLOBAL else f"tenant {named(self.tenant, name)}"
 
     def since_when(self, now: datetime) -> str:
         """The same where the tenant is named already."""

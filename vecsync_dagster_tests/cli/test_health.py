@@ -228,6 +228,17 @@ def test_a_source_that_lists_few_tenants_is_not_believed(config: Path, synced: P
     assert rows() == [before[0], 0, 0]
 
 
+def test_nothing_says_that_lost_tenants_will_be_removed(config: Path, synced: Path) -> None:
+    """One that was missing before, and would have been removed, waits with the others."""
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", MORAVA)
+    assert sync(config, "tenants", "--full", "--entity", "works") == 0
+    assert "removed after" in vecsync("status", "--config", config).err
+    change_rows(synced, "DELETE FROM works WHERE tenant_id = ?", HARBOUR)
+    assert sync(config, "tenants", "--full", "--entity", "works") == 1
+    [line] = [line for line in vecsync("status", "--config", config).err.splitlines() if "missing since" in line]
+    assert line.endswith("and not removed while so many tenants are")
+
+
 def test_a_repair_by_hand_ends_the_alarm(config: Path, synced: Path) -> None:
     """The file says what `status --strict` says: after the run that found it, and after what put it right."""
     replace_in_config(config, "\nstate: state", "\nsync: {repair: report}\nstate: state")
