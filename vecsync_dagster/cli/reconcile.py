@@ -44,7 +44,7 @@ def reconcile(
     from vecsync_dagster.cli.comparing import check_found, check_repaired, compare_all, repair_all
     from vecsync_dagster.cli.reporting import report_checks
     from vecsync_dagster.sync import Workspace
-    from vecsync_dagster.sync.verify import foreign_told
+    from vecsync_dagster.sync.verify import foreign_told, remedies
 
     began = datetime.now(UTC)
     problems: dict[str, VecsyncError] = {}
@@ -86,6 +86,8 @@ def reconcile(
             _show(remaining, names)
         for text in theirs:
             output.warn(text)
+        for text in () if repair else remedies(kind for one in found for kind in one.kinds):
+            output.note(text)
     for name, error in problems.items():
         output.error(error.code, f"{name}: {error}")
     raise typer.Exit(1 if problems or any(one.total for one in remaining) else 0)

@@ -35,6 +35,7 @@ def test_nothing_to_find(asked: Path) -> None:
     ran = vecsync("reconcile", "--config", asked)
     assert ran.code == 0, ran.err
     assert "materials: 155 points, no difference" in ran.out
+    assert "--repair" not in ran.err
 
 
 def test_differences_are_counted_and_named(config: Path, synced: Path) -> None:
@@ -47,7 +48,9 @@ def test_differences_are_counted_and_named(config: Path, synced: Path) -> None:
     assert counts == {(HOUSES, "missing"): 25, (HOUSES, "orphan"): 1}
     assert {d["point_id"] for d in found["materials"]["named"]} == {*taken, "00000000-0000-5000-8000-000000000000"}
     assert found["works"]["total"] == 0
-    shown = vecsync("reconcile", "--config", config).out
+    ran = vecsync("reconcile", "--config", config)
+    assert "repair with `vecsync reconcile --repair" in ran.err
+    shown = ran.out
     assert shown.count("  missing tenant-material-") + shown.count("  orphan tenant-material-") == 20
     assert "  and 6 more; --json names up to 2,000" in shown
 
