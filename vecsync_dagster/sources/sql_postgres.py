@@ -318,12 +318,10 @@ class Postgres:
         return frozenset(connection.execute(_FOLDING, {"table": table, "schema": schema}).scalars())
 
     def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
-        rows = connection.execute(_DECLARED, {"table": table, "schema": schema}).all()
+        rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
         # A filter names an item of an array, which a domain of arrays is not.
-        held = {
-            row.attname: row.limited if row.declared.endswith("[]") else row.named for row in rows if row.depth == 0
-        }
-        return {row.attname: held[row.attname] for row in rows if row.depth == 0 and held[row.attname] != row.declared}
+        full = ((row, row.limited if row.declared.endswith("[]") else row.named) for row in rows if row.depth == 0)
+        return {row.attname: name for row, name in full if name != row.declared}
 
     def readable(self, connection: Connection, declared: str, limited: str, kind: Kind, text: str) -> bool:
         """A cast to the type with its length cuts, fills or rounds what no column of it holds; a domain's fails."""

@@ -651,13 +651,13 @@ class PartitionSync:
                 why = "the type of their ids is not known, so they may be there; the next full sync decides"
                 self._note_kept(unknown, why)
         held = sorted(i for i in gone if rows[i].content_hash is not None)
+        bounds = (t.entity, t.collection, t.tenant)
         if held and not allow and lacks_suspiciously_much(t, self._source, source_rows()):
             self.figures.removals_blocked += len(held)
             self.lacking = held[:LISTED]
             self._called_gone.clear()
             return
-        more = t.ledger.tally(t.entity, t.collection, t.tenant).held > len(held) > 0
-        if more and not allow and not source_rows():
+        if held and not allow and not source_rows() and t.ledger.tally(*bounds).held > len(held):
             self._note_kept([rows[i] for i in held], "the source has no record here at all; full syncs decide")
             gone = [i for i in gone if i not in held]
         if gone:
