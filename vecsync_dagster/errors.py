@@ -18,6 +18,7 @@
     │   │   └── NotFound            NOT_FOUND                no entity, collection, tenant or record of that name
     │   ├── WrongUsage              WRONG_USAGE              options that do not go together, or one that is missing
     │   ├── SourceRejected          SOURCE_ERROR             wrong table, column, credentials ...
+    │   │   └── TenantsLost         TENANTS_LOST             it lacks too many tenants to be believed
     │   ├── InvalidTenant           INVALID_TENANT
     │   ├── ValidationFailed        VALIDATION_ERROR         bad records where skip_invalid is false
     │   ├── EmbeddingRejected       EMBEDDING_REJECTED       the provider refuses this text
@@ -35,7 +36,7 @@ Messages carry names, ids and counts; never document text, never a secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,6 +69,7 @@ __all__ = [
     "StoreRejected",
     "StoreTimeout",
     "StoreUnavailable",
+    "TenantsLost",
     "Terminal",
     "Transient",
     "ValidationFailed",
@@ -76,6 +78,7 @@ __all__ = [
 ]
 
 MAX_MESSAGE = 1000  # last_error is at most 1000 characters
+_NAMED = 5
 
 
 class VecsyncError(Exception):
@@ -133,6 +136,27 @@ class WrongUsage(Terminal):
 
 class SourceRejected(Terminal):
     default_code = "SOURCE_ERROR"
+
+
+class TenantsLost(SourceRejected):
+    """The source lacks so many of the tenants that have documents that it is taken for broken. `known` tenants have
+    documents; of these the source lacks `missing`."""
+
+    default_code = "TENANTS_LOST"
+
+    def __init__(self, entity: str, known: int, missing: Sequence[str], max_lost_share: float) -> None:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        super().__init__(
+            f"{entity}: the source lists {known - len(missing)} of {known} tenants that have documents: it lacks more "
+            f"than automation.tenants.max_lost_share ({max_lost_share:.0%}), so it is taken for broken and "
+            f"nothing is removed. To remove one that is really gone: "
+            f"`vecsync sync tenant ID --entity {entity} --full --allow-removals`, or in the launchpad its `partitions` "
+            f"with `mode: full` and `allow_removals: true`. Missing: {', '.join(missing[:_NAMED])}{more}",
+            entity=entity,
+            missing=len(missing),
+        )
+        self.known = known
+        self.missing = tuple(missing)
 
 
 class InvalidTenant(Terminal):

@@ -21,6 +21,7 @@ __all__ = [
     "check_failed",
     "cost_passed",
     "failed_for_good",
+    "is_of_lost_tenant",
     "is_of_source",
     "job_failed",
     "kind_of_check",
@@ -60,6 +61,11 @@ def job_failed(entities: str, job: str, message: str, *, at: datetime | None = N
 def is_of_source(run: Run) -> bool:
     """Whether it is the run of an entity whose source cannot be asked for its tenants."""
     return run.mode == LISTING and not (run.error or "").startswith(LOST)
+
+
+def is_of_lost_tenant(run: Run) -> bool:
+    """Whether it is the run of a partition that was refused because its entity's source lacks far too many tenants."""
+    return run.mode != LISTING and (run.error or "").startswith(LOST)
 
 
 def run_failed(run: Run) -> Alert:

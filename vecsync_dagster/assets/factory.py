@@ -48,7 +48,6 @@ from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
     LedgerRejected,
     LedgerUnavailable,
-    SourceRejected,
     Transient,
     VecsyncError,
     WrongUsage,
@@ -354,7 +353,7 @@ class _Run:
         if lost is not None:
             self._context.log.error(str(lost))
         if lost is not None and full:
-            self._problems[entity] = SourceRejected(str(lost), entity=entity, missing=len(lost.missing))
+            self._problems[entity] = lost
         elif (reserved := self._workspace.reserved_tenant(entity)) is not None:
             self._problems[entity] = reserved
         found = list(self._workspace.select([entity], tenants))

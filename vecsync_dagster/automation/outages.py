@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from vecsync_dagster.alerts import Seen, observe
+from vecsync_dagster.automation.found_by import found_by
 from vecsync_dagster.checks.headlines import RUNS, runs_are_red, runs_outcome, show_headlines, show_runs
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
@@ -30,6 +31,8 @@ def tick(
     Runs that were killed are recorded first. Where it cannot look, the check `runs` of `health` fails, once, however
     often it tries. The entity's alerts follow what the ledger knows in each tick, good or bad; with `all_checks` so
     does what Dagster shows of all its checks. `seen`: what the sensor finds. The error is raised again."""
+    seen = seen or Seen()
+    seen.run_of = found_by(instance)
     try:
         with Workspace(config) as workspace:
             died = end_dead_runs(config, workspace.ledger, entity)

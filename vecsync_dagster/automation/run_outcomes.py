@@ -13,8 +13,8 @@ from dagster_shared.error import SerializableErrorInfo
 
 from vecsync_dagster import errors
 from vecsync_dagster.alerts import PRICE_TAG, Alert, Seen, job_failed, sync_failed
+from vecsync_dagster.automation.found_by import found_by
 from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
-from vecsync_dagster.checks import run_in_grid
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.sync import STAGES
 
@@ -44,13 +44,8 @@ def seen_in(config: Config, instance: dg.DagsterInstance, record: dg.RunRecord) 
     def is_mine(one: Alert) -> bool:
         return one.entity in names and (None in (partition, one.partition) or partition == one.partition)
 
-    def run_of(one: Alert) -> str:
-        """Its own run may have ended just before this one, and is looked at after it."""
-        if one.check is None or one.partition is None:
-            return ""
-        return run_in_grid(instance, one.entity, one.check, one.partition, one.message)
-
-    seen = Seen(run.run_id, _at(record.start_time), is_mine, run_of=run_of)
+    # Another run may have ended just before this one, and is looked at after it.
+    seen = Seen(run.run_id, _at(record.start_time), is_mine, run_of=found_by(instance))
     if PRICE_TAG in run.tags:
         seen.cost(config, names, float(run.tags[PRICE_TAG]))
     if run.is_success:

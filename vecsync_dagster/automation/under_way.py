@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -11,7 +11,7 @@ import dagster as dg
 
 from vecsync_dagster.automation.partitions import ALL_JOB, PARTITION_TAG, RANGE_TAG
 
-__all__ = ["UnderWay", "runs_under_way", "under_way"]
+__all__ = ["UnderWay", "covering", "runs_under_way", "under_way"]
 
 _UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -55,16 +55,27 @@ def _is_heard_of(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
 def under_way(instance: dg.DagsterInstance, entity: str) -> UnderWay:
     """From the runs that have not ended: of the entity's job, of the job over all entities, and from the UI."""
     found = UnderWay()
-    for run in runs_under_way(instance):
-        op = _op(run, entity)
-        if op is None:
-            continue
-        keys = [run.tags[PARTITION_TAG]] if PARTITION_TAG in run.tags else _configured(run, op)
-        if keys is None or RANGE_TAG in run.tags:
+    for _, keys in _syncing(instance, entity):
+        if keys is None:
             found.everything = True
         else:
             found.keys.update(keys)
     return found
+
+
+def covering(instance: dg.DagsterInstance, entity: str) -> Callable[[str], str]:
+    """For a partition the id of the run that is syncing it, or all partitions, at this moment; empty if none is."""
+    syncing = [(run, keys) for run, keys in _syncing(instance, entity) if run.status is dg.DagsterRunStatus.STARTED]
+    return lambda key: next((run.run_id for run, keys in syncing if keys is None or key in keys), "")
+
+
+def _syncing(instance: dg.DagsterInstance, entity: str) -> Iterator[tuple[dg.DagsterRun, Iterable[str] | None]]:
+    """Runs that sync the entity, and which partitions of it; None: all, or a range."""
+    for run in runs_under_way(instance):
+        op = _op(run, entity)
+        if op is not None:
+            keys = [run.tags[PARTITION_TAG]] if PARTITION_TAG in run.tags else _configured(run, op)
+            yield run, None if RANGE_TAG in run.tags else keys
 
 
 def _op(run: dg.DagsterRun, entity: str) -> str | None:

@@ -87,7 +87,7 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
         (one for one in found["last_runs"] if one["failing"]), key=lambda one: (one["collection"] or "", one["tenant"])
     )
     listings = sum(not one["collection"] for one in failing)  # no partition: that of the entity's tenants
-    facts = {"partitions": found["partitions"], "failed": found["failing"]}
+    facts = {"partitions": found["partitions"], "failed": found["failing"] - listings}
     if listings:
         facts["sources_failed"] = listings
     if not failing:
@@ -188,7 +188,8 @@ def headline(check: str, results: Sequence[CheckResult], names: Names) -> CheckO
     """The worst of the results of one check, and the partitions that have it. `results`: one for each partition."""
     bad = sorted((one for one in results if not one.passed), key=lambda one: (one.collection, one.tenant))
     bad.sort(key=_badness_of, reverse=True)
-    facts = {"partitions": len(results), "failed": len(bad)}
+    warned = sum(one.warning for one in bad)
+    facts = {"partitions": len(results), "failed": len(bad) - warned, **({"warned": warned} if warned else {})}
     if not bad:
         message = f"{number_of(len(results), 'partition')}, all passed" if results else "no partition was checked"
         return CheckOutcome(check, True, message, facts)
@@ -196,7 +197,8 @@ def headline(check: str, results: Sequence[CheckResult], names: Names) -> CheckO
         f"{place_of(one.entity, one.collection, one.tenant, names)}: {one.message}" for one in bad[:_NAMED]
     )
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    message = f"{len(bad)} of {len(results)} partitions: {named}{more}"
+    mild = f" ({warned} of them with a warning)" if 0 < warned < len(bad) else ""
+    message = f"{len(bad)} of {len(results)} partitions{mild}: {named}{more}"
     return CheckOutcome(check, False, message, facts, warning=bad[0].warning)
 
 

@@ -25,7 +25,6 @@ from vecsync_dagster.errors import (
     LedgerUnavailable,
     NotFound,
     OutputUnwritable,
-    SourceRejected,
     VecsyncError,
     WrongUsage,
 )
@@ -346,7 +345,7 @@ def _tenants(
         return workspace.tenants(entity, renew="all" if full else "cheap")
     tenants, lost = workspace.believable_tenants(entity, renew="all")
     if lost is not None:
-        problems.append(Problem(entity, None, SourceRejected(str(lost), entity=entity, missing=len(lost.missing))))
+        problems.append(Problem(entity, None, lost))
     return tenants
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap64
 
+from vecsync_dagster.errors import TenantsLost
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.record_states import FailedRow, Failures, RecordState, Status
@@ -233,7 +234,7 @@ LISTING = "tenants"
 """The mode of a run that did no more than to ask a source for its tenants: kept where it failed, and once more when
 the source answers again. It is of no partition: `collection` and `tenant` are empty."""
 
-LOST: Final = "TENANTS_LOST"
+LOST: Final = TenantsLost.default_code
 """How the error of such a run begins where the source answered, but lacks so many tenants that it is taken for
 broken."""
 

@@ -12,7 +12,7 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import Rejection
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import InternalError, VecsyncError
+from vecsync_dagster.errors import InternalError, TenantsLost, VecsyncError
 from vecsync_dagster.ledger.base import Ledger, Run
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sources.base import Source
@@ -22,7 +22,6 @@ from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.options import Outcome, PartitionResult, SyncOptions
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.rejections import RejectionLog
-from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.verify import CheckOutcome, graded, kept
 

@@ -15,6 +15,7 @@ from vecsync_dagster.errors import (
     LedgerUnavailable,
     NotFound,
     OutputUnwritable,
+    TenantsLost,
     VecsyncError,
     WrongUsage,
 )
@@ -25,7 +26,6 @@ from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.options import SyncOptions
 
 if TYPE_CHECKING:
-    from vecsync_dagster.sync.rollcall import TenantsLost
     from vecsync_dagster.sync.workspace import Workspace
 
 __all__ = ["UNASKED", "asking", "keep_empty", "keep_lost"]
@@ -71,12 +71,12 @@ def keep_lost(workspace: Workspace, entity: str, lost: TenantsLost | None) -> No
     and one that says that it is over."""
     last = _failing(workspace.ledger, entity)
     before = last if last is not None and last.startswith(LOST) else None
-    told = None if lost is None else f"{LOST}: {lost}"
+    told = _told(lost)
     if workspace.read_only or told == before:
         return
     if lost is not None:
         _log.error("%s", lost)
-    figures = {} if lost is None else {"known": lost.known, "found": lost.listed}
+    figures = {} if lost is None else {"known": lost.known, "found": lost.known - len(lost.missing)}
     _record(workspace, [_run(Partition(entity, "", ""), LISTING, told, **figures)], refresh=True)
 
 

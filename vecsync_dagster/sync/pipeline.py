@@ -20,7 +20,7 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import InternalError, SourceRejected, StoreLocked, Transient, VecsyncError
+from vecsync_dagster.errors import InternalError, StoreLocked, TenantsLost, Transient, VecsyncError
 from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
@@ -38,7 +38,6 @@ from vecsync_dagster.sync.options import STAGES, PartitionResult, SyncOptions, c
 from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.read_ahead import in_turn, read_ahead
 from vecsync_dagster.sync.rejections import RejectionLog
-from vecsync_dagster.sync.rollcall import TenantsLost
 from vecsync_dagster.sync.self_repair import repair_found, told_of_left_over
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.streams import Stream, stream_of
@@ -545,13 +544,13 @@ def _is_missed_no_more(job: Job, parts: Sequence[PartitionSync], stream: Stream,
 
 
 def _require_belief(job: Job, stream: Stream) -> None:
-    """Raises SourceRejected where the source is taken for broken, whoever named the tenant: such a look counts for
+    """Raises TenantsLost where the source is taken for broken, whoever named the tenant: such a look counts for
     nothing. By hand it is believed."""
     if not stream.fresh or job.tenant == GLOBAL or job.options.allow_removals:
         return
     lost = job.lost()
     if lost is not None:
-        raise SourceRejected(str(lost), entity=job.name, tenant=job.tenant, missing=len(lost.missing))
+        raise lost
 
 
 def _confirmed(job: Job, part: PartitionSync, absence: Absence) -> bool:

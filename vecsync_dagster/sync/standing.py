@@ -154,7 +154,7 @@ def _tell_it(workspace: Workspace, name: str, red: Sequence[CheckResult]) -> boo
 def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[str, set[str]]) -> Counter[str]:
     """How many differences are in partitions that the ledger knows, for each of `RECONCILIATION`; what repairs them is
     added to `ways`. What is said of a partition here is said of two checks alone, as the others ask the source; where
-    they are over, `counts` is made again."""
+    these say something else than `counts` does, that is made again."""
     entity, collection = compared.entity, compared.collection
     known = workspace.ledger.check_results(entity)
     tenants = {*workspace.ledger.with_rows_or_marks(entity, collection)}
@@ -191,8 +191,11 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
         [kept(graded(outcome, checks), entity, collection, tenant, compared.at) for tenant, outcome in outcomes]
     )
     differing = {tenant for tenant, _ in counted}
-    for tenant in sorted({tenant for tenant, _ in over if (tenant, "counts") in failed} - differing):
-        # What differed is there now: to count is to ask the source, of which a comparison knows nothing.
+    evened = {tenant for tenant, _ in over if (tenant, "counts") in failed} - differing
+    passed = {one.tenant for one in known if (one.collection, one.check, one.passed) == (collection, "counts", True)}
+    uneven = {tenant for (tenant, _), found in counted.items() if found.keys() - {"stale_hash"}} & passed
+    for tenant in sorted(evened | uneven):
+        # `counts` says something else: to count is to ask the source, of which a comparison knows nothing.
         with suppress(PartitionBusy, SourceRejected, SourceUnavailable):
             workspace.verify(Selection(entity, tenant, (collection,)))
     return owned

@@ -23,6 +23,7 @@ from vecsync_dagster.errors import (
     LedgerUnavailable,
     NotFound,
     PartitionBusy,
+    TenantsLost,
     VecsyncError,
 )
 from vecsync_dagster.ledger import SqlLedger, build_ledger
@@ -47,7 +48,7 @@ from vecsync_dagster.sync.pipeline import sync_tenant
 from vecsync_dagster.sync.rebuild import Rebuilt, rebuild
 from vecsync_dagster.sync.reconcile import repair
 from vecsync_dagster.sync.rejections import RejectionLog
-from vecsync_dagster.sync.rollcall import RollCall, TenantsLost, call_the_roll
+from vecsync_dagster.sync.rollcall import RollCall, call_the_roll
 from vecsync_dagster.sync.snapshots import Snapshots
 from vecsync_dagster.sync.states import Looks, leaves_nothing_out, seen_after
 from vecsync_dagster.sync.target import Target, keyed

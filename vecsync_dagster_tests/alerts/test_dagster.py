@@ -16,8 +16,10 @@ from dagster._core.execution.api import execute_run
 
 from vecsync_dagster.assets import factory
 from vecsync_dagster.automation.alerting import DELIVERY, OBSERVERS
+from vecsync_dagster.automation.outages import tick
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.alerts.conftest import slack_config
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
@@ -153,6 +155,42 @@ def test_what_another_run_found_is_linked_to_that_run(daemon: Daemon, world: Wor
     assert f"{UI}/runs/{found.run_id}" in json.dumps(slack.posts[0].json)
 
 
+@pytest.mark.parametrize("fails", ["check", "sync"])
+def test_what_a_sensor_sees_before_its_run_is_looked_at_is_linked_to_that_run(
+    daemon: Daemon, world: World, slack: Inbox, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """The sensors that look for changes look every few seconds, also while the run is still under way."""
+    daemon.run()
+    if fails == "check":
+        lose_point(world)
+    else:
+        monkeypatch.setattr(SqlSource, "read", _broken)
+    failed = daemon.run(partition="works|acme", look=False, deliver=False)
+    assert failed.is_failure
+    with tick(daemon.instance, world.config, ENTITY):
+        pass
+    daemon.deliver()
+    [post] = slack.posts
+    assert f"{UI}/runs/{failed.run_id}" in json.dumps(post.json)
+
+
+def _broken(*_: object) -> None:
+    raise SourceRejected("a view of it is gone", entity=ENTITY)
+
+
+def test_what_a_run_that_is_not_over_has_found_is_linked_to_it(daemon: Daemon, world: World, slack: Inbox) -> None:
+    daemon.run()
+    lose_point(world)
+    for run_id, partition in {"r1": "works|global", "r2": "works|acme"}.items():
+        status, tags = dg.DagsterRunStatus.STARTED, {"dagster/partition": partition}
+        daemon.instance.add_run(dg.DagsterRun("works_job", run_id=run_id, status=status, tags=tags))
+    world.sync("acme", mode="full")
+    with tick(daemon.instance, world.config, ENTITY):
+        pass
+    daemon.deliver()
+    assert [post.json["text"].count(f"{UI}/runs/r2") for post in slack.posts] == [1]
+
+
 @pytest.mark.parametrize("job", ["works_job", "sync_all_job"])
 def test_a_failing_check_is_told_once_and_so_is_its_end(daemon: Daemon, world: World, slack: Inbox, job: str) -> None:
     """Two failing checks of a run are one message with a link; unchanged again, the run says that it is well."""
@@ -192,19 +230,21 @@ def test_a_failed_partition_is_told_by_its_name(daemon: Daemon, world: World, sl
 
 def test_a_run_that_syncs_nothing_ends_no_failed_sync(daemon: Daemon, world: World, slack: Inbox) -> None:
     """Neither checks made by hand nor a run of other partitions says that a partition, or an entity, whose sync failed
-    is well again: only its own next sync does."""
+    is well again: only its own next sync does. That a partition's run was refused as its source lacks tenants is no
+    problem of its own."""
     assert daemon.run().is_success
     world.insert([{"id": 21, "tenant_id": "brick"}])
     assert daemon.run().is_success
     world.delete(*range(11, 15), 21)  # all tenants: the source is taken for broken
     assert daemon.run(partition="works|acme").is_failure
-    assert "works of acme: sync failed: SOURCE_ERROR" in texts(slack)[0]
+    assert "works: tenants lost: the source lists 0 of 2 tenants" in texts(slack)[0]
+    assert "Missing: acme, brick" in texts(slack)[0]
     daemon.check("health")
     assert daemon.run(partition="works|global").is_success
-    assert not any("was: sync failed" in text for text in texts(slack))
+    assert not any("sync failed" in text or "RESOLVED" in text for text in texts(slack))
     world.insert({"id": n, "tenant_id": "acme"} for n in range(11, 15))
-    assert daemon.run(partition="works|acme").is_success
-    assert "RESOLVED works of acme (was: sync failed" in texts(slack)[-1]
+    assert daemon.run().is_success
+    assert "RESOLVED works (was: tenants lost" in texts(slack)[-1]
 
 
 def test_a_run_that_ended_in_another_way_is_told_without_its_text(

@@ -382,5 +382,5 @@ def test_a_source_that_is_away_is_red_until_it_is_back(world: World, instance: d
         assert told.count("SOURCE_ERROR") == 2 * wrong, "once of the source, and once of all partitions together"
         counts = {name: value.value for name, value in shown.metadata.items() if isinstance(value, dg.IntMetadataValue)}
         assert counts == (
-            {"partitions": 3, "failed": 4, "sources_failed": 1} if wrong else {"partitions": 3, "failed": 0}
+            {"partitions": 3, "failed": 3, "sources_failed": 1} if wrong else {"partitions": 3, "failed": 0}
         )

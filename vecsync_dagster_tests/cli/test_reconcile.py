@@ -67,7 +67,7 @@ def test_what_it_finds_are_the_checks_last_results(config: Path, synced: Path) -
     assert failed.keys() == {"reconciliation"}
     assert f"25 missing of materials|{HOUSES}" in failed["reconciliation"]
     [part] = [p for p in ran.json["partitions"] if (p["collection"], p["tenant"]) == ("materials", HOUSES)]
-    assert [one["check"] for one in part["failed_checks"] if not one["warning"]] == ["identity"]
+    assert [one["check"] for one in part["failed_checks"] if not one["warning"]] == ["counts", "identity"]
     with Workspace(config_of(synced)) as workspace:
         workspace.repair("materials", "materials", workspace.differences("materials", "materials"))
         assert len(workspace.store("main").retrieve("materials", taken)) == len(taken)
