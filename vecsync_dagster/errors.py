@@ -78,7 +78,6 @@ __all__ = [
 ]
 
 MAX_MESSAGE = 1000  # last_error is at most 1000 characters
-_NAMED = 5
 
 
 class VecsyncError(Exception):
@@ -144,17 +143,8 @@ class TenantsLost(SourceRejected):
 
     default_code = "TENANTS_LOST"
 
-    def __init__(self, entity: str, known: int, missing: Sequence[str], max_lost_share: float) -> None:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        super().__init__(
-            f"{entity}: the source lists {known - len(missing)} of {known} tenants that have documents: it lacks more "
-            f"than automation.tenants.max_lost_share ({max_lost_share:.0%}), so it is taken for broken and "
-            f"nothing is removed. To remove one that is really gone: "
-            f"`vecsync sync tenant ID --entity {entity} --full --allow-removals`, or in the launchpad its `partitions` "
-            f"with `mode: full` and `allow_removals: true`. Missing: {', '.join(missing[:_NAMED])}{more}",
-            entity=entity,
-            missing=len(missing),
-        )
+    def __init__(self, message: str, *, known: int = 0, missing: Sequence[str] = (), **fields: object) -> None:
+        super().__init__(message, missing=len(missing), **fields)
         self.known = known
         self.missing = tuple(missing)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vecsync_dagster.errors import TenantsLost
@@ -10,6 +10,8 @@ from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.options import is_tenant
 
 __all__ = ["RollCall", "call_the_roll"]
+
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,20 @@ def call_the_roll(
     missing = holders - found
     lost = None
     if len(missing) > max_lost_share * len(holders):
-        lost = TenantsLost(entity, len(holders), sorted(missing), max_lost_share)
+        lost = _lost(entity, len(holders), sorted(missing), max_lost_share)
     vanished = (holders | set(known)) - found - {GLOBAL}
     return RollCall(tuple(sorted(listed)), tuple(sorted(found - listed)), tuple(sorted(vanished)), lost)
+
+
+def _lost(entity: str, known: int, missing: Sequence[str], max_lost_share: float) -> TenantsLost:
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return TenantsLost(
+        f"{entity}: the source lists {known - len(missing)} of {known} tenants that have documents: it lacks more "
+        f"than automation.tenants.max_lost_share ({max_lost_share:.0%}), so it is taken for broken and nothing is "
+        f"removed. To remove one that is really gone: `vecsync sync tenant ID --entity {entity} --full "
+        "--allow-removals`, or in the launchpad its `partitions` with `mode: full` and `allow_removals: true`. "
+        f"Missing: {', '.join(missing[:_NAMED])}{more}",
+        known=known,
+        missing=missing,
+        entity=entity,
+    )
