@@ -70,8 +70,10 @@ def _of_status(error: APIStatusError, model: str, key: str) -> VecsyncError:
         return EmbeddingTimeout(message, retry_after_s=wait, **fields)
     if status in _FAILED or (status >= 500 and status != 501):
         return EmbeddingUnavailable(message, retry_after_s=wait, **fields)
-    if param is not None or code == _NO_MODEL:
-        fields["param"] = param or "model"
+    if code == _NO_MODEL:
+        param = param or "model"
+    if param is not None:
+        fields["param"] = param
     if status in _ABOUT_TEXTS and param not in _SETTINGS:
         return EmbeddingRejected(message, **fields)
     hint = _HINTS[402] if no_credit else f"check `{param}`" if param in _SETTINGS else _HINTS.get(status, "")

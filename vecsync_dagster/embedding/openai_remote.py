@@ -128,7 +128,8 @@ class Remote:
         except (EmbeddingRejected, EmbeddingMisconfigured, EmbeddingUnavailable) as error:
             if not may_be_the_form(error, form):
                 if may_be_the_texts(error) and await self._answers(form, spent, once=True):
-                    raise EmbeddingRejected(f"{error}; others are answered", **error.fields) from None
+                    told = "openai {model}: status {status}, while others are answered".format(**error.fields)
+                    raise EmbeddingRejected(told, **error.fields) from None
                 raise
             other = await self._find_form(error, form, spent)
             if other == form:

@@ -29,6 +29,8 @@ __all__ = ["among", "field_of", "is_own", "is_unique", "key_of", "with_keys", "w
 Query = dict[str, Any]
 Where = Callable[[str, Query], Query]
 _NONE: Query = {"_id": {"$in": []}}
+_OWN = "_id_"
+"""The index that each collection has."""
 _WHOLE = 2**53
 _DIGITS = 40  # a Decimal128 has 34
 _OPTIONS = json_util.JSONOptions(
@@ -56,22 +58,22 @@ def is_own(key: Sequence[str]) -> bool:
 
 def is_unique(collection: Collection[dict[str, Any]], key: Sequence[str]) -> bool:
     """Whether the server lets no two documents have one key."""
-    if "_id" in key:
-        return True
-    if dotted(key):  # an index goes by paths, the key perhaps by names
+    if "_id" not in key and dotted(key):  # an index goes by paths, the key perhaps by names
         return False
     try:
-        indexes = collection.index_information().values()
-    except OperationFailure as error:  # a view, or nothing that we may know
+        indexes = collection.index_information()
+    except OperationFailure as error:  # a view, in which even `_id` may not be unique; or nothing that we may know
         if is_transient(error):
             raise
         return False
+    if "_id" in key:
+        return _OWN in indexes  # which a time series does not have
     return any(
         index.get("unique")
         and "partialFilterExpression" not in index
         and not index.get("sparse")
         and {name for name, _ in index["key"]} <= set(key)
-        for index in indexes
+        for index in indexes.values()
     )
 
 

@@ -6,11 +6,12 @@ import difflib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnClause, Connection, Inspector, TableClause, column, inspect, table
 from sqlalchemy.exc import SAWarning
-from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.types import INTEGER, NullType, TypeEngine
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.errors import SourceRejected
@@ -117,7 +118,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         width=len(types),
         key=entity.key,
         primary=primary,
-        enforced=_is_within(primary, entity.key) or _is_unique(inspector, name, schema, entity.key),
+        enforced=_is_unique(inspector, name, schema, entity.key, primary),
     )
 
 
@@ -129,17 +130,26 @@ def _is_within(columns: Sequence[str | None], key: Sequence[str]) -> bool:
     return bool(columns) and set(columns) <= set(key)
 
 
-def _is_unique(inspector: Inspector, name: str, schema: str | None, key: Sequence[str]) -> bool:
-    """By a constraint, or by an index over columns of all rows."""
+def _is_unique(inspector: Inspector, name: str, schema: str | None, key: Sequence[str], primary: Sequence[str]) -> bool:
+    """Whether no two rows have the same in some columns of the key, none of which is ever null: by a constraint, or by
+    an index over all rows. Alone a null is no usable key; beside other columns it is a part of one."""
     constraints = (one["column_names"] for one in inspector.get_unique_constraints(name, schema))
-    if any(_is_within(columns, key) for columns in constraints):
-        return True
-    return any(
-        index["unique"]
-        and _is_within(index["column_names"], key)
-        and not any(option.endswith("_where") for option in index.get("dialect_options", {}))
+    indexes = (
+        index["column_names"]
         for index in inspector.get_indexes(name, schema)
+        if index["unique"] and not any(option.endswith("_where") for option in index.get("dialect_options", {}))
     )
+    found = [columns for columns in chain((primary,), constraints, indexes) if _is_within(columns, key)]
+    if len(key) == 1 or not found:
+        return bool(found)
+    # SQLite lets even a primary key be null, unless it is the row's number.
+    number = primary[0] if len(primary) == 1 else None
+    nullable = {
+        one["name"]
+        for one in inspector.get_columns(name, schema)
+        if one["nullable"] and not (one["name"] == number and isinstance(one["type"], INTEGER))
+    }
+    return any(nullable.isdisjoint(columns) for columns in found)
 
 
 def _check_filter(

@@ -204,7 +204,9 @@ class Sqlite:
         is_number = func.typeof(column).in_(("integer", "real"))
         is_text = func.typeof(column) == "text"
         flags = {flag for text in texts if (flag := flag_of(text, words=kind is Kind.BOOLEAN)) is not None}
-        numbers: list[Decimal | bool] = [*flags, *(number for text in texts if (number := number_of(text)) is not None)]
+        read = (number for text in texts if (number := number_of(text)) is not None)
+        # SQLite stores NaN as null, and a comparison with that is neither true nor false.
+        numbers: list[Decimal | bool] = [*flags, *(number for number in read if not number.is_nan())]
         parts = [and_(is_text, self.text(column) == literal(text, Text())) for text in texts if storable(text)]
         parts += [and_(is_number, column == _number(number)) for number in numbers]
         if kind is Kind.BOOLEAN and flags:

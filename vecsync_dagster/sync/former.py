@@ -21,7 +21,7 @@ from vecsync_dagster.sources.base import FindsOfAnybody, FindsRepeated, Keyed, S
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import remove
 from vecsync_dagster.sync.changes import Change
-from vecsync_dagster.sync.guard import lacks_suspiciously_much
+from vecsync_dagster.sync.guard import believes
 from vecsync_dagster.sync.owners import is_in, live
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import was_read
@@ -71,11 +71,7 @@ class Former:
         others would go on seeing them until their own full run; and what another tenant has of them under a former id.
         Returns how many. Not those of a batch that failed: see `leave`."""
         keys = [c.document.key for c in written if c.failure is None and not is_stored(c.row)]
-        elsewhere = _owned(self.elsewhere(keys))
-        same = self._same(elsewhere, keys)  # those were looked up before they were taken
-        self._remove(same)
-        others = {i: one for i, one in elsewhere.items() if i not in same}
-        return len(same) + len(self._leave(self._absent(others | self._formers(keys)), keys))
+        return len(self._leave(self._absent(_owned(self.elsewhere(keys)) | self._formers(keys)), keys))
 
     def leave(self, keys: Mapping[str, str], rows: Mapping[str, LedgerRow]) -> set[str]:
         """Removes what former owners have of these records (document id -> key) from store and ledger, where the source
@@ -179,11 +175,8 @@ class Former:
         return tenancy is not None and isinstance(source, FindsRepeated) and source.unique(tenancy.column)
 
     def _is_there(self, tenant: str) -> bool:
-        """Whether the source has enough of the tenant to be believed about single records: else the tenant's own full
-        runs decide, with their guard and their time."""
-        t = self._target
-        rows = self._source.count(tenant)
-        return rows > 0 and not lacks_suspiciously_much(replace(t, tenant=tenant), self._source, rows)
+        """Whether the source has enough of the tenant to be believed about single records."""
+        return believes(replace(self._target, tenant=tenant), self._source, self._source.count(tenant))
 
     def _remove(self, theirs: Mapping[str, Owned], *, doubted: bool = False) -> None:
         t = self._target

@@ -1,5 +1,6 @@
-"""The removal guard where a source is asked about a few records only: whether it lacks so much of the rest that it is
-taken for broken."""
+"""The removal guard where a source is asked about a few records only: whether it is believed about those that it lacks,
+or lacks so much of the rest that it is taken for broken. Of what is kept the tenant's full runs decide, with their
+guard and their time."""
 
 from __future__ import annotations
 
@@ -10,7 +11,17 @@ from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.owners import is_in, live
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["lacks_suspiciously_much"]
+__all__ = ["believes", "lacks_suspiciously_much"]
+
+
+def believes(target: Target, source: Source, there: int, *, lacking: int | None = None) -> bool:
+    """Whether the source, which has so many records of the partition (`there`), is believed about single ones that it
+    lacks. Where it has none at all, only if those were asked for one by one, and are all that is held (`lacking`): a
+    tenant's last record may go, but an import, or a broken view, is not to take any."""
+    if lacks_suspiciously_much(target, source, there):
+        return False
+    t = target
+    return there > 0 or (lacking is not None and t.ledger.tally(t.entity, t.collection, t.tenant).held <= lacking)
 
 
 def lacks_suspiciously_much(target: Target, source: Source, there: int) -> bool:

@@ -4,7 +4,7 @@ a record that moved is taken over, one that merely has the same id is refused.""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,17 +82,17 @@ def buried(target: Target, source: Source, keys: Iterable[str]) -> list[str]:
     return [key for page in source.read(read, target.settings.page) for key in page.tombstones]
 
 
-def firsts(target: Target, source: Source, documents: Iterable[Document]) -> dict[str, Document]:
-    """Where several live records of the tenant have the id of one of these documents, by that id: the document of the
-    first one, in the order of a full read. Nothing is asked of a source that lets no two records have one id."""
+def firsts(target: Target, source: Source, keys: Mapping[str, str]) -> dict[str, Document]:
+    """Where several live records of the tenant have the id of one of these documents (document id -> key), by that id:
+    the document of the first good one, in the order of a full read. Nothing is asked of a source that lets no two
+    records have one id."""
     if not isinstance(source, FindsRepeated) or source.unique():
         return {}
     t = target
     builder = DocumentBuilder(t.entity, t.config, t.tenant, [t.collection])
     times: Counter[str | None] = Counter()
     found: dict[str, Document] = {}
-    ids = list({document.document_id: document.key for document in documents}.values())
-    for page in source.read(Read(t.tenant, ids=ids), t.settings.page) if ids else ():
+    for page in source.read(Read(t.tenant, ids=list(keys.values())), t.settings.page) if keys else ():
         times.update(builder.ids(builder.read(page.records)))
         for document in builder.build(page.records)[t.collection].documents:
             found.setdefault(document.document_id, document)

@@ -37,7 +37,7 @@ from vecsync_dagster.sync.changes import Change, Kind, decide
 from vecsync_dagster.sync.compare import Difference, compare_row
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.former import Former, is_stored
-from vecsync_dagster.sync.guard import lacks_suspiciously_much
+from vecsync_dagster.sync.guard import believes, lacks_suspiciously_much
 from vecsync_dagster.sync.owners import Claim, buried, contested, firsts, live, refusal, repeated
 from vecsync_dagster.sync.probe import clear_probe
 from vecsync_dagster.sync.rebuild import take_in
@@ -47,7 +47,7 @@ from vecsync_dagster.sync.self_repair import still_differs
 from vecsync_dagster.sync.suspects import Suspects
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.verify import LISTED, CheckOutcome
-from vecsync_dagster.sync.whole import UNREAD, was_read
+from vecsync_dagster.sync.whole import NAMELESS, NO_RECORD, UNREAD, was_read
 from vecsync_dagster.sync.writing import Writing
 from vecsync_dagster.words import number_of
 
@@ -109,6 +109,7 @@ class PartitionSync:
         self.started_at, self._known = self.start.at, self.start.known
         self.unmet: list[str] = []
         self.lacking: list[str] = []
+        self.counted: tuple[int, int] | None = None
         self.left_over: Counter[str] = Counter()
         self.left_named: list[Difference] = []
         self._seen = BitMap64()
@@ -121,6 +122,7 @@ class PartitionSync:
         self._waits = asked is None and not complete  # until the attempts that are not due are
         self._sees_firsts = complete or asked is not None  # of several records with one id
         self._met: set[str] = set()
+        self._nameless = 0  # rejected records without a usable id
         self._called_gone: set[str] = set()
         self._executor = executor
         self._ledger_thread = ledger_thread
@@ -264,13 +266,17 @@ class PartitionSync:
         ids += [r.document_id for r in batch.rejections if r.document_id is not None]
         if self._asked is not None:
             self._met.update(ids)
+            named = [r.db_id for r in batch.rejections if r.db_id is not None]
+            self._met.update(map(self._document_id, named))
+            self._nameless += len(batch.rejections) - len(named)
         rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at)
         rows |= self._taken_in(batch, rows)
         documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
-        documents, others = self._firsts(documents, rows)
+        documents, others = self._firsts(documents, batch.rejections, rows)
         documents, duplicates = self._split(documents, rows)
         self._leave_namesakes(documents, rows)
-        rejections = self._own(batch.rejections, documents) + ([] if again else refused + others + duplicates)
+        rejected = batch.rejections if again else self._own(batch.rejections, documents, rows)
+        rejections = rejected + ([] if again else refused + others + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         rows = self._leave_rejected(batch, rows)
         self._reject(rejections, rows)
@@ -380,15 +386,20 @@ class PartitionSync:
         refused = {id(claim.document): refusal(t, claim) for claim in contested(t, self._source, claims)}
         return [d for d in documents if id(d) not in refused], list(refused.values())
 
-    def _firsts(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
+    def _firsts(
+        self, documents: list[Document], rejections: Sequence[Rejection], rows: dict[str, LedgerRow]
+    ) -> tuple[list[Document], list[Rejection]]:
         """The documents, with the first of those records that have one id in place of the others, and these as
-        rejected. A full read meets them all in order; any other one may meet just one of them."""
+        rejected; also the first good one beside a record that is rejected anyhow. A full read meets them all in order;
+        any other one may meet just one of them."""
         if self._sees_firsts:
             return documents, []
-        changed = (d for d in documents if not _is_stored_as(d, rows.get(d.document_id)))
-        first = firsts(self.target, self._source, changed)
+        changed = {d.document_id: d.key for d in documents if not _is_stored_as(d, rows.get(d.document_id))}
+        bad = {r.document_id: Key(r.db_id or "", r.db_key) for r in rejections if r.document_id is not None}
+        bad = {i: key for i, key in bad.items() if is_stored(rows.get(i))}
+        first = firsts(self.target, self._source, bad | changed)
         kept = [d for d in documents if (one := first.get(d.document_id)) is None or _same(d, one)]
-        if len(kept) == len(documents):
+        if len(kept) == len(documents) and first.keys().isdisjoint(bad):
             return documents, []
         mine, theirs = set(map(id, kept)), {document.document_id for document in kept}
         missed, _ = self._split([one for identity, one in first.items() if identity not in theirs], rows)
@@ -396,7 +407,8 @@ class PartitionSync:
         return kept + missed, [self._repeated(one, first[one.document_id].key) for one in others]
 
     def _split(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
-        """Documents seen for the first time in this run, and the rest as rejected duplicates."""
+        """Documents seen for the first time in this run, and the rest as rejected duplicates. A rejected record with
+        the id of a good one had its row until this was met."""
         first: dict[str, Document] = {}
         duplicates: list[Rejection] = []
         for document in documents:
@@ -406,9 +418,10 @@ class PartitionSync:
                 duplicates.append(self._repeated(document, first[identity].key))
             elif identity in self._pending:
                 duplicates.append(self._repeated(document, self._pending_key(identity)))
-            elif row is not None and self._met_before(row):
+            elif row is not None and self._met_before(row) and not _is_rejected(row):
                 duplicates.append(self._repeated(document, row.key))
             else:
+                self.figures.unidentified += row is not None and self._met_before(row)
                 first[identity] = document
         return list(first.values()), duplicates
 
@@ -416,15 +429,25 @@ class PartitionSync:
         pending = chain(self._buffer, *self._running.values())
         return next((change.document.key for change in pending if change.document.document_id == identity), None)
 
-    def _own(self, rejections: Sequence[Rejection], documents: Sequence[Document]) -> list[Rejection]:
-        """The rejections; one whose id is that of a good record is the one that has it a second time."""
-        taken = {document.document_id: document.key for document in documents}
-        return [
-            r
-            if r.db_id is None or r.document_id not in taken
-            else repeated(self.target, Key(r.db_id, r.db_key), r.record, taken[r.document_id])
-            for r in rejections
-        ]
+    def _own(
+        self, rejections: Sequence[Rejection], documents: Sequence[Document], rows: Mapping[str, LedgerRow]
+    ) -> list[Rejection]:
+        """The rejections; one whose id another record of this run has is the one that has it a second time."""
+        taken: dict[str, Key | None] = {document.document_id: document.key for document in documents}
+        found: list[Rejection] = []
+        for one in rejections:
+            if one.document_id is None or one.db_id is None:
+                found.append(one)
+                continue
+            key, identity = Key(one.db_id, one.db_key), one.document_id
+            row = rows.get(identity)
+            if identity in self._pending:
+                taken.setdefault(identity, self._pending_key(identity))
+            elif row is not None and self._met_before(row):
+                taken.setdefault(identity, row.key)
+            found.append(repeated(self.target, key, one.record, taken[identity]) if identity in taken else one)
+            taken.setdefault(identity, key)
+        return found
 
     def _repeated(self, document: Document, taken: Key | None) -> Rejection:
         return repeated(self.target, document.key, document.payload, taken)
@@ -572,8 +595,6 @@ class PartitionSync:
     # -- removing ----------------------------------------------------------------------------------
 
     def _bury(self, tombstones: Sequence[str]) -> None:
-        if not tombstones or (self._asked is not None and not was_read(self.target)):
-            return  # of such ids `remove_absent` says why they stay
         self._called_gone.update(tombstones)
         for keys in _apart(tombstones):
             self._bury_some({self._document_id(key): key for key in keys})
@@ -623,49 +644,68 @@ class PartitionSync:
             self._collect(block=True)
         return self.error is None
 
-    def remove_absent(self, source_rows: Callable[[], int], *, allow: bool) -> None:
+    def remove_absent(self, source_rows: Callable[[], int], *, allow: bool, retry: bool) -> None:
         """After a read by ids that came to its end: remove those that the source does not have any more. It must have
-        been asked for them by their keys: the text alone may be that of a key of a type that nobody thinks of. Nothing
-        goes where the source lacks suspiciously much of the tenant, or all of it, by its own count."""
+        been asked for them by their keys: the text alone may be that of a key of a type that nobody thinks of. What is
+        held goes only where the source is believed about single records."""
         asked = {self._document_id(key): key for key in self._asked or ()}
-        absent = [identity for identity in asked if identity not in self._met]
-        if not absent or self.figures.unidentified:  # a record without a usable id may be any of them
+        absent = {identity: key for identity, key in asked.items() if identity not in self._met}
+        if not absent:
             return
         t = self.target
-        self._called_gone.update(asked[identity] for identity in absent)
-        rows = t.ledger.rows(t.entity, t.collection, absent, self.started_at)
+        rows = t.ledger.rows(t.entity, t.collection, list(absent), self.started_at)
         rows = {identity: row for identity, row in rows.items() if row.tenant == t.tenant}
-        if rows and not was_read(t):
-            self._note_kept(rows.values(), UNREAD)
+        if self._nameless or not was_read(t):
+            self._note_kept((row.key for row in rows.values()), NAMELESS if self._nameless else UNREAD)
             return
-        again = [row.key for i, row in rows.items() if row.key.native not in (None, native_of(asked[i]))]
+        again = [row.key for i, row in rows.items() if row.key.native not in (None, native_of(absent[i]))]
         found = live(t, self._source, t.tenant, again) if again else set()
-        gone = [i for i, row in rows.items() if is_certain(self._source, row.key) and row.key not in found]
-        if len(gone) < len(rows):
-            kept = [row for i, row in rows.items() if i not in gone]
-            there = [row for row in kept if row.key in found]
-            unknown = [row for row in kept if row.key not in found]
-            if there:
-                self._note_kept(there, "the source has them, by ids of another type; the next full sync reads them")
-            if unknown:
-                why = "the type of their ids is not known, so they may be there; the next full sync decides"
-                self._note_kept(unknown, why)
-        held = sorted(i for i in gone if rows[i].content_hash is not None)
-        bounds = (t.entity, t.collection, t.tenant)
-        if held and not allow and lacks_suspiciously_much(t, self._source, source_rows()):
-            self.figures.removals_blocked += len(held)
-            self.lacking = held[:LISTED]
-            self._called_gone.clear()
-            return
-        if held and not allow and not source_rows() and t.ledger.tally(*bounds).held > len(held):
-            self._note_kept([rows[i] for i in held], "the source has no record here at all; full syncs decide")
-            gone = [i for i in gone if i not in held]
-        if gone:
-            self._remove_known(sorted(gone))
+        there = {i: row.key for i, row in rows.items() if row.key in found}
+        unknown = {i: r.key for i, r in rows.items() if i not in there and not is_certain(self._source, r.key)}
+        self._note_kept(there.values(), "the source has them, by ids of another type; the next full sync reads them")
+        why = "the type of their ids is not known, so they may be there; the next full sync decides"
+        self._note_kept(unknown.values(), why)
+        gone = {i: key for i, key in absent.items() if i not in there and i not in unknown}
+        kept = set() if allow else self._unbelieved(gone, rows, source_rows, retry=retry)
+        self._called_gone.update(key for i, key in gone.items() if i not in kept)
+        if leaving := sorted(rows.keys() & gone.keys() - kept):
+            self._remove_known(leaving)
 
-    def _note_kept(self, rows: Iterable[LedgerRow], why: str) -> None:
-        kept = sorted(str(row.key) for row in rows)
-        self._note(f"{number_of(len(kept), 'record')} asked for, not found and kept, such as {kept[0]}: {why}")
+    def _unbelieved(
+        self, gone: Mapping[str, str], rows: Mapping[str, LedgerRow], source_rows: Callable[[], int], *, retry: bool
+    ) -> set[str]:
+        """Those of these documents, which the source lacks, that stay all the same. A `retry` asks for what failed,
+        whether or not anybody would miss it."""
+        t = self.target
+        former = self._formers_of(gone)
+        held = {i: n for i in gone if (n := is_stored(rows.get(i)) + former[str(gone[i])])}
+        if not (held or (retry and rows)):
+            return set()
+        there = source_rows()
+        if retry and not there:
+            self._note_kept(gone.values(), NO_RECORD)
+            return {*gone}
+        if not held or believes(t, self._source, there, lacking=sum(held.values())):
+            return set()
+        if not there and not lacks_suspiciously_much(t, self._source, there):
+            self._note_kept((gone[i] for i in held), NO_RECORD)
+            return {*held}
+        self.figures.removals_blocked += len(held)
+        self.lacking = sorted(held)[:LISTED]
+        self.counted = (there, t.ledger.tally(t.entity, t.collection, t.tenant).held)
+        return {*gone}
+
+    def _formers_of(self, gone: Mapping[str, str]) -> Counter[str]:
+        """How many documents are held under former ids, by their keys, where there are any of these."""
+        t = self.target
+        ids = t.ledger.formers(t.entity, t.collection, t.tenant) if self.start.former and gone else []
+        rows = t.ledger.rows(t.entity, t.collection, ids, self.started_at) if ids else {}
+        return Counter(str(row.key) for row in rows.values())
+
+    def _note_kept(self, keys: Iterable[str], why: str) -> None:
+        kept = sorted(map(str, keys))
+        if kept:
+            self._note(f"{number_of(len(kept), 'record')} asked for, not found and kept, such as {kept[0]}: {why}")
 
     def _document_id(self, db_id: str) -> str:
         return document_id(self.target.tenant, self.target.config.type or self.target.entity, db_id)
@@ -878,6 +918,10 @@ def _same(one: Document, other: Document) -> bool:
 def _is_stored_as(document: Document, row: LedgerRow | None) -> bool:
     """Whether what the store holds under its id is just this document."""
     return row is not None and (row.content_hash, row.payload_hash) == (document.content_hash, document.payload_hash)
+
+
+def _is_rejected(row: LedgerRow) -> bool:
+    return row.status == "stale" or (row.status == "failed" and row.attempt_hash == "")
 
 
 def _undone(changes: Sequence[Change]) -> Figures:

@@ -498,8 +498,8 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         if stream.fresh:
             part.repair(job.source, allow_removals=job.options.allow_removals)
         all_seen = not part.holds_back
-    if ended and job.options.finds_absent and not job.interrupted and part.error is None and not _emptied(job):
-        part.remove_absent(job.source_rows, allow=job.options.allow_removals)
+    if ended and job.options.finds_absent and not job.interrupted and part.error is None:
+        part.remove_absent(job.source_rows, allow=job.options.allow_removals, retry=job.options.retry)
     if ended and not stream.complete and not job.interrupted and part.error is None:
         part.leave_former()
     part.conclude()
@@ -507,12 +507,6 @@ def _end(job: Job, part: PartitionSync, stream: Stream, absence: Absence | None,
         if not job.interrupted:
             part.remember(all_seen=all_seen)
         job.settled.append(part)
-
-
-def _emptied(job: Job) -> bool:
-    """Whether a retry met a tenant without any row: it may have come between the DELETE and the INSERT of an import,
-    and nobody asked for just these records. Full runs decide about those."""
-    return job.options.retry and not job.met and not job.source_rows()
 
 
 def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended: bool) -> Absence | None:
@@ -635,8 +629,8 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         if still_stopped(failed, incremental=not job.options.partial) is None:
             checks.append(rejected_now(tally, unidentified))
         if job.options.partial:
-            stopped = [removal_guard(t, part.figures, part.lacking)] if part.figures.removals_blocked else []
-            return [*checks, statuses(t, tally.failures), *stopped, *remade]
+            stopped = removal_guard(t, part.figures, part.lacking, part.counted)
+            return [*checks, statuses(t, tally.failures), *([] if stopped.passed else [stopped]), *remade]
     # A complete export is the source's count, of the very moment that was synced.
     rows = part.figures.fetched + part.figures.spared if full else job.source_rows()
     held = held_back(failed)

@@ -33,7 +33,7 @@ from vecsync_dagster.sync.compare import (
     is_of,
 )
 from vecsync_dagster.sync.figures import Figures
-from vecsync_dagster.sync.guard import lacks_suspiciously_much
+from vecsync_dagster.sync.guard import believes
 from vecsync_dagster.sync.owners import live
 from vecsync_dagster.sync.rebuild import take_in
 from vecsync_dagster.sync.target import Target
@@ -142,7 +142,7 @@ def repair(
         lost = gone.setdefault(tenant, [])
         of_tenant(tenant, some, partial(_mend, source=source, differences=some, gone=lost))
     for tenant, some in gone.items():
-        of_tenant(tenant, some, partial(_remove_orphans, orphans=some, allow=allow_removals))
+        of_tenant(tenant, some, partial(_remove_orphans, source=source, orphans=some, allow=allow_removals))
     return figures
 
 
@@ -209,10 +209,14 @@ def _mend(
     return figures
 
 
-def _remove_orphans(target: Target, orphans: Sequence[Difference], *, allow: bool) -> Figures:
-    """Raises SourceRejected where they are too many."""
+def _remove_orphans(target: Target, source: Source, orphans: Sequence[Difference], *, allow: bool) -> Figures:
+    """Raises SourceRejected where they are too many, or may be the last good versions of a tenant's records of which
+    the source has none at this moment."""
     t = target
-    if why := too_many_orphans(t, len(orphans), allow=allow):
+    why = too_many_orphans(t, len(orphans), allow=allow)
+    if not why and not allow and any(_is_own_orphan(t, d) for d in orphans) and not source.count(t.tenant):
+        why = "it has no record of them at all, and none was removed"
+    if why:
         raise SourceRejected(
             f"{t}: {number_of(len(orphans), 'orphan')} that the source does not have: {why}. If that is right: "
             "`vecsync reconcile --repair --allow-removals`",
@@ -336,11 +340,11 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
 
 
 def _refuse_a_broken_source(target: Target, source: Source) -> None:
-    """Raises SourceRejected where the source lacks so much of what the store has of the tenant that a full run would
-    remove none of it."""
+    """Raises SourceRejected where the source lacks so much of what the store has of the tenant, or all of it, that no
+    single record goes."""
     t = target
     there = source.count(t.tenant)
-    if lacks_suspiciously_much(t, source, there):
+    if not believes(t, source, there):
         held = t.ledger.tally(t.entity, t.collection, t.tenant).held
         raise SourceRejected(
             f"{t}: the source has {number_of(there, 'record')}, the store {held}: it is taken for broken, and nothing "

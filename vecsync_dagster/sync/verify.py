@@ -376,16 +376,24 @@ def guard_again(held: CheckOutcome, tally: Tally, source_rows: int, unidentified
     return CheckOutcome(held.name, True, "source and ledger agree", {"blocked": 0})
 
 
-def removal_guard(target: Target, figures: Figures, lacking: Sequence[str] = ()) -> CheckOutcome:
-    """`lacking`: the first documents that were kept."""
+def removal_guard(
+    target: Target, figures: Figures, lacking: Sequence[str] = (), counted: tuple[int, int] | None = None
+) -> CheckOutcome:
+    """`lacking`: the first documents that were kept. `counted`: after a run of single records, how many the source has,
+    and how many are held."""
     blocked = figures.removals_blocked
     guard = target.settings.removal_guard
     of = GLOBAL if target.tenant == GLOBAL else f"tenant {shlex.quote(target.tenant)}"
     command = f"`vecsync sync {of} --entity {target.entity} --full --allow-removals`"
     way = f"{command}, or in the launchpad `mode: full` and `allow_removals: true`"
+    lacks = f"the source no longer has {number_of(blocked, 'synced document')}, over {guard.share:.0%} of the partition"
+    if counted is not None:
+        there, held = counted
+        asked = number_of(blocked, "document")
+        lacks = f"the source has {number_of(there, 'record')}, {held:,} are synced, and {asked} asked for are not there"
     message = (
-        f"the source no longer has {number_of(blocked, 'synced document')}, over {guard.share:.0%} of the partition: "
-        f"nothing was removed. If they are really gone, or the fields of `id` in vecsync.yaml were changed: {way}"
+        f"{lacks}: nothing was removed. "
+        f"If they are really gone, or the fields of `id` in vecsync.yaml were changed: {way}"
         + (f"; the first are {', '.join(lacking[:_NAMED])}" if lacking else "")
     )
     waiting = figures.removals_waiting

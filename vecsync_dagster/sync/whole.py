@@ -8,9 +8,11 @@ from vecsync_dagster.ledger.base import Ledger
 from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster.sync.target import Target
 
-__all__ = ["UNREAD", "keep_read", "was_read"]
+__all__ = ["NAMELESS", "NO_RECORD", "UNREAD", "keep_read", "was_read"]
 
 UNREAD = "no full sync with the settings of today has ended yet; the next full sync decides"
+NO_RECORD = "the source has no record here at all; full syncs decide"
+NAMELESS = "they may be among the records that were rejected without a usable id; the next full sync decides"
 
 
 def was_read(target: Target) -> bool:

@@ -200,6 +200,21 @@ def test_what_is_another_tenants_too_waits_until_that_one_is_free(world: World) 
     world.assert_exact()
 
 
+@pytest.mark.parametrize("moment", ["store.upsert", "ledger.confirm"])
+def test_what_moved_while_it_was_written_for_everybody_stays_with_its_tenant(world: World, moment: str) -> None:
+    """The run that reads it as everybody's ends after that of its tenant."""
+    seed(world, {"acme": 3})
+    world.sync()
+    case = Case(
+        "", lambda w: w.insert([{"id": 70, **EVERYBODYS}]), GLOBAL, moment, lambda w: w.update(70, **ACMES), "acme"
+    )
+    case.first(world)
+    sync_crossed(world, case)
+    assert [p["dbId"] for p in world.stored().values() if (p["dbId"], p["tenantId"]) == ("70", "acme")] == ["70"]
+    world.sync(mode="full")
+    world.assert_exact()
+
+
 def test_a_repair_does_not_disturb_a_run_in_the_middle_of_a_move(world: World) -> None:
     """The tenant under which a point already lies is busy for a repair too; and what was found then is looked at
     again before anything is done."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 import qdrant_edge as edge
 from qdrant_client import QdrantClient, models
 
@@ -148,6 +149,35 @@ def test_a_repair_over_a_broken_source_removes_nothing(embedded_world: World) ->
         workspace.repair(ENTITY, ENTITY, differences, lambda tenant, error: failed.update({tenant: error.code}))
         assert len(list(workspace.differences(ENTITY, ENTITY))) == 75
     assert (failed, len(world.stored())) == ({"acme": "SOURCE_ERROR"}, 80)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "ledger"])
+def test_a_repair_over_an_empty_source_removes_nothing(embedded_world: World, lost: str) -> None:
+    """Few documents are below every guard: they may be between the DELETE and the INSERT of an import. Where the ledger
+    was lost as well, they are orphans."""
+    world = embedded_world
+    seed(world, {"acme": 5, "brick": 5})
+    world.sync()
+    rows = [row for row in world.rows() if row["tenant_id"] == "acme"]
+    world.delete(*(row["id"] for row in rows))
+    failed: dict[str, str] = {}
+    with world.workspace() as workspace:
+        if lost == "ledger":
+            workspace.ledger.forget_partition(ENTITY, ENTITY, "acme")
+        else:
+            store = workspace.store_of(ENTITY, ENTITY)
+            [page] = store.scan(ENTITY, "acme")
+            store.set_payload(ENTITY, [Point(p.point_id, {**p.payload, "price": 1}) for p in page[:3]])
+        found = list(workspace.differences(ENTITY, ENTITY))
+        workspace.repair(ENTITY, ENTITY, found, lambda tenant, error: failed.update({tenant: error.code}))
+        assert (failed, len(world.stored())) == ({"acme": "SOURCE_ERROR"}, 10)
+        if lost == "ledger":
+            workspace.repair(ENTITY, ENTITY, found, allow_removals=True)
+            assert len(world.stored()) == 5
+    if lost == "nothing":
+        world.insert(rows)
+        world.sync(mode="full")
+        world.assert_exact()
 
 
 def test_points_of_a_tenant_that_nobody_knows_are_found_by_the_whole_collection(world: World) -> None:

@@ -121,7 +121,17 @@ def test_ids_stay_where_the_source_is_broken(rows: Rows, former: bool) -> None:
         rows.entity["type"] = "other"
         rows.small.sync()
     rows.delete(range(20, 80))
-    assert rows.removed(mode=None, ids=("50",)) == (0, 1)
+    result = rows.small.sync(mode=None, ids=("50",))
+    assert (result.figures.removed, result.figures.removals_blocked) == (0, 1)
+    [guard] = [check for check in result.checks if check.name == "removal_guard"]
+    assert "the source has 240 records, 100 are synced, and 1 document asked for are not there" in guard.message
+
+
+def test_an_id_goes_beside_a_record_that_is_rejected(rows: Rows) -> None:
+    """Which is there, and is not the one that is gone."""
+    rows.put(range(1, 2), "")
+    rows.delete(range(2, 3))
+    assert rows.removed(mode=None, ids=("1", "2")) == (1, 0)
 
 
 @pytest.mark.parametrize("broken", [True, False])

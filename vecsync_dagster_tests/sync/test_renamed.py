@@ -196,6 +196,33 @@ def test_what_waits_in_mongodb_goes_with_its_record_too(
         assert len(small.stored()) == 3
 
 
+@pytest.mark.parametrize("others", [0, 60])
+@pytest.mark.parametrize("retry", [False, True])
+@pytest.mark.parametrize("ids", [("1",), ("1", "2")])
+def test_what_waits_stays_where_the_source_is_not_believed(
+    tmp_path: Path, ids: tuple[str, ...], retry: bool, others: int
+) -> None:
+    """A view that is broken for a while lacks all, or most, of what is stored. Nobody would write a record again that
+    is rejected today."""
+    firms = Firms(tmp_path)
+    for number in range(1, 4 + others):
+        firms.put("a", number, f"name {number}")
+    firms.sync(mode="full")
+    firms.put("a", 1, None)
+    firms.entity["type"] = "other"
+    firms.sync(mode="full")
+    stored = firms.stored()
+    assert len(stored) == 3 + others
+    first = 1 if not others else 3
+    firms.db.execute(f"CREATE TABLE away AS SELECT * FROM {NAME} WHERE NOT id = 3 OR ? = 1", (first,))
+    firms.db.execute(f"DELETE FROM {NAME} WHERE NOT id = 3 OR ? = 1", (first,))
+    firms.sync(mode=None, ids=ids, retry=retry)
+    assert firms.stored() == stored
+    firms.db.execute(f"INSERT INTO {NAME} SELECT * FROM away")
+    firms.sync(mode="full")
+    assert firms.stored() == stored
+
+
 def test_a_key_of_new_settings_is_no_former_owners(firms: Firms) -> None:
     """A dead record has a key that was another tenant's id by the settings of before: that document stays."""
     firms.put("b", 8, "eight")

@@ -98,6 +98,22 @@ def test_a_good_record_takes_the_place_of_a_rejected_one(two: tuple[Small, Do]) 
         assert len(workspace.ledger.invalid({place: workspace.ledger.last_runs()[place]})) == 1
 
 
+@pytest.mark.parametrize("page", [1, 500])
+def test_a_rejected_record_says_nothing_of_a_good_one(two: tuple[Small, Do], page: int) -> None:
+    """Whichever of them a run meets, and wherever a page ends: the good one is well, and the other one is counted."""
+    small, do = two
+    small.data["sync"] = {"page": page}
+    do("second", {"name": None})
+    for kind in ({"mode": "full"}, {"mode": "incremental"}, {"ids": ("A",)}, {"mode": "full"}):
+        result = small.sync(**kind)
+        assert (result.outcome, names(small)) == ("success", ["first", "lamp"]), kind
+        assert [c.message for c in result.checks if not c.passed and c.name != "validation"] == [], kind
+        with Workspace(small.config) as workspace:
+            states = {one.db_id: one.overall for one in workspace.ledger.records(NAME, [NAME])}
+        do("lamp", {"at": FEBRUARY})
+        assert states == {"A": "synced", "B": "synced"}, kind
+
+
 def test_one_that_was_put_right_makes_nothing_fail(two: tuple[Small, Do]) -> None:
     """A record that had no id when an incremental run met it, and has one now: that it is one less than was rejected
     is no difference between source and ledger."""
