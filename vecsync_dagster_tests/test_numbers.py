@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from decimal import Decimal
 
 import orjson
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecsync_dagster.numbers import exact, exact_fraction, exact_whole, fits_a_float
+from vecsync_dagster.numbers import exact, exact_fraction, exact_whole, fits_a_float, steady
 from vecsync_dagster_tests.properties import a_property
 
 DECIMALS = st.decimals(allow_nan=False, allow_infinity=False) | st.decimals(-(10**6), 10**6, places=2)
@@ -47,6 +48,23 @@ def test_nothing_is_lost(number: Decimal) -> None:
     held = exact(number)
     assert Decimal(repr(held) if isinstance(held, float) else held) == number
     assert exact(Decimal(f"{number:f}")) == held
+
+
+@a_property
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_what_is_steady(number: float) -> None:
+    """It is near, and steady itself; a number that a decimal of 15 digits means is."""
+    near = steady(number)
+    assert steady(near) == near
+    if 1e-22 < abs(number) < 1e22:
+        assert abs(near - number) <= math.ulp(number)
+    written = float(f"{number:.14e}")
+    if 1e-7 < abs(written) < 1e15:
+        assert steady(written) == written
+
+
+def test_a_decimal_that_no_store_keeps_is_text() -> None:
+    assert exact(Decimal("121.48886955472557")) == "121.48886955472557"
 
 
 @a_property

@@ -14,6 +14,7 @@ from vecsync_dagster.documents.columns import CleanBatch, Cleaner, Problem, Reco
 from vecsync_dagster.documents.hashing import content_hasher, payload_hash, point_id, record_hashes
 from vecsync_dagster.documents.render import Template, is_empty
 from vecsync_dagster.identity import Key
+from vecsync_dagster.numbers import steady
 from vecsync_dagster.stores.base import CONTENT_HASH, GLOBAL, PAYLOAD_HASH
 
 __all__ = ["Document", "DocumentBatch", "DocumentBuilder", "Rejection", "document_id"]
@@ -203,9 +204,19 @@ class _Payloads:
             payload = self._metadata.copy()
             payload["id"] += db_id
             payload["dbId"] = db_id
-            payload.update(zip(self._fields, self._values[row], strict=True))
+            payload.update(zip(self._fields, map(_steady, self._values[row]), strict=True))
             self._made[row] = payload, payload_hash(payload)
         return self._made[row]
+
+
+def _steady(value: Any) -> Any:
+    """The value with such floats only as a store gives back as they are."""
+    kind = value.__class__
+    if kind is float:
+        return steady(value)
+    if kind is list:
+        return list(map(_steady, value))
+    return {key: _steady(one) for key, one in value.items()} if kind is dict else value
 
 
 class _Collection:

@@ -19,7 +19,7 @@ __all__ = ["attempt_hash", "content_hasher", "is_payload_hash", "normal", "paylo
 
 _NAMESPACE = uuid.UUID("6f1d3ec2-5d0b-5f0e-9a3c-0c2b1a7e4d58")
 _LENGTH = 16
-_REVISION = b"2"
+_REVISION = b"3"
 """To be raised when the same record under the same settings makes another document than it did: else documents
 whose records did not change would keep what the old code made of them."""
 

@@ -232,7 +232,7 @@ def meanings(text: str | None) -> tuple[Any, ...]:
         found.append(flag)
     if number is not None:
         whole = whole_of(number)
-        found += [float(number), *([] if whole is None else [whole]), *_decimal128(number)]
+        found += [*_doubles(number), *([] if whole is None else [whole]), *_decimal128(number)]
     if _TIME.fullmatch(text):
         with suppress(ValueError):
             found.append(_in_utc(datetime.fromisoformat(text)))
@@ -256,6 +256,16 @@ def _comparable(value: Any) -> Any:
     if value.__class__ is bytes:
         return Binary(value)
     return _in_utc(value) if isinstance(value, datetime) else value
+
+
+def _doubles(number: Decimal) -> list[float]:
+    """The double of this number. None for a whole number that no double is, or a neighbour would be let in; a fraction
+    is the double that has its digits."""
+    double = float(number)
+    if not number.is_finite():
+        return [double]
+    is_whole = number == number.to_integral_value()
+    return [double] if math.isfinite(double) and (not is_whole or Decimal(repr(double)) == number) else []
 
 
 def _decimal128(number: Decimal) -> list[Decimal128]:

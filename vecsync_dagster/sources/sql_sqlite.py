@@ -8,6 +8,7 @@ seconds, milliseconds or microseconds since 1970, mixed as they come; they are c
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -205,8 +206,7 @@ class Sqlite:
         is_text = func.typeof(column) == "text"
         flags = {flag for text in texts if (flag := flag_of(text, words=kind is Kind.BOOLEAN)) is not None}
         read = (number for text in texts if (number := number_of(text)) is not None)
-        # SQLite stores NaN as null, and a comparison with that is neither true nor false.
-        numbers: list[Decimal | bool] = [*flags, *(number for number in read if not number.is_nan())]
+        numbers: list[Decimal | bool] = [*flags, *filter(_may_be_stored, read)]
         parts = [and_(is_text, self.text(column) == literal(text, Text())) for text in texts if storable(text)]
         parts += [and_(is_number, column == _number(number)) for number in numbers]
         if kind is Kind.BOOLEAN and flags:
@@ -283,6 +283,11 @@ def _is_text(stored: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _may_be_stored(number: Decimal) -> bool:
+    """SQLite keeps NaN as null, and a comparison with that is neither true nor false; what is too large is not inf."""
+    return not number.is_nan() and (number.is_infinite() or math.isfinite(float(number)))
 
 
 def _number(number: Decimal | bool) -> ColumnElement[Any]:

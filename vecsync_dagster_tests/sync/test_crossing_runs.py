@@ -203,7 +203,7 @@ def test_what_is_another_tenants_too_waits_until_that_one_is_free(world: World) 
 @pytest.mark.parametrize("moment", ["store.upsert", "ledger.confirm"])
 def test_what_moved_while_it_was_written_for_everybody_stays_with_its_tenant(world: World, moment: str) -> None:
     """The run that reads it as everybody's ends after that of its tenant."""
-    seed(world, {"acme": 3})
+    seed(world, {GLOBAL: 3, "acme": 3})
     world.sync()
     case = Case(
         "", lambda w: w.insert([{"id": 70, **EVERYBODYS}]), GLOBAL, moment, lambda w: w.update(70, **ACMES), "acme"

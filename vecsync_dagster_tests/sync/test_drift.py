@@ -162,18 +162,18 @@ def test_a_repair_over_an_empty_source_removes_nothing(embedded_world: World, lo
     world.delete(*(row["id"] for row in rows))
     failed: dict[str, str] = {}
     with world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        [page] = store.scan(ENTITY, "acme")
         if lost == "ledger":
-            workspace.ledger.forget_partition(ENTITY, ENTITY, "acme")
+            workspace.ledger.forget(ENTITY, ENTITY, "acme", [str(p.payload["id"]) for p in page])
         else:
-            store = workspace.store_of(ENTITY, ENTITY)
-            [page] = store.scan(ENTITY, "acme")
             store.set_payload(ENTITY, [Point(p.point_id, {**p.payload, "price": 1}) for p in page[:3]])
         found = list(workspace.differences(ENTITY, ENTITY))
         workspace.repair(ENTITY, ENTITY, found, lambda tenant, error: failed.update({tenant: error.code}))
-        assert (failed, len(world.stored())) == ({"acme": "SOURCE_ERROR"}, 10)
+        assert (failed, store.count(ENTITY)) == ({"acme": "SOURCE_ERROR"}, 10)
         if lost == "ledger":
             workspace.repair(ENTITY, ENTITY, found, allow_removals=True)
-            assert len(world.stored()) == 5
+            assert store.count(ENTITY) == 5
     if lost == "nothing":
         world.insert(rows)
         world.sync(mode="full")

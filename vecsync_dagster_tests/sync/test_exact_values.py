@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -276,6 +279,25 @@ def test_numbers_of_sqlite(tmp_path: Path, declared: str, first: Any, second: An
         small.sync()
         assert small.stored()["1"]["v"] == stored
         db.execute("UPDATE things SET v = ?", [second])
+        assert small.sync().figures.payload_only == 1
+
+
+def test_doubles_are_what_the_store_gives_back(tmp_path: Path) -> None:
+    """An eighth of those with 17 digits come back as others; each full run wrote these again, and failed for ever."""
+    drawn = random.Random(1)
+    values = [121.48886955472557, 1e-25, 5e-324, *(drawn.uniform(0, 1000) * 1.21 for _ in range(400))]
+    with sqlite3.connect(tmp_path / "s.db", isolation_level=None) as db:
+        db.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT, v REAL, j JSON)")
+        rows = [(n, v, json.dumps({"v": [v]})) for n, v in enumerate(values)]
+        db.executemany("INSERT INTO things VALUES (?, 'n', ?, ?)", rows)
+        small = Small(tmp_path, sqlite_source(tmp_path / "s.db"), payload=("v", "j"))
+        for _ in range(2):
+            result = small.sync()
+            assert (result.outcome, [c.name for c in result.checks if not c.passed]) == ("success", [])
+        assert result.figures.unchanged == len(values)
+        stored = {int(key): payload["v"] for key, payload in small.stored().items()}
+        assert all(abs(stored[n] - v) <= math.ulp(v) for n, v in enumerate(values) if v > 1e-20)
+        db.execute("UPDATE things SET v = ? WHERE id = 4", [math.nextafter(math.nextafter(values[4], 9999), 9999)])
         assert small.sync().figures.payload_only == 1
 
 
