@@ -61,8 +61,10 @@ def is_unique(collection: Collection[dict[str, Any]], key: Sequence[str]) -> boo
     if "_id" not in key and dotted(key):  # an index goes by paths, the key perhaps by names
         return False
     try:
+        if "viewOn" in collection.options():
+            return False  # a view may make several documents of one
         indexes = collection.index_information()
-    except OperationFailure as error:  # a view, in which even `_id` may not be unique; or nothing that we may know
+    except OperationFailure as error:  # nothing that we may know
         if is_transient(error):
             raise
         return False

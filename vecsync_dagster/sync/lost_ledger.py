@@ -53,7 +53,7 @@ def tell_of_all(job: Job, target: Target) -> None:
     message = (
         f"the store held {number_of(stored, 'point')} of {target.collection} when the ledger did not know the "
         "collection; those of tenants that left the source stay: after a full sync of all tenants "
-        "`vecsync reconcile` names them, and `--repair` removes them"
+        "`vecsync reconcile` names them, and `--repair --allow-removals` removes them"
     )
     found = CheckOutcome("reconciliation", passed=False, message=message, facts={"differences": stored})
     found = graded(found, job.checks)

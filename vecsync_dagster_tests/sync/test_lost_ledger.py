@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.cli.comparing import check_repaired, compare_all, repair_all
 from vecsync_dagster.cli.overview import overview
+from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.ledger.tables import index_state
 from vecsync_dagster.sync.standing import check_again
@@ -28,10 +30,10 @@ def sync_all(world: World) -> None:
         check_again(workspace, results)
 
 
-def repair(world: World) -> None:
+def repair(world: World, *, allow_removals: bool = False) -> None:
     with world.workspace() as workspace:
         found = compare_all(workspace, None, None)
-        repair_all(workspace, found)
+        repair_all(workspace, found, allow_removals=allow_removals)
         check_repaired(workspace, found)
 
 
@@ -49,7 +51,9 @@ def test_a_tenant_that_left_while_the_ledger_was_lost_is_named(embedded_world: W
     found, healthy = reconciliation(world)
     assert found is not None
     assert (found.message[:36], healthy) == ("3 differences: 3 orphan of works|bri", False)
-    repair(world)
+    with pytest.raises(SourceRejected, match=r"no record of them at all.*--allow-removals"):
+        repair(world)
+    repair(world, allow_removals=True)
     found, healthy = reconciliation(world)
     assert (found is not None and found.passed, healthy) == (True, True)
 

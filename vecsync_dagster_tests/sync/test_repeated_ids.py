@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine, text
 
+from vecsync_dagster.config import Config
 from vecsync_dagster.ledger.base import Partition
+from vecsync_dagster.sources.base import FindsRepeated
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import Selection, Workspace
 from vecsync_dagster_tests.small import NAME, Small, mongo_rows, sqlite_source
@@ -158,3 +161,60 @@ def test_one_that_an_incremental_run_meets_is_known_everywhere_at_once(two: tupl
     do("lamp", {"sku": "C", "at": APRIL})
     small.sync()
     assert rejected() == {1}
+
+
+@pytest.mark.parametrize("declared", ["UNIQUE (firm, sku)", "PRIMARY KEY (firm, sku)"])
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_part_of_a_key_that_may_be_null_makes_none_unique(
+    database: str, declared: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Any number of rows may have a null there. PostgreSQL lets no part of a primary key be null."""
+    url = sql_url(database, tmp_path, request)
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as db:
+        for table, null in (("things", ""), ("others", " NOT NULL")):
+            columns = f"pk integer{null}, firm varchar(9){null}, sku varchar(9){null}, name text"
+            db.execute(text(f"CREATE TABLE {table} ({columns}, {declared})"))
+    for table, key, unique in [
+        ("things", ["firm", "sku"], (database, declared[:7]) == ("postgres", "PRIMARY")),
+        ("others", ["firm", "sku"], True),
+        ("others", ["firm", "sku", "pk"], True),
+        ("others", ["sku"], False),
+    ]:
+        assert is_unique(sql_config(database, tmp_path), table, key) is unique, (table, key)
+
+
+def test_in_a_view_no_key_is_unique(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Not even `_id`: a view may make several documents of one. The same two records end alike, whichever is met."""
+    with mongo_rows(request, stream="never") as (source, documents):
+        documents.insert_one({"_id": 1, "at": JANUARY, "items": [{"name": "first"}, {"name": "second"}]})
+        pipeline = [{"$unwind": "$items"}, {"$set": {"name": "$items.name"}}]
+        documents.database.command("create", "kept", viewOn=NAME, pipeline=pipeline)
+        small = Small(tmp_path, source, id="_id", updated_at="at", payload=("name",))
+        assert is_unique(small.config, NAME, ["_id"])
+        assert not is_unique(small.config, "kept", ["_id"])
+        small.data["entities"][NAME]["table"] = "kept"
+        first = [small.sync(**kind) and names(small) for kind in ({"mode": "full"}, {"ids": ("1",)}, {"mode": "full"})]
+        assert first == [first[0]] * 3
+
+
+def sql_url(database: str, folder: Path, request: pytest.FixtureRequest) -> str:
+    if database == "sqlite":
+        return f"sqlite:///{folder / 'source.db'}"
+    url = str(request.getfixturevalue("postgres_database"))
+    request.getfixturevalue("monkeypatch").setenv("SOURCE_URL", url)
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def sql_config(database: str, folder: Path) -> Config:
+    source = {"type": "postgres", "url": {"env": "SOURCE_URL"}} if database == "postgres" else None
+    return Small(folder, source or sqlite_source(folder / "source.db")).config
+
+
+def is_unique(config: Config, table: str, key: list[str]) -> bool:
+    entity = config.entities[NAME].model_copy(update={"table": table, "id": tuple(key)})
+    config = config.model_copy(update={"entities": {NAME: entity}})
+    with Workspace(config) as workspace:
+        source = workspace.source(NAME)
+        assert isinstance(source, FindsRepeated)
+        return source.unique()
