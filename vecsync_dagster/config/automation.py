@@ -97,7 +97,7 @@ class ScheduleConfig(Model):
     cron: str = "0 3 * * *"
     reconcile_cron: str = "0 5 * * SUN"
     freshness_cron: str = "30 */6 * * *"
-    purge_cron: str = "15 4 * * *"
+    purge_cron: str = "15 * * * *"
     timezone: str = "UTC"
     enabled: bool = True
 
