@@ -8,24 +8,29 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from vecsync_dagster.errors import EmbeddingMisconfigured, VecsyncError
+from vecsync_dagster.errors import EmbeddingUnavailable, VecsyncError
 
-__all__ = ["Dialect", "Form", "dialect_of", "may_be_the_form", "may_be_the_texts"]
+__all__ = ["NOT_THERE", "Dialect", "Form", "dialect_of", "may_be_the_request"]
 
+
+NOT_THERE: Final = frozenset({404, 501})
+"""What an address without embeddings answers, and some servers to an option that they do not know."""
 
 _HOPELESS_S: Final = 60.0
-_NEVER_TEXTS: Final = frozenset({401, 402, 403, 405, 407, 429, 501})
+_NEVER: Final = frozenset({None, 401, 402, 403, 405, 407, 429})
+_FAILED_OVER: Final = frozenset({200, 424, 500})
+_Encoding = Literal["base64", "float"] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """A request's options. `encoding` None: not named, and the server answers what it answers."""
 
-    encoding: Literal["base64", "float"] | None = "base64"
+    encoding: _Encoding = "base64"
     dimensions: bool = True
 
 
@@ -48,25 +53,29 @@ class Dialect:
         self.most_texts: int | None = None
         self.finding = threading.Lock()
         self._hopeless_until = 0.0
-        self._over_an_outage = False
+        self._hopeless_over: object = None
         self._lock = threading.Lock()
         # A few: what is not explained by then never is.
         self._refused: deque[_Refused] = deque(maxlen=32)
 
-    def candidates(self) -> Iterator[Form]:
-        """What to try in turn: what is used now first, and last without a setting that the server may not know."""
-        for dimensions in (True, False) if self.form.dimensions else (False,):
-            for encoding in ("base64", "float", None):
-                yield Form(encoding, dimensions)
+    def candidates(self, status: object) -> list[Form]:
+        """What to try in turn after that status: what is used now first, and last without a setting that the server
+        may not know. Few where nothing may be there at all, and one where the form is known to be right."""
+        if self.proven:
+            return [self.form]
+        encodings: tuple[_Encoding, ...] = (None,) if status in NOT_THERE else ("base64", "float", None)
+        settings = (True, False) if self.form.dimensions else (False,)
+        forms = [Form(encoding, dimensions) for dimensions in settings for encoding in encodings]
+        return [self.form, *(form for form in forms if form != self.form)]
 
-    def hopeless(self, *, outage: bool) -> bool:
+    def hopeless(self, status: object) -> bool:
         """Whether no form was answered a moment ago: each partition of a run would ask for all of them again. What a
         server did not answer while it failed inside it may answer to one whose request is refused now."""
-        return time.monotonic() < self._hopeless_until and (outage or not self._over_an_outage)
+        return not self.proven and status == self._hopeless_over and time.monotonic() < self._hopeless_until
 
-    def gave_up(self, *, outage: bool) -> None:
+    def gave_up(self, status: object) -> None:
         self._hopeless_until = time.monotonic() + _HOPELESS_S
-        self._over_an_outage = outage
+        self._hopeless_over = status
 
     def accepted(self, form: Form, texts: Sequence[str]) -> None:
         """A request was answered. Where all texts of a refused one were answered in smaller ones, it had too many."""
@@ -104,18 +113,11 @@ def dialect_of(base_url: str, model: str, dimensions: int | None) -> Dialect:
         return _dialects.setdefault((base_url, model, dimensions), Dialect(dimensions is not None))
 
 
-def may_be_the_form(error: VecsyncError, form: Form) -> bool:
-    """Whether another form of the same request might be answered. A server that names the texts means those; one that
-    fails inside may do so over a form that it does not know."""
-    param = error.fields.get("param")
-    if error.fields.get("status") not in (400, 413, 415, 422, 424, 500) or param in ("input", "model"):
+def may_be_the_request(error: VecsyncError, form: Form) -> bool:
+    """Whether another form of the same request, or a short text, might be answered. A server that names the texts means
+    those; one that fails inside may do so over a form that it does not know. What is wrong with a key, credit or an
+    address any other request is told as well."""
+    status, param = error.fields.get("status"), error.fields.get("param")
+    if param in ("input", "model") or (param == "dimensions" and not form.dimensions):
         return False
-    return param != "dimensions" or form.dimensions
-
-
-def may_be_the_texts(error: VecsyncError) -> bool:
-    """Whether a status that says nothing of texts may be about them all the same, such as 404 for too many. What
-    else it is (a key, credit, an address without embeddings) another request is told as well."""
-    if not isinstance(error, EmbeddingMisconfigured) or "param" in error.fields:
-        return False
-    return error.fields.get("status", 401) not in _NEVER_TEXTS
+    return status in _FAILED_OVER if isinstance(error, EmbeddingUnavailable) else status not in _NEVER

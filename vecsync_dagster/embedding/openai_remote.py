@@ -19,11 +19,11 @@ from aiolimiter import AsyncLimiter
 from anyio.from_thread import start_blocking_portal
 from numpy.typing import NDArray
 from openai import APIError, APIStatusError, AsyncOpenAI
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vecsync_dagster.config.models import OpenAIProvider as OpenAIConfig
 from vecsync_dagster.embedding.base import Embedded
-from vecsync_dagster.embedding.openai_dialect import Form, dialect_of, may_be_the_form, may_be_the_texts
+from vecsync_dagster.embedding.openai_dialect import NOT_THERE, Form, dialect_of, may_be_the_request
 from vecsync_dagster.embedding.openai_errors import limit_wait, mapped, retry_wait
 from vecsync_dagster.embedding.vectors import check_vectors
 from vecsync_dagster.errors import (
@@ -41,6 +41,7 @@ _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 60.0
 _LOOK_AGAIN_S = 0.02
 _PROBE = "vecsync"
+_REFUSES = ("error", "detail", "message")
 
 
 @dataclass(slots=True)
@@ -126,36 +127,40 @@ class Remote:
         try:
             return await self._in_form(form, texts, tokens, spent)
         except (EmbeddingRejected, EmbeddingMisconfigured, EmbeddingUnavailable) as error:
-            if not may_be_the_form(error, form):
-                if may_be_the_texts(error) and await self._answers(form, spent, once=True):
-                    told = "openai {model}: status {status}, while others are answered".format(**error.fields)
-                    raise EmbeddingRejected(told, **error.fields) from None
+            if not may_be_the_request(error, form):
                 raise
             other = await self._find_form(error, form, spent)
-            if other == form:
-                raise
+            # Vectors of another size are no refusal: now that a short text's have the right one, they are asked again.
+            if other == form and "received" not in error.fields:
+                if not isinstance(error, EmbeddingMisconfigured):
+                    raise
+                told = "openai {model}: status {status}, while others are answered".format(**error.fields)
+                raise EmbeddingRejected(told, **error.fields) from None
         return await self._in_form(other, texts, tokens, spent)
 
     async def _find_form(self, error: VecsyncError, refused: Form, spent: _Spent) -> Form:
         """The first form in which the server answers a short text; `refused` itself means: it was about the texts, or
         an outage."""
         outage = isinstance(error, EmbeddingUnavailable)
+        status = error.fields["status"]
         # Others that look for it are threads of their own, and this one's loop has more to do than to wait.
         while not self._dialect.finding.acquire(blocking=False):
             await anyio.sleep(_LOOK_AGAIN_S)
         try:
-            if self._dialect.proven or self._dialect.form != refused:
+            known = self._dialect.proven and not isinstance(error, EmbeddingMisconfigured)
+            if known or self._dialect.form != refused:
                 return self._dialect.form
-            hopeless = self._dialect.hopeless(outage=outage)
-            for form in () if hopeless else self._dialect.candidates():
-                if await self._answers(form, spent, once=outage):
-                    return form
-            if not hopeless:
-                self._dialect.gave_up(outage=outage)
+            if not self._dialect.hopeless(status):
+                for form in self._dialect.candidates(status):
+                    if await self._answers(form, spent, once=outage):
+                        return form
+                self._dialect.gave_up(status)
         finally:
             self._dialect.finding.release()
         if outage:
             return refused
+        if status in NOT_THERE:
+            raise error  # it says so itself
         settings = "`model`, `base_url`" + (" or `dimensions`" if self._config.dimensions else "")
         raise EmbeddingMisconfigured(
             f"{error}: the server refuses this request with any text; check {settings}", **error.fields
@@ -190,7 +195,7 @@ class Remote:
         ):
             with attempt:
                 body = await self._send(form, texts, spent)
-                vectors, billed = self._read(form, body, len(texts))
+                vectors, billed = self._read(body, len(texts))
                 self._dialect.accepted(form, texts)
                 spent.tokens += tokens if billed is None else billed
                 return vectors
@@ -220,38 +225,45 @@ class Remote:
                 raise mapped(error, self._config.model, self._config.api_key.env) from error
         return response.content
 
-    def _read(self, form: Form, body: bytes, texts: int) -> tuple[NDArray[np.float32], int | None]:
+    def _read(self, body: bytes, texts: int) -> tuple[NDArray[np.float32], int | None]:
         """Vectors in the order of the texts, and the tokens billed where the server says so."""
+        name = f"openai {self._config.model}"
+        answer = self._answer(body)
+        items = answer.in_order()
         try:
-            answer = _Answer.model_validate_json(body)
-            items = answer.in_order()
             rows = [item.vector() for item in items]
+        except ValueError as error:
+            raise EmbeddingUnavailable(
+                f"{name}: the answer's vectors cannot be decoded", model=self._config.model, status=200
+            ) from error
+        sizes = {len(row) for row in rows}
+        if [item.index for item in items] != list(range(texts)) or len(sizes) != 1:
+            raise EmbeddingUnavailable(
+                f"{name}: {len(rows)} vectors for {texts} texts, or of several sizes", model=self._config.model
+            )
+        # Known to be the setting where it never was right: later on it is an answer like any other nonsense.
+        if self._config.dimensions and not self._dialect.proven and not sizes & {0, self._dimensions}:
+            [size] = sizes
+            raise EmbeddingMisconfigured(
+                f"{name}: the server does not heed `dimensions`, and its vectors have {size}: set `dimensions: {size}`",
+                model=self._config.model,
+                status=200,
+                received=size,
+            )
+        return check_vectors(np.stack(rows), texts, self._dimensions, name), answer.billed()
+
+    def _answer(self, body: bytes) -> _Answer:
+        try:
+            return _Answer.model_validate_json(body)
         except ValueError as error:
             if _is_refusal(body):
                 raise EmbeddingMisconfigured(
-                    f"openai {self._config.model}: the server answered an error with status 200; check `base_url` and "
-                    "`model`",
-                    model=self._config.model,
+                    f"openai {self._config.model}: an error with status 200", model=self._config.model, status=200
                 ) from None
             raise EmbeddingUnavailable(
                 f"openai {self._config.model}: the answer does not hold embeddings ({len(body)} bytes)",
                 model=self._config.model,
             ) from error
-        if [item.index for item in items] != list(range(texts)) or len({len(row) for row in rows}) != 1:
-            raise EmbeddingUnavailable(
-                f"openai {self._config.model}: {len(rows)} vectors for {texts} texts, or of several sizes",
-                model=self._config.model,
-            )
-        billed = None if answer.usage is None else answer.usage.prompt_tokens
-        unproven = not self._dialect.proven
-        if unproven and self._config.dimensions and not form.dimensions and len(rows[0]) != self._dimensions:
-            raise EmbeddingMisconfigured(
-                f"openai {self._config.model}: the server does not take `dimensions`, and its vectors have "
-                f"{len(rows[0])}: set `dimensions: {len(rows[0])}`",
-                model=self._config.model,
-                received=len(rows[0]),
-            )
-        return check_vectors(np.stack(rows), texts, self._dimensions, f"openai {self._config.model}"), billed
 
 
 def _is_refusal(body: bytes) -> bool:
@@ -259,7 +271,7 @@ def _is_refusal(body: bytes) -> bool:
         answer = json.loads(body)
     except ValueError:
         return False
-    return isinstance(answer, dict) and bool(answer.get("error")) and "data" not in answer
+    return isinstance(answer, dict) and not answer.get("data") and any(map(answer.get, _REFUSES))
 
 
 class _Item(BaseModel):
@@ -267,21 +279,29 @@ class _Item(BaseModel):
     embedding: str | list[float]
 
     def vector(self) -> NDArray[np.float32]:
-        """Raises ValueError if the text is not base64 of floats."""
+        """Raises ValueError if the text is not base64 of floats. Some servers leave its padding out."""
         if isinstance(self.embedding, str):
-            return np.frombuffer(base64.b64decode(self.embedding, validate=True), "<f4")
+            padded = self.embedding + "=" * (-len(self.embedding) % 4)
+            return np.frombuffer(base64.b64decode(padded, validate=True), "<f4")
         return np.array(self.embedding, np.float32)
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int | None = None
+    prompt_tokens: int = Field(ge=0, lt=1 << 31)
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     data: list[_Item]
-    usage: _Usage | None = None
+    usage: object = None
+
+    def billed(self) -> int | None:
+        """None where the server does not say it, or in a way of its own: the vectors are good all the same."""
+        try:
+            return _Usage.model_validate(self.usage).prompt_tokens
+        except ValidationError:
+            return None
 
     def in_order(self) -> list[_Item]:
         """By index; where the server gives none at all, as they come."""

@@ -26,6 +26,7 @@ BODIES = {
     "plain": "bad request",
     "empty": "",
 }
+ODD_TOKENS: list[object] = [5.5, "five", None, [], {}, -1, 10**30]
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,30 @@ def test_a_server_without_dimensions_whose_vectors_have_others(
         make_openai(dimensions=512, attempts=attempts).embed_documents(TEXTS)
 
 
+@pytest.mark.parametrize("dimensions", [512, 2048])
+def test_a_server_that_does_not_heed_dimensions(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, dimensions: int
+) -> None:
+    """It is the setting's fault and no outage, as where the server refuses it: nothing is tried again for ever."""
+    openai_server.partial = Partial(heeds_dimensions=False)
+    with pytest.raises(EmbeddingMisconfigured, match="`dimensions: 1536`"):
+        Embedder(make_openai(dimensions=dimensions), MemoryCache()).embed(TEXTS)
+    assert len(openai_server.requests) == 2
+
+
+def test_one_text_whose_vector_has_another_size_is_no_setting(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer
+) -> None:
+    """Nor is a wrong size that comes after a right one: both may be another the next time."""
+    openai_server.spoils = ("secret", "wrong_size")
+    provider = make_openai(dimensions=1536, attempts=1)
+    for _ in range(2):
+        with pytest.raises(EmbeddingUnavailable):
+            provider.embed_documents(["secret"])
+    openai_server.spoils = None
+    assert right(provider.embed_documents(TEXTS).vectors)
+
+
 @pytest.mark.in_turn
 @pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
 @pytest.mark.parametrize("status", [400, 404, 406, 413, 418, 422])
@@ -108,6 +133,23 @@ def test_a_server_that_takes_a_few_texts(
     sizes = [len(request.texts) for request in openai_server.requests[before:]]
     assert sum(sizes) == len(TEXTS)
     assert max(sizes) <= 2
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("body", [BODIES[name] for name in ("openai", "text", "detail", "code")])
+@pytest.mark.parametrize("proven", [True, False])
+def test_too_many_texts_with_status_200(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, body: str, proven: bool
+) -> None:
+    """An error in place of an answer is like any other: it is about the texts where a short one is answered."""
+    openai_server.partial = Partial(most_texts=2, status=200, body=body)
+    embedder = Embedder(make_openai(), MemoryCache())
+    if proven:
+        embedder.embed(["before"])
+    assert right(embedder.embed(TEXTS).outcomes)
+    before = len(openai_server.requests)
+    assert right(make_openai().embed_documents(TEXTS).vectors)
+    assert max(len(request.texts) for request in openai_server.requests[before:]) <= 2
 
 
 @pytest.mark.parametrize("status", [424, 500])
@@ -165,6 +207,49 @@ def test_an_answer_without_what_is_not_needed(
     assert embedded.tokens > 0
 
 
+@pytest.mark.parametrize("usage", [None, "5", [5], 5, {}, *({"prompt_tokens": odd} for odd in ODD_TOKENS)])
+def test_a_usage_that_cannot_be_read_is_unknown(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, usage: object
+) -> None:
+    """It is for the bill alone: the vectors are used, paid for once, and the tokens are ours."""
+    openai_server.partial = Partial(replaces={"usage": usage})
+    provider = make_openai()
+    embedded = provider.embed_documents(TEXTS)
+    assert right(embedded.vectors)
+    assert embedded.tokens == sum(provider.prepare(text).tokens for text in TEXTS)
+    assert len(openai_server.requests) == 1
+
+
+@pytest.mark.parametrize("dimensions", [1535, 1537])
+def test_base64_without_padding(make_openai: MakeOpenAI, openai_server: OpenAIServer, dimensions: int) -> None:
+    """It is read all the same."""
+    openai_server.partial = Partial(base64_end="")
+    assert right(make_openai(dimensions=dimensions).embed_documents(TEXTS).vectors, dimensions)
+    assert len(openai_server.requests) == 1
+
+
+def test_base64_that_cannot_be_read(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """Floats are asked for instead, from then on; where they are no better it is an outage."""
+    openai_server.partial = Partial(base64_end="?")
+    assert right(make_openai(dimensions=1535, attempts=1).embed_documents(TEXTS).vectors, 1535)
+    assert [len(request.texts) for request in openai_server.requests] == [6, 1, 1, 6]
+    openai_dialect._dialects.clear()
+    openai_server.partial = Partial(replaces={"data": [{"index": 0, "embedding": "????"}]})
+    with pytest.raises(EmbeddingUnavailable, match="decoded"):
+        make_openai(attempts=1).embed_documents(["text"])
+
+
+@pytest.mark.parametrize("status", [404, 501])
+@pytest.mark.parametrize("dimensions", [None, 1536])
+@pytest.mark.parametrize("takes_dimensions", [True, False])
+def test_a_form_that_is_refused_as_if_nothing_were_there(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, dimensions: int | None, takes_dimensions: bool
+) -> None:
+    """The address is not blamed before a request that names no more than it has to."""
+    openai_server.partial = Partial(formats=("float", None), takes_dimensions=takes_dimensions, status=status)
+    assert right(make_openai(dimensions=dimensions).embed_documents(TEXTS).vectors)
+
+
 @pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("status", "said"),
@@ -174,17 +259,34 @@ def test_an_answer_without_what_is_not_needed(
 def test_what_no_text_can_change_says_what_to_look_at(
     make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int, said: str, body: str
 ) -> None:
-    """A wrong key, model or address is one error after one request (two where it could be about texts after all), and
-    names the setting."""
+    """A wrong key, model or address is one error after one request (two more where it could be about the texts or the
+    form after all), and names the setting."""
     openai_server.partial = Partial(takes_nothing=True, status=status, body=body)
     with pytest.raises(EmbeddingMisconfigured, match=said):
         Embedder(make_openai(), MemoryCache()).embed(TEXTS)
-    assert len(openai_server.requests) == (2 if status == 404 else 1)
+    assert len(openai_server.requests) == (3 if status in (404, 501) else 1)
+    with pytest.raises(EmbeddingMisconfigured, match=said):
+        Embedder(make_openai(), MemoryCache()).embed(TEXTS)
+    assert len(openai_server.requests) == (4 if status in (404, 501) else 2)
 
 
-def test_an_error_with_status_200(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+def test_a_model_that_is_gone_is_no_question_of_the_form(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """A server that names the model is asked nothing else."""
+    openai_server.partial = Partial(takes_nothing=True, status=404, body='{"error": {"code": "model_not_found"}}')
+    with pytest.raises(EmbeddingMisconfigured, match="`model`"):
+        make_openai(dimensions=512).embed_documents(TEXTS)
+    assert len(openai_server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["error", "detail", "message"])
+@pytest.mark.parametrize("proven", [True, False])
+def test_an_error_with_status_200(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, name: str, proven: bool
+) -> None:
     """It is no outage that passes: the address is wrong."""
-    openai_server.partial = Partial(takes_nothing=True, status=200, body='{"error": "unexpected endpoint"}')
+    if proven:
+        make_openai().embed_documents(["before"])
+    openai_server.partial = Partial(takes_nothing=True, status=200, body=f'{{"{name}": "unexpected endpoint"}}')
     with pytest.raises(EmbeddingMisconfigured, match="base_url"):
         make_openai().embed_documents(TEXTS)
 
@@ -243,7 +345,7 @@ def test_a_hopeless_server_is_not_asked_for_every_form_again(
     assert messages[0] == messages[1]
     monkeypatch.setattr(openai_dialect, "_HOPELESS_S", 0.0)
     [dialect] = openai_dialect._dialects.values()
-    dialect.gave_up(outage=False)
+    dialect.gave_up(400)
     openai_server.partial = Partial(formats=(None,))
     assert right(provider.embed_documents(TEXTS).vectors)
 

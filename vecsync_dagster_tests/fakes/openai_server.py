@@ -92,6 +92,7 @@ class Partial:
     """What a server that speaks a part of the API takes, how it refuses the rest, and how it answers.
 
     `formats`: None stands for a request that names none. `body`: of a refusal, the whole error object in `{message}`.
+    `replaces`: parts of the answer. `base64_end`: what stands for each sign of padding.
     """
 
     formats: tuple[str | None, ...] = ("base64", "float", None)
@@ -101,6 +102,9 @@ class Partial:
     status: int = 400
     body: str = '{"error": {"message": "bad request", "type": "invalid_request_error", "param": null, "code": null}}'
     leaves_out: tuple[str, ...] = ()
+    replaces: Mapping[str, object] = field(default_factory=dict)
+    base64_end: str = "="
+    heeds_dimensions: bool = True
     model: str | None = None
 
     def refuses(self, body: Mapping[str, Any], texts: Sequence[str]) -> bool:
@@ -233,10 +237,13 @@ class OpenAIServer:
             error = {"error": {"message": message, "type": code, "param": param, "code": code}}
             return _Reply(status, json.dumps(error).encode(), headers=headers)
         as_float = self.always_float or body.get("encoding_format") != "base64"
-        dimensions = body.get("dimensions") or self.dimensions
+        dimensions = (self.partial.heeds_dimensions and body.get("dimensions")) or self.dimensions
         marker = self.spoils[0] if self.spoils else ""
         answer = _answer(fault, [self.salt + text for text in texts], dimensions, as_float, marker)
         answer["model"] = self.partial.model or body["model"]
+        answer.update(self.partial.replaces)
+        for item in () if as_float else answer["data"]:
+            item["embedding"] = item["embedding"].replace("=", self.partial.base64_end)
         for key in self.partial.leaves_out:
             for part in (answer, answer.get("usage", {}), *answer["data"]):
                 part.pop(key, None)
