@@ -152,6 +152,27 @@ def test_too_many_texts_with_status_200(
     assert max(len(request.texts) for request in openai_server.requests[before:]) <= 2
 
 
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_code_names_the_model_as_a_parameter_does(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int
+) -> None:
+    """Nothing is halved for it, and one request says so."""
+    body = '{"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": "model_not_found"}}'
+    openai_server.partial = Partial(takes_nothing=True, status=status, body=body)
+    with pytest.raises(EmbeddingMisconfigured, match="check `model`"):
+        make_openai().embed_documents(TEXTS)
+    assert len(openai_server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [404, 406])
+def test_the_reason_of_a_refused_text_blames_no_setting(
+    make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int
+) -> None:
+    openai_server.partial = Partial(most_texts=1, status=status)
+    with pytest.raises(EmbeddingRejected, match=f"status {status}, while others are answered$"):
+        make_openai().embed_documents(TEXTS)
+
+
 @pytest.mark.parametrize("status", [424, 500])
 def test_a_server_that_fails_over_many_texts(make_openai: MakeOpenAI, openai_server: OpenAIServer, status: int) -> None:
     """Each is embedded in a smaller request, and none is refused."""
