@@ -5,10 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from vecsync_dagster.errors import ConfigError
 
-__all__ = ["refuse_unencoded", "refuse_unknown", "wrong_value"]
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+__all__ = ["refuse_empty", "refuse_unencoded", "refuse_unknown", "wrong_value"]
 
 _SAME = {"ssl": "sslmode"}
 """What other drivers call an option, where its name is not close enough."""
@@ -22,6 +27,16 @@ def refuse_unencoded(behind: str, *, key: str) -> None:
         raise ConfigError(
             f"{key}: percent-encode special characters of the URL's user and password (@ is %40, / is %2F)", key=key
         )
+
+
+def refuse_empty(written: str, url: URL, valid: Collection[str], *, key: str) -> None:
+    """Raises ConfigError with the options that have no value: SQLAlchemy leaves them out of `url`, which it parsed."""
+    behind = written if url.username is None else written.partition("@")[2]
+    given = [name for name, value in parse_qsl(behind.partition("?")[2], keep_blank_values=True) if not value]
+    refuse_unknown("the database", written, given, valid, key=key)
+    if given:
+        named = ", ".join(map(repr, dict.fromkeys(given)))
+        raise ConfigError(f"{key}: no value for the URL option {named}; write one, or remove the option", key=key)
 
 
 def refuse_unknown(product: str, url: str, given: Iterable[str], valid: Collection[str], *, key: str) -> None:

@@ -18,6 +18,8 @@ _LATER: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TO
 
 def post(channel: str, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> None:
     """Send `body`. Raises AlertUnsent where another attempt may help, else AlertRefused."""
+    if "#" in url:
+        raise AlertRefused(f"alerts.{channel}: the URL has a part behind #, which is never sent", channel=channel)
     try:
         with urls_unlogged(), httpx.Client(timeout=timeout_s) as client:
             status, wait = _status(client, url, body, headers)

@@ -99,7 +99,10 @@ class AlertsConfig(Model):
     @field_validator("ui_url")
     @classmethod
     def _ui_url(cls, url: str | None) -> str | None:
-        if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("not a URL like https://dagster.example.com")
         return url
 

@@ -22,7 +22,7 @@ from vecsync_dagster.errors import ConfigError
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.postgres_session import LOOKS, set_for_session
 from vecsync_dagster.postgres_url import check_postgres_url
-from vecsync_dagster.url_options import refuse_unknown
+from vecsync_dagster.url_options import refuse_empty, refuse_unknown
 
 __all__ = ["Database", "display_name", "parse_url", "sqlite_file"]
 
@@ -116,7 +116,9 @@ def parse_url(url: str) -> URL:
         check_postgres_url(url, parsed, key=_KEY)
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername in _SQLITE:
-        refuse_unknown("SQLite", url, parsed.query, _SQLITE_OPTIONS | _file_options(parsed), key=_KEY)
+        valid = _SQLITE_OPTIONS | _file_options(parsed)
+        refuse_unknown("SQLite", url, parsed.query, valid, key=_KEY)
+        refuse_empty(url, parsed, valid, key=_KEY)
         try:
             pysqlite.dialect().create_connect_args(parsed)
         except ValueError:

@@ -56,7 +56,7 @@ from vecsync_dagster.errors import ConfigError, SourceRejected, SourceUnavailabl
 from vecsync_dagster.identity import storable
 from vecsync_dagster.postgres_login import REASONS, refusal_of, unreachable_of
 from vecsync_dagster.postgres_session import LOOKS
-from vecsync_dagster.postgres_url import check_postgres_url
+from vecsync_dagster.postgres_url import check_postgres_url, postgres_settings
 from vecsync_dagster.sources.filter_values import number_of, whole_of
 from vecsync_dagster.sources.sql_dialect import AnyColumn
 from vecsync_dagster.sources.sql_types import BEYOND, Clock, Kind, earlier, integers, uuids
@@ -180,26 +180,25 @@ class Postgres:
         return psycopg.conninfo.make_conninfo(**self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        """The URL as the driver takes it: also a host that is one of its options."""
-        dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
-        _, settings = dialect.create_connect_args(self._url())  # type: ignore[no-untyped-call]
-        return dict(settings)
+        return postgres_settings(self._url())
 
     def engine(self) -> Engine:
+        url = self._url()
+        defaults = {
+            "connect_timeout": math.ceil(self._config.connect_timeout_s),
+            "client_encoding": "utf8",
+            "application_name": "vecsync",
+            # A peer that vanished is noticed after a minute, not after hours.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "prepare_threshold": None,  # connection poolers lose prepared statements
+        }
         engine = create_engine(
-            self._url(),
+            url,
             isolation_level="REPEATABLE READ",
             execution_options={"postgresql_readonly": True, "compiled_cache": _COMPILED},
-            connect_args={
-                "connect_timeout": math.ceil(self._config.connect_timeout_s),
-                "client_encoding": "utf8",
-                "application_name": "vecsync",
-                # A peer that vanished is noticed after a minute, not after hours.
-                "keepalives_idle": 30,
-                "keepalives_interval": 10,
-                "keepalives_count": 3,
-                "prepare_threshold": None,  # connection poolers lose prepared statements
-            },
+            connect_args={option: value for option, value in defaults.items() if option not in url.query},
             pool_size=1,
             max_overflow=-1,
             pool_pre_ping=True,

@@ -62,7 +62,7 @@ def _sendable(secret: str, config: StoreConfig, key: str) -> str:
 
 def _address(url: str, key: str) -> str:
     """The URL with its port, that of http or https where it has none: the client would take 6333."""
-    parts = split_http_url(url, key=key, example="http://localhost:6333")
+    parts = split_http_url(url, key=key, example="http://localhost:6333", login=False)
     if parts.port is None:
         parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{DEFAULT_PORTS[parts.scheme]}")
     return parts.geturl()

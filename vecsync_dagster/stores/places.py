@@ -20,8 +20,8 @@ def place_of(
     config: StoreConfig, *, key: str, path_of: Callable[[str], Path], ledger_folder: Path | None = None
 ) -> str:
     """A hash that is the same for every spelling of one place: the folder, or host, port and path of the server, with
-    the prefix of the collections. User, password and API key are not in it. `ledger_folder`: of a ledger that is a
-    file; a folder is where it is seen from there, so that both can be moved, or copied, together.
+    the prefix of the collections. The API key is not in it. `ledger_folder`: of a ledger that is a file; a folder is
+    where it is seen from there, so that both can be moved, or copied, together.
 
     Raises ConfigError, as `build_store` does.
     """
@@ -39,6 +39,6 @@ def _server(config: StoreConfig, key: str) -> bytes:
     from vecsync_dagster.config.models import resolve
 
     url = resolve(config.url or "", f"{key}.url")
-    parts = split_http_url(url, key=f"{key}.url", example="http://localhost:6333")
+    parts = split_http_url(url, key=f"{key}.url", example="http://localhost:6333", login=False)
     port = parts.port or DEFAULT_PORTS[parts.scheme]
     return f"server {parts.hostname}:{port}/{parts.path.strip('/')}".encode()

@@ -223,6 +223,16 @@ def test_what_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "s3cr3t" not in str(error.value)
 
 
+def test_a_query_is_sent_and_a_fragment_refused(slack: Inbox) -> None:
+    """A webhook may have its key in the query; what stands behind a # would never leave this machine."""
+    post("slack", f"{slack.url}?key={SECRET}", b"{}", {}, 5)
+    assert len(slack.posts) == 1
+    with pytest.raises(AlertRefused, match=r"^alerts\.slack: the URL has a part behind #") as error:
+        post("slack", f"{slack.url}#{SECRET}", b"{}", {}, 5)
+    assert SECRET not in str(error.value)
+    assert len(slack.posts) == 1
+
+
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing secret is an error of the configuration."""
     monkeypatch.delenv("SLACK_URL", raising=False)

@@ -113,7 +113,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, mongo_u
             "SOURCE_URL": f"{source.replace('postgres@', f'postgres:{SECRET}@')}?{QUERY}",
             "LEDGER_URL": f"{ledger.replace('postgres@', f'postgres:{SECRET}@')}?{QUERY}",
             "MONGO_URL": f"{mongo_url.rstrip('/')}/{documents}?{MONGO_QUERY}",
-            "STORE_URL": f"{store.url.replace('//', f'//me:{SECRET}@')}?token={SECRET}",
+            "STORE_URL": store.url,
             "MODEL_URL": model.base_url.replace("//", f"//me:{SECRET}@"),
             "SLACK_URL": f"{inbox.url}/{SECRET}",
             "HOOK_URL": f"{inbox.url}?token={SECRET}",
@@ -187,7 +187,7 @@ def at(host: str) -> dict[str, str]:
         f"postgresql://u:{SECRET}@{host}/d?{QUERY}",
         f"mongodb://u:{SECRET}@{host}/d?{MONGO_QUERY}&authMechanism=MONGODB-AWS",
         f"http://u:{SECRET}@{host}/{SECRET}?token={SECRET}",
-    )
+    ) | {"STORE_URL": f"http://{host}/{SECRET}", "MODEL_URL": f"http://u:{SECRET}@{host}/{SECRET}"}
 
 
 BROKEN = {
@@ -197,6 +197,16 @@ BROKEN = {
         f"postgresql://u:{SECRET}@127.0.0.1:1/d?pgbouncer={SECRET}&sslmode={SECRET}",
         f"mongodb://u:{SECRET}@127.0.0.1:1/d?token={SECRET}&w={SECRET}",
         f"http://127.0.0.1:port-{SECRET}/",
+    ),
+    "refused by the client": all_at(
+        f"postgresql://u:{SECRET}@127.0.0.1:1/d?service={SECRET}",
+        f"mongodb://u:{SECRET}@127.0.0.1:1/d?w={SECRET}",
+        f"http://127.0.0.1:1/?token={SECRET}#{SECRET}",
+    ),
+    "port as an option": all_at(
+        f"postgresql://u:{SECRET}@127.0.0.1/d?port={SECRET}",
+        f"mongodb://u:{SECRET}@127.0.0.1:{SECRET}/d",
+        f"http://u:{SECRET}@127.0.0.1:1/",
     ),
     "not encoded": all_at(
         f"postgresql://u:p@{SECRET}@127.0.0.1:1/d",

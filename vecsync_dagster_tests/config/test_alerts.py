@@ -49,6 +49,7 @@ def test_all_three_channels() -> None:
             "alerts.email.form: unknown key; did you mean from? valid here: from, host, password, port, tls, to, user",
         ),
         ("ui_url: dagster", "alerts.ui_url: not a URL like https://dagster.example.com; it is 'dagster'"),
+        ("ui_url: 'http://d?x=1'", "alerts.ui_url: not a URL like https://dagster.example.com; it is 'http://d?x=1'"),
         ("cool_down: soon", "alerts.cool_down: a duration belongs here: seconds, or like PT10M; it is 'soon'"),
     ],
 )

@@ -168,6 +168,15 @@ def test_without_a_base_url(make_openai: MakeOpenAI) -> None:
     assert "VECSYNC_TEST_UNSET" in (provider.unavailable_because() or "")
 
 
+@pytest.mark.parametrize(("part", "named"), [("?key=sesame", "a query"), ("#sesame", "a fragment")])
+def test_a_part_of_the_base_url_that_is_not_sent(make_openai: MakeOpenAI, part: str, named: str) -> None:
+    """It is refused by its name, with the place where a key belongs."""
+    told = make_openai(base_url=f"http://127.0.0.1:1/v1{part}").unavailable_because() or ""
+    assert told.startswith(f"base_url: the URL has {named}")
+    assert told.endswith("api_key")
+    assert "sesame" not in told
+
+
 def test_the_clients_own_variable_is_ignored(monkeypatch: pytest.MonkeyPatch, openai_server: OpenAIServer) -> None:
     """Texts go where the configuration says, not where OPENAI_BASE_URL says."""
     monkeypatch.setenv(KEY_VARIABLE, KEY)

@@ -12,6 +12,7 @@ from qdrant_client.qdrant_remote import QdrantRemote
 from vecsync_dagster.config.models import EnvRef, QdrantStore
 from vecsync_dagster.errors import ConfigError, StoreUnavailable
 from vecsync_dagster.stores import VectorStore, build_store
+from vecsync_dagster.stores.places import place_of
 from vecsync_dagster.stores.qdrant_embedded import QdrantEmbeddedStore
 from vecsync_dagster.stores.qdrant_server import QdrantServerStore
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
@@ -75,6 +76,24 @@ def test_unusable_url_is_a_config_error(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("http://q.example.com/?api_key=sesame", "a query"),
+        ("https://q.example.com#sesame", "a fragment"),
+        ("http://user:sesame@q.example.com", "a user or password"),
+    ],
+)
+def test_what_the_client_would_leave_out(tmp_path: Path, url: str, part: str) -> None:
+    """A part of the URL that no server would see is refused by its name, with the place where a key belongs."""
+    config = QdrantStore(type="qdrant", url=url)
+    with pytest.raises(ConfigError, match=rf"^stores\.main\.url: the URL has {part} .* api_key$") as caught:
+        build(tmp_path, config)
+    assert "sesame" not in str(caught.value)
+    with pytest.raises(ConfigError, match=part):
+        place_of(config, key="stores.main", path_of=Path)
+
+
+@pytest.mark.parametrize(
     ("url", "asked"),
     [
         ("https://q.example.com", "https://q.example.com:443"),
@@ -86,7 +105,6 @@ def test_unusable_url_is_a_config_error(tmp_path: Path, url: str) -> None:
         ("http://[::1]", "http://[::1]:80"),
         ("http://localhost:6333", "http://localhost:6333"),
         ("https://q.example.com:6333/sesame", "https://q.example.com:6333"),
-        ("http://user:sesame@q.example.com", "http://q.example.com:80"),
     ],
 )
 def test_the_port_is_that_of_the_scheme(tmp_path: Path, url: str, asked: str) -> None:

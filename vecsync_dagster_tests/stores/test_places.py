@@ -25,8 +25,6 @@ def place(**settings: Any) -> str:
         "http://qdrant.example:80",
         "http://QDRANT.example/",
         "https://qdrant.example:80",
-        "http://user:sesame@qdrant.example",
-        "http://qdrant.example?token=sesame",
     ],
 )
 def test_spellings_of_a_server_are_one_place(url: str) -> None:
