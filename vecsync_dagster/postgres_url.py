@@ -55,17 +55,6 @@ _PARTS: Final[Mapping[str, str]] = {
 }
 """Options that are parts of the URL as well, and SQLAlchemy's names for those."""
 _NOT_TRIED: Final = ("host", "hostaddr", "port", "password")
-_TLS: Final = (
-    "sslmode",
-    "sslnegotiation",
-    "sslrootcert",
-    "sslcrl",
-    "sslcrldir",
-    "sslcert",
-    "sslkey",
-    "sslpassword",
-)
-"""Each may be wrong without another one: which of them is to blame cannot be told."""
 _ANSWERS: Final[Mapping[bytes, bytes]] = {
     (8).to_bytes(4) + (80877103).to_bytes(4): b"S",  # is there TLS? Yes: libpq then reads its certificates
     (8).to_bytes(4) + (80877104).to_bytes(4): b"N",  # encryption by GSSAPI
@@ -162,26 +151,14 @@ def _check_addresses(settings: Mapping[str, Any], key: str) -> None:
 
 
 def _try(settings: Mapping[str, Any], key: str) -> None:
-    """Raises ConfigError where libpq would not get to the login, with the options that are to blame."""
+    """Raises ConfigError where libpq would not get to the login, whoever the server is."""
     tried = {option: value for option, value in settings.items() if option not in _NOT_TRIED}
-    if _is_taken(tried):
-        return
-    options = [option for option in tried if option not in _PARTS]
-    if not _is_taken({option: value for option, value in tried.items() if option in _PARTS}):
+    if not _is_taken(tried):
+        options = ", ".join(repr(option) for option in tried if option not in _PARTS)
+        there = f"what the URL has for {options}, or with " if options else ""
         raise ConfigError(
-            f"{key}: libpq refuses to connect even without the URL's options; look at its environment variables "
-            "(PG...) and at ~/.postgresql, and name a user",
-            key=key,
+            f"{key}: libpq refuses to connect with {there}its environment variables (PG...) and ~/.postgresql", key=key
         )
-    # Of several that are wrong only together, those that are needed for it are left.
-    blamed = tried
-    for option in options:
-        left_out = _TLS if option in _TLS else (option,)
-        fewer = {name: value for name, value in blamed.items() if name not in left_out}
-        if not _is_taken(fewer):
-            blamed = fewer
-    named = " and ".join(repr(option) for option in options if option in blamed)
-    raise ConfigError(f"{key}: libpq refuses to connect with what the URL has for {named}", key=key)
 
 
 def _is_taken(settings: Mapping[str, Any]) -> bool:

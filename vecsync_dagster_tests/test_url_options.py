@@ -136,7 +136,7 @@ def test_wrong_values(monkeypatch: pytest.MonkeyPatch, use: str, query: str, nam
         (f"ssl_min_protocol_version={VALUE}", "'ssl_min_protocol_version'"),
         (
             "application_name=a&ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
-            "has for 'ssl_min_protocol_version' and 'ssl_max_protocol_version'",
+            "'ssl_min_protocol_version', 'ssl_max_protocol_version', or",
         ),
         *((f"{option}=/nowhere/{VALUE}", f"'{option}'") for option in ("passfile", "sslcert", "sslkey", "sslcrl")),
         (f"sslrootcert=/nowhere/{VALUE}", "'sslrootcert'"),
@@ -166,8 +166,8 @@ def test_what_libpq_would_refuse_or_leave_out(
     [
         (f"require_auth={VALUE}", "'require_auth'"),
         (f"sslnegotiation={VALUE}", "'sslnegotiation'"),
-        ("sslnegotiation=direct&sslmode=prefer", "'sslnegotiation' and 'sslmode'"),
-        ("sslrootcert=system&sslmode=require", "'sslrootcert' and 'sslmode'"),
+        ("sslnegotiation=direct&sslmode=prefer", "'sslnegotiation', 'sslmode'"),
+        ("sslrootcert=system&sslmode=require", "'sslrootcert', 'sslmode'"),
     ],
 )
 def test_newer_options(monkeypatch: pytest.MonkeyPatch, query: str, named: str) -> None:
@@ -180,7 +180,7 @@ def test_files_that_are_no_certificates(monkeypatch: pytest.MonkeyPatch, tmp_pat
     no_certificate = tmp_path / VALUE
     no_certificate.write_text("nothing")
     files = f"sslcert={no_certificate}&sslkey={no_certificate}"
-    assert "'sslcert' and 'sslkey'" in refusal(monkeypatch, "postgres", f"?sslmode=require&{files}")
+    assert "'sslcert', 'sslkey'" in refusal(monkeypatch, "postgres", f"?sslmode=require&{files}")
     assert "'sslrootcert'" in refusal(monkeypatch, "ledger", f"?sslmode=verify-ca&sslrootcert={no_certificate}")
 
 
