@@ -12,8 +12,6 @@ from typing import Any
 import pyarrow as pa
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.command_cursor import CommandCursor
-from pymongo.cursor import Cursor as ServerCursor
 from pymongo.errors import OperationFailure
 
 from vecsync_dagster.config.models import EntityConfig, MongoSource
@@ -25,6 +23,7 @@ from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refu
 from vecsync_dagster.sources.mongo_keys import among, field_of, is_own, is_unique, key_of, with_keys, written
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
+from vecsync_dagster.sources.mongo_reading import Documents, aggregated
 from vecsync_dagster.sources.mongo_stream import Events, Token, drain, has_streams, key_not_told, token_now, token_of
 from vecsync_dagster.sources.mongo_tenant_names import names_of_documents, names_of_table
 from vecsync_dagster.sources.mongo_values import owner_text, record_batch, value_at
@@ -77,7 +76,7 @@ class MongoDbSource:
 
     def repeated(self) -> Repeated:
         with self._reading("looking for ids that are not unique") as collection:
-            groups = list(collection.aggregate(self._queries.repeated(REPEATED_LIMIT), allowDiskUse=True))
+            groups = list(aggregated(collection, self._queries.repeated(REPEATED_LIMIT), allowDiskUse=True))
         some = self._queries.named.restored(group["first"] for group in groups)
         keys = [key for document in some if (key := self._queries.key(document)) is not None]
         return Repeated(len(keys), keys[0] if keys else "")
@@ -143,7 +142,7 @@ class MongoDbSource:
         if tenancy is None:
             return
         with self._reading(doing) as collection:
-            for group in collection.aggregate(self._queries.owners(tenancy.column), allowDiskUse=True):
+            for group in aggregated(collection, self._queries.owners(tenancy.column), allowDiskUse=True):
                 yield owner_text(group["_id"]), group["count"]
 
     def read(self, what: Read, page: int = 500) -> Iterator[Page]:
@@ -348,7 +347,7 @@ class _Reader:
         self._session = session
         self._queries = queries
         self._key = queries.entity.key
-        self._open: list[ServerCursor[Document] | CommandCursor[Document]] = []
+        self._open: list[Documents] = []
 
     def __enter__(self) -> _Reader:
         return self

@@ -12,11 +12,10 @@ from typing import Any
 
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.command_cursor import CommandCursor
-from pymongo.cursor import Cursor as ServerCursor
 from pymongo.errors import OperationFailure
 
 from vecsync_dagster.errors import SourceRejected
+from vecsync_dagster.sources import mongo_reading as reading
 
 __all__ = ["Named", "dotted", "exact", "flat_names", "refuse_flat", "takes_names"]
 
@@ -39,7 +38,7 @@ def exact(name: str) -> Document:
 def takes_names(collection: Collection[Document]) -> bool:
     """Whether the server can look up a field by its very name: MongoDB 5.0 can. Others know the path alone."""
     try:
-        collection.aggregate([{"$limit": 1}, {"$project": {"_id": 0, "it": exact("a.b")}}]).close()
+        reading.aggregated(collection, [{"$limit": 1}, {"$project": {"_id": 0, "it": exact("a.b")}}]).close()
     except OperationFailure as error:
         if error.code not in _UNKNOWN:
             raise
@@ -58,7 +57,11 @@ def flat_names(collection: Collection[Document], names: Sequence[str]) -> tuple[
         {"$project": {"_id": 0, **taken}},
         {"$group": {"_id": {alias: {"$type": f"${alias}"} for alias in taken}}},
     ]
-    found = [group["_id"] for order in (1, -1) for group in collection.aggregate([{"$sort": {"_id": order}}, *stages])]
+    found = [
+        group["_id"]
+        for order in (1, -1)
+        for group in reading.aggregated(collection, [{"$sort": {"_id": order}}, *stages])
+    ]
     return tuple(
         name for name, alias in zip(names, taken, strict=True) if any(kinds[alias] != "missing" for kinds in found)
     )
@@ -68,7 +71,7 @@ def refuse_flat(collection: Collection[Document], names: Sequence[str], entity: 
     """For a server that does not take names. Raises SourceRejected if one of the first or last documents has a field
     of such a name: its value could not be read."""
     for order in (1, -1):
-        for document in collection.find(sort=[("_id", order)], limit=_READ):
+        for document in reading.found(collection, sort=[("_id", order)], limit=_READ):
             for name in names:
                 if name in document:
                     raise SourceRejected(
@@ -139,7 +142,8 @@ class Named:
     def count(self, collection: Collection[Document], query: Document) -> int:
         if not self.flat:
             return collection.count_documents(query)
-        counted = collection.aggregate([*self.stages, {"$match": query}, {"$count": "count"}], allowDiskUse=True)
+        stages = [*self.stages, {"$match": query}, {"$count": "count"}]
+        counted = reading.aggregated(collection, stages, allowDiskUse=True)
         return int(next(iter(counted), {"count": 0})["count"])
 
     def found(
@@ -152,10 +156,11 @@ class Named:
         limit: int = 0,
         offset: int = 0,
         session: ClientSession | None = None,
-    ) -> ServerCursor[Document] | CommandCursor[Document]:
-        """A cursor of the server on these documents; `restored` puts their names right."""
+    ) -> reading.Documents:
+        """These documents; `restored` puts their names right."""
         if not self.aliases:
-            return collection.find(
+            return reading.found(
+                collection,
                 query,
                 projection,
                 sort=[(name, 1) for name in order] or None,
@@ -166,4 +171,4 @@ class Named:
             )
         cut = [{"$skip": offset}] * bool(offset) + [{"$limit": limit}] * bool(limit)
         stages = [*self.stages, {"$match": query}, *self.ordered(order), *cut, {"$project": projection}]
-        return collection.aggregate(stages, allowDiskUse=True, session=session)
+        return reading.aggregated(collection, stages, allowDiskUse=True, session=session)

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo.collation import Collation
 from pymongo.collection import Collection
 from pymongo.command_cursor import CommandCursor
-from pymongo.cursor import Cursor
+from pymongo.cursor import Cursor, RawBatchCursor
 from pymongo.errors import OperationFailure
 from pymongo.results import UpdateResult
 
@@ -29,6 +29,12 @@ class ExactCollection(Collection[Document]):
 
     def aggregate(self, *args: Any, **kwargs: Any) -> CommandCursor[Document]:
         return super().aggregate(*args, collation=_SIMPLE, **kwargs)
+
+    def find_raw_batches(self, *args: Any, **kwargs: Any) -> RawBatchCursor[Document]:
+        return super().find_raw_batches(*args, collation=_SIMPLE, **kwargs)
+
+    def aggregate_raw_batches(self, *args: Any, **kwargs: Any) -> RawBatchCursor[Document]:
+        return super().aggregate_raw_batches(*args, collation=_SIMPLE, **kwargs)
 
     def count_documents(self, *args: Any, **kwargs: Any) -> int:
         return super().count_documents(*args, collation=_SIMPLE, **kwargs)

@@ -22,7 +22,7 @@ from pymongo.errors import OperationFailure
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, key_parts, key_text, native_of, number_text
 from vecsync_dagster.sources.mongo_dotted import dotted
 from vecsync_dagster.sources.mongo_errors import is_transient
-from vecsync_dagster.sources.mongo_values import Fields, candidates, id_text, value_at
+from vecsync_dagster.sources.mongo_values import Fields, candidates, id_text, unreadable_in, value_at
 
 __all__ = ["among", "field_of", "is_own", "is_unique", "key_of", "with_keys", "written"]
 
@@ -107,7 +107,7 @@ def _joined(values: Sequence[Any]) -> str | None:
 
 
 def written(value: Any) -> str:
-    """A value as extended JSON; a whole number as such, of whatever type it is."""
+    """A value as extended JSON; a whole number as such, of whatever type it is. Of one that cannot be read, no JSON."""
     if value.__class__ is str:
         return orjson.dumps(value).decode()
     if value.__class__ is ObjectId:
@@ -119,6 +119,8 @@ def written(value: Any) -> str:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
+    if unreadable_in(value) is not None:
+        return "unreadable"
     return json_util.dumps(value, json_options=_OPTIONS)
 
 

@@ -20,6 +20,8 @@ from vecsync_dagster.sources.base import Cursor
 from vecsync_dagster.sources.mongo_dotted import dotted
 from vecsync_dagster.sources.mongo_errors import NO_STREAMS, REFUSED, is_transient
 from vecsync_dagster.sources.mongo_keys import is_own, key_of, written
+from vecsync_dagster.sources.mongo_reading import watched
+from vecsync_dagster.sources.mongo_values import unreadable_in
 
 __all__ = [
     "SYNC_METADATA",
@@ -84,7 +86,7 @@ def has_streams(error: OperationFailure) -> bool:
 
 def token_now(collection: Collection[Document], session: ClientSession) -> Token | None:
     """Where the stream stands: taken before a full read, so that nothing written during it is lost."""
-    with collection.watch(session=session, max_await_time_ms=_WAIT_MS) as stream:
+    with watched(collection, session=session, max_await_time_ms=_WAIT_MS) as stream:
         if stream.resume_token is None:
             stream.try_next()  # the first answer of old servers has no token
         return stream.resume_token
@@ -98,7 +100,8 @@ def drain(collection: Collection[Document], token: Token, key: Sequence[str]) ->
     images = ("fullDocumentBeforeChange", "fullDocument")
     keys = dict.fromkeys(images if dotted(key) else [f"{image}.{name}" for image in images for name in key], 1)
     try:
-        with collection.watch(
+        with watched(
+            collection,
             [{"$project": {**_WANTED, **({} if own else keys)}}],
             resume_after=token,
             full_document_before_change=None if own or not has_pre_images(collection) else "whenAvailable",
@@ -131,6 +134,8 @@ def _take(events: Events, event: Mapping[str, Any], key: Sequence[str]) -> None:
     events.keys[written(identity)] = identity
     if is_own(key):
         _had(events, {"_id": identity}, key)
+    elif unreadable_in(identity) is not None:
+        events.lost = "a document was changed whose _id cannot be read: the stream does not tell which it is"
     else:
         _take_old_key(events, event, key)
     if len(events.keys) > _MOST:

@@ -11,6 +11,7 @@ from pymongo.collection import Collection
 from vecsync_dagster.config.entities import NameTable
 from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, takes_names
 from vecsync_dagster.sources.mongo_queries import Queries
+from vecsync_dagster.sources.mongo_reading import aggregated, found
 from vecsync_dagster.sources.mongo_values import id_text, owner_text, value_at
 from vecsync_dagster.sources.tenant_names import READ
 
@@ -27,14 +28,14 @@ def names_of_documents(
     if dotted([name]) and takes_names(collection):
         names = dotted([*queries.asked, name])
         queries = replace(queries, named=Named(names, flat_names(collection, names)))
-    for group in collection.aggregate(queries.tenant_names(column, name, tenants), allowDiskUse=True):
+    for group in aggregated(collection, queries.tenant_names(column, name, tenants), allowDiskUse=True):
         yield owner_text(group["_id"]), group["name"] or ""
 
 
 def names_of_table(collection: Collection[Document], table: NameTable) -> Names:
     """One of each document that has both; nothing but these two fields is read."""
     wanted = {"_id": 0, table.id: 1, table.column: 1}
-    for document in collection.find({}, wanted):
+    for document in found(collection, {}, wanted):
         text = id_text(value_at(document, table.column))
         if text is not None:
             yield owner_text(value_at(document, table.id)), text[:READ]

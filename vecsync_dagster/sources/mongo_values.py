@@ -34,7 +34,7 @@ from vecsync_dagster.identity import number_text, storable
 from vecsync_dagster.numbers import exact
 from vecsync_dagster.sources.filter_values import flag_of, number_of, whole_of
 from vecsync_dagster.sources.sql_types import integers, uuids
-from vecsync_dagster.unreadable import json_or_reason, text_in
+from vecsync_dagster.unreadable import Unreadable, json_or_reason, text_in
 
 __all__ = [
     "Fields",
@@ -46,6 +46,7 @@ __all__ = [
     "owner_text",
     "plain",
     "record_batch",
+    "unreadable_in",
     "value_at",
 ]
 
@@ -84,6 +85,8 @@ def plain(value: Any) -> Any:
 
 
 def _special(value: Any) -> Any:
+    if isinstance(value, Unreadable):
+        raise TypeError("a value that cannot be read")
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
     if isinstance(value, DatetimeMS):
@@ -143,6 +146,18 @@ def _inside(document: Any, path: str) -> Any:
     return _inside(value, rest)
 
 
+def unreadable_in(value: Any) -> Unreadable | None:
+    """What cannot be read of a value, or inside it."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Unreadable):
+            return one
+        if isinstance(one, (list, dict)):
+            waiting += one if isinstance(one, list) else one.values()
+    return None
+
+
 def record_batch(fields: Sequence[str], documents: Sequence[Fields]) -> pa.RecordBatch:
     """One row for each document, one column for each of `fields`."""
     columns = [_column_of(documents, name) for name in fields]
@@ -161,7 +176,8 @@ def _column_of(documents: Sequence[Fields], name: str) -> tuple[pa.Array, bool]:
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 (found again document by document: it is one record's)
-        return json_or_reason(documents, lambda one: text_in(*_column(_values([one], name)), str)), True
+        given = [unreadable_in(value_at(document, name)) or document for document in documents]
+        return json_or_reason(given, lambda one: text_in(*_column(_values([one], name)), str)), True
 
 
 def _values(documents: Sequence[Fields], name: str) -> list[Any]:
@@ -193,6 +209,8 @@ def _json(value: Any) -> str:
 
 def id_text(value: Any) -> str | None:
     """The text of an id, as the documents stage makes it of the record; None for what can be none."""
+    if isinstance(value, (list, dict, Unreadable)):  # in which there may be what cannot be read
+        return None
     value = plain(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         value = int(value)

@@ -18,6 +18,7 @@ from vecsync_dagster.sources.mongo_dotted import dotted
 from vecsync_dagster.sources.mongo_errors import translated
 from vecsync_dagster.sources.mongo_keys import is_own, key_of
 from vecsync_dagster.sources.mongo_queries import Queries
+from vecsync_dagster.sources.mongo_reading import watched
 from vecsync_dagster.sources.mongo_stream import has_pre_images, has_streams, only_metadata
 from vecsync_dagster.sources.waking import Stop, Wake
 from vecsync_dagster.stores.base import GLOBAL
@@ -66,7 +67,8 @@ class StreamWaker:
         before = self._asks_before(collection)
         images = ["fullDocument", *(["fullDocumentBeforeChange"] if before else [])]
         wanted = {"operationType": 1, "documentKey": 1, "updateDescription": 1, **self._owner_of(images)}
-        with collection.watch(
+        with watched(
+            collection,
             [{"$project": wanted}],
             full_document=None if self._entity.tenancy is None else "updateLookup",
             full_document_before_change="whenAvailable" if before else None,

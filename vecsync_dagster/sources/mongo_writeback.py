@@ -24,7 +24,7 @@ from vecsync_dagster.sources.mongo_exact import collation_of
 from vecsync_dagster.sources.mongo_keys import with_keys, written
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both
 from vecsync_dagster.sources.mongo_stream import SYNC_METADATA
-from vecsync_dagster.sources.mongo_values import record_batch
+from vecsync_dagster.sources.mongo_values import record_batch, unreadable_in
 
 __all__ = ["ensure_indexes", "withdraw", "withdraw_from", "without_metadata", "write_metadata"]
 
@@ -103,7 +103,7 @@ def _by_own_key(
     wanted = {**queries.key_projection, "_id": 1}
     for document in queries.named.restored(queries.named.found(collection, both(queries.among(keys), whose), wanted)):
         key = queries.key(document)
-        if key is not None and key in given and not differ(given[key], key):
+        if key is not None and key in given and not differ(given[key], key) and _can_be_asked(document):
             same[key][written(document["_id"])] = document["_id"]
     repeated = {key: ids for key, ids in same.items() if len(ids) > 1}
     found = {key: one for key, ids in same.items() if key not in repeated for one in ids.values()}
@@ -116,6 +116,11 @@ def _by_own_key(
             found[text] = documents.pop(row)["_id"]
         others += [document["_id"] for document in documents]
     return found, others
+
+
+def _can_be_asked(document: Document) -> bool:
+    """Whether a query can ask for this `_id`: what cannot be read cannot be sent either."""
+    return unreadable_in(document["_id"]) is None
 
 
 def _records(collection: Collection[Document], queries: Queries, ids: Sequence[Any]) -> dict[str, Document]:
@@ -147,7 +152,7 @@ def withdraw(collection: Collection[Document], queries: Queries, tenant: str) ->
     told = both(queries.tenant(tenant), {_OVERALL: {"$exists": True}}, dead)
     if not queries.named.flat:
         return collection.update_many(told, _UNSET).modified_count
-    found = iter(queries.named.found(collection, told, {"_id": 1}))
+    found = filter(_can_be_asked, queries.named.found(collection, told, {"_id": 1}))
     withdrawn = 0
     while some := [document["_id"] for document in islice(found, _AT_ONCE)]:
         withdrawn += collection.update_many({"_id": {"$in": some}}, _UNSET).modified_count
@@ -172,7 +177,7 @@ def _withdraw_orphans(collection: Collection[Document], queries: Queries, some: 
         orphans = (
             document["_id"]
             for document in queries.named.restored(cursor)
-            if queries.owner(document) is None or not queries.is_live(document)
+            if (queries.owner(document) is None or not queries.is_live(document)) and _can_be_asked(document)
         )
         while ids := list(islice(orphans, _AT_ONCE)):
             withdrawn += collection.update_many({"_id": {"$in": ids}}, _UNSET).modified_count

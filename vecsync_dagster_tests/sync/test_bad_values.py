@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,39 @@ def test_odd_values_of_mongodb(
     assert result.figures.upserted + result.figures.invalid == 2 * len(ODD) + 1
     assert {"signalling", "nan", "infinite", "float", "in signalling"} <= set(reasons)
     assert "fine" not in reasons
+
+
+@pytest.mark.parametrize("stream", ["auto", "never"])
+def test_a_value_that_the_driver_cannot_decode(stream: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """It is the rejection of its record, wherever in a field it stands; in a field that nobody wants it is nothing."""
+    short, why = Binary(b"abc", 4), "v holds a UUID that is not 16 bytes long"
+    values = {
+        "none": Binary(b"", 4),
+        "short": short,
+        "long": Binary(b"a" * 17, 4),
+        "list": [1, short],
+        "in": {"x": short},
+    }
+    with mongo_rows(request, stream=stream) as (source, documents):
+        documents.insert_many([{"_id": f"a {name}", "name": name, "v": 1} for name in ("first", "second")])
+        documents.insert_many([{"_id": name, "name": name, "v": value} for name, value in values.items()])
+        documents.insert_one({"_id": "other", "name": "other", "w": short})
+        small = Small(tmp_path, source, id="_id", payload=("v",), updated_at="at", writeback=True)
+        assert_others_synced(small, small.sync(), good=3, bad=len(values))
+        assert rejected(small) == dict.fromkeys(values, why)
+        at = datetime.now(UTC)
+        documents.update_one({"_id": "a first"}, {"$set": {"v": short, "at": at}})
+        documents.update_one({"_id": "a second"}, {"$set": {"v": 2, "at": at}})
+        documents.update_one({"_id": "short"}, {"$set": {"v": 3, "at": at}})
+        result = small.sync(mode="incremental")
+        assert result.outcome == "success", result.error
+        assert rejected(small)["a first"] == why
+        assert {key: point.get("v") for key, point in small.stored().items()} == {
+            "a first": 1,  # as it was: a record that is rejected keeps what it had
+            "a second": 2,
+            "short": 3,
+            "other": None,
+        }
 
 
 # -- below ---------------------------------------------------------------------------------------------
