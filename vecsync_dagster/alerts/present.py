@@ -19,6 +19,7 @@ from vecsync_dagster.alerts.problems import (
     is_of_source,
     run_failed,
     source_failed,
+    tenants_lost,
 )
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.ledger import SqlLedger
@@ -92,10 +93,10 @@ def problems(config: Config, ledger: SqlLedger, only: str | None = None) -> Iter
         unasked = [run for run in undone if UNASKED in run.figures or is_of_source(run)]
         if unasked:
             yield source_failed(entity, unasked)
-        told = [run_failed(run) for run in undone if run not in unasked and not is_of_lost_tenant(run)]
-        yield from told
-        if not any(one.kind == "tenants_lost" for one in told):
-            yield from map(run_failed, filter(is_of_lost_tenant, undone))
+        lost = [run for run in undone if is_of_lost_tenant(run)]
+        yield from (run_failed(run) for run in undone if run not in unasked and run not in lost)
+        if lost:
+            yield tenants_lost(entity, lost)
         for collection in settings.collections:
             for tenant, (documents, at) in ledger.permanent_failures(entity, collection).items():
                 yield failed_for_good(entity, collection, tenant, documents, at)

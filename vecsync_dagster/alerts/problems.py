@@ -28,6 +28,7 @@ __all__ = [
     "run_failed",
     "source_failed",
     "sync_failed",
+    "tenants_lost",
 ]
 
 PRICE_TAG: Final = "vecsync/price_usd"
@@ -64,16 +65,26 @@ def is_of_source(run: Run) -> bool:
 
 
 def is_of_lost_tenant(run: Run) -> bool:
-    """Whether it is the run of a partition that was refused because its entity's source lacks far too many tenants."""
-    return run.mode != LISTING and (run.error or "").startswith(LOST)
+    """Whether it failed because its entity's source lacks far too many tenants: that of the entity's tenants, or of a
+    partition."""
+    return (run.error or "").startswith(LOST)
 
 
 def run_failed(run: Run) -> Alert:
-    """The ledger's last run of a partition; or of an entity's tenants, where its source lacks far too many."""
-    error = _error_of(run)
-    if run.mode != LISTING:
-        return sync_failed(run.entity, f"{run.collection}|{run.tenant}", error, at=run.ended_at)
-    return Alert("tenants_lost", run.entity, error.removeprefix(f"{LOST}: {run.entity}: "), figures=run.figures)
+    """The ledger's last run of a partition."""
+    return sync_failed(run.entity, f"{run.collection}|{run.tenant}", _error_of(run), at=run.ended_at)
+
+
+def tenants_lost(entity: str, runs: Sequence[Run]) -> Alert:
+    """One alert for an entity whose source lacks far too many tenants, and for the partitions that were refused for it:
+    until the last of them is synced, however early the tenants are back."""
+    for run in runs:
+        if run.mode == LISTING:
+            message = _error_of(run).removeprefix(f"{LOST}: {entity}: ")
+            return Alert("tenants_lost", entity, message, figures=run.figures)
+    left = number_of(len(runs), "partition")
+    message = f"the source lists its tenants again; still to be synced since it did not: {left}"
+    return Alert("tenants_lost", entity, message, figures={"partitions": len(runs)})
 
 
 def source_failed(entity: str, runs: Sequence[Run]) -> Alert:

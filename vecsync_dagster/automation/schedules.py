@@ -47,7 +47,7 @@ def standing_schedules(
         for name, job, cron, description in (
             ("reconcile_weekly", reconcile, config.schedule.reconcile_cron, "Every point of every collection compared"),
             ("freshness", freshness, config.schedule.freshness_cron, "Whether every partition was synced in time"),
-            ("purge_hourly", purge, config.schedule.purge_cron, "Dagster's old runs deleted"),
+            ("purge_old_runs", purge, config.schedule.purge_cron, "Dagster's old runs deleted"),
         )
     ]
 

@@ -8,8 +8,9 @@ import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import anyio
 import httpx2
@@ -134,6 +135,9 @@ class Remote:
             if other == form and "received" not in error.fields:
                 if not isinstance(error, EmbeddingMisconfigured):
                     raise
+                if error.fields["status"] == HTTPStatus.OK:  # which says nothing of whether it would pass
+                    with suppress(EmbeddingMisconfigured):
+                        return await self._in_form(form, texts, tokens, spent)
                 told = "openai {model}: status {status}, while others are answered".format(**error.fields)
                 raise EmbeddingRejected(told, **error.fields) from None
         return await self._in_form(other, texts, tokens, spent)

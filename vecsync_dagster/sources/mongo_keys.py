@@ -67,7 +67,7 @@ def is_unique(collection: Collection[dict[str, Any]], key: Sequence[str]) -> boo
     except OperationFailure as error:  # nothing that we may know
         if is_transient(error):
             raise
-        return False
+        return "_id" in key  # of all but views
     if "_id" in key:
         return _OWN in indexes  # which a time series does not have
     return any(

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.documents.hashing import point_id
+from vecsync_dagster.errors import VecsyncError
 from vecsync_dagster.identity import differ
 from vecsync_dagster.ledger.base import LedgerRow, Owned
 from vecsync_dagster.sources.base import FindsOfAnybody, FindsRepeated, Keyed, Source, is_certain
@@ -71,7 +72,20 @@ class Former:
         others would go on seeing them until their own full run; and what another tenant has of them under a former id.
         Returns how many. Not those of a batch that failed: see `leave`."""
         keys = [c.document.key for c in written if c.failure is None and not is_stored(c.row)]
-        return len(self._leave(self._absent(_owned(self.elsewhere(keys)) | self._formers(keys)), keys))
+        elsewhere = _owned(self.elsewhere(keys))
+        try:
+            same = self._same(elsewhere, keys)
+            if same:  # it may have moved on while it was written
+                t = self._target
+                here = live(t, self._source, t.tenant, [one.key for one in same.values()])
+                same = {i: one for i, one in same.items() if is_in(one.key, here)}
+                self._remove(same)
+            others = {i: one for i, one in elsewhere.items() if i not in same}
+            return len(same) + len(self._leave(self._absent(others | self._formers(keys)), keys))
+        except VecsyncError:
+            for tenant in {one.tenant for one in elsewhere.values()}:  # nobody will look at these records again
+                self._target.ledger.doubt(self._target.entity, self._target.collection, tenant)
+            raise
 
     def leave(self, keys: Mapping[str, str], rows: Mapping[str, LedgerRow]) -> set[str]:
         """Removes what former owners have of these records (document id -> key) from store and ledger, where the source

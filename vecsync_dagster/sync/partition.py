@@ -274,9 +274,11 @@ class PartitionSync:
         documents, refused = self._refuse(self._ours(batch.documents, rows), rows)
         documents, others = self._firsts(documents, batch.rejections, rows)
         documents, duplicates = self._split(documents, rows)
+        # A rejected record with the id of a good one had the row until this was met.
+        here = (rows[d.document_id] for d in documents if d.document_id in rows)
+        self.figures.unidentified += sum(map(self._met_before, here))
         self._leave_namesakes(documents, rows)
-        rejected = batch.rejections if again else self._own(batch.rejections, documents, rows)
-        rejections = rejected + ([] if again else refused + others + duplicates)
+        rejections = self._own(batch, documents, rows, again=again) + ([] if again else refused + others + duplicates)
         self.figures.fetched += len(documents) + len(rejections)
         rows = self._leave_rejected(batch, rows)
         self._reject(rejections, rows)
@@ -396,7 +398,8 @@ class PartitionSync:
             return documents, []
         changed = {d.document_id: d.key for d in documents if not _is_stored_as(d, rows.get(d.document_id))}
         bad = {r.document_id: Key(r.db_id or "", r.db_key) for r in rejections if r.document_id is not None}
-        bad = {i: key for i, key in bad.items() if is_stored(rows.get(i))}
+        # Of another tenant's row, or of one whose key is of another type, the record is contested.
+        bad = {i: key for i, key in bad.items() if self._is_stored_here(rows.get(i)) and not differ(rows[i].key, key)}
         first = firsts(self.target, self._source, bad | changed)
         kept = [d for d in documents if (one := first.get(d.document_id)) is None or _same(d, one)]
         if len(kept) == len(documents) and first.keys().isdisjoint(bad):
@@ -407,8 +410,7 @@ class PartitionSync:
         return kept + missed, [self._repeated(one, first[one.document_id].key) for one in others]
 
     def _split(self, documents: list[Document], rows: dict[str, LedgerRow]) -> tuple[list[Document], list[Rejection]]:
-        """Documents seen for the first time in this run, and the rest as rejected duplicates. A rejected record with
-        the id of a good one had its row until this was met."""
+        """Documents seen for the first time in this run, and the rest as rejected duplicates."""
         first: dict[str, Document] = {}
         duplicates: list[Rejection] = []
         for document in documents:
@@ -421,7 +423,6 @@ class PartitionSync:
             elif row is not None and self._met_before(row) and not _is_rejected(row):
                 duplicates.append(self._repeated(document, row.key))
             else:
-                self.figures.unidentified += row is not None and self._met_before(row)
                 first[identity] = document
         return list(first.values()), duplicates
 
@@ -430,12 +431,13 @@ class PartitionSync:
         return next((change.document.key for change in pending if change.document.document_id == identity), None)
 
     def _own(
-        self, rejections: Sequence[Rejection], documents: Sequence[Document], rows: Mapping[str, LedgerRow]
+        self, batch: DocumentBatch, documents: Sequence[Document], rows: Mapping[str, LedgerRow], *, again: bool
     ) -> list[Rejection]:
-        """The rejections; one whose id another record of this run has is the one that has it a second time."""
-        taken: dict[str, Key | None] = {document.document_id: document.key for document in documents}
+        """The rejections; one whose id another record of this run has is the one that has it a second time. `again`:
+        the run may have met this very record before."""
+        taken: dict[str, Key | None] = {one.document_id: one.key for one in (*batch.documents, *documents)}
         found: list[Rejection] = []
-        for one in rejections:
+        for one in batch.rejections:
             if one.document_id is None or one.db_id is None:
                 found.append(one)
                 continue
@@ -443,7 +445,7 @@ class PartitionSync:
             row = rows.get(identity)
             if identity in self._pending:
                 taken.setdefault(identity, self._pending_key(identity))
-            elif row is not None and self._met_before(row):
+            elif row is not None and self._met_before(row) and not again:
                 taken.setdefault(identity, row.key)
             found.append(repeated(self.target, key, one.record, taken[identity]) if identity in taken else one)
             taken.setdefault(identity, key)
@@ -683,7 +685,7 @@ class PartitionSync:
             return set()
         there = source_rows()
         if retry and not there:
-            self._note_kept(gone.values(), NO_RECORD)
+            self._note_kept((gone[i] for i in gone if i in rows), NO_RECORD)
             return {*gone}
         if not held or believes(t, self._source, there, lacking=sum(held.values())):
             return set()

@@ -140,7 +140,7 @@ def repair(
 
     for tenant, some in _by_tenant(d for d in differences if d.kind != FOREIGN):
         lost = gone.setdefault(tenant, [])
-        of_tenant(tenant, some, partial(_mend, source=source, differences=some, gone=lost))
+        of_tenant(tenant, some, partial(_mend, source=source, differences=some, gone=lost, allow=allow_removals))
     for tenant, some in gone.items():
         of_tenant(tenant, some, partial(_remove_orphans, source=source, orphans=some, allow=allow_removals))
     return figures
@@ -179,6 +179,7 @@ def _mend(
     *,
     unpaid: bool = False,
     gone: list[Difference] | None = None,
+    allow: bool = False,
 ) -> Figures:
     """Differences of one tenant, which is held. Orphans that the source does not have are added to `gone`; None: they
     are removed."""
@@ -205,7 +206,7 @@ def _mend(
     ours = [d for d in ours if d.document_id not in formers]
     ours += [d for identity, d in there.items() if identity not in taken]
     if ours:
-        figures.add(_rewrite(t, source, ours, unpaid=unpaid))
+        figures.add(_rewrite(t, source, ours, unpaid=unpaid, allow=allow))
     return figures
 
 
@@ -273,15 +274,7 @@ def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
     until the record is stored under its id of today."""
     t = target
     figures = Figures()
-    wrong = [d.point_id for d in differences if d.kind == "wrong_tenant"]
-    is_global = t.tenant == GLOBAL
-    whose = {TENANT_ID: None if is_global else t.tenant, SCOPE: "global" if is_global else "tenant"}
-    points = [
-        Point(point.point_id, {**point.payload, **whose, "isGlobal": is_global})
-        for point in (t.store.retrieve(t.collection, wrong) if wrong else ())
-    ]
-    t.store.set_payload(t.collection, points)
-    figures.payload_only += len(points)
+    figures.payload_only += _return(t, [d.point_id for d in differences if d.kind == "wrong_tenant"])
     lost = [d.document_id for d in differences if d.kind == "missing" and d.document_id is not None]
     if lost:
         t.ledger.forget(t.entity, t.collection, t.tenant, lost)
@@ -289,7 +282,22 @@ def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
     return figures
 
 
-def _rewrite(target: Target, source: Source, differences: Sequence[Difference], *, unpaid: bool) -> Figures:
+def _return(target: Target, ids: Sequence[str]) -> int:
+    """Puts points that lie under another tenant back under their own. Returns how many."""
+    t = target
+    is_global = t.tenant == GLOBAL
+    whose = {TENANT_ID: None if is_global else t.tenant, SCOPE: "global" if is_global else "tenant"}
+    points = [
+        Point(point.point_id, {**point.payload, **whose, "isGlobal": is_global})
+        for point in (t.store.retrieve(t.collection, ids) if ids else ())
+    ]
+    t.store.set_payload(t.collection, points)
+    return len(points)
+
+
+def _rewrite(
+    target: Target, source: Source, differences: Sequence[Difference], *, unpaid: bool, allow: bool = False
+) -> Figures:
     t = target
     figures = Figures()
     wanted = {d.document_id: d for d in differences if d.document_id is not None}
@@ -329,7 +337,9 @@ def _rewrite(target: Target, source: Source, differences: Sequence[Difference], 
     if lost and not was_read(t):
         _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
         return figures
-    if lost:
+    if lost and not allow:
+        # What is not removed is not to be read by a tenant that it does not belong to meanwhile.
+        _return(t, [d.point_id for d in lost.values() if d.kind == "wrong_tenant"])
         _refuse_a_broken_source(t, source)
     gone = [(i, d.point_id) for i, d in lost.items()]
     misplaced = [d.point_id for d in lost.values() if d.kind == "wrong_tenant"]

@@ -193,7 +193,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
     differing = {tenant for tenant, _ in counted}
     evened = {tenant for tenant, _ in over if (tenant, "counts") in failed} - differing
     passed = {one.tenant for one in known if (one.collection, one.check, one.passed) == (collection, "counts", True)}
-    uneven = {tenant for (tenant, _), found in counted.items() if found.keys() - {"stale_hash"}} & passed
+    uneven = {tenant for (tenant, _), found in counted.items() if found.keys() - {"stale_hash", FOREIGN}} & passed
     for tenant in sorted(evened | uneven):
         # `counts` says something else: to count is to ask the source, of which a comparison knows nothing.
         with suppress(PartitionBusy, SourceRejected, SourceUnavailable):

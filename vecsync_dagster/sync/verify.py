@@ -389,8 +389,8 @@ def removal_guard(
     lacks = f"the source no longer has {number_of(blocked, 'synced document')}, over {guard.share:.0%} of the partition"
     if counted is not None:
         there, held = counted
-        asked = number_of(blocked, "document")
-        lacks = f"the source has {number_of(there, 'record')}, {held:,} are synced, and {asked} asked for are not there"
+        of = f"{held:,} synced documents (it has {number_of(there, 'record')})"
+        lacks = f"the source lacks more than {guard.share:.0%} of {of}, among them {blocked:,} asked for by id"
     message = (
         f"{lacks}: nothing was removed. "
         f"If they are really gone, or the fields of `id` in vecsync.yaml were changed: {way}"

@@ -243,6 +243,10 @@ def test_a_run_that_syncs_nothing_ends_no_failed_sync(daemon: Daemon, world: Wor
     assert daemon.run(partition="works|global").is_success
     assert not any("sync failed" in text or "RESOLVED" in text for text in texts(slack))
     world.insert({"id": n, "tenant_id": "acme"} for n in range(11, 15))
+    with tick(daemon.instance, world.config, ENTITY) as workspace:
+        workspace.call_the_roll(ENTITY)
+    daemon.deliver()
+    assert not any("sync failed" in text or "RESOLVED" in text for text in texts(slack))
     assert daemon.run().is_success
     assert "RESOLVED works (was: tenants lost" in texts(slack)[-1]
 

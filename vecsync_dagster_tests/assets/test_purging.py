@@ -271,7 +271,7 @@ def test_a_purge_that_fails_costs_no_recording(world: World, monkeypatch: pytest
 def test_the_job_and_its_schedule(world: World, instance: dg.DagsterInstance) -> None:
     """By default every hour; the log says how many went."""
     definitions = build_definitions(keeping(world.config, days=0))
-    schedule = definitions.resolve_schedule_def("purge_hourly")
+    schedule = definitions.resolve_schedule_def("purge_old_runs")
     assert (schedule.job_name, schedule.default_status) == (PURGE_JOB, dg.DefaultScheduleStatus.RUNNING)
     quiet = [run(world, instance, config={"mode": "full"}).run_id for _ in range(3)][1:]
     result = definitions.resolve_job_def(PURGE_JOB).execute_in_process(instance=instance)

@@ -180,6 +180,44 @@ def test_a_repair_over_an_empty_source_removes_nothing(embedded_world: World, lo
         world.assert_exact()
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_leaked_point_is_returned_though_its_owner_has_no_record(embedded_world: World, allowed: bool) -> None:
+    """Nobody else is to read it, whether it may go or not."""
+    world = embedded_world
+    seed(world, {"acme": 3, "brick": 3})
+    world.sync()
+    world.delete(*(row["id"] for row in world.rows() if row["tenant_id"] == "acme"))
+    failed: dict[str, str] = {}
+    with world.workspace() as workspace:
+        store = workspace.store_of(ENTITY, ENTITY)
+        [page] = store.scan(ENTITY, "acme")
+        store.set_payload(ENTITY, [Point(page[0].point_id, {**page[0].payload, "tenantId": "brick"})])
+        found = list(workspace.differences(ENTITY, ENTITY))
+        workspace.repair(
+            ENTITY, ENTITY, found, lambda tenant, error: failed.update({tenant: error.code}), allow_removals=allowed
+        )
+        counts = [store.count(ENTITY, tenant) for tenant in ("acme", "brick")]
+    assert (failed, counts) == (({}, [2, 3]) if allowed else ({"acme": "SOURCE_ERROR"}, [3, 3]))
+
+
+def test_orphans_stay_where_a_full_run_meets_no_record(embedded_world: World) -> None:
+    """The ledger was lost, and the source is between the DELETE and the INSERT of an import."""
+    world = embedded_world
+    seed(world, {"acme": 5, "brick": 5})
+    world.sync()
+    rows = [row for row in world.rows() if row["tenant_id"] == "acme"]
+    world.delete(*(row["id"] for row in rows))
+    with world.workspace() as workspace:
+        [page] = workspace.store_of(ENTITY, ENTITY).scan(ENTITY, "acme")
+        workspace.ledger.forget(ENTITY, ENTITY, "acme", [str(p.payload["id"]) for p in page])
+    world.sync("acme", mode="full")
+    with world.workspace() as workspace:
+        assert workspace.store_of(ENTITY, ENTITY).count(ENTITY, "acme") == 5
+    world.insert(rows)
+    world.sync(mode="full")
+    world.assert_exact()
+
+
 def test_points_of_a_tenant_that_nobody_knows_are_found_by_the_whole_collection(world: World) -> None:
     """A run looks at its own partition, whose points are all right; comparing the collection names the others."""
     seed(world, {"acme": 5})

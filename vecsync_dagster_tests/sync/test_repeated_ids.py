@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 
 from vecsync_dagster.config import Config
+from vecsync_dagster.embedding.hashing import HashProvider
+from vecsync_dagster.errors import EmbeddingRejected
 from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.sources.base import FindsRepeated
 from vecsync_dagster.stores import GLOBAL
@@ -115,6 +117,32 @@ def test_a_rejected_record_says_nothing_of_a_good_one(two: tuple[Small, Do], pag
             states = {one.db_id: one.overall for one in workspace.ledger.records(NAME, [NAME])}
         do("lamp", {"at": FEBRUARY})
         assert states == {"A": "synced", "B": "synced"}, kind
+
+
+def test_a_rejected_record_ends_no_retries_of_a_good_one(
+    two: tuple[Small, Do], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the provider refused of the good one fails until it is taken, however often both are read together."""
+    small, do = two
+    real = HashProvider.embed_documents
+
+    def embed(provider: HashProvider, texts: Sequence[str]) -> Any:
+        if any("again" in text for text in texts):
+            raise EmbeddingRejected("refused", index=0)
+        return real(provider, texts)
+
+    do("second", {"name": None})
+    small.sync()
+    do("first", {"name": "first again", "at": MARCH})
+    with monkeypatch.context() as patched:
+        patched.setattr(HashProvider, "embed_documents", embed)
+        for _ in range(3):
+            small.sync(mode="incremental")
+            with Workspace(small.config) as workspace:
+                [state] = [one for one in workspace.ledger.records(NAME, [NAME]) if one.db_id == "A"]
+            assert state.overall == "failed"
+    small.sync(mode=None, ids=("A",))
+    assert names(small) == ["first again", "lamp"]
 
 
 def test_one_that_was_put_right_makes_nothing_fail(two: tuple[Small, Do]) -> None:

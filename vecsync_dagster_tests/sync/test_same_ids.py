@@ -59,6 +59,23 @@ def test_a_live_record_keeps_its_point(shared: World, kind: dict[str, Any], othe
     assert owners(world) == ["acme"]
 
 
+def test_a_rejected_record_brings_no_contested_one_in(shared: World) -> None:
+    """Of two records of a tenant with an id that another tenant's has, one is refused, and the other one is rejected
+    now: the other tenant keeps its point."""
+    world = shared
+    world.insert([{"id": 1, "tenant_id": "acme"}])
+    assert world.sync()[-1].ok
+    world.insert([{"id": 1, "tenant_id": "brick", "code": "good"}, {"id": 1, "tenant_id": "brick", "code": "bad"}])
+    world.sync("brick")
+    with world.engine.begin() as connection:
+        old = "2020-01-01T00:00:00+00:00"  # an incremental run meets the other one alone
+        connection.execute(sa.update(WORKS).where(WORKS.c.code == "good").values(updated_at=old))
+        connection.execute(sa.update(WORKS).where(WORKS.c.code == "bad").values(name=None, unit=None))
+    [result] = world.sync("brick", mode="incremental")
+    assert result.outcome == "success"
+    assert owners(world) == ["acme"]
+
+
 def test_both_owners_are_named(shared: World) -> None:
     """The refusal has its own code, and says whose the id is and what to write instead."""
     world = shared
