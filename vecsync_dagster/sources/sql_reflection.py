@@ -6,7 +6,6 @@ import difflib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnClause, Connection, Inspector, TableClause, column, inspect, table
@@ -130,18 +129,25 @@ def _is_within(columns: Sequence[str | None], key: Sequence[str]) -> bool:
     return bool(columns) and set(columns) <= set(key)
 
 
+def _unique(
+    inspector: Inspector, name: str, schema: str | None, primary: Sequence[str]
+) -> Iterator[Sequence[str | None]]:
+    """Columns that no two rows have in common, unless one is null; the database is asked only if the first will not
+    do."""
+    yield primary
+    for one in inspector.get_unique_constraints(name, schema):
+        yield one["column_names"]
+    for index in inspector.get_indexes(name, schema):
+        if index["unique"] and not any(option.endswith("_where") for option in index.get("dialect_options", {})):
+            yield index["column_names"]
+
+
 def _is_unique(inspector: Inspector, name: str, schema: str | None, key: Sequence[str], primary: Sequence[str]) -> bool:
     """Whether no two rows have the same in some columns of the key, none of which is ever null: by a constraint, or by
     an index over all rows. Alone a null is no usable key; beside other columns it is a part of one."""
-    constraints = (one["column_names"] for one in inspector.get_unique_constraints(name, schema))
-    indexes = (
-        index["column_names"]
-        for index in inspector.get_indexes(name, schema)
-        if index["unique"] and not any(option.endswith("_where") for option in index.get("dialect_options", {}))
-    )
-    found = [columns for columns in chain((primary,), constraints, indexes) if _is_within(columns, key)]
-    if len(key) == 1 or not found:
-        return bool(found)
+    found = (columns for columns in _unique(inspector, name, schema, primary) if _is_within(columns, key))
+    if len(key) == 1:
+        return any(True for _ in found)
     # SQLite lets even a primary key be null, unless it is the row's number.
     number = primary[0] if len(primary) == 1 else None
     nullable = {
