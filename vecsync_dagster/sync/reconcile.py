@@ -337,25 +337,24 @@ def _rewrite(
     if lost and not was_read(t):
         _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
         return figures
-    if lost and not allow:
-        # What is not removed is not to be read by a tenant that it does not belong to meanwhile.
-        _return(t, [d.point_id for d in lost.values() if d.kind == "wrong_tenant"])
-        _refuse_a_broken_source(t, source)
-    gone = [(i, d.point_id) for i, d in lost.items()]
     misplaced = [d.point_id for d in lost.values() if d.kind == "wrong_tenant"]
+    if lost and not allow:
+        _refuse_a_broken_source(t, source, misplaced)
+    gone = [(i, d.point_id) for i, d in lost.items()]
     t.store.delete_foreign(t.collection, misplaced)  # they do not lie in the partition that `remove` keeps to
     remove(t, t.tenant, gone)
     figures.removed += len(gone)
     return figures
 
 
-def _refuse_a_broken_source(target: Target, source: Source) -> None:
+def _refuse_a_broken_source(target: Target, source: Source, misplaced: Sequence[str]) -> None:
     """Raises SourceRejected where the source lacks so much of what the store has of the tenant, or all of it, that no
-    single record goes."""
+    single record goes. Until they do, none that is `misplaced` is to be read by another tenant."""
     t = target
     there = source.count(t.tenant)
     if not believes(t, source, there):
         held = t.ledger.tally(t.entity, t.collection, t.tenant).held
+        _return(t, misplaced)
         raise SourceRejected(
             f"{t}: the source has {number_of(there, 'record')}, the store {held}: it is taken for broken, and nothing "
             "that it lacks is removed. If that is right, sync all of it with --full --allow-removals",
