@@ -19,7 +19,7 @@ from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.identity import KEY_NATIVE, KEY_TEXT, Key, native_of
 from vecsync_dagster.sources.base import REPEATED_LIMIT, Page, Read, Repeated, Rest
 from vecsync_dagster.sources.mongo_connection import Connection
-from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, takes_names
+from vecsync_dagster.sources.mongo_dotted import Named, dotted, flat_names, refuse_flat, refuse_inner, takes_names
 from vecsync_dagster.sources.mongo_keys import among, field_of, is_own, is_unique, key_of, with_keys, written
 from vecsync_dagster.sources.mongo_progress import Progress, Shared
 from vecsync_dagster.sources.mongo_queries import Queries, Query, both, moment
@@ -240,14 +240,14 @@ class MongoDbSource:
         with self._reading("looking the collection up") as collection:
             plain = Queries(self._entity, unique=is_unique(collection, self._entity.key))
         names = dotted(plain.fields)
-        if not names:
-            return plain
+        named = Named()
         with self._reading("looking fields with a dot up") as collection:
-            if not takes_names(collection):
+            if names and takes_names(collection):
+                named = Named(names, flat_names(collection, dotted(plain.asked)))
+            elif names:
                 refuse_flat(collection, names, self._entity_name)
-                return plain
-            flat = flat_names(collection, dotted(plain.asked))
-        return Queries(self._entity, Named(names, flat), plain.unique)
+            refuse_inner(collection, plain.asked, named, self._entity_name)
+        return Queries(self._entity, named, plain.unique)
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Collection[Document]]:

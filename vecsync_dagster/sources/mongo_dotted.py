@@ -3,6 +3,9 @@
 MongoDB's own queries, sorting and projections know the path alone. So a pipeline takes the value of the field out, into
 a field of its own without a dot, and the conditions ask for both. That costs the index: it is done for names of queries
 only where some document has such a field. Before MongoDB 5.0 a name is the path alone.
+
+`meta.price.usd` may be the field `price.usd` of the object `meta` as well, or `usd` of the object `meta.price`. Such a
+value is found in documents that are read, not asked for: a name of queries that needs it is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pymongo.errors import OperationFailure
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import mongo_reading as reading
 
-__all__ = ["Named", "dotted", "exact", "flat_names", "refuse_flat", "takes_names"]
+__all__ = ["Named", "dotted", "exact", "flat_names", "path_of", "refuse_flat", "refuse_inner", "takes_names"]
 
 Document = dict[str, Any]
 _UNKNOWN = {15999, 168, 31325, 238, 304}  # an operator that the server does not have
@@ -28,6 +31,17 @@ _READ = 1000  # the same, whole
 def dotted(names: Iterable[str]) -> tuple[str, ...]:
     """The names that may be a field's as well as a path. `_id.firm` is always a part of the key."""
     return tuple(dict.fromkeys(name for name in names if "." in name and not name.startswith("_id.")))
+
+
+def path_of(name: str) -> str:
+    """What to read of a document for this name: all of the object in which there may be fields with a dot."""
+    return name.partition(".")[0] if name.count(".") > 1 else name
+
+
+def _begun(name: str) -> list[str]:
+    """The name and what it begins with, where these have a dot: fields of a document whose own names they may be."""
+    steps = name.split(".")
+    return [".".join(steps[:count]) for count in range(len(steps), 1, -1)]
 
 
 def exact(name: str) -> Document:
@@ -70,23 +84,57 @@ def flat_names(collection: Collection[Document], names: Sequence[str]) -> tuple[
 def refuse_flat(collection: Collection[Document], names: Sequence[str], entity: str) -> None:
     """For a server that does not take names. Raises SourceRejected if one of the first or last documents has a field
     of such a name: its value could not be read."""
+    own = {begun: name for name in names for begun in _begun(name)}
+    for document in _at_both_ends(collection, None):
+        for begun in own.keys() & document.keys():
+            raise SourceRejected(
+                f"entities.{entity}: {begun!r} is the name of a field with a dot, and this server can look up "
+                "no such field; it takes MongoDB 5.0 ($getField)",
+                entity=entity,
+                field=own[begun],
+            )
+
+
+def refuse_inner(collection: Collection[Document], names: Sequence[str], named: Named, entity: str) -> None:
+    """For names of queries. Raises SourceRejected if one of the first or last documents has such a name's value in a
+    field with a dot that is inside an object, or an object: no query would find it."""
+    deep = [name for name in names if name.count(".") > 1]
+    if not deep:
+        return
+    wanted = named.projection(dict.fromkeys(map(path_of, deep), 1))
+    for document in named.restored(_at_both_ends(collection, wanted)):
+        for name in deep:
+            if name not in document and _is_inner(document, name):
+                raise SourceRejected(
+                    f"entities.{entity}: some documents have {name!r} in a field inside an object whose own name has a "
+                    "dot. MongoDB has no condition for such a field: it can be used in text, payload, required and "
+                    "types, not in id, tenancy, filter, updated_at and deleted_at",
+                    entity=entity,
+                    field=name,
+                )
+
+
+def _at_both_ends(collection: Collection[Document], wanted: Document | None) -> Iterator[Document]:
     for order in (1, -1):
-        for document in reading.found(collection, sort=[("_id", order)], limit=_READ):
-            for name in names:
-                if name in document:
-                    raise SourceRejected(
-                        f"entities.{entity}: {name!r} is the name of a field with a dot, and this server can look up "
-                        "no such field; it takes MongoDB 5.0 ($getField)",
-                        entity=entity,
-                        field=name,
-                    )
+        stages: list[Document] = [{"$sort": {"_id": order}}, {"$limit": _READ}]
+        yield from reading.aggregated(collection, stages + ([] if wanted is None else [{"$project": wanted}]))
+
+
+def _is_inner(value: Any, name: str) -> bool:
+    if isinstance(value, list):
+        return any(_is_inner(item, name) for item in value)
+    if not isinstance(value, Mapping):
+        return False
+    first, _, rest = name.partition(".")
+    return any(begun in value for begun in _begun(name)) or _is_inner(value.get(first), rest)
 
 
 class Named:
     """The dotted names of one entity. `flat`: those of its queries that some document has as a field."""
 
     def __init__(self, names: Sequence[str] = (), flat: Sequence[str] = ()) -> None:
-        self.aliases = {name: f"vecsync_field_{number}" for number, name in enumerate(names)}
+        own = dict.fromkeys(begun for name in names for begun in _begun(name))
+        self.aliases = {name: f"vecsync_field_{number}" for number, name in enumerate(own)}
         self.flat = tuple(flat)
 
     def where(self, name: str, condition: Any) -> Document:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vecsync_dagster.config.models import EntityConfig
 from vecsync_dagster.identity import Key
-from vecsync_dagster.sources.mongo_dotted import Named
+from vecsync_dagster.sources.mongo_dotted import Named, path_of
 from vecsync_dagster.sources.mongo_keys import among, is_own, key_of
 from vecsync_dagster.sources.mongo_values import Fields, is_one_of, meanings, owned, owner_text, value_at
 from vecsync_dagster.sources.sql_types import EPOCH, earlier, moment_of
@@ -56,6 +56,7 @@ class Queries:
         names = self.fields
         if any(name.startswith("_id.") for name in names):
             names = ("_id", *names)
+        names = tuple(map(path_of, names))
         wanted = {name: 1 for name in names if not any(name.startswith(f"{other}.") for other in names)}
         return self.named.projection(({"_id": 0} if self.unique else {"_id": 1}) | wanted)
 
@@ -147,7 +148,7 @@ class Queries:
     def key_projection(self) -> dict[str, Any]:
         """The fields of the key alone."""
         names = ("_id",) if is_own(self.entity.key) else self.entity.key
-        return self.named.projection({"_id": 0, **dict.fromkeys(names, 1)})
+        return self.named.projection({"_id": 0, **dict.fromkeys(map(path_of, names), 1)})
 
     def key(self, document: Fields) -> Key | None:
         return key_of(document, self.entity.key)

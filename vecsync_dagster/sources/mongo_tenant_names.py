@@ -33,8 +33,8 @@ def names_of_documents(
 
 
 def names_of_table(collection: Collection[Document], table: NameTable) -> Names:
-    """One of each document that has both; nothing but these two fields is read."""
-    wanted = {"_id": 0, table.id: 1, table.column: 1}
+    """One of each document that has both; nothing but these two fields is read, where no name has a dot."""
+    wanted = None if dotted([table.id, table.column]) else {"_id": 0, table.id: 1, table.column: 1}
     for document in found(collection, {}, wanted):
         text = id_text(value_at(document, table.column))
         if text is not None:

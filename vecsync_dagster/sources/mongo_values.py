@@ -130,20 +130,24 @@ def _far(milliseconds: int) -> str:
 
 def value_at(document: Any, path: str) -> Any:
     """The value of a field. `a.b` is the field of that very name where the document has it; else it goes into objects,
-    and into those of an array: a list of what is found there."""
-    if isinstance(document, (dict, Mapping)) and path in document:  # a dict is told sooner
+    those with the longest name first, and into those of an array: a list of what is found there."""
+    if not isinstance(document, (dict, Mapping)):  # a dict is told sooner
+        return None
+    if path in document:
         return document[path]
-    return _inside(document, path)
+    end = path.rfind(".")
+    while end > 0:
+        found = _inside(document.get(path[:end]), path[end + 1 :])
+        if found is not None:
+            return found
+        end = path.rfind(".", 0, end)
+    return None
 
 
-def _inside(document: Any, path: str) -> Any:
-    name, _, rest = path.partition(".")
-    value = document.get(name) if isinstance(document, (dict, Mapping)) else None
-    if not rest:
-        return value
+def _inside(value: Any, path: str) -> Any:
     if isinstance(value, list):
-        return [found for item in value if (found := _inside(item, rest)) is not None] or None
-    return _inside(value, rest)
+        return [found for item in value if (found := value_at(item, path)) is not None] or None
+    return value_at(value, path)
 
 
 def unreadable_in(value: Any) -> Unreadable | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
 
 from vecsync_dagster.documents.columns import Cleaner
+from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.identity import native_of
 from vecsync_dagster.sources import Read, Source, mongo_dotted
 from vecsync_dagster_tests.sources.backends import SqlBackend, entity_config, read, time, values
@@ -36,6 +39,68 @@ def test_the_field_of_that_very_name_wins_over_the_path(documents: MongoBackend)
         {"id": 5, "tenant_id": "a"},
     )
     assert values(read(documents.source(**PRICE)), USD) == [5, 6, 7, None, None]
+
+
+INNER: list[tuple[dict[str, Any], Any]] = [
+    ({"meta.price.usd": 1}, 1),
+    ({"meta": {"price.usd": 2}}, 2),
+    ({"meta.price": {"usd": 3}}, 3),
+    ({"meta": {"price": {"usd": 4}}}, 4),
+    ({"meta": [{"price.usd": 5}, {"price": {"usd": 6}}, {"price": 0}]}, [5, 6]),
+    ({"meta.price": [{"usd": 7}], "meta": {"price.usd": 8}}, [7]),
+    ({"meta": {"price.usd": None, "price": {"usd": 9}}}, None),
+    ({"meta.price": None, "meta": {"price": {"usd": 10}}}, 10),
+    ({"meta": {"price": {"eur": 0}}}, None),
+]
+DEEP = "meta.price.usd"
+
+
+def test_a_field_with_a_dot_inside_an_object_is_found(documents: MongoBackend) -> None:
+    """Every way to come to the value, the longest name first; in text, payload, required and types."""
+    documents.put(*({"id": n, "tenant_id": "a", **given} for n, (given, _) in enumerate(INNER)))
+    places = {"collections": {"materials": {"text": f"{{{DEEP}}}", "payload": [DEEP]}}, "required": [DEEP]}
+    source = documents.source(**places)
+    [page] = read(source)
+    whole = [None if text is None else json.loads(text) for text in page.records.column(DEEP).to_pylist()]
+    assert whole == [value for _, value in INNER]
+    cleaner = Cleaner("materials", entity_config(id="_id", **places))
+    problems = cleaner.clean(cleaner.read(page.records)).problems
+    assert {row: problem.field for row, problem in problems.items()} == {6: DEEP, 8: DEEP}
+
+
+@pytest.mark.parametrize("given", [given for given, _ in INNER[1:3]])
+@pytest.mark.parametrize(
+    "place",
+    [{"filter": {DEEP: 1}}, {"id": [DEEP]}, {"id": ["id", DEEP]}, {"tenancy": {"column": DEEP}}, {"updated_at": DEEP}],
+)
+def test_a_query_for_a_field_inside_an_object_is_refused(
+    documents: MongoBackend, given: dict[str, Any], place: dict[str, Any]
+) -> None:
+    """It would find nothing, and say so of every record; the path itself and the whole name are asked for."""
+    documents.put({"id": 1, "tenant_id": "a", **given})
+    with pytest.raises(SourceRejected, match=re.escape(f"{DEEP!r} in a field inside an object")) as caught:
+        read(documents.source(**place))
+    assert caught.value.fields["field"] == DEEP
+    documents.drop(1)
+    documents.put({"id": 2, "tenant_id": "a", "meta": {"price": {"usd": 1}}}, {"id": 3, "tenant_id": "a", DEEP: 1})
+    assert names(documents.source(**place), "1" if "tenancy" in place else "a") == [None, None]
+
+
+def test_parts_of_an_own_key_with_a_dot_inside_are_refused(documents: MongoBackend) -> None:
+    """`_id.firm.no` is the path inside `_id` alone."""
+    documents.documents.insert_one({"_id": {"firm.no": 1}, "tenant_id": "a"})
+    with pytest.raises(SourceRejected, match="in a field inside an object"):
+        read(documents.source(id=["_id.firm.no"]))
+
+
+def test_names_of_tenants_are_found_by_such_fields(documents: MongoBackend) -> None:
+    """In another collection, by a field of that very name or at the path."""
+    documents.put({"id": 1, "tenant_id": "a"}, {"id": 2, "tenant_id": "b"})
+    firms = documents.client[documents.database]["firms"]
+    firms.insert_many([{"firm.id": "a", "its.name": "Alpha"}, {"firm": {"id": "b"}, "its": {"name": "Beta"}}])
+    table = {"table": "firms", "id": "firm.id", "column": "its.name"}
+    source = documents.source(tenancy={"column": "tenant_id", "name": table})
+    assert source.tenant_names(["a", "b"]) == {"a": "Alpha", "b": "Beta"}
 
 
 @pytest.mark.parametrize("place", [{"required": [USD]}, {"types": {USD: "number"}}])
