@@ -12,7 +12,14 @@ from vecsync_dagster.cli.left_triggers import find_left, find_triggers
 from vecsync_dagster.config.values import EnvRef
 from vecsync_dagster.containment import contained
 from vecsync_dagster.embedding import EmbeddingProvider, build_chain
-from vecsync_dagster.errors import ConfigError, LedgerRejected, SourceUnavailable, StoreLocked, VecsyncError
+from vecsync_dagster.errors import (
+    ConfigError,
+    LedgerRejected,
+    SourceUnavailable,
+    StoreLocked,
+    StoreRejected,
+    VecsyncError,
+)
 from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, NamesTenants, Source
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
@@ -216,10 +223,21 @@ def _stores(workspace: Workspace) -> Iterator[Probe]:
         try:
             with contained(f"store {name}"):
                 yield Probe(f"store {name}", "OK", workspace.store(name).check())
+                yield from _collections(workspace, name)
         except StoreLocked as error:
             yield _failed(f"store {name}", error, "WARN")  # somebody uses it: it works
         except VecsyncError as error:
             yield _failed(f"store {name}", error)
+
+
+def _collections(workspace: Workspace, store: str) -> Iterator[Probe]:
+    """Collections that the store cannot have, as somebody else has the name."""
+    for entity in workspace.config.entities.values():
+        for collection in (name for name, one in entity.collections.items() if one.store == store):
+            try:
+                workspace.store(store).pinned_space(collection)
+            except StoreRejected as error:
+                yield _failed(f"{collection} in store {store}", error)
 
 
 def _spaces(workspace: Workspace) -> Iterator[Probe]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from filelock import FileLock, Timeout
 from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, insert, text
 
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable
+from vecsync_dagster.errors import LedgerUnavailable, NotFound, OutputUnwritable
 from vecsync_dagster.ledger.database import LOCK_TIMEOUT_S, display_name, sqlite_file
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.ledger.tables import metadata
@@ -91,7 +91,7 @@ def _migrate(connection: Connection, way: Literal["upgrade", "downgrade"], revis
             getattr(command, way)(config, revision)
     except CommandError as error:
         name = display_name(connection.engine.url)
-        raise LedgerRejected(f"ledger {name}: no such version to migrate to", ledger=name) from error
+        raise NotFound(f"ledger {name}: no such version to migrate to", ledger=name) from error
 
 
 def _prepare(connection: Connection) -> None:

@@ -85,6 +85,7 @@ class QdrantServerStore:
         self._shapes: dict[str, Shape] = {}
         self._wanted: dict[str, Shape] = {}
         self._looked_at: dict[str, float] = {}
+        self._own: set[str] = set()
 
     def ensure_collection(self, collection: str, space: Space) -> None:
         pinned = self.pinned_space(collection)
@@ -125,11 +126,39 @@ class QdrantServerStore:
         self._write(collection, f"index {key}", lambda c: [c.create_payload_index(physical, key, schema, wait=True)])
 
     def pinned_space(self, collection: str) -> str | None:
+        """As the contract has it. Raises StoreRejected where the name is somebody else's: of a collection, or of an
+        alias that leads to one that is not ours."""
+        name, physical = self._prefix + collection, self._physical(collection)
+        if physical is None:
+            listed = self._call(collection, "list the collections", lambda c: c.get_collections()).collections
+            if any(one.name == name for one in listed):
+                raise self._not_ours(collection, f"the server has a collection {name}")
+            return None
+        own = physical.removeprefix(self._prefix)
+        if not (physical.startswith(self._prefix) and Space.is_physical_name(own, collection)):
+            raise self._not_ours(collection, f"the server has an alias {name} that leads to the collection {physical}")
+        self._own.add(collection)
+        return own
+
+    def _physical(self, collection: str) -> str | None:
         aliases = self._call(collection, "read the aliases", lambda c: c.get_aliases()).aliases
-        for alias in aliases:
-            if alias.alias_name == self._prefix + collection:
-                return alias.collection_name.removeprefix(self._prefix)
-        return None
+        return next((one.collection_name for one in aliases if one.alias_name == self._prefix + collection), None)
+
+    @staticmethod
+    def _not_ours(collection: str, what: str) -> StoreRejected:
+        return StoreRejected(
+            f"collection {collection}: {what}, which vecsync did not make. Nothing of it is read or changed: give one "
+            "of the two another name, or the store a `prefix`",
+            service=SERVICE,
+            collection=collection,
+            every_document=True,
+        )
+
+    def _name(self, collection: str) -> str:
+        """The alias, by which all points are asked for: of a collection that is ours, or is not there."""
+        if collection not in self._own:
+            self.pinned_space(collection)
+        return self._prefix + collection
 
     def upsert(self, collection: str, points: Sequence[Point]) -> None:
         if not points:
@@ -146,7 +175,7 @@ class QdrantServerStore:
             self._upsert(collection, list(some))
 
     def _upsert(self, collection: str, structs: list[models.PointStruct]) -> None:
-        name = self._prefix + collection
+        name = self._name(collection)
         sizes = (point_bytes(one.payload or {}, self._shape(collection).dimensions) for one in structs)
         action = f"upsert {number_of(len(structs), 'point')}"
         self._write(collection, action, lambda c: [c.upsert(name, structs, wait=True)], sizes)
@@ -172,7 +201,7 @@ class QdrantServerStore:
         return {str(record.id) for records in by_ids(ids, self._max_bytes, ask) for record in records}
 
     def _set_payload(self, collection: str, points: Sequence[Point]) -> None:
-        name = self._prefix + collection
+        name = self._name(collection)
         operations: list[models.UpdateOperation] = [
             models.OverwritePayloadOperation(
                 overwrite_payload=models.SetPayload(payload=dict(point.payload), points=[point.point_id])
@@ -196,21 +225,23 @@ class QdrantServerStore:
         by_ids(point_ids, self._max_bytes, delete)
 
     def _delete(self, collection: str, selector: models.PointsSelector) -> None:
-        self._write(collection, "delete", lambda c: [c.delete(self._prefix + collection, selector, wait=True)])
+        name = self._name(collection)
+        self._write(collection, "delete", lambda c: [c.delete(name, selector, wait=True)])
 
     def drop_collection(self, collection: str) -> None:
         listed = self._call(collection, "list the collections", lambda c: c.get_collections()).collections
         for name in [one.name for one in listed if one.name.startswith(self._prefix)]:
             if Space.is_physical_name(name.removeprefix(self._prefix), collection):
                 self._call(collection, "delete", partial(QdrantClient.delete_collection, collection_name=name))
-        if self.pinned_space(collection) is not None:  # a server takes the alias away with what it leads to
+        if self._physical(collection) is not None:  # a server takes the alias away with what it leads to
             alias = models.DeleteAlias(alias_name=self._prefix + collection)
             operation = models.DeleteAliasOperation(delete_alias=alias)
             self._call(collection, "delete the alias", lambda c: c.update_collection_aliases([operation]))
         self._shapes.pop(collection, None)
+        self._own.discard(collection)
 
     def count(self, collection: str, tenant: str | None = None, entity: str | None = None) -> int:
-        name = self._prefix + collection
+        name = self._name(collection)
         chosen = None if tenant is None and entity is None else _filter(counted(tenant, entity))
         try:
             return self._call(collection, "count", lambda c: c.count(name, count_filter=chosen, exact=True)).count
@@ -240,7 +271,7 @@ class QdrantServerStore:
     def _page(
         self, collection: str, chosen: models.Filter | None, limit: int, offset: models.ExtendedPointId | None
     ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
-        name = self._prefix + collection
+        name = self._name(collection)
         records, following = self._call(
             collection,
             "scan",
@@ -270,11 +301,11 @@ class QdrantServerStore:
     def _records(
         self, collection: str, ids: Sequence[models.ExtendedPointId], *, with_payload: bool
     ) -> list[models.Record]:
-        name = self._prefix + collection
+        name = self._name(collection)
         return self._call(collection, "retrieve", lambda c: c.retrieve(name, ids, with_payload=with_payload))
 
     def search(self, collection: str, vector: NDArray[np.float32], tenant: str, limit: int = 10) -> list[Hit]:
-        name = self._prefix + collection
+        name = self._name(collection)
         shape = self._shape(collection)
         query = query_vector(collection, vector, shape.dimensions)
         chosen = _filter(visible_to(tenant))
@@ -296,6 +327,7 @@ class QdrantServerStore:
 
     def close(self) -> None:
         self._shapes.clear()
+        self._own.clear()
         self._connection.close()
 
     def _call(self, collection: str, action: str, use: Callable[[QdrantClient], T]) -> T:
@@ -323,9 +355,8 @@ class QdrantServerStore:
         one that is not what was ensured."""
         known = self._shapes.get(collection)
         if known is None:
-            info = self._call(
-                collection, "read the configuration", lambda c: c.get_collection(self._prefix + collection)
-            )
+            name = self._name(collection)
+            info = self._call(collection, "read the configuration", lambda c: c.get_collection(name))
             params = info.config.params.vectors
             if not isinstance(params, models.VectorParams):
                 raise StoreRejected(

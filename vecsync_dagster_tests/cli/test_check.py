@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
+from qdrant_client import QdrantClient, models
 
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import HARBOUR, change_rows, config_of, replace_in_config, tree, vecsync
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 
 
 def states(config: Path, code: int) -> dict[str, tuple[str, str]]:
@@ -37,6 +40,23 @@ def test_everything_is_tried(asked: Path) -> None:
         "checks of works": "WARN",
     }
     assert "OK" in vecsync("check", "--config", asked).out
+
+
+def test_a_name_that_somebody_else_has_in_the_store_fails(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is synced: a collection that vecsync did not make, by the name of one that it would make."""
+    with QdrantRest() as server:
+        client = QdrantClient(url=server.url, check_compatibility=False)
+        client.create_collection("works", models.VectorParams(size=4, distance=models.Distance.COSINE))
+        client.close()
+        monkeypatch.setenv("QDRANT_URL", server.url)
+        data = yaml.safe_load(config.read_text(encoding="utf-8"))
+        data["stores"] = {"main": {"type": "qdrant", "url": {"env": "QDRANT_URL"}}}
+        config.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+        found = states(config, 1)
+    assert found["store main"][0] == "OK"
+    assert found["works in store main"][0] == "FAIL"
+    assert "which vecsync did not make" in found["works in store main"][1]
+    assert "materials in store main" not in found
 
 
 @pytest.mark.parametrize(
@@ -133,6 +153,6 @@ def test_a_version_that_does_not_exist(config: Path) -> None:
     """Going down to a version nobody knows changes nothing and is an error."""
     before = tree(config.parent / "state" / "qdrant")
     ran = vecsync("migrate", "--down", "nonsense", "--config", config)
-    assert ran.code == 1
-    assert ran.err.startswith("error: LEDGER_ERROR: ")
+    assert ran.code == 2
+    assert ran.err.startswith("error: NOT_FOUND: ")
     assert tree(config.parent / "state" / "qdrant") == before

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.exc import IntegrityError
 
-from vecsync_dagster.errors import ConfigError, LedgerRejected
+from vecsync_dagster.errors import ConfigError, LedgerRejected, NotFound
 from vecsync_dagster.ledger import SqlLedger, migrate, version
 from vecsync_dagster.ledger.base import Run
 from vecsync_dagster.ledger.database import Database
@@ -201,7 +201,7 @@ class TestMigrations:
 
     def test_an_unknown_version_is_refused(self, url: str) -> None:
         """Migrating to a version that does not exist is an error that names the ledger, and changes nothing."""
-        with pytest.raises(LedgerRejected, match="no such version"):
+        with pytest.raises(NotFound, match="no such version"):
             migrate.upgrade(url, "0815")
         assert version.current(url) is None
 

@@ -326,14 +326,39 @@ class TestCollections:
         assert (physical, "tenantId") in rest.indexes
         store.close()
 
-    def test_strangers_collection_behind_the_alias_is_refused(self, rest: QdrantRest, client: QdrantClient) -> None:
-        """An alias that leads to a collection vecsync did not make is another space; named vectors are refused."""
-        client.create_collection("theirs", {"dense": models.VectorParams(size=4, distance=models.Distance.COSINE)})
-        alias = models.CreateAlias(collection_name="theirs", alias_name=NAME)
+    @pytest.mark.parametrize("behind_an_alias", [True, False])
+    def test_strangers_collection_is_neither_read_nor_changed(
+        self, rest: QdrantRest, client: QdrantClient, behind_an_alias: bool
+    ) -> None:
+        """One that vecsync did not make, by this name or behind an alias of it, is refused in every call."""
+        theirs = "theirs" if behind_an_alias else NAME
+        client.create_collection(theirs, models.VectorParams(size=SPACE.dimensions, distance=models.Distance.COSINE))
+        client.upsert(
+            theirs, [models.PointStruct(id=uid(1), vector=[1.0] * SPACE.dimensions, payload={"wiki": "page"})]
+        )
+        if behind_an_alias:
+            alias = models.CreateAlias(collection_name=theirs, alias_name=NAME)
+            client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+        store = QdrantServerStore(rest.url)
+        calls = [lambda s: s.ensure_collection(NAME, SPACE), *(call for _, call in CALLS.values())]
+        for call in calls:
+            with pytest.raises(StoreRejected, match="which vecsync did not make") as caught:
+                call(store)
+            assert caught.value.every_document
+        assert client.count(theirs).count == 1
+        prefixed = QdrantServerStore(rest.url, prefix="our_")
+        prefixed.ensure_collection(NAME, SPACE)
+        assert prefixed.count(NAME) == 0
+        for one in (store, prefixed):
+            one.close()
+
+    def test_named_vectors_are_refused(self, rest: QdrantRest, client: QdrantClient) -> None:
+        """A collection of our name that somebody made anew."""
+        physical = SPACE.physical_name(NAME)
+        client.create_collection(physical, {"dense": models.VectorParams(size=4, distance=models.Distance.COSINE)})
+        alias = models.CreateAlias(collection_name=physical, alias_name=NAME)
         client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
         store = QdrantServerStore(rest.url)
-        with pytest.raises(SpaceMismatch, match="theirs"):
-            store.ensure_collection(NAME, SPACE)
         with pytest.raises(StoreRejected, match="named vectors"):
             store.upsert(NAME, [point(1, "A")])
         store.close()
