@@ -27,7 +27,9 @@ def drop(
     config: ConfigOption = None,
     entity: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Only what this entity left in a collection that another one has now."),
+        typer.Option(
+            metavar="NAME", help="Only what this entity left in a collection that another one, or another project, has."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; touch nothing.")] = False,
@@ -36,8 +38,8 @@ def drop(
         typer.Option(
             "--force",
             help="Also a collection that is in the configuration, which the next sync makes anew, and what somebody "
-            "else has synced of late; with --entity also records that are found nowhere else, and what the ledger does "
-            "not know.",
+            "else has synced of late, or may sync, as its points name another entity; with --entity also records that "
+            "are found nowhere else, and what the ledger does not know.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -45,8 +47,8 @@ def drop(
     """Remove a collection that left the configuration: its points, ledger rows and runs.
 
     With --entity only what one entity left, in a collection that another one has now: it was renamed, or two exchanged
-    collections. It is refused while records of it would not be found any more. The points of another project look the
-    same: name only what left.
+    collections. It is refused while records of it would not be found any more. In one ledger another project's entities
+    look the same: name only what left.
     With the last collection of an entity that left it too, also the entity's snapshots, rejected records and Dagster
     partitions. Only stores that are still configured can be reached; where one of them does not answer nothing is
     removed. Where it is cut short, run it again. Cached vectors stay.
@@ -73,7 +75,7 @@ def drop(
 
 
 def _what(what: Leaving) -> str:
-    if what.heir is None:
+    if what.alone:
         return f"collection {what.collection}"
     return f"the records of entity {', '.join(what.entities)} from collection {what.collection}"
 
@@ -98,7 +100,7 @@ def _check_again(workspace: Workspace, began: datetime) -> None:
 def _show(what: Leaving) -> None:
     out = output.stdout()
     for name, points in what.stores.items():
-        theirs = f" of entity {', '.join(what.entities)}" if what.heir is not None else ""
+        theirs = f" of entity {', '.join(what.entities)}" if not what.alone else ""
         out.print(f"store {name}: {output.number_of(points, 'point')} of {what.collection}{theirs}")
     for name, reason in what.unreachable.items():
         output.warn(f"store {name} could not be asked: {reason}")

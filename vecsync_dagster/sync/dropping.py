@@ -5,7 +5,7 @@ Whether an entity of this ledger left, or is another project's, nobody can tell 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -69,13 +69,15 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What would go. `heir`: the entity that has the collection from now on, where only what another one left goes.
-    `stores`: configured stores that have the collection, with its points, or with those that this entity left;
-    `unreachable`: those that could not be asked, and why. `entities`: whose rows go, with their documents; `whole`:
-    those of them of which nothing else is left. `synced`: when each of them was synced last."""
+    """What would go. `heir`: the entity that has the collection from now on. `alone`: the collection itself goes;
+    otherwise only what these entities left in it, as an heir or another project has the rest. `stores`: configured
+    stores that have the collection, with the number of points that would go; `unreachable`: those that could not be
+    asked, and why. `entities`: whose rows go, with their documents; `whole`: those of them of which nothing else is
+    left. `synced`: when each of them was synced last."""
 
     collection: str
     heir: str | None
+    alone: bool
     stores: dict[str, int]
     unreachable: dict[str, str]
     entities: dict[str, int]
@@ -160,7 +162,15 @@ def leaving(
         _check_nobody_syncs(workspace, collection, owners)
         if users and not unknown:
             _check_replaced(workspace, collection, owners[0])
-    stores, unreachable = _asked(workspace, collection, owners, whole=heir is None)
+    held, unreachable = _held(workspace, collection, owners)
+    others = {name: count for name, (_, count) in held.items() if count}
+    alone = heir is None and (entity is None or not others)
+    if alone and others and replaced:
+        raise _of_others(collection, owners, others)
+    stores = {
+        name: points if alone else sum(map(len, _points_of(workspace.store(name), collection, owners)))
+        for name, (points, _) in held.items()
+    }
     if entity is not None and unknown and not unreachable:
         _check_unknown(collection, entity, sum(stores.values()), allowed=not replaced)
     if not owners and not stores and not unreachable:
@@ -177,6 +187,7 @@ def leaving(
     return Leaving(
         collection,
         heir,
+        alone,
         stores,
         unreachable,
         {name: workspace.ledger.documents(name, collection) for name in owners},
@@ -189,21 +200,36 @@ def leaving(
     )
 
 
-def _asked(
-    workspace: Workspace, collection: str, owners: Collection[str], *, whole: bool
-) -> tuple[dict[str, int], dict[str, str]]:
-    """How many points of the collection would go from which stores, and which could not be asked, and why."""
-    stores: dict[str, int] = {}
+def _held(
+    workspace: Workspace, collection: str, owners: Collection[str]
+) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """How many points which stores have of the collection, and how many of them name none of these entities; and which
+    stores could not be asked, and why."""
+    held: dict[str, tuple[int, int]] = {}
     unreachable: dict[str, str] = {}
     for name in workspace.config.stores:
         try:
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
-                theirs = (len(ids) for ids in _points_of(store, collection, owners))
-                stores[name] = store.count(collection) if whole else sum(theirs)
+                points = store.count(collection)
+                held[name] = points, points - sum(store.count(collection, entity=owner) for owner in owners)
         except VecsyncError as error:
             unreachable[name] = f"{error.code}: {error}"
-    return stores, unreachable
+    return held, unreachable
+
+
+def _of_others(collection: str, owners: Sequence[str], others: Mapping[str, int]) -> WrongUsage:
+    told = ", ".join(f"store {name} has {number_of(count, 'point')}" for name, count in others.items())
+    if owners:
+        whose = f"of another entity than {' and '.join(owners)}, or of none"
+        way = " or ".join(f"`--entity {name}`" for name in owners)
+        way = f"{way} removes only what that entity left; --force removes the whole collection"
+    else:
+        whose = "and the ledger knows nothing of it"
+        way = "--force removes it"
+    return WrongUsage(
+        f"collection {collection}: {told} {whose}: another project may sync them. {way}", collection=collection
+    )
 
 
 def _check_nobody_syncs(workspace: Workspace, collection: str, owners: Collection[str]) -> None:
@@ -277,7 +303,7 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
 
 def _remove(workspace: Workspace, name: str, what: Leaving) -> None:
     store = workspace.store(name)
-    if what.heir is not None:
+    if not what.alone:
         if name in what.stores:
             for ids in _points_of(store, what.collection, what.entities):
                 store.delete_foreign(what.collection, ids)

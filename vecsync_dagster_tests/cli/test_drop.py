@@ -264,6 +264,33 @@ def test_a_foreign_point_in_a_shared_collection_stays(config: Path, named: objec
         assert [one.point_id for one in workspace.store("main").retrieve("works", [foreign])] == [foreign]
 
 
+@pytest.mark.parametrize("entity", ["theirs", None])
+def test_what_another_project_has_in_the_collection_stays(used: Path, entity: str | None) -> None:
+    """Its points name an entity that this ledger does not know, or none: the collection goes by force alone; by its
+    name, what an entity left."""
+    foreign = str(uuid.uuid4())
+    with Workspace(config_of(used.parent)) as workspace:
+        store, space = workspace.store("main"), workspace.ledger.space_of("works")
+        assert space is not None
+        store.upsert("works", [Point(foreign, {"entity": entity}, np.ones(space.dimensions, np.float32))])
+    take_out(used, "works")
+    before = traces(used)
+    for options in (["--yes"], ["--dry-run"]):
+        refused = drop(used, *options)
+        assert (refused.code, refused.out, traces(used)) == (2, "", before)
+        assert "store main has 1 point of another entity than works, or of none" in refused.err
+    ran = drop(used, "--entity", "works", "--yes")
+    assert ran.code == 0, ran.err
+    assert "the records of entity works" in ran.out
+    with Workspace(config_of(used.parent)) as workspace:
+        assert [one.point_id for page in workspace.store("main").scan("works") for one in page] == [foreign]
+        assert ("works", "works") not in workspace.ledger.collections()
+    refused = drop(used, "--yes")
+    assert (refused.code, "the ledger knows nothing of it" in refused.err) == (2, True)
+    assert drop(used, "--yes", "--force").code == 0
+    assert traces(used) == []
+
+
 def test_only_what_left_can_be_named(config: Path) -> None:
     for entity, told in (
         ("works", "is in the configuration"),
