@@ -26,6 +26,7 @@
     │   ├── SpaceMismatch           SPACE_MISMATCH           another model's vectors for this collection
     │   ├── StoreRejected           <STORE>_REJECTED
     │   ├── LedgerRejected          LEDGER_ERROR
+    │   ├── ChecksFailed            CHECKS_FAILED            checks over all partitions found something
     │   ├── OutputUnwritable        OUTPUT_UNWRITABLE        folder not writable, disk full
     │   ├── InternalError           INTERNAL_ERROR           an exception that nobody foresaw
     │   └── AlertRefused            ALERT_REFUSED            a channel refuses: wrong URL, login, address
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlertRefused",
     "AlertUnsent",
+    "ChecksFailed",
     "ConfigError",
     "EmbeddingMisconfigured",
     "EmbeddingRateLimited",
@@ -174,6 +176,12 @@ class SpaceMismatch(Terminal):
 
 class LedgerRejected(Terminal):
     default_code = "LEDGER_ERROR"
+
+
+class ChecksFailed(Terminal):
+    """Checks over all partitions of an entity found something; what was synced is synced."""
+
+    default_code = "CHECKS_FAILED"
 
 
 class OutputUnwritable(Terminal):

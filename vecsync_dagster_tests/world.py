@@ -125,9 +125,9 @@ class World:
         self.results += results
         return results
 
-    def only_report(self) -> None:
+    def only_report(self, repair: str = "report") -> None:
         """From now on runs name what differs, and repair none of it."""
-        sync = self.config.sync.model_copy(update={"repair": "report"})
+        sync = self.config.sync.model_copy(update={"repair": repair})
         self.config = self.config.model_copy(update={"sync": sync})
 
     def sync_one_by_one(self) -> list[PartitionResult]:

@@ -25,7 +25,7 @@ from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, Transient, 
 from vecsync_dagster.sync import CheckOutcome, Workspace, checks_of, is_tenant
 from vecsync_dagster.sync.health import configured
 from vecsync_dagster.sync.metrics import refresh_metrics
-from vecsync_dagster.sync.standing import bring_in_line
+from vecsync_dagster.sync.standing import Place, bring_in_line, check_others
 from vecsync_dagster.sync.verify import graded, kept
 from vecsync_dagster.words import number_of
 
@@ -79,12 +79,14 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         asked = context.run.tags.get(PARTITION_TAG)
         problems: dict[str, VecsyncError] = {}
         with Workspace(settings) as workspace:
-            yield from failing_last(_verified(workspace, name, asked, problems))
+            made: list[Place] = []
+            yield from failing_last(_verified(workspace, name, asked, problems, made))
             for spec in of_partitions:
                 if spec.key in context.selected_asset_check_keys:  # an evaluation is no output: its log would miss one
                     yield dg.Output(None, output_name=spec.get_python_identifier())
             try:
                 with contained("checks over all partitions"):
+                    check_others(workspace, name, made)
                     bring_in_line(workspace, name)
             except VecsyncError as error:
                 context.log.warning("checks over all partitions are as they were: %s: %s", error.code, error)
@@ -115,10 +117,10 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
 
 
 def _verified(
-    workspace: Workspace, name: str, asked: str | None, problems: dict[str, VecsyncError]
+    workspace: Workspace, name: str, asked: str | None, problems: dict[str, VecsyncError], made: list[Place]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """`asked`: one partition alone, if it is not all of them. One that cannot be checked has its error in `problems`,
-    and the others go on; where that may pass, its last results hold."""
+    and the others go on; where that may pass, its last results hold. What was made is added to `made`."""
     names, entity = workspace.ledger.tenant_names(name), workspace.entity(name)
     for selection in workspace.select([name]):
         if not is_tenant(selection.tenant):
@@ -154,4 +156,5 @@ def _verified(
                     if one.collection == collection and one.check not in unmade
                 )
             else:
+                made.append((collection, selection.tenant, checks))
                 yield from (evaluation(name, collection, selection.tenant, one, called) for one in checks)

@@ -185,7 +185,8 @@ def end_run(
     Dagster's UI, the alerts. `problems`: what could not be synced, or was not because of a signal, is a failed run in
     the UI, too; not for `watch`, which keeps retrying. `outage`: a source is away now, or is there again. `batch`: what
     is to be recorded with the results, then or later."""
-    make_checks_again(workspace, outcome.results, output.warn)
+    failed = make_checks_again(workspace, outcome.results, output.warn)
+    outcome.problems += [Problem(None, None, error) for error in failed]
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)

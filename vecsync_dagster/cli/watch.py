@@ -101,6 +101,9 @@ class _Rounds:
         self._down.difference_update(found.reached)
         outage = bool(away or found.reached)
         end_run(workspace, outcome, record=self._batch is not None, outage=outage, batch=self._batch)
+        for problem in problems:
+            if problem.entity is None:  # met after the sync
+                output.error(problem.error.code, str(problem.error))
 
     def rest(self) -> None:
         if self._batch is not None and self._batch.is_due:

@@ -85,6 +85,10 @@ class Dialect(Protocol):
         """Columns of text whose collation takes different texts for equal; empty where `among` needs not know."""
         ...
 
+    def constrained(self, connection: Connection, table: str, schema: str | None) -> bool:
+        """Whether the table's constraints hold for all rows that are read of it."""
+        ...
+
     def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
         """The types of columns whose types have a length: varchar(3). Empty where it decides nothing."""
         ...

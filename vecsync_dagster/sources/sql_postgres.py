@@ -316,6 +316,10 @@ class Postgres:
     def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
         return frozenset(connection.execute(_FOLDING, {"table": table, "schema": schema}).scalars())
 
+    def constrained(self, connection: Connection, table: str, schema: str | None) -> bool:
+        """Not where other tables inherit from it: their rows are read with its own, and may have the same keys."""
+        return not connection.execute(_HAS_HEIRS, {"table": table, "schema": schema}).scalar()
+
     def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
         rows = connection.execute(_DECLARED, {"table": table, "schema": schema})
         # A filter names an item of an array, which a domain of arrays is not.
@@ -509,6 +513,17 @@ _FOLDING = text(
     WHERE c.relname = :table AND a.attnum > 0 AND NOT a.attisdropped
       AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
       AND to_jsonb(l) ->> 'collisdeterministic' = 'false'
+    """
+)
+
+
+_HAS_HEIRS = text(
+    """
+    SELECT EXISTS (
+        SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relname = :table AND c.relkind = 'r'
+          AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
+    )
     """
 )
 

@@ -27,8 +27,8 @@ _LISTED = 25
 class Reflected:
     """A table or view. `columns` are those of a record, the id first; `kinds` has every column the entity uses,
     `declared` their types, as `Dialect.declared` has them. `key`: the columns that tell the rows apart.
-    `primary`: those of the table's own primary key, if it has one; `enforced`: the table itself sees to it that no two
-    rows have the same key."""
+    `primary`: those of the table's own primary key, if it has one that holds for all rows; `enforced`: the table itself
+    sees to it that no two rows have the same key."""
 
     table: TableClause
     columns: tuple[Column, ...]
@@ -104,7 +104,8 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
     if entity.filter:
         limited = dialect.limited(connection, name, schema)
         _check_filter(connection, dialect, entity, entity_name, kinds, declared, limited)
-    primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
+    constrained = dialect.constrained(connection, name, schema)
+    primary = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"]) if constrained else ()
     return Reflected(
         table=table(name, *(column(wanted) for wanted in names), schema=schema),
         columns=tuple(
@@ -117,7 +118,7 @@ def reflect(connection: Connection, dialect: Dialect, entity: EntityConfig, enti
         width=len(types),
         key=entity.key,
         primary=primary,
-        enforced=_is_unique(inspector, name, schema, entity.key, primary),
+        enforced=constrained and _is_unique(inspector, name, schema, entity.key, primary),
     )
 
 

@@ -184,6 +184,9 @@ class Sqlite:
     def folding(self, connection: Connection, table: str, schema: str | None) -> frozenset[str]:
         return frozenset()
 
+    def constrained(self, connection: Connection, table: str, schema: str | None) -> bool:
+        return True
+
     def limited(self, connection: Connection, table: str, schema: str | None) -> dict[str, str]:
         return {}
 

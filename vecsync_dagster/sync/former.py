@@ -9,6 +9,8 @@ goes makes them due in full, by which it comes back if it was there.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -23,12 +25,15 @@ from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.apply import remove
 from vecsync_dagster.sync.changes import Change
 from vecsync_dagster.sync.guard import believes
-from vecsync_dagster.sync.owners import is_in, live
+from vecsync_dagster.sync.owners import Claim, is_in, live
 from vecsync_dagster.sync.target import Target
 from vecsync_dagster.sync.whole import was_read
 from vecsync_dagster.sync.writing import leave_mark
+from vecsync_dagster.words import number_of
 
 __all__ = ["Former", "is_stored"]
+
+_log = logging.getLogger(__name__)
 
 _FEW = 20
 """Of a number that more documents of others have, none is looked at where a partition is read for the first time, or
@@ -54,6 +59,21 @@ class Former:
         self._others: bool | None = None
         self._unique: bool | None = None
         self._by_tenant: bool | None = None
+
+    def take_over(self, claims: Iterable[Claim]) -> None:
+        """These documents become this tenant's: the source does not have them as their owners'. Where the key was
+        another one when an owner was read, its records may be there under other ids, and it is due in full."""
+        t = self._target
+        counted = Counter(claim.tenant for claim in claims if claim.tenant != t.tenant)
+        for tenant, count in sorted(counted.items()):
+            if not self._was_read(tenant):
+                t.ledger.doubt(t.entity, t.collection, tenant)
+                _log.warning(
+                    "%s: %s of %s taken over, which was not read with the settings of today: it is due in full",
+                    t,
+                    number_of(count, "document"),
+                    tenant,
+                )
 
     def in_other_scope(self, key: str) -> str:
         """The id that the record's document has there."""
@@ -197,10 +217,11 @@ class Former:
         for tenant in sorted({one.tenant for one in theirs.values()}):
             ids = [identity for identity, one in theirs.items() if one.tenant == tenant]
             leave_mark(t, tenant)
-            if doubted:
+            is_doubted = doubted or not self._was_read(tenant)
+            if is_doubted:
                 t.ledger.doubt(t.entity, t.collection, tenant)  # also where this run dies on the way
             remove(t, tenant, [(identity, point_id(t.entity, identity)) for identity in ids])
-            if doubted:
+            if is_doubted:
                 t.ledger.doubt(t.entity, t.collection, tenant)  # a full run that began meanwhile may have met them
 
     def _has_other_scope(self) -> bool:

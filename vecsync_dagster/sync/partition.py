@@ -386,6 +386,8 @@ class PartitionSync:
         if not claims:
             return documents, []
         refused = {id(claim.document): refusal(t, claim) for claim in contested(t, self._source, claims)}
+        if self.depth == "apply":
+            self._former.take_over(claim for claim in claims if id(claim.document) not in refused)
         return [d for d in documents if id(d) not in refused], list(refused.values())
 
     def _firsts(

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import PartitionBusy, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.errors import ChecksFailed, PartitionBusy, SourceRejected, SourceUnavailable, VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
@@ -40,12 +40,17 @@ __all__ = [
     "COMPARED",
     "FRESHNESS",
     "RECONCILIATION",
+    "Place",
     "bring_in_line",
     "check_again",
     "check_everything",
     "check_freshness",
+    "check_others",
     "make_checks_again",
 ]
+
+Place = tuple[str, str, Sequence[CheckOutcome]]
+"""A collection, a tenant, and the checks that were made of the two."""
 
 RECONCILIATION: Mapping[str, str] = {
     "reconciliation": "No point is missing, stale or unknown to the ledger; those under a wrong tenant are of "
@@ -201,65 +206,76 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
     return owned
 
 
-def make_checks_again(workspace: Workspace, results: Sequence[PartitionResult], warn: Callable[[str], object]) -> None:
+def make_checks_again(
+    workspace: Workspace, results: Sequence[PartitionResult], warn: Callable[[str], object]
+) -> list[ChecksFailed]:
     """What every sync ends with, and every retry: `check_again`. What was synced is synced if it cannot be made."""
     try:
         with contained("checks over all partitions"):
-            check_again(workspace, results)
+            return check_again(workspace, results)
     except VecsyncError as error:
         warn(f"checks over all partitions were not made again: {error.code}: {error}")
+        return []
 
 
-def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> None:
+def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> list[ChecksFailed]:
     """After a run: the checks over all partitions that failed are made again where they may be over, else what was
     repaired would stay red until they are due, and fail where a partition does. The comparison, which is dear, only
     after a run that compared, and when no partition is left that failed it; and after a full run over all tenants where
     a store has points of others. Those that were never made are made once every partition is synced, else a new project
-    would wait for them.
+    would wait for them. Returns, for each entity, what a comparison of everything that was made found wrong.
 
     Raises the errors of source, store and ledger."""
     compared: dict[str, bool] = {}
+    wrong: list[ChecksFailed] = []
     results = list(results)
     for result in results:
         if result.outcome == "success":
             compares = any(check.name in _COMPARED for check in result.checks)
             compared[result.entity] = compares or compared.get(result.entity, False)
     for entity, did_compare in compared.items():
-        own = [one for one in results if one.entity == entity]
-        _check_others(workspace, own)
-        made = workspace.ledger.check_results(entity, "")
-        failed = {one.check: one for one in made if not one.passed}
-        if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
-            check_freshness(workspace, entity)
-            # Of each partition its run has said it.
-            clean = [*_clean(workspace, entity, own)]
-            for _ in check_everything(workspace, entity, clean, partitions=not clean):
-                pass
-            continue
-        if FRESHNESS in failed:
-            check_freshness(workspace, entity)
-        if did_compare and bring_in_line(workspace, entity):
-            continue
-        if not (did_compare and any(_were_ours(failed[name]) for name in RECONCILIATION if name in failed)):
-            strays = _strays(workspace, entity, own)
-            known = any(failed[name].facts.get("differences") for name in RECONCILIATION if name in failed)
-            again = strays is not None and (strays > 0) != known
-            for _ in check_everything(workspace, entity) if again else ():
-                pass
+        made = _check_entity(workspace, entity, [one for one in results if one.entity == entity], did_compare)
+        told = [f"check {name}: {one.message}" for name, one in made if not (one.passed or one.warning)]
+        wrong += [ChecksFailed(f"{entity}: {'; '.join(told)}", entity=entity)] if told else []
+    return wrong
 
 
-def bring_in_line(workspace: Workspace, entity: str) -> bool:
+def _check_entity(
+    workspace: Workspace, entity: str, results: Sequence[PartitionResult], did_compare: bool
+) -> Sequence[tuple[str, CheckOutcome | CheckResult]]:
+    if any(one.figures.touched or one.figures.removed for one in results):
+        _check_doubted(workspace, entity)
+    check_others(workspace, entity, ((one.collection, one.tenant, one.checks) for one in results))
+    made = workspace.ledger.check_results(entity, "")
+    failed = {one.check: one for one in made if not one.passed}
+    if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
+        check_freshness(workspace, entity)
+        # Of each partition its run has said it.
+        clean = [*_clean(workspace, entity, results)]
+        return [(one.name, one) for one in check_everything(workspace, entity, clean, partitions=not clean)]
+    if FRESHNESS in failed:
+        check_freshness(workspace, entity)
+    if did_compare and (again := bring_in_line(workspace, entity)):
+        return [(one.name, one) for one in again]
+    overall = [(name, failed[name]) for name in RECONCILIATION if name in failed]
+    if did_compare and any(_were_ours(one) for _, one in overall):
+        return []
+    strays = _strays(workspace, entity, results)
+    if strays is not None and (strays > 0) != any(one.facts.get("differences") for _, one in overall):
+        return [(one.name, one) for one in check_everything(workspace, entity)]
+    return overall if strays else []  # as it was
+
+
+def bring_in_line(workspace: Workspace, entity: str) -> list[CheckOutcome]:
     """After some partitions were compared: each of `RECONCILIATION` fails where a partition is known to differ, and is
-    made again, by a comparison of everything, where none is left that does; returns whether they were.
+    made again, by a comparison of everything, where none is left that does; returns them if they were.
 
     Raises the errors of store and ledger."""
     known = configured(workspace.ledger.check_results(entity), workspace.config)
     differing = _differing(known)
     overall = {one.check: one for one in known if not one.collection and one.check in RECONCILIATION}
     if any(not one.passed and _were_ours(one) and not differing[name] for name, one in overall.items()):
-        for _ in check_everything(workspace, entity):
-            pass
-        return True
+        return list(check_everything(workspace, entity))
     names = workspace.ledger.tenant_names(entity)
     for name, one in overall.items():
         red = [part for part in differing[name] if any(isinstance(fact, int) for fact in part.facts.values())]
@@ -269,35 +285,54 @@ def bring_in_line(workspace: Workspace, entity: str) -> bool:
             message = f"{number_of(len(red), 'partition')}: {'; '.join(told)}{more}"
             facts = {RED_PARTITIONS if _tell_it(workspace, name, red) else _IN_PARTITIONS: len(red)}
             _kept(workspace, entity, CheckOutcome(name, False, message, facts), datetime.now(UTC))
-    return False
+    return []
 
 
-def _check_others(workspace: Workspace, results: Sequence[PartitionResult]) -> None:
-    """What lay under a wrong tenant differed in two partitions. Where a run of one of them has repaired it, or found it
-    repaired, the other one is checked again if it is known to differ; not while a run is syncing it."""
-    made = {(one.collection, one.tenant) for one in results}
+def _check_doubted(workspace: Workspace, entity: str) -> None:
+    """A run may have removed what another tenant has after all, which makes that one due: until it is synced, its
+    checks say what is missing."""
+    doubted = {key: one.doubted_at for key, one in workspace.ledger.seen(entity).items() if one.doubted_at is not None}
+    if not doubted:
+        return
+    known = workspace.ledger.check_results(entity)
+    checked = {(one.collection, one.tenant): one.at for one in known if one.check == "counts"}
+    for (collection, tenant), at in sorted(doubted.items()):
+        if collection in workspace.entity(entity).collections and checked.get((collection, tenant), at) <= at:
+            with suppress(PartitionBusy, SourceRejected, SourceUnavailable):
+                workspace.verify(Selection(entity, tenant, (collection,)))
+
+
+def check_others(workspace: Workspace, entity: str, found: Iterable[Place]) -> None:
+    """What lies under a wrong tenant differs in two partitions. Where `isolation` of one of them has found it, or a run
+    has repaired it or found it repaired, the other one is checked again if it is known to be otherwise; not while a run
+    is syncing it.
+
+    Raises the errors of source, store and ledger."""
+    found = [*found]
+    made = {(collection, tenant) for collection, tenant, _ in found}
     others = {
-        (one.entity, one.collection, tenant)
-        for one in results
-        for check in one.checks
-        if check.name == "isolation" and (check.passed or REPAIRED in check.facts)
-        for tenant in _others_of(workspace, one, check)
-        if (one.collection, tenant) not in made
+        (collection, tenant, not (check.passed or REPAIRED in check.facts))
+        for collection, _, checks in found
+        for check in checks
+        if check.name == "isolation"
+        for tenant in _others_of(workspace, entity, collection, check)
+        if (collection, tenant) not in made
     }
-    for entity, collection, tenant in sorted(others):
+    for collection, tenant, differs in sorted(others):
         failed = workspace.ledger.failed_checks(entity, collection, tenant)
-        if any(one.check == "isolation" and _is_open(one) for one in failed):
+        known = any(one.check == "isolation" and _is_open(one) for one in failed)
+        if known != differs and (known or (collection, tenant) in workspace.ledger.seen(entity)):
             with suppress(PartitionBusy):
                 workspace.verify(Selection(entity, tenant, (collection,)))
 
 
-def _others_of(workspace: Workspace, result: PartitionResult, isolation: CheckOutcome) -> Iterator[str]:
-    """The tenants of what was repaired. Of what somebody else has repaired before they are not known: all."""
+def _others_of(workspace: Workspace, entity: str, collection: str, isolation: CheckOutcome) -> Iterator[str]:
+    """The tenants of what was found. Of what somebody else has repaired before they are not known: all."""
     for d in isolation.differences:
         yield from (tenant for tenant in (d.tenant, d.stored_tenant) if tenant is not None)
     if isolation.over:
-        known = workspace.ledger.check_results(result.entity, failed=True)
-        yield from (one.tenant for one in known if (one.collection, one.check) == (result.collection, isolation.name))
+        known = workspace.ledger.check_results(entity, failed=True)
+        yield from (one.tenant for one in known if (one.collection, one.check) == (collection, isolation.name))
 
 
 def _is_synced(workspace: Workspace, entity: str) -> bool:

@@ -12,6 +12,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.events import DagsterEvent, DagsterEventType
 
 from vecsync_dagster.alerts import problems, sync_failed
+from vecsync_dagster.automation.partitions import PARTITION_TAG
 from vecsync_dagster.checks import headlines
 from vecsync_dagster.cli.overview import overview
 from vecsync_dagster.errors import (
@@ -32,15 +33,18 @@ from vecsync_dagster_tests.world import ENTITY
 NOW = datetime.now(UTC)
 
 
-def check_all(automated: Automated) -> tuple[dg.ExecuteInProcessResult, dict[str | None, set[bool]]]:
-    """ "Execute" on the page of the grid: the run, and what each partition's checks say."""
+def check_all(
+    automated: Automated, partition: str | None = None
+) -> tuple[dg.ExecuteInProcessResult, dict[str | None, set[bool]]]:
+    """ "Execute" on the page of the grid, for all or one `partition`: the run, and what each partition's checks say."""
     keys = [
         key
         for key in automated.definitions.resolve_asset_graph().asset_check_keys
         if key.asset_key == dg.AssetKey([ENTITY, "checks"])
     ]
     job = automated.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=set(keys))
-    ran = job.execute_in_process(instance=automated.instance, raise_on_error=False)
+    tags = {} if partition is None else {PARTITION_TAG: partition}
+    ran = job.execute_in_process(instance=automated.instance, raise_on_error=False, tags=tags)
     found: dict[str | None, set[bool]] = {}
     for one in ran.get_asset_check_evaluations():
         if one.asset_key.path[-1] == "checks":

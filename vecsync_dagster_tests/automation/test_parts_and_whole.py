@@ -74,6 +74,34 @@ def check_parts_and_whole(automated: Automated) -> None:
         assert len(list(check_everything(workspace, ENTITY))) == 2
 
 
+@pytest.mark.parametrize("way", ["a run", "the checks of one partition"])
+@pytest.mark.parametrize("finder", ["acme", "cord"])
+def test_what_one_partition_finds_is_red_in_both(settled: Automated, finder: str, way: str) -> None:
+    """The one whose document it is, and the one that can read it; for both it is over with the run that repairs it."""
+    settled.world.only_report()
+    check_parts_and_whole(settled)
+    leak(settled, "cord", to="acme")
+    if way == "a run":
+        sync(settled, finder)
+    else:
+        check_all(settled, f"works|{finder}")
+    assert red(settled) == {*LEAKED, ("isolation_of_all", "")}
+    sync(settled, finder)
+    assert red(settled) == {*LEAKED, ("isolation_of_all", "")}
+    settled.world.only_report("write")
+    sync(settled, "cord")
+    assert red(settled) == set()
+
+
+def test_a_tenant_that_nobody_synced_gets_no_results(settled: Automated) -> None:
+    """What lies under it is red for its owner."""
+    settled.world.only_report()
+    check_parts_and_whole(settled)
+    leak(settled, "cord", to="nobody")
+    sync(settled, "cord")
+    assert red(settled) == {("isolation", "cord"), ("isolation_of_all", "")}
+
+
 def test_what_a_killed_run_left_ends_for_both_tenants(settled: Automated) -> None:
     """It is repaired before the comparison, which then finds nothing."""
     sync(settled, "brick")  # all checks are made

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
 
 from vecsync_dagster.assets.recording import open_instance
 from vecsync_dagster.demo import DATABASE
+from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import (
     HARBOUR,
@@ -177,6 +180,29 @@ def test_a_metrics_file_that_cannot_be_written_fails_the_run(config: Path, synce
     assert "works" in ran.out
     assert f"failed: after the sync: OUTPUT_UNWRITABLE: {file}" in ran.err
     assert not list(file.parent.glob(".sync_metrics*"))
+
+
+def test_what_nobody_s_partition_has_fails_a_full_sync(config: Path, synced: Path) -> None:
+    """A point under a tenant that nobody knows is found by the count over all; it is said each time, until it is
+    gone."""
+    point = str(uuid.uuid4())
+    with Workspace(config_of(config.parent)) as workspace:
+        store, space = workspace.store("main"), workspace.ledger.space_of("works")
+        assert space is not None
+        store.upsert("works", [Point(point, {"tenantId": "nobody"}, np.ones(space.dimensions, np.float32))])
+    arguments = ("sync", "all", "--entity", "works", "--full", "--no-record", "--config", config)
+    told = "works: check reconciliation: 1 difference: 1 orphan of works|nobody"
+    for _ in range(2):
+        ran = vecsync(*arguments)
+        assert (ran.code, f"CHECKS_FAILED: {told}" in ran.err) == (1, True)
+    ran = vecsync(*arguments, "--json")
+    [error] = ran.json["errors"]
+    assert (ran.code, ran.json["outcome"], error["code"]) == (1, "failed", "CHECKS_FAILED")
+    assert told in error["message"]
+    with Workspace(config_of(config.parent)) as workspace:
+        workspace.store("main").delete_foreign("works", [point])
+    ran = vecsync(*arguments)
+    assert (ran.code, "CHECKS_FAILED" in ran.err) == (0, False)
 
 
 def test_limit_and_offset_bound_the_read_and_remove_nothing(config: Path, synced: Path) -> None:

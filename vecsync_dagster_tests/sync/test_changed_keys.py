@@ -11,6 +11,7 @@ import pytest
 
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult, Selection, SyncOptions, Workspace
+from vecsync_dagster.sync.standing import check_again
 from vecsync_dagster_tests.small import NAME, Small, mongo_rows, sqlite_source
 
 Insert = Callable[[int], None]
@@ -119,6 +120,42 @@ def sync_firm(small: Small) -> PartitionResult:
     with Workspace(small.config) as workspace:
         [result] = workspace.sync(Selection(NAME, "f/0", (NAME,)), SyncOptions(mode="full"))
     return result
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_tenant_whose_ids_mean_others_by_now_is_due(
+    tmp_path: Path, single: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where ids of today are those that another tenant's documents have from before, these are taken over: that is
+    said, that tenant's counts say what it lacks, and it is due in full, which makes all right."""
+    with sqlite3.connect(tmp_path / "source.db") as db:
+        db.execute(f"CREATE TABLE {NAME} (id integer primary key, no integer unique, firm text, name text)")
+        db.executemany(f"INSERT INTO {NAME} VALUES (?, ?, ?, ?)", [(n, 5 - n, "xy"[n % 2], f"a{n}") for n in range(6)])
+    small = keyed_by(Small(tmp_path, sqlite_source(tmp_path / "source.db"), payload=("name",)), ["id"])
+    entity(small)["tenancy"] = {"column": "firm"}
+    full = SyncOptions(mode="full")
+
+    def sync(tenant: str, options: SyncOptions = full) -> None:
+        with Workspace(small.config) as workspace:
+            results = workspace.sync(Selection(NAME, tenant, (NAME,)), options)
+            check_again(workspace, results)
+        assert all(result.error is None for result in results)
+
+    for tenant in "xy":
+        sync(tenant)
+    keyed_by(small, ["no"])
+    sync("x", SyncOptions(ids=("1",)) if single else full)
+    assert f"{1 if single else 3} document{'' if single else 's'} of y taken over" in caplog.text
+    with Workspace(small.config) as workspace:
+        assert workspace.ledger.seen(NAME)[NAME, "y"].doubted_at is not None
+        [counts] = [one for one in workspace.ledger.failed_checks(NAME, NAME, "y") if one.check == "counts"]
+    assert "the source has 3 rows" in counts.message
+    for tenant in "yx":
+        sync(tenant)
+    assert names(small) == [f"a{n}" for n in range(6)]
+    with Workspace(small.config) as workspace:
+        assert workspace.ledger.seen(NAME)[NAME, "y"].doubted_at is None
+        assert not workspace.ledger.failed_checks(NAME, NAME, "y")
 
 
 CHANGED: dict[str, dict[str, Any]] = {
