@@ -83,6 +83,11 @@ def _show(outcome: RetryOutcome) -> None:
             where = f"{partition['collection']} of {named(partition['tenant'], partition['tenant_name'])}"
             error = partition["error"]
             output.stderr().print(f"failed: {where}: {error['code']}: {error['message']}", style="red", soft_wrap=True)
+    if outcome.unsynced and not outcome.failed:
+        some = output.number_of(len(outcome.unsynced), "partition")
+        output.note(
+            f"the last sync of {some} did not succeed, and may have missed more: `vecsync sync` makes up for it"
+        )
     if outcome.interrupted:
         output.warn("interrupted: what was confirmed is kept; run it again and it goes on from there")
 

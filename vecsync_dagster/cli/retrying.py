@@ -40,7 +40,8 @@ class RetryWanted:
 
 @dataclass(slots=True)
 class RetryOutcome:
-    """`reset`: documents whose retries were forgotten. `waiting`, `permanent`: what is left, of what was meant."""
+    """`reset`: documents whose retries were forgotten. `waiting`, `permanent`: what is left, of what was meant.
+    `unsynced`: collections and tenants of what was tried whose last sync did not succeed."""
 
     results: list[PartitionResult] = field(default_factory=list)
     reset: int = 0
@@ -48,6 +49,7 @@ class RetryOutcome:
     permanent: int = 0
     next_attempt_at: datetime | None = None
     interrupted: bool = False
+    unsynced: list[tuple[str, str]] = field(default_factory=list)
     names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """What people call the tenants, by entity and tenant."""
 
@@ -104,6 +106,7 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
         outcome.names = workspace.ledger.tenant_names()
         if outcome.results:
             make_checks_again(workspace, outcome.results, output.warn)
+            outcome.unsynced = _unsynced(workspace, outcome.results)
         workspace.close()  # what follows needs no store: others may have it
         if outcome.results:
             refresh_health(workspace)
@@ -113,6 +116,16 @@ def run_retry(config: Config, wanted: RetryWanted, *, stop: Stop, record: bool) 
     outcome.permanent = sum(failures.permanent for failures, _ in left)
     outcome.next_attempt_at = min((first for _, first in left if first is not None), default=None)
     return outcome
+
+
+def _unsynced(workspace: Workspace, results: Sequence[PartitionResult]) -> list[tuple[str, str]]:
+    tried = {(one.entity, one.collection, one.tenant) for one in results}
+    return [
+        (key.collection, key.tenant)
+        for entity in dict.fromkeys(one.entity for one in results)
+        for key, last in workspace.ledger.last_runs(entity).items()
+        if (entity, key.collection, key.tenant) in tried and last.undone is not None
+    ]
 
 
 def _entities(workspace: Workspace, wanted: RetryWanted) -> Sequence[str]:

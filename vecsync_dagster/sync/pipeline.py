@@ -580,6 +580,10 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         with part.contains("checking the result"):
             checks = _checks(job, part, stream)
             _move_watermark(job, part, stream, cursor)
+    elif job.options.depth == "apply" and not job.options.dry_run:
+        with part.contains("counting what failed"):  # and is not as an earlier run left it, whatever ended this one
+            t = part.target
+            checks = [statuses(t, t.ledger.tally(t.entity, t.collection, t.tenant).failures)]
     return job.result(
         part.target.collection,
         part.figures,
@@ -619,6 +623,8 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
     t = part.target
     count = partial(t.ledger.tally, t.entity, t.collection, t.tenant)
     tally, unidentified = count(), part.figures.unidentified
+    if checks and part.holds_back:  # of records that are kept, some were rejected before
+        checks = [rejected_now(tally, unidentified)]
     identity = job.settings.verify == "identity" or (full and (job.settings.verify == "auto" or part.doubted))
     failed = t.ledger.failed_checks(t.entity, t.collection, t.tenant)
     whole = not job.options.partial

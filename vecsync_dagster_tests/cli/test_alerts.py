@@ -81,6 +81,14 @@ def test_a_failing_check_is_told_once_and_so_is_its_end(
     assert "no problem is open" in vecsync("alerts", "list", "--config", config).out
 
 
+def test_without_a_channel_nothing_is_said_to_be_well(config: Path, synced: Path) -> None:
+    """No problem is kept then; what is wrong is told elsewhere."""
+    lose_point(config)
+    assert vecsync("reconcile", "--entity", "works", "--config", config).code == 1
+    listed = vecsync("alerts", "list", "--config", config)
+    assert listed.out.startswith("no problem is kept, as no channel is configured; `vecsync health")
+
+
 def test_an_error_that_became_a_warning_is_over(config: Path, synced: Path, slack: Inbox) -> None:
     """Where warnings are told to nobody: a run that repaired what a comparison had found ends its problems."""
     with_alerts(config)

@@ -274,6 +274,24 @@ def test_what_is_due_is_found_behind_what_waits(four: Four, config: Path, monkey
     assert ([p["synced"] for p in ran.json["partitions"]], ran.json["waiting"]) == ([1], 1)
 
 
+def test_retry_says_that_a_sync_is_still_to_be_made(four: Four, config: Path) -> None:
+    """What failed is there; what the sync that failed did not come to is not, and the last run stays failed."""
+    four.world.update(2, code="yet another")
+    four.store_is_down("functionality")
+    assert four.sync()["functionality"].error is not None
+    four.store.recover()
+    ran = run(config, "retry", "--all", "--no-record")
+    assert ran.code == 0, ran.err
+    assert "the last sync of 1 partition did not succeed" in ran.err
+    four.sync()
+    four.world.update(2, code="and another")
+    four.store_refuses("functionality")
+    four.sync()
+    four.store.recover()
+    ran = run(config, "retry", "--all", "--no-record")
+    assert (ran.code, "did not succeed" in ran.err) == (0, False)
+
+
 def test_retry_that_fails_again(four: Four, config: Path) -> None:
     """The exit code is 1, the code is named where the store as a whole failed, which counts against no document,
     and the next time is said."""

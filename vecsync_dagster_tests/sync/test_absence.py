@@ -56,6 +56,22 @@ def test_a_tenant_must_be_missing_for_a_while(world: World) -> None:
     assert missing(world) == {}
 
 
+def test_what_waits_is_rejected_as_before(embedded_world: World) -> None:
+    """While a tenant is missing its rejected records are what they were: for the check, and for who lists them."""
+    world = embedded_world
+    seed(world, {"acme": 4, "brick": 3})
+    world.sync()
+    world.update(BRICK[0], price="on request")
+    assert one(world.sync("brick", mode="full"), "brick").figures.invalid == 1
+    world.delete(*BRICK)
+    for mode in ("full", "incremental"):
+        result = one(world.sync("brick", mode=mode), "brick")
+        [validation] = [check for check in result.checks if check.name == "validation"]
+        assert (validation.passed, validation.facts["invalid"]) == (False, 1)
+    with world.workspace() as workspace:
+        assert len(workspace.ledger.invalid(workspace.ledger.last_runs(ENTITY))) == 1
+
+
 def test_time_alone_removes_nothing(world: World) -> None:
     """A tenant that was back in between is missing anew, however long ago it was missed first."""
     seed(world, {"acme": 4, "brick": 3})

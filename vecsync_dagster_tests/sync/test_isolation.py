@@ -32,6 +32,9 @@ def test_one_collections_store_fails(four: Four, fault: str, code: str, mode: st
     assert (row.status, row.error_code, row.retry_count) == ("failed", code, int(fault == "refuses"))
     assert four.statuses(1) == ("synced", "failed", "synced", "synced")
     assert {four.statuses(n) for n in (2, 3)} == {("synced",) * 4}
+    with four.world.workspace() as workspace:
+        known = workspace.ledger.check_results(ENTITY, failed=True)
+    assert [one.facts["failed"] for one in known if (one.collection, one.check) == ("functionality", "statuses")] == [1]
     for name in ("tools", "usecases", "interface"):
         four.world.assert_exact(name)
     assert four.sync(mode=mode)["functionality"].ok
