@@ -126,6 +126,24 @@ def test_what_a_collation_takes_for_equal_is_not_one_tenant(postgres: SqlBackend
         assert keys(read(both, "Acme", ids=["Acme/x", "acme/X", "Acme/X"])) == ["Acme/x"]
 
 
+def test_the_key_of_a_table_that_others_inherit_from_is_not_unique(postgres: SqlBackend) -> None:
+    """Its rows are read with theirs, which may have the same ids; of a partitioned table the key holds for all."""
+    postgres.create(id_type="integer PRIMARY KEY")
+    postgres.run("CREATE TABLE more (PRIMARY KEY (id)) INHERITS (materials)")
+    postgres.put({"id": 1, "tenant_id": "a"})
+    assert not postgres.source().unique()
+    postgres.run("INSERT INTO more (id, tenant_id, is_global) VALUES (1, 'b', false)")
+    found = postgres.source().repeated()
+    assert (found.count, found.enforced, found.example) == (1, False, "1")
+    postgres.run("DROP TABLE materials CASCADE")
+    columns = "id integer PRIMARY KEY, name text, unit text, price text, tenant_id text, is_global boolean"
+    postgres.run(
+        f"CREATE TABLE materials ({columns}, updated_at timestamptz, deleted_at timestamptz) PARTITION BY HASH (id)"
+    )
+    postgres.run("CREATE TABLE part PARTITION OF materials FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+    assert postgres.source().unique()
+
+
 def test_triggers_tell_of_each_tenant_by_its_text(postgres: SqlBackend, postgres_of_module: str) -> None:
     """A statement that touches two tenants which the collation takes for one wakes both."""
     postgres.run("CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
