@@ -25,6 +25,7 @@
     │   ├── EmbeddingMisconfigured  EMBEDDING_MISCONFIGURED  key, model, quota, package
     │   ├── SpaceMismatch           SPACE_MISMATCH           another model's vectors for this collection
     │   ├── StoreRejected           <STORE>_REJECTED
+    │   │   └── StoreForeign        <STORE>_FOREIGN          the collection of this name is somebody else's
     │   ├── LedgerRejected          LEDGER_ERROR
     │   ├── ChecksFailed            CHECKS_FAILED            checks over all partitions found something
     │   ├── OutputUnwritable        OUTPUT_UNWRITABLE        folder not writable, disk full
@@ -66,6 +67,7 @@ __all__ = [
     "SourceRejected",
     "SourceUnavailable",
     "SpaceMismatch",
+    "StoreForeign",
     "StoreLocked",
     "StoreRateLimited",
     "StoreRejected",
@@ -269,3 +271,9 @@ class StoreRejected(_OfStore, Terminal):
     def __init__(self, message: str, *, every_document: bool | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.every_document = every_document
+
+
+class StoreForeign(StoreRejected):
+    """The store has nothing of ours under this name, and can have nothing."""
+
+    suffix = "FOREIGN"

@@ -7,12 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Distance", "Space"]
+from vecsync_dagster.errors import SpaceMismatch
+
+__all__ = ["Distance", "Space", "check_space"]
 
 Distance = Literal["cosine", "dot", "euclid"]
 
 
-_SUFFIX = re.compile(r"[A-Za-z0-9.-]{1,60}-[0-9a-f]{8}")
+_READABLE = 60  # characters of a space that are in a name
+_SUFFIX = re.compile(rf"((?:[A-Za-z0-9.-]*-)?[0-9]+|[A-Za-z0-9.-]{{{_READABLE}}})-[0-9a-f]{{8}}")
+"""Of a physical name: provider, model and dimensions, cut where they are longer; the space's digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +59,17 @@ class Space:
         """
         readable = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.provider}-{self.model}-{self.dimensions}").strip("-")
         digest = hashlib.sha256(str(self).encode()).hexdigest()[:8]
-        return f"{collection}__{readable[:60]}-{digest}"
+        return f"{collection}__{readable[:_READABLE]}-{digest}"
+
+
+def check_space(collection: str, space: Space, pinned: str | None) -> None:
+    """Raises SpaceMismatch where the alias leads to (`pinned`) a physical collection of another space."""
+    wanted = space.physical_name(collection)
+    if pinned is not None and pinned != wanted:
+        raise SpaceMismatch(
+            f"collection {collection} holds vectors of another space: it leads to {pinned}, "
+            f"but the configuration's model needs {wanted}",
+            collection=collection,
+            pinned=pinned,
+            wanted=wanted,
+        )

@@ -43,6 +43,14 @@ def test_names_are_safe(space: Space) -> None:
     name = space.physical_name("works")
     assert re.fullmatch(r"works__[A-Za-z0-9.-]*-[0-9a-f]{8}", name)
     assert len(name) < 80
+    assert Space.is_physical_name(name, "works")
+    assert not Space.is_physical_name(name, "work")
+
+
+@pytest.mark.parametrize("name", ["works__backup-20261129", "works__wiki-deadbeef", "works__copy", "works", "works__"])
+def test_what_is_merely_called_alike(name: str) -> None:
+    """Neither a copy with a date nor anything else is taken for a collection of ours."""
+    assert not Space.is_physical_name(name, "works")
 
 
 def test_known_answers() -> None:

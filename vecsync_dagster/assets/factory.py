@@ -18,7 +18,9 @@ from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.tags import SENSOR_NAME_TAG
+from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 from pydantic import Field
 
 from vecsync_dagster.alerts import PRICE_TAG
@@ -42,7 +44,7 @@ from vecsync_dagster.automation.partitions import (
     selections,
     tenants_name,
 )
-from vecsync_dagster.checks import evaluation, failing_last, headlines
+from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_grid
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
@@ -230,8 +232,9 @@ class _Run:
         """All of the run: `synced`, what is tried again, the checks, and its end. Without the ledger no other partition
         can be synced; the run has figures, and says so, all the same."""
         try:
-            yield from failing_last(chain(synced, self._again()))
-            yield from self._headlines()
+            yield from failing_last(chain(synced, self._again(), self._checked_again()))
+            for entity in self._keys:
+                yield from headlines(self._context.instance, self._workspace, entity)
         except (LedgerRejected, LedgerUnavailable) as error:
             self._lost = error
         self._finish()
@@ -270,17 +273,17 @@ class _Run:
             for entity in entities:
                 yield from self.sync(entity, self._keys[entity])
 
-    def _headlines(self) -> Iterator[Event]:
+    def _checked_again(self) -> Iterator[Event]:
         make_checks_again(self._workspace, list(self._results.values()), self._context.log.warning)
         for entity in self._keys:
-            yield from headlines(self._context.instance, self._workspace, entity)
+            yield from over_in_grid(self._context.instance, self._workspace, entity)
 
     def _synced(self, chosen: Sequence[Selection]) -> Iterator[Event]:
         before: dict[str, Told | None] = {}
         for selection in chosen:
             if selection.entity not in before:
                 before[selection.entity] = self._told(selection.entity)
-            for latest in self._workspace.sync(selection, self._options, progress=self._log_progress):
+            for latest in self._interruptible(selection):
                 result = self._with_earlier_attempts(latest)
                 if self._attempts_left and isinstance(result.error, Transient):
                     continue  # Dagster takes one result of a check and partition in a run: that of the last attempt
@@ -290,9 +293,20 @@ class _Run:
                     mark_shown(self._workspace, result, events)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
-                    for check in result.checks:
+                    for check in (one for one in result.checks if not one.passed):
                         name = self._workspace.ledger.tenant_name(result.entity, result.tenant)
                         yield evaluation(result.entity, result.collection, result.tenant, check, name)
+
+    def _interruptible(self, selection: Selection) -> list[PartitionResult]:
+        """Synced; where the run is canceled meanwhile, the batches in flight are finished, and the ledger is told."""
+        with capture_interrupts():
+            results = self._workspace.sync(
+                selection, self._options, progress=self._log_progress, stop=check_captured_interrupt
+            )
+            canceled = check_captured_interrupt()
+        if canceled:
+            raise DagsterExecutionInterruptedError
+        return results
 
     def _told(self, entity: str) -> Told | None:
         return None if self._show_unchanged else told_before(self._context.instance, self._workspace, entity)

@@ -30,7 +30,7 @@ from vecsync_dagster.assets.events import (
 )
 from vecsync_dagster.assets.purging import purge
 from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TAG, add_tenants
-from vecsync_dagster.checks import failing_last, headlines, to_tell
+from vecsync_dagster.checks import failing_last, headlines, over_in_grid, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.config.values import environment
 from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
@@ -241,7 +241,8 @@ def _set_start(instance: dg.DagsterInstance, run_id: str, at: datetime) -> None:
 def _told(
     instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str], events: Sequence[Event]
 ) -> Iterator[Event]:
-    yield from failing_last(iter(events))
+    over = (over_in_grid(instance, workspace, entity) for entity in entities)
+    yield from failing_last(chain(events, chain.from_iterable(over)))
     for entity in entities:
         yield from headlines(instance, workspace, entity)
 

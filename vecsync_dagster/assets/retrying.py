@@ -9,10 +9,9 @@ import dagster as dg
 from vecsync_dagster.assets.events import Event, Told, events_of, failure_of, told_before
 from vecsync_dagster.assets.factory import pool_of
 from vecsync_dagster.automation.partitions import add_tenants
-from vecsync_dagster.checks import evaluation, failing_last, headlines
+from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_grid
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, PartitionBusy, VecsyncError
-from vecsync_dagster.ledger.record_states import FailedRow
 from vecsync_dagster.sync import PartitionResult, Workspace, due_rows, retry_rows
 from vecsync_dagster.sync.metrics import refresh_metrics
 from vecsync_dagster.sync.standing import make_checks_again
@@ -32,11 +31,7 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
         problem: VecsyncError | None = None
         with Workspace(settings) as workspace:
             try:
-                for entity in settings.entities:
-                    rows = due_rows(workspace, entity)
-                    add_tenants(context.instance, entity, [row.tenant for row in rows])
-                    yield from failing_last(_retried(context.instance, workspace, entity, rows, results))
-                make_checks_again(workspace, results, context.log.warning)
+                yield from failing_last(_retried(context, workspace, results))
                 for entity in settings.entities:
                     yield from headlines(context.instance, workspace, entity)
             except (LedgerRejected, LedgerUnavailable) as error:
@@ -55,17 +50,18 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
     return vecsync_retry_job
 
 
-def _retried(
-    instance: dg.DagsterInstance,
-    workspace: Workspace,
-    entity: str,
-    rows: Sequence[FailedRow],
-    results: list[PartitionResult],
-) -> Iterator[Event]:
-    before = told_before(instance, workspace, entity)
-    for result in retry_rows(workspace, entity, rows):
-        results.append(result)
-        yield from _events(workspace, result, before)
+def _retried(context: dg.OpExecutionContext, workspace: Workspace, results: list[PartitionResult]) -> Iterator[Event]:
+    """What is due of all entities; then the checks are made again that may be over with it."""
+    for entity in workspace.config.entities:
+        rows = due_rows(workspace, entity)
+        add_tenants(context.instance, entity, [row.tenant for row in rows])
+        before = told_before(context.instance, workspace, entity)
+        for result in retry_rows(workspace, entity, rows):
+            results.append(result)
+            yield from _events(workspace, result, before)
+    make_checks_again(workspace, results, context.log.warning)
+    for entity in workspace.config.entities:
+        yield from over_in_grid(context.instance, workspace, entity)
 
 
 def _events(workspace: Workspace, result: PartitionResult, before: Told) -> Iterator[Event]:

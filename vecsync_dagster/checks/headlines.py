@@ -29,6 +29,7 @@ __all__ = [
     "headline",
     "headlines",
     "last_in_grid",
+    "over_in_grid",
     "run_in_grid",
     "runs_are_red",
     "runs_outcome",
@@ -272,6 +273,14 @@ def _grid_news(
     for check, partition in sorted(failed - known.keys(), key=str):
         collection, _, tenant = str(partition).partition("|")
         yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))
+
+
+def over_in_grid(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> Iterator[dg.AssetCheckEvaluation]:
+    """What the grid shows as failed and the ledger knows to be over: to be told before what fails, see
+    `failing_last`."""
+    results = configured(workspace.ledger.check_results(entity), workspace.config)
+    names = workspace.ledger.tenant_names(entity)
+    yield from (one for one in _grid_news(instance, results, entity, names, {}) if one.passed)
 
 
 def last_in_grid(

@@ -17,6 +17,7 @@ from vecsync_dagster.checks.headlines import (
     grid_evaluation,
     headline,
     headlines,
+    over_in_grid,
     runs_outcome,
 )
 from vecsync_dagster.config.models import Config
@@ -79,17 +80,10 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         asked = context.run.tags.get(PARTITION_TAG)
         problems: dict[str, VecsyncError] = {}
         with Workspace(settings) as workspace:
-            made: list[Place] = []
-            yield from failing_last(_verified(workspace, name, asked, problems, made))
+            yield from failing_last(_checked(context, workspace, name, asked, problems))
             for spec in of_partitions:
                 if spec.key in context.selected_asset_check_keys:  # an evaluation is no output: its log would miss one
                     yield dg.Output(None, output_name=spec.get_python_identifier())
-            try:
-                with contained("checks over all partitions"):
-                    check_others(workspace, name, made)
-                    bring_in_line(workspace, name)
-            except VecsyncError as error:
-                context.log.warning("checks over all partitions are as they were: %s: %s", error.code, error)
             results = configured(workspace.ledger.check_results(name), settings)
             for key in context.selected_asset_check_keys:
                 if key.asset_key == health_key(name):
@@ -114,6 +108,25 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
             )
 
     return partition_checks
+
+
+def _checked(
+    context: dg.AssetCheckExecutionContext,
+    workspace: Workspace,
+    name: str,
+    asked: str | None,
+    problems: dict[str, VecsyncError],
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """What `_verified` makes; then what depends on it is brought in line, and what is over by that is told."""
+    made: list[Place] = []
+    yield from _verified(workspace, name, asked, problems, made)
+    try:
+        with contained("checks over all partitions"):
+            check_others(workspace, name, made)
+            bring_in_line(workspace, name)
+    except VecsyncError as error:
+        context.log.warning("checks over all partitions are as they were: %s: %s", error.code, error)
+    yield from over_in_grid(context.instance, workspace, name)
 
 
 def _verified(

@@ -63,7 +63,7 @@ def list_open(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOpti
         output.stdout().print("no problem is open")
     else:
         output.stdout().print("no problem is kept, as no channel is configured; `vecsync health` tells what is wrong")
-    if not settings.alerts.channels:
+    if known and not settings.alerts.channels:
         output.note("no channel is configured: nobody is told, and problems are not kept (`alerts` in vecsync.yaml)")
 
 

@@ -75,7 +75,7 @@ def drop(
 
 
 def _what(what: Leaving) -> str:
-    if what.alone:
+    if what.whole_collection:
         return f"collection {what.collection}"
     return f"the records of entity {', '.join(what.entities)} from collection {what.collection}"
 
@@ -100,7 +100,7 @@ def _check_again(workspace: Workspace, began: datetime) -> None:
 def _show(what: Leaving) -> None:
     out = output.stdout()
     for name, points in what.stores.items():
-        theirs = f" of entity {', '.join(what.entities)}" if not what.alone else ""
+        theirs = "" if what.whole_collection else f" of entity {', '.join(what.entities)}"
         out.print(f"store {name}: {output.number_of(points, 'point')} of {what.collection}{theirs}")
     for name, reason in what.unreachable.items():
         output.warn(f"store {name} could not be asked: {reason}")

@@ -16,11 +16,13 @@ from vecsync_dagster.errors import (
     ConfigError,
     LedgerRejected,
     SourceUnavailable,
+    SpaceMismatch,
+    StoreForeign,
     StoreLocked,
-    StoreRejected,
     VecsyncError,
 )
 from vecsync_dagster.sources.base import REPEATED_LIMIT, FindsRepeated, NamesTenants, Source
+from vecsync_dagster.space import check_space
 from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster.sync.dropping import leftovers
@@ -231,12 +233,15 @@ def _stores(workspace: Workspace) -> Iterator[Probe]:
 
 
 def _collections(workspace: Workspace, store: str) -> Iterator[Probe]:
-    """Collections that the store cannot have, as somebody else has the name."""
+    """Collections that the store cannot have, as somebody else has the name, or has in another space."""
     for entity in workspace.config.entities.values():
         for collection in (name for name, one in entity.collections.items() if one.store == store):
             try:
-                workspace.store(store).pinned_space(collection)
-            except StoreRejected as error:
+                space = workspace.ledger.space_of(collection)
+                pinned = workspace.store(store).pinned_space(collection)
+                if space is not None:
+                    check_space(collection, space, pinned)
+            except (StoreForeign, SpaceMismatch) as error:
                 yield _failed(f"{collection} in store {store}", error)
 
 

@@ -190,7 +190,9 @@ def end_run(
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
-    unsynced = {"|".join(filter(None, (one.entity, one.tenant))): one.error for one in outcome.unsynced if problems}
+    reasons: dict[str, VecsyncError] = {str(error.fields["entity"]): error for error in failed}
+    reasons |= {"|".join(filter(None, (one.entity, one.tenant))): one.error for one in outcome.unsynced}
+    unsynced = reasons if problems else {}
     cut = outcome.interrupted and problems
     results: Sequence[PartitionResult] = outcome.results
     if batch is not None:

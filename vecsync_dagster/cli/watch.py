@@ -101,7 +101,7 @@ class _Rounds:
         self._down.difference_update(found.reached)
         outage = bool(away or found.reached)
         end_run(workspace, outcome, record=self._batch is not None, outage=outage, batch=self._batch)
-        for problem in problems:
+        for problem in outcome.problems:
             if problem.entity is None:  # met after the sync
                 output.error(problem.error.code, str(problem.error))
 

@@ -641,6 +641,10 @@ class Ledger(Protocol):
         was never seen, which is due in any case."""
         ...
 
+    def doubted(self, entity: str) -> dict[tuple[str, str], datetime]:
+        """The partitions (collection, tenant) that are due in full because of `doubt`, and since when."""
+        ...
+
     def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
         """Of every partition (collection, tenant) that was ever synced."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -37,6 +38,12 @@ class States(LedgerPart):
         place = and_(_S.entity == entity, _S.collection == collection, _S.tenant_id == tenant)
         with self.database.write() as connection:
             connection.execute(update(source_state).where(place).values(doubted_at=self._now()))
+
+    def doubted(self, entity: str) -> dict[tuple[str, str], datetime]:
+        kept = (_S.collection, _S.tenant_id, _S.doubted_at)
+        query = select(*kept).where(_S.entity == entity, _S.doubted_at.is_not(None))
+        with self.database.read() as connection:
+            return {(collection, tenant): at for collection, tenant, at in connection.execute(query)}
 
     def seen(self, entity: str) -> dict[tuple[str, str], Seen]:
         kept = (_S.collection, _S.tenant_id, _S.fingerprint, _S.settings, _S.at, _S.doubted_at)

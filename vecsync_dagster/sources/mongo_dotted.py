@@ -19,13 +19,14 @@ from pymongo.errors import OperationFailure
 
 from vecsync_dagster.errors import SourceRejected
 from vecsync_dagster.sources import mongo_reading as reading
+from vecsync_dagster.sources.mongo_values import value_at
 
 __all__ = ["Named", "dotted", "exact", "flat_names", "path_of", "refuse_flat", "refuse_inner", "takes_names"]
 
 Document = dict[str, Any]
 _UNKNOWN = {15999, 168, 31325, 238, 304}  # an operator that the server does not have
 _LOOKED_AT = 10_000  # documents at either end, by the server
-_READ = 1000  # the same, whole
+_READ = 1000  # the same, here
 
 
 def dotted(names: Iterable[str]) -> tuple[str, ...]:
@@ -38,7 +39,7 @@ def path_of(name: str) -> str:
     return name.partition(".")[0] if name.count(".") > 1 else name
 
 
-def _begun(name: str) -> list[str]:
+def _prefixes(name: str) -> list[str]:
     """The name and what it begins with, where these have a dot: fields of a document whose own names they may be."""
     steps = name.split(".")
     return [".".join(steps[:count]) for count in range(len(steps), 1, -1)]
@@ -84,7 +85,7 @@ def flat_names(collection: Collection[Document], names: Sequence[str]) -> tuple[
 def refuse_flat(collection: Collection[Document], names: Sequence[str], entity: str) -> None:
     """For a server that does not take names. Raises SourceRejected if one of the first or last documents has a field
     of such a name: its value could not be read."""
-    own = {begun: name for name in names for begun in _begun(name)}
+    own = {begun: name for name in names for begun in _prefixes(name)}
     for document in _at_both_ends(collection, None):
         for begun in own.keys() & document.keys():
             raise SourceRejected(
@@ -120,20 +121,25 @@ def _at_both_ends(collection: Collection[Document], wanted: Document | None) -> 
         yield from reading.aggregated(collection, stages + ([] if wanted is None else [{"$project": wanted}]))
 
 
-def _is_inner(value: Any, name: str) -> bool:
-    if isinstance(value, list):
-        return any(_is_inner(item, name) for item in value)
-    if not isinstance(value, Mapping):
-        return False
+def _is_inner(document: Document, name: str) -> bool:
+    """Whether the value is another one than that at the path, which is what the server finds."""
+    value, at_path = value_at(document, name), _at_path(document, name)
+    return not (value is at_path or value == at_path)
+
+
+def _at_path(value: Any, name: str) -> Any:
     first, _, rest = name.partition(".")
-    return any(begun in value for begun in _begun(name)) or _is_inner(value.get(first), rest)
+    if isinstance(value, list):
+        return [found for item in value if (found := _at_path(item, name)) is not None] or None
+    inside = value.get(first) if isinstance(value, Mapping) else None
+    return _at_path(inside, rest) if rest else inside
 
 
 class Named:
     """The dotted names of one entity. `flat`: those of its queries that some document has as a field."""
 
     def __init__(self, names: Sequence[str] = (), flat: Sequence[str] = ()) -> None:
-        own = dict.fromkeys(begun for name in names for begun in _begun(name))
+        own = dict.fromkeys(begun for name in names for begun in _prefixes(name))
         self.aliases = {name: f"vecsync_field_{number}" for number, name in enumerate(own)}
         self.flat = tuple(flat)
 

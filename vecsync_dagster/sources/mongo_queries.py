@@ -56,9 +56,12 @@ class Queries:
         names = self.fields
         if any(name.startswith("_id.") for name in names):
             names = ("_id", *names)
-        names = tuple(map(path_of, names))
-        wanted = {name: 1 for name in names if not any(name.startswith(f"{other}.") for other in names)}
-        return self.named.projection(({"_id": 0} if self.unique else {"_id": 1}) | wanted)
+        return self._project(names, {"_id": 0} if self.unique else {"_id": 1})
+
+    def _project(self, names: Iterable[str], wanted: dict[str, int]) -> dict[str, Any]:
+        paths = tuple(map(path_of, names))
+        apart = {path: 1 for path in paths if not any(path.startswith(f"{other}.") for other in paths)}
+        return self.named.projection(wanted | apart)
 
     def tenant(self, tenant: str) -> Query:
         """Whose records are read: the flag wins over the tenant's field; without tenancy all are global."""
@@ -148,7 +151,7 @@ class Queries:
     def key_projection(self) -> dict[str, Any]:
         """The fields of the key alone."""
         names = ("_id",) if is_own(self.entity.key) else self.entity.key
-        return self.named.projection({"_id": 0, **dict.fromkeys(map(path_of, names), 1)})
+        return self._project(names, {"_id": 0})
 
     def key(self, document: Fields) -> Key | None:
         return key_of(document, self.entity.key)

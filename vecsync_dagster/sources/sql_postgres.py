@@ -521,7 +521,9 @@ _HAS_HEIRS = text(
     """
     SELECT EXISTS (
         SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relname = :table AND c.relkind = 'r'
+        JOIN pg_class heir ON heir.oid = i.inhrelid JOIN pg_namespace theirs ON theirs.oid = heir.relnamespace
+        -- TimescaleDB's chunks inherit from their table, whose keys hold for all of them.
+        WHERE c.relname = :table AND c.relkind = 'r' AND theirs.nspname <> '_timescaledb_internal'
           AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
     )
     """

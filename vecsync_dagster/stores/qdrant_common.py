@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecsync_dagster.errors import SpaceMismatch, StoreRejected
-from vecsync_dagster.space import Distance, Space
+from vecsync_dagster.space import Distance
 from vecsync_dagster.stores.base import DOCUMENT_ID, ENTITY, GLOBAL, SCOPE, TENANT_ID, Hit, Point, StoredPoint
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Shape",
     "Terms",
     "check_shape",
-    "check_space",
     "counted",
     "engine_id",
     "hit",
@@ -141,19 +140,6 @@ def _fault(vector: NDArray[np.float32] | None, dimensions: int) -> str | None:
     if not np.isfinite(vector).all():
         return "holds a value that is not a finite number"
     return None
-
-
-def check_space(collection: str, space: Space, pinned: str | None) -> None:
-    """Raises SpaceMismatch where the alias leads to (`pinned`) a physical collection of another space."""
-    wanted = space.physical_name(collection)
-    if pinned is not None and pinned != wanted:
-        raise SpaceMismatch(
-            f"collection {collection} holds vectors of another space: it leads to {pinned}, "
-            f"but the configuration's model needs {wanted}",
-            collection=collection,
-            pinned=pinned,
-            wanted=wanted,
-        )
 
 
 def check_shape(collection: str, wanted: Shape, found: Shape) -> None:

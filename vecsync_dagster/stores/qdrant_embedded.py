@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vecsync_dagster.errors import StoreRejected, VecsyncError
 from vecsync_dagster.private import private_folder
-from vecsync_dagster.space import Distance, Space
+from vecsync_dagster.space import Distance, Space, check_space
 from vecsync_dagster.stores.base import TENANT_ID, Hit, Point, StoredPoint
 from vecsync_dagster.stores.qdrant_common import (
     INDEXED,
@@ -29,7 +29,6 @@ from vecsync_dagster.stores.qdrant_common import (
     Shape,
     Terms,
     check_shape,
-    check_space,
     counted,
     engine_id,
     hit,

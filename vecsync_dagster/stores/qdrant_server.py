@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
-from vecsync_dagster.errors import StoreRejected
-from vecsync_dagster.space import Distance, Space
+from vecsync_dagster.errors import StoreForeign, StoreRejected
+from vecsync_dagster.space import Distance, Space, check_space
 from vecsync_dagster.stores.base import TENANT_ID, Hit, Point, StoredPoint
 from vecsync_dagster.stores.qdrant_common import (
     INDEXED,
@@ -21,7 +21,6 @@ from vecsync_dagster.stores.qdrant_common import (
     Shape,
     Terms,
     check_shape,
-    check_space,
     counted,
     engine_id,
     hit,
@@ -126,27 +125,31 @@ class QdrantServerStore:
         self._write(collection, f"index {key}", lambda c: [c.create_payload_index(physical, key, schema, wait=True)])
 
     def pinned_space(self, collection: str) -> str | None:
-        """As the contract has it. Raises StoreRejected where the name is somebody else's: of a collection, or of an
+        """As the contract has it. Raises StoreForeign where the name is somebody else's: of a collection, or of an
         alias that leads to one that is not ours."""
+        self._own.discard(collection)
         name, physical = self._prefix + collection, self._physical(collection)
         if physical is None:
             listed = self._call(collection, "list the collections", lambda c: c.get_collections()).collections
             if any(one.name == name for one in listed):
                 raise self._not_ours(collection, f"the server has a collection {name}")
             return None
-        own = physical.removeprefix(self._prefix)
-        if not (physical.startswith(self._prefix) and Space.is_physical_name(own, collection)):
+        if not self._is_ours(physical, collection):
             raise self._not_ours(collection, f"the server has an alias {name} that leads to the collection {physical}")
         self._own.add(collection)
-        return own
+        return physical.removeprefix(self._prefix)
+
+    def _is_ours(self, physical: str, collection: str) -> bool:
+        own = physical.removeprefix(self._prefix)
+        return physical.startswith(self._prefix) and Space.is_physical_name(own, collection)
 
     def _physical(self, collection: str) -> str | None:
         aliases = self._call(collection, "read the aliases", lambda c: c.get_aliases()).aliases
         return next((one.collection_name for one in aliases if one.alias_name == self._prefix + collection), None)
 
     @staticmethod
-    def _not_ours(collection: str, what: str) -> StoreRejected:
-        return StoreRejected(
+    def _not_ours(collection: str, what: str) -> StoreForeign:
+        return StoreForeign(
             f"collection {collection}: {what}, which vecsync did not make. Nothing of it is read or changed: give one "
             "of the two another name, or the store a `prefix`",
             service=SERVICE,
@@ -230,10 +233,11 @@ class QdrantServerStore:
 
     def drop_collection(self, collection: str) -> None:
         listed = self._call(collection, "list the collections", lambda c: c.get_collections()).collections
-        for name in [one.name for one in listed if one.name.startswith(self._prefix)]:
-            if Space.is_physical_name(name.removeprefix(self._prefix), collection):
-                self._call(collection, "delete", partial(QdrantClient.delete_collection, collection_name=name))
-        if self._physical(collection) is not None:  # a server takes the alias away with what it leads to
+        for name in [one.name for one in listed if self._is_ours(one.name, collection)]:
+            self._call(collection, "delete", partial(QdrantClient.delete_collection, collection_name=name))
+        physical = self._physical(collection)
+        # A server takes the alias away with what it leads to. One that leads elsewhere is somebody else's.
+        if physical is not None and self._is_ours(physical, collection):
             alias = models.DeleteAlias(alias_name=self._prefix + collection)
             operation = models.DeleteAliasOperation(delete_alias=alias)
             self._call(collection, "delete the alias", lambda c: c.update_collection_aliases([operation]))

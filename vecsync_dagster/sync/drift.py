@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from vecsync_dagster.space import check_space
 from vecsync_dagster.sync.compare import NAMED, Difference, DifferenceKind, lies_elsewhere
 from vecsync_dagster.sync.workspace import Workspace
 
@@ -97,5 +98,8 @@ def compare_settled(workspace: Workspace, entity: str, collection: str) -> Compa
 def _begun(workspace: Workspace, entity: str, collection: str, at: datetime | None = None) -> Comparison:
     at = at or datetime.now(UTC)
     store = workspace.store_of(entity, collection)
-    known = workspace.ledger.space_of(collection) is not None or store.pinned_space(collection) is not None
+    space, pinned = workspace.ledger.space_of(collection), store.pinned_space(collection)
+    if space is not None:  # vectors of another one would be compared, and repaired, beside ours
+        check_space(collection, space, pinned)
+    known = space is not None or pinned is not None
     return Comparison(entity, collection, known, store.count(collection) if known else 0, at)

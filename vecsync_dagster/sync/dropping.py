@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vecsync_dagster.documents.hashing import point_id
-from vecsync_dagster.errors import ConfigError, NotFound, StoreRejected, VecsyncError, WrongUsage
+from vecsync_dagster.errors import ConfigError, NotFound, StoreForeign, StoreRejected, VecsyncError, WrongUsage
 from vecsync_dagster.ledger.base import Partition
 from vecsync_dagster.stores.base import DOCUMENT_ID, GLOBAL, Droppable, StoredPoint, VectorStore
 from vecsync_dagster.sync.absence import is_ruled_out
@@ -69,7 +69,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What would go. `heir`: the entity that has the collection from now on. `alone`: the collection itself goes;
+    """What would go. `heir`: the entity that has the collection from now on. `whole_collection`: all of it goes;
     otherwise only what these entities left in it, as an heir or another project has the rest. `stores`: configured
     stores that have the collection, with the number of points that would go; `unreachable`: those that could not be
     asked, and why. `entities`: whose rows go, with their documents; `whole`: those of them of which nothing else is
@@ -77,7 +77,7 @@ class Leaving:
 
     collection: str
     heir: str | None
-    alone: bool
+    whole_collection: bool
     stores: dict[str, int]
     unreachable: dict[str, str]
     entities: dict[str, int]
@@ -164,11 +164,11 @@ def leaving(
             _check_replaced(workspace, collection, owners[0])
     held, unreachable = _held(workspace, collection, owners)
     others = {name: count for name, (_, count) in held.items() if count}
-    alone = heir is None and (entity is None or not others)
-    if alone and others and replaced:
+    whole_collection = heir is None and (entity is None or not others)
+    if whole_collection and others and replaced:
         raise _of_others(collection, owners, others)
     stores = {
-        name: points if alone else sum(map(len, _points_of(workspace.store(name), collection, owners)))
+        name: points if whole_collection else sum(map(len, _points_of(workspace.store(name), collection, owners)))
         for name, (points, _) in held.items()
     }
     if entity is not None and unknown and not unreachable:
@@ -187,7 +187,7 @@ def leaving(
     return Leaving(
         collection,
         heir,
-        alone,
+        whole_collection,
         stores,
         unreachable,
         {name: workspace.ledger.documents(name, collection) for name in owners},
@@ -212,7 +212,13 @@ def _held(
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
                 points = store.count(collection)
-                held[name] = points, points - sum(store.count(collection, entity=owner) for owner in owners)
+                if points > sum(store.count(collection, entity=owner) for owner in owners):
+                    ours = sum(map(len, _points_of(store, collection, owners)))
+                    held[name] = points, max(points - ours, 0)
+                else:
+                    held[name] = points, 0
+        except StoreForeign:
+            continue  # nothing of it is ours
         except VecsyncError as error:
             unreachable[name] = f"{error.code}: {error}"
     return held, unreachable
@@ -303,7 +309,7 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
 
 def _remove(workspace: Workspace, name: str, what: Leaving) -> None:
     store = workspace.store(name)
-    if not what.alone:
+    if not what.whole_collection:
         if name in what.stores:
             for ids in _points_of(store, what.collection, what.entities):
                 store.delete_foreign(what.collection, ids)

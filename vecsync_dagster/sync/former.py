@@ -54,7 +54,6 @@ class Former:
         self._started_at = started_at
         self._in_full = in_full
         self._complete = complete
-        self._first: bool | None = None
         self._read: dict[str, bool] = {}
         self._others: bool | None = None
         self._unique: bool | None = None
@@ -66,14 +65,11 @@ class Former:
         t = self._target
         counted = Counter(claim.tenant for claim in claims if claim.tenant != t.tenant)
         for tenant, count in sorted(counted.items()):
-            if not self._was_read(tenant):
-                t.ledger.doubt(t.entity, t.collection, tenant)
-                _log.warning(
-                    "%s: %s of %s taken over, which was not read with the settings of today: it is due in full",
-                    t,
-                    number_of(count, "document"),
-                    tenant,
-                )
+            if self._was_read(tenant):
+                continue
+            t.ledger.doubt(t.entity, t.collection, tenant)
+            told = "which was not read with the settings of today: it is due in full"
+            _log.warning("%s: %s of %s taken over, %s", t, number_of(count, "document"), tenant, told)
 
     def in_other_scope(self, key: str) -> str:
         """The id that the record's document has there."""
@@ -152,9 +148,7 @@ class Former:
 
     def _is_first(self) -> bool:
         """Whether nobody has read the partition before, with the settings of today."""
-        if self._first is None:
-            self._first = not was_read(self._target)
-        return self._first
+        return not self._was_read(self._target.tenant)
 
     def _was_read(self, tenant: str) -> bool:
         """Whether the tenant's keys mean today what they meant when they were written."""

@@ -5,16 +5,16 @@ What the comparison finds of a partition is that partition's result too, so that
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import ChecksFailed, PartitionBusy, SourceRejected, SourceUnavailable, VecsyncError
+from vecsync_dagster.errors import ChecksFailed, LedgerRejected, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger.check_results import CheckResult
 from vecsync_dagster.sync.compare import FOREIGN, Difference, kind_in_partition, lies_elsewhere, met_foreign, spoken
 from vecsync_dagster.sync.drift import Comparison, compare_settled
@@ -48,6 +48,8 @@ __all__ = [
     "check_others",
     "make_checks_again",
 ]
+
+_log = logging.getLogger(__name__)
 
 Place = tuple[str, str, Sequence[CheckOutcome]]
 """A collection, a tenant, and the checks that were made of the two."""
@@ -201,8 +203,7 @@ def _keep_partitions(workspace: Workspace, compared: Comparison, ways: Mapping[s
     uneven = {tenant for (tenant, _), found in counted.items() if found.keys() - {"stale_hash", FOREIGN}} & passed
     for tenant in sorted(evened | uneven):
         # `counts` says something else: to count is to ask the source, of which a comparison knows nothing.
-        with suppress(PartitionBusy, SourceRejected, SourceUnavailable):
-            workspace.verify(Selection(entity, tenant, (collection,)))
+        _verify(workspace, entity, collection, tenant)
     return owned
 
 
@@ -243,32 +244,36 @@ def check_again(workspace: Workspace, results: Iterable[PartitionResult]) -> lis
 def _check_entity(
     workspace: Workspace, entity: str, results: Sequence[PartitionResult], did_compare: bool
 ) -> Sequence[tuple[str, CheckOutcome | CheckResult]]:
+    """`check_again` for one entity. Returns what a run over all of it found, or found as it was: to another one it says
+    nothing of what that has synced."""
     if any(one.figures.touched or one.figures.removed for one in results):
         _check_doubted(workspace, entity)
     check_others(workspace, entity, ((one.collection, one.tenant, one.checks) for one in results))
     made = workspace.ledger.check_results(entity, "")
     failed = {one.check: one for one in made if not one.passed}
+    whole = _is_whole(workspace, entity, results)
     if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
         check_freshness(workspace, entity)
         # Of each partition its run has said it.
         clean = [*_clean(workspace, entity, results)]
-        return [(one.name, one) for one in check_everything(workspace, entity, clean, partitions=not clean)]
+        again = list(check_everything(workspace, entity, clean, partitions=not clean))
+        return [(one.name, one) for one in again if whole]
     if FRESHNESS in failed:
         check_freshness(workspace, entity)
     if did_compare and (again := bring_in_line(workspace, entity)):
-        return [(one.name, one) for one in again]
+        return [(one.name, one) for one in again if whole]
     overall = [(name, failed[name]) for name in RECONCILIATION if name in failed]
-    if did_compare and any(_were_ours(one) for _, one in overall):
+    if not whole or (did_compare and any(_were_ours(one) for _, one in overall)):
         return []
     strays = _strays(workspace, entity, results)
-    if strays is not None and (strays > 0) != any(one.facts.get("differences") for _, one in overall):
+    if (strays > 0) != any(one.facts.get("differences") for _, one in overall):
         return [(one.name, one) for one in check_everything(workspace, entity)]
-    return overall if strays else []  # as it was
+    return overall if strays else []
 
 
 def bring_in_line(workspace: Workspace, entity: str) -> list[CheckOutcome]:
     """After some partitions were compared: each of `RECONCILIATION` fails where a partition is known to differ, and is
-    made again, by a comparison of everything, where none is left that does; returns them if they were.
+    made again, by a comparison of everything, where none is left that does; returns what it made again.
 
     Raises the errors of store and ledger."""
     known = configured(workspace.ledger.check_results(entity), workspace.config)
@@ -291,15 +296,14 @@ def bring_in_line(workspace: Workspace, entity: str) -> list[CheckOutcome]:
 def _check_doubted(workspace: Workspace, entity: str) -> None:
     """A run may have removed what another tenant has after all, which makes that one due: until it is synced, its
     checks say what is missing."""
-    doubted = {key: one.doubted_at for key, one in workspace.ledger.seen(entity).items() if one.doubted_at is not None}
+    doubted = workspace.ledger.doubted(entity)
     if not doubted:
         return
     known = workspace.ledger.check_results(entity)
-    checked = {(one.collection, one.tenant): one.at for one in known if one.check == "counts"}
-    for (collection, tenant), at in sorted(doubted.items()):
-        if collection in workspace.entity(entity).collections and checked.get((collection, tenant), at) <= at:
-            with suppress(PartitionBusy, SourceRejected, SourceUnavailable):
-                workspace.verify(Selection(entity, tenant, (collection,)))
+    well = {(one.collection, one.tenant): one.at for one in known if one.check == "counts" and one.passed}
+    for place, at in sorted(doubted.items()):
+        if place in well and well[place] <= at:
+            _verify(workspace, entity, *place)
 
 
 def check_others(workspace: Workspace, entity: str, found: Iterable[Place]) -> None:
@@ -307,7 +311,7 @@ def check_others(workspace: Workspace, entity: str, found: Iterable[Place]) -> N
     has repaired it or found it repaired, the other one is checked again if it is known to be otherwise; not while a run
     is syncing it.
 
-    Raises the errors of source, store and ledger."""
+    Raises the errors of the ledger."""
     found = [*found]
     made = {(collection, tenant) for collection, tenant, _ in found}
     others = {
@@ -318,12 +322,24 @@ def check_others(workspace: Workspace, entity: str, found: Iterable[Place]) -> N
         for tenant in _others_of(workspace, entity, collection, check)
         if (collection, tenant) not in made
     }
+    seen = workspace.ledger.seen(entity) if any(differs for *_, differs in others) else {}
     for collection, tenant, differs in sorted(others):
         failed = workspace.ledger.failed_checks(entity, collection, tenant)
         known = any(one.check == "isolation" and _is_open(one) for one in failed)
-        if known != differs and (known or (collection, tenant) in workspace.ledger.seen(entity)):
-            with suppress(PartitionBusy):
-                workspace.verify(Selection(entity, tenant, (collection,)))
+        if known != differs and (known or (collection, tenant) in seen):
+            _verify(workspace, entity, collection, tenant)
+
+
+def _verify(workspace: Workspace, entity: str, collection: str, tenant: str) -> None:
+    """What cannot be checked now, as another run is syncing it or a service is away, is known as it was."""
+    if collection not in workspace.entity(entity).collections:
+        return
+    try:
+        workspace.verify(Selection(entity, tenant, (collection,)))
+    except (LedgerRejected, LedgerUnavailable):
+        raise
+    except VecsyncError as error:
+        _log.info("%s of %s was not checked again: %s: %s", collection, tenant, error.code, error)
 
 
 def _others_of(workspace: Workspace, entity: str, collection: str, isolation: CheckOutcome) -> Iterator[str]:
@@ -350,20 +366,30 @@ def _clean(workspace: Workspace, entity: str, results: Sequence[PartitionResult]
     """After a run that compared all partitions and found no difference: what a comparison of each collection would
     find, which need not be read again."""
     passed = [{one.name for one in result.checks if one.passed} >= {*_COMPARED} for result in results]
-    if all(passed) and _strays(workspace, entity, results) == 0:
+    if all(passed) and _is_whole(workspace, entity, results) and not _strays(workspace, entity, results):
         for collection in workspace.entity(entity).collections:
             yield Comparison(entity, collection, True, workspace.store_of(entity, collection).count(collection))
 
 
-def _strays(workspace: Workspace, entity: str, results: Sequence[PartitionResult]) -> int | None:
-    """After a full run over all tenants that the ledger knows: how many points are in none of their partitions. Their
-    tenants are known to nobody, and no run visits them. None where it was another run."""
+def _is_whole(workspace: Workspace, entity: str, results: Sequence[PartitionResult]) -> bool:
+    """Whether it was a full run over all tenants that the ledger knows."""
+    for collection in workspace.entity(entity).collections:
+        synced = {
+            one.tenant
+            for one in results
+            if one.collection == collection and one.mode == "full" and "vectors" in one.stages
+        }
+        if not synced or not synced >= {*workspace.ledger.with_rows_or_marks(entity, collection)}:
+            return False
+    return True
+
+
+def _strays(workspace: Workspace, entity: str, results: Sequence[PartitionResult]) -> int:
+    """After a full run over all tenants: how many points are in none of their partitions. Their tenants are known to
+    nobody, and no run visits them."""
     found = 0
     for collection in workspace.entity(entity).collections:
-        whole = (one for one in results if one.collection == collection and one.mode == "full")
-        stored = {one.tenant: _stored(one) for one in whole if "vectors" in one.stages}
-        if not stored or not stored.keys() >= {*workspace.ledger.with_rows_or_marks(entity, collection)}:
-            return None
+        stored = {one.tenant: _stored(one) for one in results if one.collection == collection}
         store = workspace.store_of(entity, collection)
         counted = (store.count(collection, t) if n is None else n for t, n in stored.items() if is_tenant(t))
         found += max(store.count(collection) - sum(counted), 0)

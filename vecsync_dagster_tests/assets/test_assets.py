@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from vecsync_dagster.automation.partitions import add_tenants
 from vecsync_dagster.checks.headlines import RUNS
 from vecsync_dagster.definitions import build_definitions
 from vecsync_dagster.sync import STAGES, checks_of
+from vecsync_dagster.sync.partition import PartitionSync
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.assets.conftest import TENANTS
 from vecsync_dagster_tests.world import ENTITY, World
@@ -113,6 +116,36 @@ def test_one_partition(world: World, instance: dg.DagsterInstance) -> None:
     assert run(world, instance, partition_key="works|acme").success
     assert materialized(instance) == {"works|acme"}
     assert {payload["tenantId"] for payload in world.stored().values()} == {"acme"}
+
+
+def test_a_run_that_is_canceled_ends_with_the_batches_in_flight(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As "Terminate" does: what was not begun is not paid for, the ledger knows that it was interrupted, and the next
+    run goes on from there."""
+    world.insert([{"id": 5000 + n, "name": f"work {n}", "tenant_id": "acme"} for n in range(40)])
+    small = {"batch": 5, "page": 10, "parallel": 1}
+    world.config = world.config.model_copy(update={"sync": world.config.sync.model_copy(update=small)})
+    begin = PartitionSync._work
+
+    def work(self: PartitionSync, batch: Any) -> Any:
+        [running] = instance.get_runs()
+        if running.status is dg.DagsterRunStatus.STARTED:
+            instance.report_run_canceling(running)
+        os.kill(os.getpid(), signal.SIGINT)
+        return begin(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PartitionSync, "_work", work)
+        assert not run(world, instance, config={"mode": "full", "partitions": ["works|acme"]}).success
+    [canceled] = instance.get_runs()
+    assert canceled.status is dg.DagsterRunStatus.CANCELED
+    with world.workspace() as workspace:
+        [last] = [one for key, one in workspace.ledger.last_runs(ENTITY).items() if key.tenant == "acme"]
+    assert last.last.outcome == "interrupted"
+    assert 0 < len(world.stored()) < 40
+    assert run(world, instance, config={"mode": "full", "partitions": ["works|acme"]}).success
+    assert len(world.stored()) > 40
 
 
 @pytest.mark.parametrize("first", [{}, {"collection": "works", "tenant": "acme"}], ids=["an asset", "a job"])

@@ -230,6 +230,22 @@ def test_the_partition_with_the_most_differences_is_shown(settled: Automated) ->
     assert (worst.partition, named(worst)) == ("works|acme", 3)
 
 
+def test_what_ends_for_another_tenant_hides_no_warning(settled: Automated) -> None:
+    """The run that repairs a leaked document says so last: the other tenant, checked again after it, is well."""
+    settled.world.only_report()
+    check_all(settled)
+    leak(settled, "cord", to="acme")
+    check_all(settled, "works|cord")
+    assert {("isolation", "acme"), ("isolation", "cord")} <= red(settled)
+    settled.world.only_report("write")
+    job = settled.definitions.resolve_job_def("works_job")
+    config = {"ops": {"works_sync": {"config": {"mode": "full", "partitions": ["works|cord"]}}}}
+    assert job.execute_in_process(instance=settled.instance, run_config=config).success
+    for check in ("isolation", "counts"):
+        shown = shown_last(settled, check)
+        assert (shown.partition, shown.passed, shown.severity) == ("works|cord", False, dg.AssetCheckSeverity.WARN)
+
+
 def checked(automated: Automated, tenant: str) -> dict[str, str]:
     """What the checks of one partition say now, point by point."""
     with automated.world.workspace() as workspace:

@@ -14,6 +14,7 @@ import dagster as dg
 import numpy as np
 import pytest
 import yaml
+from qdrant_client import QdrantClient, models
 
 from vecsync_dagster.automation.partitions import add_tenants, tenants_name
 from vecsync_dagster.errors import WrongUsage
@@ -289,6 +290,23 @@ def test_what_another_project_has_in_the_collection_stays(used: Path, entity: st
     assert (refused.code, "the ledger knows nothing of it" in refused.err) == (2, True)
     assert drop(used, "--yes", "--force").code == 0
     assert traces(used) == []
+
+
+def test_what_is_beside_a_stranger_s_collection_goes(config: Path, server: QdrantRest) -> None:
+    """A collection that could not be made, as the server has another one of its name, leaves what it left in the
+    ledger alone: that can be dropped, and the other one stays."""
+    client = QdrantClient(url=server.url, check_compatibility=False)
+    client.create_collection("works", models.VectorParams(size=4, distance=models.Distance.COSINE))
+    change(config, stores={"main": {"type": "qdrant", "url": server.url, "attempts": 1}})
+    ran = vecsync("sync", "all", "--entity", "works", "--full", "--no-record", "--config", config)
+    assert (ran.code, "QDRANT_FOREIGN" in ran.err) == (1, True)
+    take_out(config, "works")
+    ran = drop(config, "--yes")
+    assert ran.code == 0, ran.err
+    with Workspace(config_of(config.parent)) as workspace:
+        assert ("works", "works") not in workspace.ledger.collections()
+    assert client.collection_exists("works")
+    client.close()
 
 
 def test_only_what_left_can_be_named(config: Path) -> None:

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
+from qdrant_client import QdrantClient, models
 
 from vecsync_dagster.assets.recording import open_instance
 from vecsync_dagster.automation.partitions import COMMAND_TAG
 from vecsync_dagster.sources import Page, Read
 from vecsync_dagster.sources.sql import SqlSource
+from vecsync_dagster.space import Space
 from vecsync_dagster.stores import Point
 from vecsync_dagster.sync import Workspace
 from vecsync_dagster_tests.cli.program import HOUSES, MORAVA, config_of, vecsync
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 
 
 def damage(folder: Path) -> list[str]:
@@ -152,6 +156,29 @@ def test_one_tenant_that_cannot_be_mended(config: Path, synced: Path, monkeypatc
     assert "materials: repaired: 5 written again" in ran.out
     monkeypatch.undo()
     assert "materials: repaired: 5 written again" in vecsync("reconcile", "--repair", "--config", config).out
+
+
+def test_another_models_collection_is_left_alone(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the alias leads to vectors of another space, with as many dimensions, nothing is written beside them."""
+    with QdrantRest() as server:
+        monkeypatch.setenv("QDRANT_URL", server.url)
+        data = yaml.safe_load(config.read_text(encoding="utf-8"))
+        data["stores"] = {"main": {"type": "qdrant", "url": {"env": "QDRANT_URL"}}}
+        config.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+        assert vecsync("sync", "all", "--entity", "works", "--full", "--no-record", "--config", config).code == 0
+        client = QdrantClient(url=server.url, check_compatibility=False)
+        other = Space("hash", "words-2", 64).physical_name("works")
+        client.create_collection(other, models.VectorParams(size=64, distance=models.Distance.COSINE))
+        switched: list[models.AliasOperations] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="works")),
+            models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=other, alias_name="works")),
+        ]
+        client.update_collection_aliases(switched)
+        for command in (["reconcile"], ["reconcile", "--repair", "--allow-removals"], ["check"]):
+            ran = vecsync(*command, "--config", config)
+            assert (ran.code, "SPACE_MISMATCH" in ran.out + ran.err) == (1, True), command
+        assert client.count(other).count == 0
+        client.close()
 
 
 def test_one_collection_alone(config: Path, synced: Path) -> None:

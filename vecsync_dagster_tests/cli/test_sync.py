@@ -192,9 +192,13 @@ def test_what_nobody_s_partition_has_fails_a_full_sync(config: Path, synced: Pat
         store.upsert("works", [Point(point, {"tenantId": "nobody"}, np.ones(space.dimensions, np.float32))])
     arguments = ("sync", "all", "--entity", "works", "--full", "--no-record", "--config", config)
     told = "works: check reconciliation: 1 difference: 1 orphan of works|nobody"
+    assert vecsync("sync", "all", "--entity", "works", "--full", "--config", config).code == 1
+    assert told in str(last_failure(synced))
     for _ in range(2):
         ran = vecsync(*arguments)
         assert (ran.code, f"CHECKS_FAILED: {told}" in ran.err) == (1, True)
+    tenant = vecsync("sync", "tenant", MORAVA, "--entity", "works", "--full", "--no-record", "--config", config)
+    assert (tenant.code, "CHECKS_FAILED" in tenant.err) == (0, False), "it is no tenant's that was synced"
     ran = vecsync(*arguments, "--json")
     [error] = ran.json["errors"]
     assert (ran.code, ran.json["outcome"], error["code"]) == (1, "failed", "CHECKS_FAILED")
@@ -368,13 +372,18 @@ def test_a_source_that_is_gone_is_a_failed_run_in_the_ui(config: Path, synced: P
     """Whoever looks at the runs sees it, with the reason."""
     (synced / DATABASE).rename(synced / "away")
     assert vecsync("sync", "works", "--config", config).code == 1
-    with open_instance(config_of(synced)) as instance:
+    assert "works: SOURCE_" in str(last_failure(synced))
+
+
+def last_failure(folder: Path) -> str | None:
+    """What the last run in Dagster, which failed, says."""
+    with open_instance(config_of(folder)) as instance:
         [run] = instance.get_runs(limit=1)
         assert run.status is dg.DagsterRunStatus.FAILURE
         logged = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         [failure] = [entry.get_dagster_event().step_failure_data.user_failure_data for entry in logged]
         assert failure is not None
-        assert "works: SOURCE_" in (failure.description or "")
+        return failure.description
 
 
 def test_results_are_recorded_for_the_ui(fresh: Path) -> None:

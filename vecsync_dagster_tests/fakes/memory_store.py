@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecsync_dagster.space import Space
+from vecsync_dagster.space import Space, check_space
 from vecsync_dagster.stores import GLOBAL, Hit, Point, StoredPoint
 from vecsync_dagster.stores.base import ENTITY
-from vecsync_dagster.stores.qdrant_common import check_space, matrix, stored, unknown_collection
+from vecsync_dagster.stores.qdrant_common import matrix, stored, unknown_collection
 
 __all__ = ["MemoryStore"]
 

@@ -32,6 +32,7 @@ class StatesContract:
         ledger.doubt(ENTITY, "materials", "unknown")
         doubted = replace(SEEN, doubted_at=clock.now)
         assert ledger.seen(ENTITY) == {A[1:]: doubted, B[1:]: SEEN}
+        assert (ledger.doubted(ENTITY), ledger.doubted("another")) == ({A[1:]: clock.now}, {})
         for full, at in ((True, NOON), (False, NOON + 2 * MINUTE)):
             ledger.set_seen(*A, replace(SEEN, at=at), full=full)
             assert ledger.seen(ENTITY)[A[1:]] == replace(doubted, at=at)

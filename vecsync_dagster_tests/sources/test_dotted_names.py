@@ -86,6 +86,14 @@ def test_a_query_for_a_field_inside_an_object_is_refused(
     assert names(documents.source(**place), "1" if "tenancy" in place else "a") == [None, None]
 
 
+@pytest.mark.parametrize("beside", [{"meta.price": 5}, {"meta.price": {"eur": 5}}, {"meta.price": None}])
+def test_a_path_is_asked_for_whatever_is_beside_it(documents: MongoBackend, beside: dict[str, Any]) -> None:
+    """What holds no value by the name is in no query's way."""
+    documents.put({"id": 1, "name": "found", "tenant_id": "a", "meta": {"price": {"usd": 4}}, **beside})
+    source = documents.source(filter={DEEP: 4}, required=[DEEP])
+    assert values(read(source), DEEP) == [4]
+
+
 def test_parts_of_an_own_key_with_a_dot_inside_are_refused(documents: MongoBackend) -> None:
     """`_id.firm.no` is the path inside `_id` alone."""
     documents.documents.insert_one({"_id": {"firm.no": 1}, "tenant_id": "a"})

@@ -14,6 +14,7 @@ from qdrant_client import QdrantClient, models
 
 from vecsync_dagster.errors import (
     SpaceMismatch,
+    StoreForeign,
     StoreRateLimited,
     StoreRejected,
     StoreTimeout,
@@ -342,7 +343,7 @@ class TestCollections:
         store = QdrantServerStore(rest.url)
         calls = [lambda s: s.ensure_collection(NAME, SPACE), *(call for _, call in CALLS.values())]
         for call in calls:
-            with pytest.raises(StoreRejected, match="which vecsync did not make") as caught:
+            with pytest.raises(StoreForeign, match="which vecsync did not make") as caught:
                 call(store)
             assert caught.value.every_document
         assert client.count(theirs).count == 1
@@ -351,6 +352,36 @@ class TestCollections:
         assert prefixed.count(NAME) == 0
         for one in (store, prefixed):
             one.close()
+
+    def test_an_alias_that_was_switched_is_followed_nowhere(
+        self, rest: QdrantRest, store: QdrantServerStore, client: QdrantClient
+    ) -> None:
+        """Once it is known to lead elsewhere nothing is written there, and a drop leaves it."""
+        client.create_collection("theirs", models.VectorParams(size=SPACE.dimensions, distance=models.Distance.COSINE))
+        switched: list[models.AliasOperations] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=NAME)),
+            models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name="theirs", alias_name=NAME)),
+        ]
+        client.update_collection_aliases(switched)
+        with pytest.raises(StoreForeign, match="leads to the collection theirs"):
+            store.ensure_collection(NAME, SPACE)
+        for _, call in CALLS.values():
+            with pytest.raises(StoreForeign):
+                call(store)
+        store.drop_collection(NAME)
+        assert [alias.collection_name for alias in client.get_aliases().aliases] == ["theirs"]
+        assert [one.name for one in client.get_collections().collections] == ["theirs"]
+        assert client.count("theirs").count == 0
+
+    def test_a_drop_takes_no_collection_that_is_only_called_alike(
+        self, store: QdrantServerStore, client: QdrantClient
+    ) -> None:
+        """A copy with a date, and what somebody else made."""
+        others = [f"{NAME}__backup-20261129", f"{NAME}__wiki-deadbeef", f"{NAME}__", f"our_{NAME}"]
+        for name in others:
+            client.create_collection(name, models.VectorParams(size=4, distance=models.Distance.COSINE))
+        store.drop_collection(NAME)
+        assert sorted(one.name for one in client.get_collections().collections) == sorted(others)
 
     def test_named_vectors_are_refused(self, rest: QdrantRest, client: QdrantClient) -> None:
         """A collection of our name that somebody made anew."""
