@@ -15,7 +15,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from vecsync_dagster.assets.metadata import materialization_metadata, rows_of
 from vecsync_dagster.automation.partitions import partition_key, partitions_of
 from vecsync_dagster.checks import evaluation, grid_key, last_in_grid, severity
-from vecsync_dagster.errors import PartitionBusy, VecsyncError
+from vecsync_dagster.errors import ChecksFailed, PartitionBusy, VecsyncError
 from vecsync_dagster.sync import CHECKS, STAGES, CheckOutcome, PartitionResult, Workspace, is_tenant
 from vecsync_dagster.sync.listing import UNASKED
 from vecsync_dagster.words import number_of
@@ -211,11 +211,12 @@ def failure_of(
     results: Sequence[PartitionResult],
     problems: Mapping[str, VecsyncError] | None = None,
     *,
+    found: Iterable[ChecksFailed] = (),
     interrupted: bool = False,
 ) -> dg.Failure | None:
-    """What a run raises at its end: names the partitions that failed, the checks that found an error, and what could
-    not be synced at all (`problems`). What was materialized stays. Documents that will be tried again are a check's
-    warning, and fail no run."""
+    """What a run raises at its end: names the partitions that failed, the checks that found an error, also those over
+    all partitions (`found`), and what could not be synced at all (`problems`). What was materialized stays. Documents
+    that will be tried again are a check's warning, and fail no run."""
     failed = [result for result in results if result.outcome == "failed"]
     # One that is busy is being synced by another run, which tells what it finds.
     ours = [result for result in failed if _is_failed(result)]
@@ -225,6 +226,7 @@ def failure_of(
     told += [f"{len(failed)} of {len(results)} partitions failed: {_named(failed)}"] if failed else []
     told += [f"failed checks: {_some(checks)}"] if checks else []
     told += [f"{what}: {reason}" for what, reason in unsynced.items()]
+    told += map(str, found)
     if not told:
         return None
     return dg.Failure(

@@ -48,6 +48,7 @@ from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
+    ChecksFailed,
     LedgerRejected,
     LedgerUnavailable,
     Transient,
@@ -226,6 +227,7 @@ class _Run:
         self._keys: dict[str, Sequence[str] | None] = {}
         self._results: dict[tuple[str, str, str], PartitionResult] = {}
         self._problems: dict[str, VecsyncError] = {}
+        self._found: Sequence[ChecksFailed] = ()
         self._lost: VecsyncError | None = None
 
     def events(self, synced: Iterator[Event]) -> Iterator[Event]:
@@ -274,7 +276,7 @@ class _Run:
                 yield from self.sync(entity, self._keys[entity])
 
     def _checked_again(self) -> Iterator[Event]:
-        make_checks_again(self._workspace, list(self._results.values()), self._context.log.warning)
+        self._found = make_checks_again(self._workspace, list(self._results.values()), self._context.log.warning)
         for entity in self._keys:
             yield from over_in_grid(self._context.instance, self._workspace, entity)
 
@@ -328,7 +330,8 @@ class _Run:
             {"entity": entity, "tenant": None, "code": error.code, "message": str(error)}
             for entity, error in self._problems.items()
         ]
-        failure = failure_of(results, self._problems)
+        errors += [{"entity": None, "tenant": None, "code": one.code, "message": str(one)} for one in self._found]
+        failure = failure_of(results, self._problems, found=self._found)
         if self._lost is not None:
             errors.append({"entity": None, "tenant": None, "code": self._lost.code, "message": str(self._lost)})
             failure = failure or dg.Failure(f"{self._lost.code}: {self._lost}", allow_retries=False)

@@ -33,7 +33,14 @@ from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TA
 from vecsync_dagster.checks import failing_last, headlines, over_in_grid, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.config.values import environment
-from vecsync_dagster.errors import ConfigError, LedgerRejected, LedgerUnavailable, OutputUnwritable, VecsyncError
+from vecsync_dagster.errors import (
+    ChecksFailed,
+    ConfigError,
+    LedgerRejected,
+    LedgerUnavailable,
+    OutputUnwritable,
+    VecsyncError,
+)
 from vecsync_dagster.private import private_file, private_folder
 from vecsync_dagster.sync import PartitionResult, Workspace
 
@@ -130,17 +137,18 @@ def record(
     results: Sequence[PartitionResult],
     unsynced: Mapping[str, VecsyncError] | None = None,
     *,
+    found: Iterable[ChecksFailed] = (),
     command: str = "",
     interrupted: bool = False,
 ) -> Recorded:
     """Record a sync that was made without Dagster, as one run of the job `vecsync_cli`: materializations, check
-    results, and its failure if partitions or checks failed, or entities could not be synced at all. `command`: what
-    made it.
+    results, and its failure if partitions or checks failed (`found`: over all partitions), or entities could not be
+    synced at all. `command`: what made it.
 
     A run of its own, because Dagster 1.13 keeps only one evaluation of a check and partition outside runs: the
     second one violates a unique index.
     """
-    failure = failure_of(results, unsynced, interrupted=interrupted)
+    failure = failure_of(results, unsynced, found=found, interrupted=interrupted)
     with _recording(workspace) as instance:
         try:
             told = _events(workspace, results, instance)

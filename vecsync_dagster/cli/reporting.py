@@ -13,7 +13,7 @@ from vecsync_dagster.cli import output
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.config.values import environment
 from vecsync_dagster.containment import contained
-from vecsync_dagster.errors import OutputUnwritable, VecsyncError
+from vecsync_dagster.errors import ChecksFailed, OutputUnwritable, VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace
 from vecsync_dagster.sync.metrics import refresh_metrics
 
@@ -38,15 +38,18 @@ def record_results(
     results: Sequence[PartitionResult],
     unsynced: Mapping[str, VecsyncError] | None = None,
     *,
+    found: Sequence[ChecksFailed] = (),
     interrupted: bool = False,
 ) -> str:
-    """Show the results in Dagster's UI too, and what could not be synced; the run's id."""
+    """Show the results in Dagster's UI too, what checks over all partitions found, and what could not be synced; the
+    run's id."""
     from vecsync_dagster.assets.recording import record
 
     command = output.command_in_use()
-    return (
-        _recorded(lambda: record(workspace, results, unsynced, command=command, interrupted=interrupted).run_id) or ""
+    recorded = _recorded(
+        lambda: record(workspace, results, unsynced, found=found, command=command, interrupted=interrupted)
     )
+    return "" if recorded is None else recorded.run_id
 
 
 def report_checks(workspace: Workspace, since: datetime, failed: Mapping[str, str] | None = None) -> None:

@@ -185,21 +185,19 @@ def end_run(
     Dagster's UI, the alerts. `problems`: what could not be synced, or was not because of a signal, is a failed run in
     the UI, too; not for `watch`, which keeps retrying. `outage`: a source is away now, or is there again. `batch`: what
     is to be recorded with the results, then or later."""
-    failed = make_checks_again(workspace, outcome.results, output.warn)
-    outcome.problems += [Problem(None, None, error) for error in failed]
+    found = make_checks_again(workspace, outcome.results, output.warn)
+    outcome.problems += [Problem(None, None, error) for error in found]
     workspace.close()  # what follows needs no store: others may have it
     _write_metrics(workspace, outcome)
     _forget_old(workspace, outcome)
-    reasons: dict[str, VecsyncError] = {str(error.fields["entity"]): error for error in failed}
-    reasons |= {"|".join(filter(None, (one.entity, one.tenant))): one.error for one in outcome.unsynced}
-    unsynced = reasons if problems else {}
+    unsynced = {"|".join(filter(None, (one.entity, one.tenant))): one.error for one in outcome.unsynced if problems}
     cut = outcome.interrupted and problems
     results: Sequence[PartitionResult] = outcome.results
     if batch is not None:
         news = batch.add(results)
         results = batch.take() if news or batch.is_due else []
     worth = record and (results or unsynced or cut)
-    run_id = record_results(workspace, results, unsynced, interrupted=cut) if worth else ""
+    run_id = record_results(workspace, results, unsynced, found=found, interrupted=cut) if worth else ""
     if record and outage:
         record_headlines(workspace)
     alert_results(workspace, outcome, run_id)

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from vecsync_dagster.alerts import problems
+from vecsync_dagster.automation.run_outcomes import seen_in
 from vecsync_dagster.checks import last_in_grid
 from vecsync_dagster.cli.overview import overview
 from vecsync_dagster.sync import Workspace, standing
@@ -14,7 +15,7 @@ from vecsync_dagster.sync.drift import Comparison, compare_settled
 from vecsync_dagster.sync.health import health, troubles
 from vecsync_dagster.sync.standing import check_everything
 from vecsync_dagster_tests.automation.test_partition_checks import check_all
-from vecsync_dagster_tests.automation.test_standing_checks import run, sync
+from vecsync_dagster_tests.automation.test_standing_checks import foreign_point, run, sync
 from vecsync_dagster_tests.automation.ticks import Automated
 from vecsync_dagster_tests.sync.test_drift import write_as_stranger
 from vecsync_dagster_tests.sync.test_self_repair import change, lose, stored_ids
@@ -228,6 +229,25 @@ def test_the_partition_with_the_most_differences_is_shown(settled: Automated) ->
     run(settled, "reconcile_job")
     worst = shown_last(settled, "identity")
     assert (worst.partition, named(worst)) == ("works|acme", 3)
+
+
+def test_a_sync_of_all_fails_with_what_is_in_no_partition(settled: Automated) -> None:
+    """As a check that failed in a partition fails it: the run says so, and it is one problem, not two."""
+    check_parts_and_whole(settled)
+    foreign_point(settled.world, "nobody")
+    job = settled.definitions.resolve_job_def("works_job")
+    config = {"ops": {"works_sync": {"config": {"mode": "full"}}}}
+    for _ in range(2):
+        ran = job.execute_in_process(instance=settled.instance, run_config=config, raise_on_error=False)
+        assert not ran.success
+        [failure] = [event.step_failure_data.user_failure_data for event in ran.get_step_failure_events()]
+        assert failure is not None
+        assert "works: check reconciliation: 1 difference: 1 orphan of works|nobody" in str(failure.description)
+        [record] = settled.instance.get_run_records(dg.RunsFilter([ran.run_id]))
+        assert list(seen_in(settled.world.config, settled.instance, record).raised) == []
+    with settled.world.workspace() as workspace:
+        runs = workspace.ledger.last_runs(ENTITY).values()
+        assert {last.last.outcome for last in runs} == {"success"}
 
 
 def test_what_ends_for_another_tenant_hides_no_warning(settled: Automated) -> None:
