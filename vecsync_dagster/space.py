@@ -68,7 +68,7 @@ def check_space(collection: str, space: Space, pinned: str | None) -> None:
     if pinned is not None and pinned != wanted:
         raise SpaceMismatch(
             f"collection {collection} holds vectors of another space: it leads to {pinned}, "
-            f"but the configuration's model needs {wanted}",
+            f"and the model that it is synced with needs {wanted}",
             collection=collection,
             pinned=pinned,
             wanted=wanted,

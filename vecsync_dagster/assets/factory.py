@@ -276,9 +276,12 @@ class _Run:
                 yield from self.sync(entity, self._keys[entity])
 
     def _checked_again(self) -> Iterator[Event]:
-        self._found = make_checks_again(self._workspace, list(self._results.values()), self._context.log.warning)
+        found = make_checks_again(self._workspace, list(self._results.values()), self._context.log.warning)
+        # A run of single partitions would be shown as theirs that failed.
+        self._found = [one for one in found if self._keys[str(one.fields["entity"])] is None]
+        own = {f"{collection}|{tenant}" for _, collection, tenant in self._results}
         for entity in self._keys:
-            yield from over_in_grid(self._context.instance, self._workspace, entity)
+            yield from over_in_grid(self._context.instance, self._workspace, entity, self._started_at, own)
 
     def _synced(self, chosen: Sequence[Selection]) -> Iterator[Event]:
         before: dict[str, Told | None] = {}
@@ -295,9 +298,10 @@ class _Run:
                     mark_shown(self._workspace, result, events)
                     self._log(result)
                 elif result.outcome == "failed":  # not materialized, but why it was stopped is to be seen
-                    for check in (one for one in result.checks if not one.passed):
-                        name = self._workspace.ledger.tenant_name(result.entity, result.tenant)
-                        yield evaluation(result.entity, result.collection, result.tenant, check, name)
+                    name = self._workspace.ledger.tenant_name(result.entity, result.tenant)
+                    for check in result.checks:
+                        if not check.passed:
+                            yield evaluation(result.entity, result.collection, result.tenant, check, name)
 
     def _interruptible(self, selection: Selection) -> list[PartitionResult]:
         """Synced; where the run is canceled meanwhile, the batches in flight are finished, and the ledger is told."""

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -161,11 +161,12 @@ def record(
         events = [*chain.from_iterable(events for _, events in told)]
         if not events and failure is None and not _is_news(instance, workspace, entities):
             return Recorded(0)
-        told_all = _told(instance, workspace, entities, events)
+        began = min((result.started_at for result in results), default=datetime.now(UTC))
+        told_all = _told(instance, workspace, entities, events, began)
         job = _job(told_all, results, failure, lambda context: show_failed(context, workspace, results, of_whole))
         run_id = _execute(job, instance, workspace.config, command, entities)
         if results:
-            _set_start(instance, run_id, min(result.started_at for result in results))
+            _set_start(instance, run_id, began)
         for result, its_events in told:
             mark_shown(workspace, result, its_events)
         return Recorded(len(events), run_id)
@@ -182,7 +183,8 @@ def record_checks(workspace: Workspace, command: str, failed: Mapping[str, str] 
     with _recording(workspace) as instance:
         if failure is None and not _is_news(instance, workspace, workspace.config.entities):
             return ""
-        job = _job(_told(instance, workspace, workspace.config.entities, ()), (), failure)
+        headed = _told(instance, workspace, workspace.config.entities, (), datetime.now(UTC))
+        job = _job(headed, (), failure)
         return _execute(job, instance, workspace.config, command)
 
 
@@ -247,9 +249,14 @@ def _set_start(instance: dg.DagsterInstance, run_id: str, at: datetime) -> None:
 
 
 def _told(
-    instance: dg.DagsterInstance, workspace: Workspace, entities: Iterable[str], events: Sequence[Event]
+    instance: dg.DagsterInstance,
+    workspace: Workspace,
+    entities: Iterable[str],
+    events: Sequence[Event],
+    since: datetime,
 ) -> Iterator[Event]:
-    over = (over_in_grid(instance, workspace, entity) for entity in entities)
+    own = {event.partition for event in events if event.partition is not None}
+    over = (over_in_grid(instance, workspace, entity, since, own) for entity in entities)
     yield from failing_last(chain(events, chain.from_iterable(over)))
     for entity in entities:
         yield from headlines(instance, workspace, entity)

@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: Dagster reads the annotation of `context` as an object.
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -52,6 +53,7 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
 
 def _retried(context: dg.OpExecutionContext, workspace: Workspace, results: list[PartitionResult]) -> Iterator[Event]:
     """What is due of all entities; then the checks are made again that may be over with it."""
+    began = datetime.now(UTC)
     for entity in workspace.config.entities:
         rows = due_rows(workspace, entity)
         add_tenants(context.instance, entity, [row.tenant for row in rows])
@@ -60,8 +62,9 @@ def _retried(context: dg.OpExecutionContext, workspace: Workspace, results: list
             results.append(result)
             yield from _events(workspace, result, before)
     make_checks_again(workspace, results, context.log.warning)
+    own = {f"{one.collection}|{one.tenant}" for one in results}
     for entity in workspace.config.entities:
-        yield from over_in_grid(context.instance, workspace, entity)
+        yield from over_in_grid(context.instance, workspace, entity, began, own)
 
 
 def _events(workspace: Workspace, result: PartitionResult, before: Told) -> Iterator[Event]:

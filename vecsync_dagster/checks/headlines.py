@@ -4,12 +4,13 @@ the worst result over all partitions, and the grid of partitions."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
@@ -179,7 +180,7 @@ def failing_last(events: Iterator[E]) -> Iterator[E]:
                 held.append(event)
             else:
                 yield event
-    except Exception:
+    except (Exception, DagsterExecutionInterruptedError):
         yield from sorted(held, key=_badness)
         raise
     yield from sorted(held, key=_badness)
@@ -275,12 +276,18 @@ def _grid_news(
         yield evaluation(entity, collection, tenant, CheckOutcome(check, True, "nothing of it is synced any more"))
 
 
-def over_in_grid(instance: dg.DagsterInstance, workspace: Workspace, entity: str) -> Iterator[dg.AssetCheckEvaluation]:
-    """What the grid shows as failed and the ledger knows to be over: to be told before what fails, see
-    `failing_last`."""
+def over_in_grid(
+    instance: dg.DagsterInstance, workspace: Workspace, entity: str, since: datetime, but: Collection[str]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """What the grid shows as failed and was found to be over `since`: to be told before what fails, see
+    `failing_last`. Not of the partitions of which the run itself tells (`but`)."""
     results = configured(workspace.ledger.check_results(entity), workspace.config)
-    names = workspace.ledger.tenant_names(entity)
-    yield from (one for one in _grid_news(instance, results, entity, names, {}) if one.passed)
+    over = [one for one in results if one.passed and one.at >= since and f"{one.collection}|{one.tenant}" not in but]
+    if not any(one.collection for one in over):
+        return
+    known = {(one.check, f"{one.collection}|{one.tenant}") for one in over}
+    told = _grid_news(instance, over, entity, workspace.ledger.tenant_names(entity), {})
+    yield from (one for one in told if (one.check_name, one.partition) in known)
 
 
 def last_in_grid(

@@ -118,7 +118,7 @@ def _checked(
     problems: dict[str, VecsyncError],
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """What `_verified` makes; then what depends on it is brought in line, and what is over by that is told."""
-    made: list[Place] = []
+    began, made = datetime.now(UTC), list[Place]()
     yield from _verified(workspace, name, asked, problems, made)
     try:
         with contained("checks over all partitions"):
@@ -126,7 +126,8 @@ def _checked(
             bring_in_line(workspace, name)
     except VecsyncError as error:
         context.log.warning("checks over all partitions are as they were: %s: %s", error.code, error)
-    yield from over_in_grid(context.instance, workspace, name)
+    own = {f"{collection}|{tenant}" for collection, tenant, _ in made}
+    yield from over_in_grid(context.instance, workspace, name, began, own)
 
 
 def _verified(

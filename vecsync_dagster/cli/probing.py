@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from vecsync_dagster.embedding import EmbeddingProvider, build_chain
 from vecsync_dagster.errors import (
     ConfigError,
     LedgerRejected,
+    LedgerUnavailable,
     SourceUnavailable,
     SpaceMismatch,
     StoreForeign,
@@ -237,10 +239,11 @@ def _collections(workspace: Workspace, store: str) -> Iterator[Probe]:
     for entity in workspace.config.entities.values():
         for collection in (name for name, one in entity.collections.items() if one.store == store):
             try:
-                space = workspace.ledger.space_of(collection)
                 pinned = workspace.store(store).pinned_space(collection)
-                if space is not None:
-                    check_space(collection, space, pinned)
+                with suppress(LedgerRejected, LedgerUnavailable):  # said already
+                    space = workspace.ledger.space_of(collection)
+                    if space is not None:
+                        check_space(collection, space, pinned)
             except (StoreForeign, SpaceMismatch) as error:
                 yield _failed(f"{collection} in store {store}", error)
 

@@ -197,7 +197,8 @@ def end_run(
         news = batch.add(results)
         results = batch.take() if news or batch.is_due else []
     worth = record and (results or unsynced or cut)
-    run_id = record_results(workspace, results, unsynced, found=found, interrupted=cut) if worth else ""
+    told = found if problems else ()
+    run_id = record_results(workspace, results, unsynced, found=told, interrupted=cut) if worth else ""
     if record and outage:
         record_headlines(workspace)
     alert_results(workspace, outcome, run_id)

@@ -130,7 +130,8 @@ def _is_inner(document: Document, name: str) -> bool:
 def _at_path(value: Any, name: str) -> Any:
     first, _, rest = name.partition(".")
     if isinstance(value, list):
-        return [found for item in value if (found := _at_path(item, name)) is not None] or None
+        inner = (_at_path(item, name) for item in value if isinstance(item, Mapping))  # not into lists inside lists
+        return [found for found in inner if found is not None] or None
     inside = value.get(first) if isinstance(value, Mapping) else None
     return _at_path(inside, rest) if rest else inside
 

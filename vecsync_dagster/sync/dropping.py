@@ -162,7 +162,7 @@ def leaving(
         _check_nobody_syncs(workspace, collection, owners)
         if users and not unknown:
             _check_replaced(workspace, collection, owners[0])
-    held, unreachable = _held(workspace, collection, owners)
+    held, unreachable = _held(workspace, collection, owners, shared=heir is not None)
     others = {name: count for name, (_, count) in held.items() if count}
     whole_collection = heir is None and (entity is None or not others)
     if whole_collection and others and replaced:
@@ -201,10 +201,10 @@ def leaving(
 
 
 def _held(
-    workspace: Workspace, collection: str, owners: Collection[str]
+    workspace: Workspace, collection: str, owners: Collection[str], *, shared: bool
 ) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """How many points which stores have of the collection, and how many of them name none of these entities; and which
-    stores could not be asked, and why."""
+    """How many points which stores have of the collection, and how many of them were not made for these entities, where
+    some name none of them (not looked for where it is `shared`); and which stores could not be asked, and why."""
     held: dict[str, tuple[int, int]] = {}
     unreachable: dict[str, str] = {}
     for name in workspace.config.stores:
@@ -212,7 +212,7 @@ def _held(
             store = workspace.store(name)
             if store.pinned_space(collection) is not None:
                 points = store.count(collection)
-                if points > sum(store.count(collection, entity=owner) for owner in owners):
+                if not shared and points > sum(store.count(collection, entity=owner) for owner in owners):
                     ours = sum(map(len, _points_of(store, collection, owners)))
                     held[name] = points, max(points - ours, 0)
                 else:
@@ -309,6 +309,10 @@ def drop(workspace: Workspace, what: Leaving, also: Callable[[str], None] = lamb
 
 def _remove(workspace: Workspace, name: str, what: Leaving) -> None:
     store = workspace.store(name)
+    try:
+        store.pinned_space(what.collection)
+    except StoreForeign:
+        return  # whatever is beside it
     if not what.whole_collection:
         if name in what.stores:
             for ids in _points_of(store, what.collection, what.entities):

@@ -255,7 +255,7 @@ def _check_entity(
     if did_compare and not {one.check for one in made}.issuperset(_OVERALL) and _is_synced(workspace, entity):
         check_freshness(workspace, entity)
         # Of each partition its run has said it.
-        clean = [*_clean(workspace, entity, results)]
+        clean = [*_clean(workspace, entity, results)] if whole else []
         again = list(check_everything(workspace, entity, clean, partitions=not clean))
         return [(one.name, one) for one in again if whole]
     if FRESHNESS in failed:
@@ -366,7 +366,7 @@ def _clean(workspace: Workspace, entity: str, results: Sequence[PartitionResult]
     """After a run that compared all partitions and found no difference: what a comparison of each collection would
     find, which need not be read again."""
     passed = [{one.name for one in result.checks if one.passed} >= {*_COMPARED} for result in results]
-    if all(passed) and _is_whole(workspace, entity, results) and not _strays(workspace, entity, results):
+    if all(passed) and not _strays(workspace, entity, results):
         for collection in workspace.entity(entity).collections:
             yield Comparison(entity, collection, True, workspace.store_of(entity, collection).count(collection))
 

@@ -90,6 +90,8 @@ def test_a_query_for_a_field_inside_an_object_is_refused(
 def test_a_path_is_asked_for_whatever_is_beside_it(documents: MongoBackend, beside: dict[str, Any]) -> None:
     """What holds no value by the name is in no query's way."""
     documents.put({"id": 1, "name": "found", "tenant_id": "a", "meta": {"price": {"usd": 4}}, **beside})
+    documents.put({"id": 2, "tenant_id": "a", "meta": [[{"price": {"usd": 5}}]]})
+    documents.put({"id": 3, "tenant_id": "a", "meta": {"price": [[{"usd": 6}]]}})
     source = documents.source(filter={DEEP: 4}, required=[DEEP])
     assert values(read(source), DEEP) == [4]
 
