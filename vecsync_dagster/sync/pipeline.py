@@ -20,7 +20,15 @@ from vecsync_dagster.config.models import ChecksConfig, EntityConfig, SyncConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.documents import document_id
 from vecsync_dagster.embedding import EmbeddingProvider
-from vecsync_dagster.errors import InternalError, StoreLocked, TenantsLost, Transient, VecsyncError
+from vecsync_dagster.errors import (
+    InternalError,
+    LedgerRejected,
+    LedgerUnavailable,
+    StoreLocked,
+    TenantsLost,
+    Transient,
+    VecsyncError,
+)
 from vecsync_dagster.identity import Key, differ
 from vecsync_dagster.ledger.base import Ledger, Missing
 from vecsync_dagster.sources.base import Cursor, Filtered, Losable, Page, Read, Source
@@ -580,7 +588,7 @@ def _result(job: Job, part: PartitionSync, stream: Stream, cursor: Cursor | None
         with part.contains("checking the result"):
             checks = _checks(job, part, stream)
             _move_watermark(job, part, stream, cursor)
-    elif job.options.depth == "apply" and not job.options.dry_run:
+    elif job.options.depth == "apply" and not isinstance(part.error, (LedgerRejected, LedgerUnavailable)):
         with part.contains("counting what failed"):  # and is not as an earlier run left it, whatever ended this one
             t = part.target
             checks = [statuses(t, t.ledger.tally(t.entity, t.collection, t.tenant).failures)]
