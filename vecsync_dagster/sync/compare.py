@@ -68,7 +68,7 @@ class Difference:
     tenant: str | None
     stored_tenant: str | None
     payload_only: bool = False
-    """Of a stale hash: the text is as confirmed, only the payload is not."""
+    """Of both: the text is as confirmed, only the payload is not."""
     entity: str | None = field(default=None, compare=False)
     """Of an orphan: whose it says it is."""
 
@@ -121,7 +121,7 @@ def compare_one(row: LedgerPoint, point: StoredPoint | None) -> Difference | Non
         return None
     ids = (row.point_id, row.document_id, row.db_id, row.tenant, point.tenant)
     if row.tenant != point.tenant or (row.tenant != GLOBAL and payload.get("isGlobal")):
-        return Difference("wrong_tenant", *ids)  # or everybody may read what is one tenant's
+        return Difference("wrong_tenant", *ids, payload_only=same_text)  # or everybody may read what is one tenant's
     return Difference("stale_hash", *ids, payload_only=same_text)
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
+from types import MappingProxyType
 from typing import Literal
 
 from vecsync_dagster.documents import is_document_id
@@ -105,17 +106,19 @@ def rebuild(
     return rebuilt
 
 
-def take_in(target: Target, ids: Sequence[str], at: datetime) -> set[str]:
-    """Of these documents, of which the ledger has no row, those whose points lie in the partition as they were written:
-    the ledger may be older than the store, or a run was killed before it told the ledger. They get a row, seen `at`.
-    Returns their ids.
+def take_in(
+    target: Target, ids: Sequence[str], at: datetime, natives: Mapping[str, str | None] = MappingProxyType({})
+) -> set[str]:
+    """Of these documents, of which the ledger has no row or another version, those whose points lie in the partition
+    as they were written: the ledger may be older than the store, or a run was killed before it told the ledger. They
+    get a row, seen `at`. `natives`: `identity.Key.native` of their records, as far as it is known. Returns their ids.
 
     Only for documents whose records the source has: what it has changed since is then found as ever, what it rejects
     keeps its last good version, and nothing is embedded that was paid for."""
     t = target
     points = t.store.retrieve(t.collection, [point_id(t.entity, identity) for identity in ids]) if ids else []
     there = [_confirmed(t.entity, point) for point in points if point.tenant == t.tenant]
-    writes = [one for one in there if isinstance(one, Confirmed)]
+    writes = [replace(one, db_key=natives.get(one.document_id)) for one in there if isinstance(one, Confirmed)]
     if writes:
         t.ledger.confirm(t.entity, t.collection, t.tenant, t.space, writes, at)
     return {write.document_id for write in writes}

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.documents import Document, DocumentBuilder
+from vecsync_dagster.documents import Document, DocumentBuilder, Rejection
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, SourceRejected, VecsyncError
 from vecsync_dagster.identity import Key
@@ -21,7 +21,7 @@ from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
 from vecsync_dagster.stores.base import GLOBAL, SCOPE, TENANT_ID, Point
 from vecsync_dagster.sync.absence import is_suspicious
-from vecsync_dagster.sync.apply import BatchFailed, apply_changes, remove
+from vecsync_dagster.sync.apply import BatchFailed, apply_changes, mark_rejected, remove
 from vecsync_dagster.sync.changes import Change, Kind
 from vecsync_dagster.sync.compare import (
     FOREIGN,
@@ -305,11 +305,12 @@ def _rewrite(
     now = datetime.now(UTC)
     ids = [d.db_id for d in wanted.values() if d.db_id is not None]
     found: set[str] = set()
-    rejected: set[str] = set()
+    rejected: dict[str, Rejection] = {}
+    written: set[str] = set()
     # They are a few hundred at most: read out before anything is embedded, which may have to wait.
     for page in list(source.read(Read(t.tenant, ids=ids), t.settings.page)):
         batch = builder.build(page.records)[t.collection]
-        rejected.update(r.document_id for r in batch.rejections if r.document_id is not None)
+        rejected |= {r.document_id: r for r in batch.rejections if r.document_id is not None}
         documents = _firsts(batch.documents, found)
         rows = t.ledger.rows(t.entity, t.collection, [d.document_id for d in documents], now)
         changes = [
@@ -324,37 +325,55 @@ def _rewrite(
         for start in range(0, len(changes), t.settings.batch):
             figures.add(_apply(t, changes[start : start + t.settings.batch], now))
         figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
-    # Nobody has the last good version of these any more; nothing can be written until the records are valid again.
-    if nowhere := [i for i in rejected if i in wanted and wanted[i].kind == "missing"]:
-        _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(nowhere), "record"))
-        t.ledger.forget(t.entity, t.collection, t.tenant, nowhere)
-        figures.removed += len(nowhere)
-    if unpaid:
-        return figures
+        written.update(c.document.document_id for c in changes)
+    figures.add(_mend_rejected(t, [(wanted[i], r) for i, r in rejected.items() if i in wanted and i not in found], now))
+    found |= rejected.keys()
     # Only what was asked for by its key and did not come back is gone.
-    found |= rejected
     lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
+    # What cannot be written, and what may not be removed, is still not to be read by another tenant.
+    misplaced = {i: d for i, d in wanted.items() if i not in written and i not in rejected and d.kind == "wrong_tenant"}
+    safe = [d.point_id for i, d in misplaced.items() if d.payload_only or (i in lost and not unpaid)]
+    returned = _return(t, safe)
+    if unpaid:
+        figures.payload_only += returned
+        return figures
     if lost and not was_read(t):
         _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
+        figures.payload_only += returned
         return figures
-    misplaced = [d.point_id for d in lost.values() if d.kind == "wrong_tenant"]
     if lost and not allow:
-        _refuse_a_broken_source(t, source, misplaced)
-    gone = [(i, d.point_id) for i, d in lost.items()]
-    t.store.delete_foreign(t.collection, misplaced)  # they do not lie in the partition that `remove` keeps to
-    remove(t, t.tenant, gone)
-    figures.removed += len(gone)
+        _refuse_a_broken_source(t, source)
+    remove(t, t.tenant, [(i, d.point_id) for i, d in lost.items()])
+    figures.removed += len(lost)
     return figures
 
 
-def _refuse_a_broken_source(target: Target, source: Source, misplaced: Sequence[str]) -> None:
+def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]], now: datetime) -> Figures:
+    """Of records that are rejected, of which nothing can be written until they are valid again. What lies under a wrong
+    tenant is put right. Another version, if it is whole, is the last good one: a run wrote it and could not tell the
+    ledger, or the store is older. What is lost is forgotten."""
+    t = target
+    figures = Figures()
+    figures.payload_only += _return(t, [d.point_id for d, _ in some if d.kind == "wrong_tenant"])
+    if others := {r.document_id: r for d, r in some if d.kind == "stale_hash" and r.document_id is not None}:
+        taken = take_in(t, list(others), now, {i: r.db_key for i, r in others.items()})
+        rows = t.ledger.rows(t.entity, t.collection, list(taken), now)
+        mark_rejected(t, [r for i, r in others.items() if i in taken], rows, now)
+        figures.taken_in += len(taken)
+    if lost := [r.document_id for d, r in some if d.kind == "missing" and r.document_id is not None]:
+        _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(lost), "record"))
+        t.ledger.forget(t.entity, t.collection, t.tenant, lost)
+        figures.removed += len(lost)
+    return figures
+
+
+def _refuse_a_broken_source(target: Target, source: Source) -> None:
     """Raises SourceRejected where the source lacks so much of what the store has of the tenant, or all of it, that no
-    single record goes. Until they do, none that is `misplaced` is to be read by another tenant."""
+    single record goes."""
     t = target
     there = source.count(t.tenant)
     if not believes(t, source, there):
         held = t.ledger.tally(t.entity, t.collection, t.tenant).held
-        _return(t, misplaced)
         raise SourceRejected(
             f"{t}: the source has {number_of(there, 'record')}, the store {held}: it is taken for broken, and nothing "
             "that it lacks is removed. If that is right, sync all of it with --full --allow-removals",

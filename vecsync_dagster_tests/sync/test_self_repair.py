@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
 
 from vecsync_dagster.embedding.hashing import HashProvider
-from vecsync_dagster.errors import EmbeddingUnavailable
+from vecsync_dagster.errors import EmbeddingUnavailable, LedgerUnavailable
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import embedding_cache
 from vecsync_dagster.stores import GLOBAL, Point
@@ -180,6 +181,70 @@ def test_the_lost_last_version_of_a_rejected_record_is_forgotten(embedded_world:
     world.update(3, name="valid again")
     world.sync()
     world.assert_exact()
+
+
+def test_the_last_version_of_a_rejected_record_is_the_one_that_the_store_has(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store took a version of which the ledger never heard, and the record is rejected since."""
+    world = embedded_world
+    seed(world, {"acme": 5})
+    world.sync(mode="full")
+    world.update(3, name="a version that the ledger will not hear of")
+    away = LedgerUnavailable("away for a moment")
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlLedger, "confirm", Mock(side_effect=away))
+        assert isinstance(one(world.sync(), "acme").error, LedgerUnavailable)
+    world.update(3, name=None)
+    [result] = world.sync("acme", mode="full")
+    assert checks(result)["identity"].message.startswith("repaired: 1 stale hash")
+    [again] = world.sync("acme", mode="full")
+    assert all(check.passed for name, check in checks(again).items() if name != "validation")
+    with world.workspace() as workspace:
+        assert workspace.ledger.tally(ENTITY, ENTITY, "acme").stale == 1
+    world.update(3, name="valid again")
+    world.sync()
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("payload", [{"tenantId": "brick"}, {"tenantId": None, "scope": "global", "isGlobal": True}])
+def test_a_rejected_record_is_not_left_to_another_tenant(embedded_world: World, payload: dict[str, Any]) -> None:
+    world = embedded_world
+    seed(world, {"acme": 5, "brick": 5})
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        pages = workspace.store("main").scan(ENTITY, "acme")
+        [lying] = [p.point_id for page in pages for p in page if p.payload["dbId"] == "3"]
+    world.update(3, name=None)
+    world.sync()
+    change(world, lying, **payload)
+    world.sync(mode="full")
+    assert lying in stored_ids(world, "acme")
+    result = one(world.sync(mode="full"), "acme")
+    assert all(check.passed for name, check in checks(result).items() if name != "validation")
+    world.update(3, name="valid again")
+    world.sync()
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("record", ["same", "changed", "gone"])
+def test_what_lies_under_another_tenant_returns_unpaid(world: World, unpaid: Any, record: str) -> None:
+    """Also where there is no vector for what should be written, and where the guard keeps what the source lost."""
+    seed(world, {"acme": 60, "brick": 6})
+    world.sync(mode="full")
+    lying = stored_ids(world)
+    forget_vectors(world)
+    unpaid()
+    if record == "changed":
+        world.update(*range(1, 61), name="never embedded")
+    elif record == "gone":
+        world.delete(*range(1, 56))
+    for point_id in lying:
+        change(world, point_id, tenantId="brick")
+    world.sync(mode="full")
+    assert set(stored_ids(world)) == set(lying)
+    if record == "same":
+        world.assert_exact()
 
 
 def test_orphans_above_the_removal_guard_stay(world: World) -> None:
