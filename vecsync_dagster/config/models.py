@@ -92,9 +92,10 @@ class RetryConfig(Model):
 
 class SyncConfig(Model):
     """`verify` is what the checks on `vectors` compare after a run: `identity` reads every point of the
-    partition back, `counts` only counts; `auto` is identity after a full run and counts after an
-    incremental one. `repair` is what becomes of the differences that `identity` finds: `write` puts them right with
-    vectors of the cache, and the checks warn; `report` leaves them, and the checks fail."""
+    partition back, `counts` only counts; `auto` is identity after a full run, and counts after an incremental one,
+    unless the store has more or fewer points than the ledger knows. `repair` is what becomes of the differences that
+    `identity` finds: `write` puts them right with vectors of the cache, and the checks warn; `report` leaves them, and
+    the checks fail."""
 
     mode: Literal["full", "incremental"] = "incremental"
     page: Annotated[int, Field(ge=1, le=10_000)] = 500

@@ -56,6 +56,7 @@ from vecsync_dagster.sync.verify import (
     CheckOutcome,
     guard_again,
     held_back,
+    is_unexplained,
     last_full_run,
     once_reported,
     over_perhaps,
@@ -660,14 +661,16 @@ def _checks(job: Job, part: PartitionSync, stream: Stream) -> list[CheckOutcome]
         source_rows=rows,
         unidentified=unidentified,
         full=full,
-        identity=identity,
         held=held,
     )
-    found = look(tally)
+    found = look(tally, identity=identity)
+    if not identity and job.settings.verify == "auto" and is_unexplained(found, failed):
+        identity = True  # the checks would contradict each other until the next full run
+        found = look(tally, identity=True)
     if not identity:
         return checks + found + remade + once_reported(failed)
     were_red = {one.check for one in failed if REPAIRED not in one.facts}
-    found = _repaired(job, part, stream, found, lambda: look(count()))
+    found = _repaired(job, part, stream, found, lambda: look(count(), identity=True))
     return checks + [replace(one, over=True) if one.passed and one.name in were_red else one for one in found]
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "graded",
     "guard_again",
     "held_back",
+    "is_unexplained",
     "kept",
     "last_full_run",
     "misplaced_told",
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 LISTED = 20
+_TELLS_WHICH = ("identity", "isolation")
 _STOPPED = "stopped"
 """A fact of `validation` alone where the rejected records stopped the run, which wrote nothing: its mode."""
 _NAMED = 3
@@ -364,8 +366,18 @@ def _counts(
             "not_stored": never,
             "unidentified": unidentified,
             **({"former": tally.former} if tally.former else {}),
+            **({"own": own} if own != stored else {}),
         },
         warning=held == stored == own and not blocked,
+    )
+
+
+def is_unexplained(found: Iterable[CheckOutcome], failed: Iterable[CheckResult]) -> bool:
+    """Whether the store of the partition does not have as many points as the ledger says, and none of the `failed`
+    checks, as they were before, tells which: no comparison has seen it."""
+    told = any(one.check in _TELLS_WHICH and REPAIRED not in one.facts for one in failed)
+    return not told and any(
+        one.name == "counts" and (one.facts["store"] != one.facts["ledger"] or "own" in one.facts) for one in found
     )
 
 
