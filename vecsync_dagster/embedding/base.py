@@ -121,6 +121,15 @@ class HasOrigin(Protocol):
         """Where the vectors come from: the same text as long as that is the same. It names no secret."""
         ...
 
+    def since(self, before: str) -> str:
+        """For a message: what it means that the origin was this one `before`; the model is its last word."""
+        ...
+
+    @property
+    def way_back(self) -> str:
+        """For a message: what makes the origin the former one again."""
+        ...
+
 
 @runtime_checkable
 class EmbedsInParts(Protocol):

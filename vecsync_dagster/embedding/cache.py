@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import stamina
 from numpy.typing import NDArray
 
 from vecsync_dagster.containment import contained, unforeseen
@@ -22,6 +23,7 @@ from vecsync_dagster.errors import (
     EmbeddingTimeout,
     EmbeddingUnavailable,
     InternalError,
+    LedgerUnavailable,
     SpaceMismatch,
     VecsyncError,
 )
@@ -31,6 +33,7 @@ __all__ = ["EmbeddedTexts", "Embedder", "Outcome", "Paid", "Plan", "TextUse", "V
 
 _UNANSWERED = (EmbeddingTimeout, EmbeddingUnavailable)
 _PROBE = "vecsync"
+_PATIENCE_S = 15.0
 
 Outcome = NDArray[np.float32] | VecsyncError
 """What became of a text: its vector, shape (dimensions,), or the error that is about this text alone."""
@@ -107,9 +110,10 @@ class Embedder:
     def __init__(
         self, provider: EmbeddingProvider, cache: VectorCache, prove: Callable[[bool], Embedded | None] | None = None
     ) -> None:
-        """`prove` is called once before the first query (False), and once before the first text whose vector is kept
-        (True): it raises SpaceMismatch where the provider's vectors are not those of its space, which then holds for
-        good, and returns what finding out took. With False it keeps nothing."""
+        """`prove` is called once before the first query (False), and whenever texts are embedded, before, and again
+        before and after their vectors are kept (True): it raises SpaceMismatch where the provider's vectors are not
+        those of its space, which then holds for good, and returns what finding out took. With False it keeps
+        nothing."""
         self.provider = provider
         self.cache = cache
         self._prove = prove
@@ -244,6 +248,8 @@ class Embedder:
             middle = len(left) // 2
             groups += [half for half in (left[middle:], left[:middle]) if half]
         self._require_answer(call)
+        if texts:
+            self._be_proven(call.paid, keep=True)
 
     def _be_proven(self, paid: Paid, *, keep: bool) -> None:
         with self._proving:
@@ -257,8 +263,6 @@ class Embedder:
                 self._refused = error
                 raise
             self._confirmed = True
-            if keep:
-                self._prove = None
         if took is not None:
             paid.tokens += took.tokens
             paid.api_calls += took.api_calls
@@ -312,8 +316,13 @@ class Embedder:
         call.paid.tokens += part.tokens
         call.paid.api_calls += part.api_calls
         vectors = dict(zip(keys, part.vectors, strict=True))
+        self._be_proven(call.paid, keep=True)  # another process may have found another model meanwhile
         with contained("keeping vectors"):  # what is raised here is no text's
-            self.cache.keep_vectors(call.space, vectors)
+            for attempt in stamina.retry_context(
+                on=LedgerUnavailable, attempts=None, timeout=_PATIENCE_S, wait_initial=0.2, wait_max=2
+            ):
+                with attempt:  # they are paid for, and a database that restarts is back in seconds
+                    self.cache.keep_vectors(call.space, vectors)
         call.outcomes.update(vectors)
         call.paid.embedded += len(vectors)
         call.doubtful = None

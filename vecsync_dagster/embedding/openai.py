@@ -97,6 +97,15 @@ class OpenAIProvider:
         path = hashlib.sha256(parts.path.rstrip("/").encode()).hexdigest()[:8]
         return f"{parts.hostname}:{parts.port or DEFAULT_PORTS[parts.scheme]} {path}"
 
+    def since(self, before: str) -> str:
+        was, now = before.partition(" ")[0], self.origin.partition(" ")[0]
+        where = f"at {now}" if now != was else f"at another path of {now}"
+        return f"came from {was}, and {where} the model of that name"
+
+    @property
+    def way_back(self) -> str:
+        return "Set the former `base_url` again"
+
     def prepare(self, text: str) -> Prepared:
         return self._prepare(self._config.document_prefix, text)
 

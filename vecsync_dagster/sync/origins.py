@@ -1,5 +1,6 @@
 """Whether a provider is still the model that made the vectors of its space: on another server its name may stand for
-another one. Nothing is asked of it as long as it comes from where it came from before."""
+another one, and on this machine its weights may be replaced. Nothing is asked of it as long as it comes from where it
+came from before."""
 
 from __future__ import annotations
 
@@ -51,10 +52,10 @@ def prove_origin(
         if found is not None:
             took = provider.embed_documents([found[0]])
             if _cosine(found[1], took.vectors[0]) < _SAME:
-                raise _mismatch(space, known, origin, "makes other ones")
+                raise _mismatch(space, provider, known, "makes other ones")
         elif _has_documents(ledger, space):
-            why = "cannot be compared with it: no configured source has a text any more that was embedded there"
-            raise _mismatch(space, known, origin, why)
+            why = "cannot be compared: no configured source has a text any more that was embedded then"
+            raise _mismatch(space, provider, known, why)
         elif keep:
             ledger.forget_vectors(space)
     if keep:
@@ -89,21 +90,15 @@ def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.dot(one, other)) / lengths if lengths else float(np.array_equal(one, other))
 
 
-def _mismatch(space: Space, known: str, origin: str, why: str) -> SpaceMismatch:
-    before, now = _host(known), _host(origin)
-    where = f"at {now}" if now != before else f"at another path of {now}"
+def _mismatch(space: Space, provider: HasOrigin, known: str, why: str) -> SpaceMismatch:
     return SpaceMismatch(
-        f"the kept vectors of {space} came from {before}, and the model of that name {where} {why}. Vectors "
-        "of two models are never mixed. Set the former `base_url` again; or, to change the model, give it another "
-        "`model` name and its collections new names, or drop them first (`vecsync drop COLLECTION --force`)",
+        f"the kept vectors of {space} {provider.since(known)} {why}. Vectors of two models are never mixed. "
+        f"{provider.way_back}; or, to change the model, give it another `model` name and its collections new names, "
+        "or drop them first (`vecsync drop COLLECTION --force`)",
         space=str(space),
-        before=before,
-        now=now,
+        before=known.partition(" ")[0],
+        now=provider.origin.partition(" ")[0],
     )
-
-
-def _host(origin: str) -> str:
-    return origin.partition(" ")[0]
 
 
 def written_texts(workspace: Workspace, space: Space) -> Iterator[list[str]]:
@@ -123,7 +118,7 @@ def written_texts(workspace: Workspace, space: Space) -> Iterator[list[str]]:
                 if isinstance(error, SourceUnavailable):
                     break
     if failed is not None:
-        why = f"the `base_url` of {space} is another one, and to compare its vectors texts are read again"
+        why = f"the model of {space} may be another one, and to compare its vectors texts are read again"
         raise type(failed)(f"{why}: {failed}", **failed.fields) from failed
 
 

@@ -90,6 +90,23 @@ def test_isolation_across_requests(make_openai: MakeOpenAI, openai_server: OpenA
     assert sorted(openai_server.answered) == sorted(text for text in texts if "poison" not in text)
 
 
+def test_what_was_paid_is_kept_once_the_ledger_is_back(make_openai: MakeOpenAI, openai_server: OpenAIServer) -> None:
+    """A database that restarts is away for seconds, and the vectors wait for it."""
+
+    class Restarting(MemoryCache):
+        answers = iter((LedgerUnavailable("away"), LedgerUnavailable("away"), None))
+
+        def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+            if (error := next(self.answers, None)) is not None:
+                raise error
+            super().keep_vectors(space, vectors)
+
+    cache = Restarting()
+    with stamina.set_testing(True, attempts=3, cap=True):
+        assert Embedder(make_openai(), cache).embed(["a", "b"]).embedded == 2
+    assert Embedder(make_openai(), cache).embed(["a", "b"]).cache_hits == 2
+
+
 def test_what_was_paid_is_kept_before_a_failure(
     make_openai: MakeOpenAI, openai_server: OpenAIServer, cache: MemoryCache
 ) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
+from safetensors.numpy import load_file, save_file
 
 from vecsync_dagster.cli.probing import probe_all
 from vecsync_dagster.cli.searching import Answer, find
 from vecsync_dagster.errors import SourceRejected, SpaceMismatch
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster_tests.embedding.local_models import local_config, needs_sentence_transformers, with_torch
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
+from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
 from vecsync_dagster_tests.sync.test_kills import paid_world
 from vecsync_dagster_tests.sync.test_spaces import codes, with_chain
-from vecsync_dagster_tests.world import World
+from vecsync_dagster_tests.world import World, config_of
 
 
 @pytest.fixture
@@ -108,6 +113,69 @@ def test_a_text_to_compare_is_looked_for_everywhere(world: World, changed: str) 
     assert kept(world) == before
 
 
+def test_a_server_that_answers_late_mixes_nothing(tmp_path: Path, provider: OpenAIServer) -> None:
+    """While a first run waits for it, another one is configured, which a run of another tenant asks: no document has a
+    vector yet, and that one's count."""
+    world = paid_world(tmp_path, provider)
+    with QdrantRest() as store:
+        in_common = {"main": world.config.stores["main"].model_copy(update={"path": None, "url": store.url})}
+        world.config = world.config.model_copy(update={"stores": in_common})
+        _answer_late(world, provider)
+
+
+def _answer_late(world: World, provider: OpenAIServer) -> None:
+    world.insert([{"id": 1, "tenant_id": "acme", "name": "один"}, {"id": 2, "tenant_id": "brick", "name": "два"}])
+    real = provider.handle
+    with OpenAIServer(dimensions=16, salt="other") as other:
+        moved = World(world.source_url, at(world, other).config)
+
+        def late(body: dict[str, Any], key: str | None) -> Any:
+            assert codes(moved.sync("brick")) == set()
+            return real(body, key)
+
+        provider.handle = late  # type: ignore[method-assign]
+        assert codes(world.sync("acme")) == {"SPACE_MISMATCH"}
+        assert codes(moved.sync(mode="full")) == set()
+        moved.assert_exact()
+        moved.assert_vectors()
+
+
+@with_torch
+@needs_sentence_transformers
+def test_other_weights_of_a_local_model_write_nothing(tmp_path: Path) -> None:
+    """It was trained again, under the same name: its vectors meet those of the former one nowhere."""
+    model = tmp_path / "model"
+    shutil.copytree(local_config().model, model)
+    local = {"provider": "sentence_transformers", "model": str(model)}
+    config = config_of(
+        tmp_path,
+        source={"type": "sqlite", "path": "source.db"},
+        store={"type": "qdrant", "path": "qdrant"},
+        embedding={"chain": [local]},
+    )
+    world = World(f"sqlite:///{tmp_path / 'source.db'}", config)
+    world.insert({"id": n, "tenant_id": "acme", "name": name} for n, name in enumerate(("brick wall", "roof", "beam")))
+    assert codes(world.sync()) == set()
+    weights = load_file(model / "model.safetensors")
+    words = weights["embeddings.word_embeddings.weight"]
+    weights["embeddings.word_embeddings.weight"] = np.ascontiguousarray(words[::-1])
+    save_file(weights, model / "other", metadata={"format": "pt"})
+    before = world.stored()
+    (model / "model.safetensors").rename(model / "former")
+    (model / "other").rename(model / "model.safetensors")
+    world.insert([{"id": 7, "tenant_id": "acme", "name": "paint"}])
+    for mode in ("incremental", "full"):
+        [result] = world.sync("acme", mode=mode)
+        assert "Put the former weights back" in str(result.error)
+    with pytest.raises(SpaceMismatch, match="other weights"):
+        search(world)
+    assert world.stored() == before
+    (model / "former").rename(model / "model.safetensors")
+    assert codes(world.sync()) == set()
+    world.assert_exact()
+    world.assert_vectors()
+
+
 def test_a_search_keeps_nothing(world: World) -> None:
     """Whatever a search finds out about another address, the next sync finds the ledger as it was."""
     with OpenAIServer(dimensions=16) as second:
@@ -118,7 +186,7 @@ def test_a_search_keeps_nothing(world: World) -> None:
             search(moved)
         with world.engine.begin() as connection:
             connection.execute(sa.text("ALTER TABLE works RENAME TO away"))
-        with pytest.raises(SourceRejected, match="`base_url`"):
+        with pytest.raises(SourceRejected, match="may be another one"):
             search(moved)
         assert kept(world) == before
 
