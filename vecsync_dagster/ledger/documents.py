@@ -82,6 +82,7 @@ class Documents(LedgerPart):
         common = {**_columns(entity, collection, tenant, space), "seen_at": seen_at, "now": self._now()}
         statement = statements.confirm(self.database.dialect, moved)
         refused: list[str] = []
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             for some in chunks(_in_order(writes)):
                 rows = [_written(write, tenant) for write in some]
@@ -195,6 +196,7 @@ class Documents(LedgerPart):
     ) -> None:
         values = place(entity, collection, tenant)
         dialect = self.database.dialect
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             for some in chunks(ids):
                 given = {**values, "ids": some}

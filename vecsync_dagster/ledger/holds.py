@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from vecsync_dagster.errors import OutputUnwritable, PartitionBusy
+from vecsync_dagster.errors import LedgerUnavailable, OutputUnwritable, PartitionBusy
 from vecsync_dagster.ledger.database import Database
 from vecsync_dagster.ledger.failures import ledger_errors
 from vecsync_dagster.ledger.part import LedgerPart
@@ -32,8 +33,17 @@ __all__ = ["Holds"]
 _LOCK: Final = select(func.pg_try_advisory_lock(bindparam("key")))
 _SHARE: Final = select(func.pg_try_advisory_lock_shared(bindparam("key")))
 _UNLOCK: Final = select(func.pg_advisory_unlock_all())
+_ALIVE: Final = select(1)
 _ALL: Final = ""
 """No tenant: in place of one it stands for the entity."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What a right is held by on PostgreSQL, which ends with it. `turn`: of the threads that ask for it."""
+
+    connection: Connection
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Holds(LedgerPart):
@@ -45,6 +55,7 @@ class Holds(LedgerPart):
         self._inside: Counter[str] = Counter()
         self._closed: set[str] = set()
         self._changing = threading.Lock()
+        self._sessions: dict[tuple[str, str], _Session] = {}
 
     def hold(self, entity: str, tenant: str) -> AbstractContextManager[None]:
         """Raises PartitionBusy, LedgerUnavailable, OutputUnwritable.
@@ -56,7 +67,7 @@ class Holds(LedgerPart):
             return self._hold_session(entity, tenant)
         if self.database.file is None:
             return self._hold_here(entity, tenant)
-        return self._hold_file(Path(f"{self.database.file}.locks"), entity, tenant)
+        return self._hold_file(self._locks(self.database.file), entity, tenant)
 
     def hold_all(self, entity: str) -> AbstractContextManager[None]:
         """Raises as `hold` does. Where files cannot be locked to be shared (Windows), it keeps nobody out."""
@@ -64,7 +75,20 @@ class Holds(LedgerPart):
             return self._hold_session(entity, _ALL)
         if self.database.file is None:
             return self._close_here(entity)
-        return self._entity_file(Path(f"{self.database.file}.locks"), entity, alone=True)
+        return self._entity_file(self._locks(self.database.file), entity, alone=True)
+
+    @staticmethod
+    def _locks(file: Path) -> Path:
+        """Beside the file itself: links that lead to one ledger share its locks."""
+        return Path(f"{file.resolve()}.locks")
+
+    def _require_held(self, entity: str, tenant: str) -> None:
+        if (session := self._sessions.get((entity, tenant))) is not None:
+            with session.turn:
+                try:
+                    session.connection.execute(_ALIVE)
+                except SQLAlchemyError:
+                    raise _lost(entity, tenant) from None
 
     @contextmanager
     def _hold_here(self, entity: str, tenant: str) -> Iterator[None]:
@@ -143,12 +167,17 @@ class Holds(LedgerPart):
                 if not shared or not connection.execute(_LOCK, _key(entity, tenant)).scalar_one():
                     _let_go(connection)
                     raise _busy(entity, tenant)
+            self._sessions[entity, tenant] = _Session(connection)
             try:
                 yield
             except BaseException:
                 _let_go(connection)
                 raise
+            finally:
+                del self._sessions[entity, tenant]
             # Fails where the connection broke on the way: then the right was lost, and the run must say so.
+            if connection.invalidated:
+                raise _lost(entity, tenant)
             with ledger_errors(self.database.name):
                 connection.execute(_UNLOCK)
         finally:
@@ -173,6 +202,14 @@ def _digest(entity: str, tenant: str) -> bytes:
 def _unwritable(folder: Path, error: OSError) -> OutputUnwritable:
     reason = error.strerror or type(error).__name__
     return OutputUnwritable(f"{folder}: cannot be written ({reason})", folder=str(folder))
+
+
+def _lost(entity: str, tenant: str) -> LedgerUnavailable:
+    return LedgerUnavailable(
+        f"{entity}, tenant {tenant}: the session that held the right to sync it was cut; another run may have it now",
+        entity=entity,
+        tenant=tenant,
+    )
 
 
 def _busy(entity: str, tenant: str) -> PartitionBusy:

@@ -29,6 +29,10 @@ class LedgerPart:
         self.database = database
         self._now = clock
 
+    def _require_held(self, entity: str, tenant: str) -> None:
+        """Raises LedgerUnavailable where the right to sync the tenant was held here and was lost: another run may have
+        it, and knows better than this one what the store has."""
+
     def now(self) -> datetime:
         return self._now()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable
+from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, OutputUnwritable, PartitionBusy
 from vecsync_dagster.ledger import SqlLedger, migrate, version
 from vecsync_dagster.sources.base import Cursor
-from vecsync_dagster_tests.ledger.samples import ENTITY, NOON, PLACE, SPACE, A, confirm, confirmed, failed
+from vecsync_dagster_tests.ledger.samples import ENTITY, NOON, PLACE, SPACE, A, B, confirm, confirmed, failed
 
 SECRET = "s3cret"
 
@@ -168,6 +168,35 @@ def test_a_hold_that_was_lost_is_told(postgres_database: str, opened: Open) -> N
         lose(KeyError("its own"))
     with ledger.hold(ENTITY, "tenant-a"):
         assert ledger.tally(*A).held == 0
+
+
+def test_nothing_is_confirmed_after_a_hold_was_lost(postgres_database: str, opened: Open) -> None:
+    """Another run may have the tenant by now, and what it wrote is newer."""
+    ledger = opened(postgres_database)
+    hold = ledger.hold(ENTITY, "tenant-a")
+    hold.__enter__()
+    confirm(ledger, A, ["before"])
+    terminate_all(postgres_database)
+    with pytest.raises(LedgerUnavailable, match="was cut"):
+        confirm(ledger, A, ["after"])
+    with pytest.raises(LedgerUnavailable, match="was cut"):
+        ledger.forget(*A, ["before"])
+    confirm(ledger, B, ["of a tenant that is not held"])
+    with pytest.raises(LedgerUnavailable, match="was cut"):
+        hold.__exit__(None, None, None)
+    assert (ledger.tally(*A).held, ledger.tally(*B).held) == (1, 1)
+
+
+def test_links_to_one_ledger_share_its_holds(tmp_path: Path) -> None:
+    """As where each release of a deployment has its own folder, and the ledger is linked into it."""
+    file, link = tmp_path / "ledger.sqlite", tmp_path / "release" / "ledger.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    ledger, other = SqlLedger.open(f"sqlite:///{file}"), SqlLedger.open(f"sqlite:///{link}")
+    with ledger.hold(ENTITY, "tenant-a"), pytest.raises(PartitionBusy):
+        other.hold(ENTITY, "tenant-a").__enter__()
+    ledger.close()
+    other.close()
 
 
 def test_no_server_is_unavailable() -> None:
