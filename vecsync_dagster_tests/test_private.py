@@ -54,6 +54,7 @@ def command(folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("umask", [0, pytest.param(0o077, marks=pytest.mark.many)], indirect=True)
 def test_a_command_leaves_nothing_open_to_others(tmp_path: Path, umask: int) -> None:
     """State, snapshots, rejected records, ledger, locks, metrics, embedded store and run history are 0700 and 0600."""
     world = world_of(tmp_path)

@@ -80,7 +80,8 @@ def reconcile(
         for name, figures in repaired.items():
             written = figures.upserted + figures.payload_only
             taken = f", {figures.taken_in} taken into the ledger" if figures.taken_in else ""
-            output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed{taken}")
+            lost = f", {figures.lost} lost whose records are rejected" if figures.lost else ""
+            output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed{taken}{lost}")
         if repaired:
             output.stdout().print("\nAfter the repair:")
             _show(remaining, names)

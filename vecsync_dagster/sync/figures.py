@@ -52,6 +52,8 @@ class Figures:
     """Points that were not as the ledger says, and that the run put right: written again, or removed."""
     taken_in: int = 0
     """Documents that the store held and the ledger did not know."""
+    lost: int = 0
+    """Documents of rejected records whose last good version the store no longer has: nobody has it."""
     seconds: float = 0.0
 
     @classmethod

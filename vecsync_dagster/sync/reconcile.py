@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 
 from vecsync_dagster.containment import contained
-from vecsync_dagster.documents import Document, DocumentBuilder, Rejection
+from vecsync_dagster.documents import Document, DocumentBuilder, Rejection, document_id
 from vecsync_dagster.documents.hashing import point_id
 from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, SourceRejected, VecsyncError
 from vecsync_dagster.identity import Key
@@ -233,7 +233,13 @@ def _remove_orphans(target: Target, source: Source, orphans: Sequence[Difference
 
 
 def _at_source(target: Target, source: Source, orphans: Sequence[Difference]) -> dict[str, Difference]:
-    """Those whose records the source has, or cannot be asked for by the text of their keys; by document id."""
+    """Those whose records the source has, or cannot be asked for by the text of their keys; by document id. Not those
+    of which the ledger knows that the store has them under their ids of today."""
+    t = target
+    today = {d.point_id: document_id(t.tenant, t.config.type or t.entity, d.db_id) for d in orphans if d.db_id}
+    rows = t.ledger.rows(t.entity, t.collection, [*today.values()], datetime.now(UTC)) if today else {}
+    stored = {i for i, row in rows.items() if row.tenant == t.tenant and row.content_hash is not None}
+    orphans = [d for d in orphans if today.get(d.point_id) not in stored]
     keys = [Key(d.db_id) for d in orphans if d.db_id is not None]
     found = live(target, source, target.tenant, keys) if keys else set()
     return {
@@ -351,7 +357,7 @@ def _rewrite(
 def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]], now: datetime) -> Figures:
     """Of records that are rejected, of which nothing can be written until they are valid again. What lies under a wrong
     tenant is put right. Another version, if it is whole, is the last good one: a run wrote it and could not tell the
-    ledger, or the store is older. What is lost is forgotten."""
+    ledger, or the store is older. Of what is lost the ledger knows from then on that the store never had it."""
     t = target
     figures = Figures()
     figures.payload_only += _return(t, [d.point_id for d, _ in some if d.kind == "wrong_tenant"])
@@ -363,7 +369,8 @@ def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]],
     if lost := [r.document_id for d, r in some if d.kind == "missing" and r.document_id is not None]:
         _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(lost), "record"))
         t.ledger.forget(t.entity, t.collection, t.tenant, lost)
-        figures.removed += len(lost)
+        mark_rejected(t, [r for d, r in some if d.kind == "missing"], {}, now)
+        figures.lost += len(lost)
     return figures
 
 

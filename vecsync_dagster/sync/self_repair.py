@@ -7,6 +7,7 @@ what somebody else wrote is left to people.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -63,10 +64,8 @@ def repair_found(
         done.add(repair_unpaid(target, source, some))
     figures.repaired += done.upserted + done.payload_only + done.removed + done.taken_in
     figures.failed += done.failed
-    return [
-        _told(target, before, after, why_kept, done.cache_misses)
-        for before, after in zip(found, look_again(), strict=True)
-    ]
+    figures.lost += done.lost
+    return [_told(target, before, after, why_kept, done) for before, after in zip(found, look_again(), strict=True)]
 
 
 def told_of_left_over(
@@ -117,7 +116,7 @@ def _why_orphans_stay(
     return too_many_orphans(target, orphans, allow=allow)
 
 
-def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, unpaid: int) -> CheckOutcome:
+def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, done: Figures) -> CheckOutcome:
     """What is repaired warns, once: the next run finds nothing. What is left is as bad as it was."""
     if before.passed:
         return after
@@ -130,7 +129,7 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
     if before.name not in _COMPARED:
         return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:
-        told = f"repaired: {differences_told(before.facts)}"
+        told = _repaired_told(before, done.lost if before.name == "identity" else 0)
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]
@@ -141,6 +140,14 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
         way = remedy_of(target.settings, {"orphan": _count(after, "orphan")}, stored)
         remedy = way if why_kept == _LATER or way != BY_RUN else REMEDY
     reasons += foreign_told(target.ledger, target.entity, target.collection, after.facts, after.differences)
-    if before.name == "identity" and unpaid:
-        reasons.append(f"vectors that the cache does not have: {unpaid}, which the repair would pay for")
+    if before.name == "identity" and done.cache_misses:
+        reasons.append(f"vectors that the cache does not have: {done.cache_misses}, which the repair would pay for")
     return replace(after, message="; ".join([*reasons, *remedies(after.facts, remedy)]))
+
+
+def _repaired_told(before: CheckOutcome, lost: int) -> str:
+    counted = Counter({kind: n for kind, n in before.facts.items() if isinstance(n, int)})
+    counted.subtract({"missing": lost})
+    repaired = differences_told(+counted)
+    versions = f"{number_of(lost, 'point')} of rejected records lost, and nobody has their last good version"
+    return "; ".join([*([f"repaired: {repaired}"] if repaired else []), *([versions] if lost else [])])

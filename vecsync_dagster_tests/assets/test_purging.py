@@ -185,6 +185,7 @@ def red(world: World, instance: dg.DagsterInstance, stage: str = "vectors") -> s
         return {str(key) for key in failed.get_partition_keys()}
 
 
+@pytest.mark.parametrize("kept", ["sqlite", pytest.param("postgres", marks=pytest.mark.many)], indirect=True)
 def test_a_partition_that_failed_stays_red(world: World, kept: dg.DagsterInstance) -> None:
     assert run(world, kept, config={"mode": "full"}).success
     for tenant in ("acme", "brick"):
@@ -196,6 +197,7 @@ def test_a_partition_that_failed_stays_red(world: World, kept: dg.DagsterInstanc
     assert red(world, kept) == {"works|acme", "works|brick"}
 
 
+@pytest.mark.parametrize("kept", ["sqlite", pytest.param("postgres", marks=pytest.mark.many)], indirect=True)
 def test_a_failed_run_goes_once_its_partitions_are_synced(world: World, kept: dg.DagsterInstance) -> None:
     """Nothing is red because of it any more, also where no run was planned for the partition since."""
     assert run(world, kept, config={"mode": "full"}).success

@@ -175,7 +175,14 @@ def test_the_lost_last_version_of_a_rejected_record_is_forgotten(embedded_world:
         lost = [p.point_id for page in store.scan(ENTITY, "acme") for p in page if p.payload["dbId"] == "3"]
         store.delete(ENTITY, "acme", lost)
     [result] = world.sync("acme", mode="full")
-    assert checks(result)["identity"].message == "repaired: 1 missing"
+    assert checks(result)["identity"].message.startswith("1 point of rejected records lost")
+    assert (checks(result)["counts"].message, result.figures.repaired) == (
+        "repaired: the store had 4 points, the ledger said 5",
+        0,
+    )
+    with world.workspace() as workspace:
+        tally = workspace.ledger.tally(ENTITY, ENTITY, "acme")
+    assert (tally.rows, tally.held, tally.failures.rejected, tally.stale) == (5, 4, 1, 0)
     [again] = world.sync("acme", mode="full")
     assert all(check.passed for name, check in checks(again).items() if name != "validation")
     world.update(3, name="valid again")
@@ -289,6 +296,31 @@ def test_an_incremental_run_that_compares_repairs_but_removes_nothing(world: Wor
     assert "removed by a full run" in checks(result)["identity"].message
     assert one(world.sync(mode="full"), "acme").ok
     world.assert_exact()
+
+
+def test_an_incremental_run_that_counts_other_points_compares_them(world: World) -> None:
+    """The checks that compare say what `counts` says, at once: what is missing is repaired, and what is too much makes
+    them fail, without a comparison by each run from then on."""
+    seed(world, {"acme": 6, "brick": 6})
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        assert all(outcome.passed for outcome in check_everything(workspace, ENTITY))
+    lose(world, 2)
+    result = one(world.sync(mode="incremental"), "acme")
+    assert (result.figures.repaired, checks(result)["identity"].message) == (2, "repaired: 2 missing")
+    world.assert_exact()
+    assert all(check.passed for check in one(world.sync(mode="incremental"), "acme").checks)
+    write_as_stranger(world, {"1": {"tenantId": "acme", "scope": "tenant"}})
+    result = one(world.sync(mode="incremental"), "acme")
+    assert {name for name, check in checks(result).items() if not check.passed} == {"counts", "identity"}
+    with world.workspace() as workspace:
+        check_again(workspace, [result])
+        whole = {one.check: one.passed for one in workspace.ledger.check_results(ENTITY, "")}
+    assert not whole["reconciliation"]
+    assert "identity" not in checks(one(world.sync(mode="incremental"), "acme"))
+    world.sync(mode="full")
+    world.assert_exact()
+    assert all(check.passed for check in one(world.sync(mode="incremental"), "acme").checks)
 
 
 def test_a_document_that_the_source_lost_is_not_removed_past_the_guard(world: World) -> None:

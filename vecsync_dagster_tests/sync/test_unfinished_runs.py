@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import pytest
 
+from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import SyncOptions, reconcile
 from vecsync_dagster_tests.sync.failing_services import befall
@@ -180,6 +182,25 @@ def test_a_tenant_of_which_only_the_store_learned_is_emptied(world: World) -> No
     assert one(results, "cement").figures.repaired == 2
     world.assert_exact()
     assert "cement" not in {result.tenant for result in world.sync(mode="full")}
+
+
+def test_what_was_written_under_another_type_is_no_second_document(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first run with another `type` is killed before the ledger hears of it, and the type is set back."""
+    world = embedded_world
+    now, entity = world.config, world.config.entities[ENTITY]
+    other = entity.model_copy(update={"type": "job"})
+    world.insert([{"id": number, "tenant_id": "acme", "name": f"Text {number}"} for number in range(1, 6)])
+    world.config = now.model_copy(update={"entities": {ENTITY: other}})
+    with monkeypatch.context() as killed:
+        killed.setattr(SqlLedger, "confirm", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.sync("acme", mode="full")
+    assert len(world.stored()) == 5
+    world.config = now
+    world.sync("acme", mode="full")
+    world.assert_exact()
 
 
 def test_a_rebuilt_ledger_still_knows_what_did_not_finish(world: World) -> None:
