@@ -44,7 +44,7 @@ from vecsync_dagster.automation.partitions import (
     selections,
     tenants_name,
 )
-from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_grid
+from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_grid, red_checks
 from vecsync_dagster.config.models import Config, EntityConfig, SourceConfig
 from vecsync_dagster.containment import contained
 from vecsync_dagster.errors import (
@@ -228,13 +228,14 @@ class _Run:
         self._results: dict[tuple[str, str, str], PartitionResult] = {}
         self._problems: dict[str, VecsyncError] = {}
         self._found: Sequence[ChecksFailed] = ()
+        self._red: set[dg.AssetCheckKey] = set()
         self._lost: VecsyncError | None = None
 
     def events(self, synced: Iterator[Event]) -> Iterator[Event]:
         """All of the run: `synced`, what is tried again, the checks, and its end. Without the ledger no other partition
         can be synced; the run has figures, and says so, all the same."""
         try:
-            yield from failing_last(chain(synced, self._again(), self._checked_again()))
+            yield from failing_last(chain(synced, self._again(), self._checked_again()), self._red)
             for entity in self._keys:
                 yield from headlines(self._context.instance, self._workspace, entity)
         except (LedgerRejected, LedgerUnavailable) as error:
@@ -245,6 +246,7 @@ class _Run:
         """What kept an entity from being synced at all is kept for the end: the others go on."""
         self._keys[entity] = keys
         self._problems.pop(entity, None)
+        self._red |= red_checks(self._workspace, entity)
         try:
             contain = contained(f"{entity}: choosing partitions", dg.DagsterError)
             with asking(self._workspace, entity, options=self._options, wanted=_tenant_of(keys)), contain:

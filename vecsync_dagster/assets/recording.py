@@ -30,7 +30,7 @@ from vecsync_dagster.assets.events import (
 )
 from vecsync_dagster.assets.purging import purge
 from vecsync_dagster.automation.partitions import CLI_JOB, COMMAND_TAG, STATE_TAG, add_tenants
-from vecsync_dagster.checks import failing_last, headlines, over_in_grid, to_tell
+from vecsync_dagster.checks import failing_last, headlines, over_in_grid, red_checks, to_tell
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.config.values import environment
 from vecsync_dagster.errors import (
@@ -257,7 +257,8 @@ def _told(
 ) -> Iterator[Event]:
     own = {event.partition for event in events if event.partition is not None}
     over = (over_in_grid(instance, workspace, entity, since, own) for entity in entities)
-    yield from failing_last(chain(events, chain.from_iterable(over)))
+    red = {key for entity in entities for key in red_checks(workspace, entity)}
+    yield from failing_last(chain(events, chain.from_iterable(over)), red)
     for entity in entities:
         yield from headlines(instance, workspace, entity)
 

@@ -10,7 +10,7 @@ import dagster as dg
 from vecsync_dagster.assets.events import Event, Told, events_of, failure_of, told_before
 from vecsync_dagster.assets.factory import pool_of
 from vecsync_dagster.automation.partitions import add_tenants
-from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_grid
+from vecsync_dagster.checks import evaluation, failing_last, headlines, over_in_grid, red_checks
 from vecsync_dagster.config.models import Config
 from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable, PartitionBusy, VecsyncError
 from vecsync_dagster.sync import PartitionResult, Workspace, due_rows, retry_rows
@@ -32,7 +32,8 @@ def build_retry_job(settings: Config) -> dg.JobDefinition:
         problem: VecsyncError | None = None
         with Workspace(settings) as workspace:
             try:
-                yield from failing_last(_retried(context, workspace, results))
+                red = {key for entity in settings.entities for key in red_checks(workspace, entity)}
+                yield from failing_last(_retried(context, workspace, results), red)
                 for entity in settings.entities:
                     yield from headlines(context.instance, workspace, entity)
             except (LedgerRejected, LedgerUnavailable) as error:

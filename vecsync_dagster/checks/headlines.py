@@ -31,6 +31,7 @@ __all__ = [
     "headlines",
     "last_in_grid",
     "over_in_grid",
+    "red_checks",
     "run_in_grid",
     "runs_are_red",
     "runs_outcome",
@@ -99,7 +100,7 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
             return CheckOutcome(RUNS, True, f"{told_of}, all ended well", facts)
         some = [f"{place_of(*key, names)} ({', '.join(checks)})" for key, checks in [*bad.items()][:_NAMED]]
         more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        message = f"{told_of}, all ended; in {len(bad)} of them checks failed: {'; '.join(some)}{more}"
+        message = f"{told_of}, all ended; the last runs of {len(bad)} found failed checks: {'; '.join(some)}{more}"
         return CheckOutcome(RUNS, True, message, facts)
     told: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for one in failing[:_NAMED]:
@@ -169,21 +170,35 @@ def grid_evaluation(
     return evaluation(result.entity, result.collection, result.tenant, outcome, tenant_name)
 
 
-def failing_last(events: Iterator[E]) -> Iterator[E]:
+def failing_last(events: Iterator[E], red: set[dg.AssetCheckKey] | None = None) -> Iterator[E]:
     """The same events; failed checks at the end, the worst ones last: what Dagster shows as the state of a
     partitioned check is the result that was stored last. A run stores one result of a check and partition, so it
-    cannot be repeated at the end."""
-    held: list[E] = []
+    cannot be repeated at the end. `red`: checks that are known to fail, see `red_checks`, also while events are made;
+    of such ones, and once one has failed, what passes waits too: the check would be shown as passed until the end."""
+    red = set() if red is None else red
+    held: list[dg.AssetCheckEvaluation] = []
     try:
         for event in events:
-            if isinstance(event, dg.AssetCheckEvaluation) and not event.passed:
-                held.append(event)
-            else:
+            if not isinstance(event, dg.AssetCheckEvaluation) or (event.passed and event.asset_check_key not in red):
                 yield event
+            else:
+                red.add(event.asset_check_key)
+                held.append(event)
     except (Exception, DagsterExecutionInterruptedError):
-        yield from sorted(held, key=_badness)
+        yield from _by_check(held)
         raise
-    yield from sorted(held, key=_badness)
+    yield from _by_check(held)
+
+
+def _by_check(held: list[dg.AssetCheckEvaluation]) -> Iterator[Any]:
+    """Of each check what failed right after what passed."""
+    yield from sorted(held, key=lambda event: (event.check_name, _badness(event)))
+
+
+def red_checks(workspace: Workspace, entity: str) -> set[dg.AssetCheckKey]:
+    """The checks of which the ledger knows a partition that fails."""
+    failed = configured(workspace.ledger.check_results(entity, failed=True), workspace.config)
+    return {dg.AssetCheckKey(grid_key(entity), one.check) for one in failed if one.collection}
 
 
 def headline(check: str, results: Sequence[CheckResult], names: Names) -> CheckOutcome:

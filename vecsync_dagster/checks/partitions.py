@@ -18,6 +18,7 @@ from vecsync_dagster.checks.headlines import (
     headline,
     headlines,
     over_in_grid,
+    red_checks,
     runs_outcome,
 )
 from vecsync_dagster.config.models import Config
@@ -80,7 +81,7 @@ def build_partition_checks(settings: Config, name: str, pool: str | None) -> dg.
         asked = context.run.tags.get(PARTITION_TAG)
         problems: dict[str, VecsyncError] = {}
         with Workspace(settings) as workspace:
-            yield from failing_last(_checked(context, workspace, name, asked, problems))
+            yield from failing_last(_checked(context, workspace, name, asked, problems), red_checks(workspace, name))
             for spec in of_partitions:
                 if spec.key in context.selected_asset_check_keys:  # an evaluation is no output: its log would miss one
                     yield dg.Output(None, output_name=spec.get_python_identifier())

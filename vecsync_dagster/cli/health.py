@@ -36,8 +36,8 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
     settings = read_config(ctx, config)
     from vecsync_dagster.errors import LedgerRejected, LedgerUnavailable
     from vecsync_dagster.sync import Workspace
+    from vecsync_dagster.sync.health import configured, known_tenants, troubles
     from vecsync_dagster.sync.health import health as health_of
-    from vecsync_dagster.sync.health import known_tenants, troubles
     from vecsync_dagster.sync.listening import said
     from vecsync_dagster.sync.metrics import end_dead_runs
 
@@ -62,7 +62,11 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
             option = "" if deaf or not any(one.failing for one in wrong_now) else " --failed-checks"
             output.stdout().print(f"details: `vecsync status{option}`", soft_wrap=True, highlight=False)
     else:
-        output.stdout().print(f"{output.number_of(found['partitions'], 'partition')}, all well", highlight=False)
+        warned = sum(one.warning for one in configured(results, settings))
+        how = "all well"
+        if warned:
+            how = f"none failing; {output.number_of(warned, 'check')} warned: `vecsync status --failed-checks`"
+        output.stdout().print(f"{output.number_of(found['partitions'], 'partition')}, {how}", highlight=False)
     raise typer.Exit(1 if wrong else 0)
 
 

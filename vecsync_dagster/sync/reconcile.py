@@ -382,7 +382,7 @@ def _refuse_a_broken_source(target: Target, source: Source) -> None:
     if not believes(t, source, there):
         held = t.ledger.tally(t.entity, t.collection, t.tenant).held
         raise SourceRejected(
-            f"{t}: the source has {number_of(there, 'record')}, the store {held}: it is taken for broken, and nothing "
+            f"{t}: the source has {number_of(there, 'record')}, the ledger {held}: it is taken for broken, and nothing "
             "that it lacks is removed. If that is right, sync all of it with --full --allow-removals",
             entity=t.entity,
             tenant=t.tenant,

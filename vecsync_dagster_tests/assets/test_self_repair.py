@@ -38,3 +38,20 @@ def test_a_repair_warns_once(world: World) -> None:
     assert vectors.metadata["repaired"].value == 2
     assert clean.success
     assert told(clean)[0] is True
+
+
+def test_a_check_that_fails_is_not_shown_as_passed_while_others_are_synced(world: World) -> None:
+    """What passes of it is told with what fails, once all is done: Dagster shows what was told last."""
+    world.sync(mode="full")
+    world.only_report()
+    with world.workspace() as workspace:
+        store = workspace.store("main")
+        [lost, *_] = [point.point_id for page in store.scan(ENTITY, "acme") for point in page]
+        store.delete(ENTITY, "acme", [lost])
+    with dg.DagsterInstance.ephemeral() as instance:
+        run(world, instance, config={"mode": "full"})
+        world.update(*(row["id"] for row in world.rows() if row["tenant_id"] != "acme"), name="иначе")
+        told_of = [one.check_name for one in checked(run(world, instance, config={"mode": "full"}))]
+    first = told_of.index("identity")
+    assert told_of[first : first + 3] == ["identity"] * 3, "of three partitions, one right after the other"
+    assert told_of.count("isolation") == told_of[:first].count("isolation") == 3, "what fails nowhere does not wait"
