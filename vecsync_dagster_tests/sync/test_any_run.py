@@ -18,7 +18,7 @@ import pytest
 from vecsync_dagster_tests.sync.any_run import Sequence
 from vecsync_dagster_tests.sync.any_run_places import Place, mongo, play, postgres, sqlite
 
-SEQUENCES = int(os.environ.get("VECSYNC_SEQUENCES", "100"))
+SEQUENCES = int(os.environ.get("VECSYNC_SEQUENCES", "300"))
 FIRST = int(os.environ.get("VECSYNC_SEED", "0"))
 
 Places = dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Place]]]
