@@ -100,7 +100,7 @@ def runs_outcome(workspace: Workspace, entity: str, names: Names) -> CheckOutcom
             return CheckOutcome(RUNS, True, f"{told_of}, all ended well", facts)
         some = [f"{place_of(*key, names)} ({', '.join(checks)})" for key, checks in [*bad.items()][:_NAMED]]
         more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        message = f"{told_of}, all ended; the last runs of {len(bad)} found failed checks: {'; '.join(some)}{more}"
+        message = f"{told_of}, all ended; checks failed in the last run of {len(bad)} of them: {'; '.join(some)}{more}"
         return CheckOutcome(RUNS, True, message, facts)
     told: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for one in failing[:_NAMED]:
@@ -174,7 +174,8 @@ def failing_last(events: Iterator[E], red: set[dg.AssetCheckKey] | None = None) 
     """The same events; failed checks at the end, the worst ones last: what Dagster shows as the state of a
     partitioned check is the result that was stored last. A run stores one result of a check and partition, so it
     cannot be repeated at the end. `red`: checks that are known to fail, see `red_checks`, also while events are made;
-    of such ones, and once one has failed, what passes waits too: the check would be shown as passed until the end."""
+    of such ones, and once one has failed, what passes waits too: the check would be shown as passed until the end. What
+    waits is kept in memory; of a process that is killed the next one tells, as `headlines` compares with the ledger."""
     red = set() if red is None else red
     held: list[dg.AssetCheckEvaluation] = []
     try:

@@ -65,7 +65,7 @@ def health(ctx: typer.Context, config: ConfigOption = None, as_json: JsonOption 
         warned = sum(one.warning for one in configured(results, settings))
         how = "all well"
         if warned:
-            how = f"none failing; {output.number_of(warned, 'check')} warned: `vecsync status --failed-checks`"
+            how = f"none failing; {output.number_of(warned, 'warning')}: `vecsync status --failed-checks`"
         output.stdout().print(f"{output.number_of(found['partitions'], 'partition')}, {how}", highlight=False)
     raise typer.Exit(1 if wrong else 0)
 

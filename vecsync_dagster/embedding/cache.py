@@ -17,7 +17,7 @@ import stamina
 from numpy.typing import NDArray
 
 from vecsync_dagster.containment import contained, unforeseen
-from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, Prepared, sound_part
+from vecsync_dagster.embedding.base import Embedded, EmbeddingProvider, EmbedsInParts, HasOrigin, Prepared, sound_part
 from vecsync_dagster.errors import (
     EmbeddingRejected,
     EmbeddingTimeout,
@@ -44,7 +44,9 @@ class VectorCache(Protocol):
 
     def vectors(self, space: Space, hashes: Sequence[str], /) -> Mapping[str, NDArray[np.float32]]: ...
 
-    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], /) -> None: ...
+    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], origin: str | None, /) -> None: ...
+
+    def require_origin(self, space: Space, origin: str, /) -> None: ...
 
 
 class TextUse(NamedTuple):
@@ -110,16 +112,16 @@ class Embedder:
     def __init__(
         self, provider: EmbeddingProvider, cache: VectorCache, prove: Callable[[bool], Embedded | None] | None = None
     ) -> None:
-        """`prove` is called once before the first query (False), and whenever texts are embedded, before, and again
-        before and after their vectors are kept (True): it raises SpaceMismatch where the provider's vectors are not
-        those of its space, which then holds for good, and returns what finding out took. With False it keeps
-        nothing."""
+        """`prove` is called once before the first query (False), and once before the first text whose vector is kept
+        (True): it raises SpaceMismatch where the provider's vectors are not those of its space, which then holds for
+        good, and returns what finding out took. With False it keeps nothing."""
         self.provider = provider
         self.cache = cache
         self._prove = prove
         self._proving = threading.Lock()
         self._confirmed = False
         self._refused: SpaceMismatch | None = None
+        self._origin: str | None = None
         self._lock = threading.Lock()
         self._in_flight: dict[str, threading.Event] = {}
 
@@ -166,6 +168,12 @@ class Embedder:
     def confirm(self) -> None:
         """Raises SpaceMismatch where the provider's vectors are not, or may not be, those of its space. Keeps none."""
         self._be_proven(Paid(), keep=False)
+
+    def require_origin(self) -> None:
+        """Raises SpaceMismatch where another process has proven since that the vectors of the space are not those of
+        this provider any more: none had been written yet."""
+        if self._origin is not None:
+            self.cache.require_origin(self.provider.space, self._origin)
 
     def plan(self, texts: Sequence[str]) -> Plan:
         """What `embed` would pay for; the provider's model is not called."""
@@ -248,8 +256,6 @@ class Embedder:
             middle = len(left) // 2
             groups += [half for half in (left[middle:], left[:middle]) if half]
         self._require_answer(call)
-        if texts:
-            self._be_proven(call.paid, keep=True)
 
     def _be_proven(self, paid: Paid, *, keep: bool) -> None:
         with self._proving:
@@ -263,6 +269,9 @@ class Embedder:
                 self._refused = error
                 raise
             self._confirmed = True
+            if keep:
+                self._prove = None
+                self._origin = self.provider.origin if isinstance(self.provider, HasOrigin) else None
         if took is not None:
             paid.tokens += took.tokens
             paid.api_calls += took.api_calls
@@ -316,13 +325,12 @@ class Embedder:
         call.paid.tokens += part.tokens
         call.paid.api_calls += part.api_calls
         vectors = dict(zip(keys, part.vectors, strict=True))
-        self._be_proven(call.paid, keep=True)  # another process may have found another model meanwhile
         with contained("keeping vectors"):  # what is raised here is no text's
             for attempt in stamina.retry_context(
                 on=LedgerUnavailable, attempts=None, timeout=_PATIENCE_S, wait_initial=0.2, wait_max=2
             ):
                 with attempt:  # they are paid for, and a database that restarts is back in seconds
-                    self.cache.keep_vectors(call.space, vectors)
+                    self.cache.keep_vectors(call.space, vectors, self._origin)
         call.outcomes.update(vectors)
         call.paid.embedded += len(vectors)
         call.doubtful = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ _UNLIMITED = 1 << 30
 # Longer texts are cut by characters before they are tokenised, which takes a second for a megabyte. WordPiece
 # makes one unknown token of a word of more than 100 characters; other tokenizers' pieces are shorter.
 _CHARACTERS_PER_TOKEN = 100
+_SOME_WEIGHTS = 256
 _ERRORS_OF_LOADING = (ImportError, OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError)
 
 
@@ -35,6 +37,8 @@ class LocalModel:
     document_prefix: str
     own_prefixes: bool
     """Whether the prefixes are those the model itself defines."""
+    digest: str
+    """Of its modules, as they describe themselves, and of some of each of its weights: the same on any machine."""
 
     def count(self, text: str) -> int:
         """Tokens, specials included."""
@@ -77,7 +81,7 @@ def load(config: LocalConfig) -> LocalModel:
     query = own[0] if config.query_prefix is None else config.query_prefix
     document = own[1] if config.document_prefix is None else config.document_prefix
     limit = int(min(model.max_seq_length or _UNLIMITED, _UNLIMITED))
-    return LocalModel(model, tokenizer, dimensions, limit, query, document, own_prefixes=(query, document) == own)
+    return LocalModel(model, tokenizer, dimensions, limit, query, document, (query, document) == own, _digest(model))
 
 
 def _load(config: LocalConfig) -> SentenceTransformer:
@@ -89,6 +93,14 @@ def _load(config: LocalConfig) -> SentenceTransformer:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     return SentenceTransformer(config.model, device=config.device, model_kwargs={"dtype": getattr(torch, config.dtype)})
+
+
+def _digest(model: SentenceTransformer) -> str:
+    found = hashlib.sha256(repr(model).encode())
+    for name, weights in model.state_dict().items():
+        some = weights.flatten()[:: max(weights.numel() // _SOME_WEIGHTS, 1)]
+        found.update(name.encode() + some.cpu().float().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def _reading_tokenizer(model: SentenceTransformer) -> Tokenizer:

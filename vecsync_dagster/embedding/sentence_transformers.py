@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 
@@ -21,10 +20,6 @@ from vecsync_dagster.words import number_of
 __all__ = ["SentenceTransformersProvider"]
 
 
-_SAMPLE = "A cordless drill with two batteries, for wood and masonry"
-_COMPONENTS = 32
-
-
 class SentenceTransformersProvider:
     """The model is loaded once, when its availability, space or a vector is first asked for: only then are its
     size and prompts known. A name that is no path and not in the local cache is fetched from the model hub
@@ -41,7 +36,6 @@ class SentenceTransformersProvider:
         self._encoding = threading.Lock()
         self._loaded: LocalModel | None = None
         self._reason: str | None = None
-        self._origin: str | None = None
 
     @property
     def max_tokens(self) -> int:
@@ -64,14 +58,8 @@ class SentenceTransformersProvider:
 
     @property
     def origin(self) -> str:
-        """A digest of what the model makes of one text: under one name, or in one folder, its weights may be replaced.
-        Rounded, as machines differ in the last digits."""
-        model = self._model()
-        if self._origin is None:
-            vector = self._encode([model.prepare(model.document_prefix + _SAMPLE).text], is_query=False)[0]
-            rounded = np.round(vector[:_COMPONENTS], 2) + 0.0  # no negative zero
-            self._origin = f"{self._config.model} {hashlib.sha256(rounded.tobytes()).hexdigest()[:8]}"
-        return self._origin
+        """A digest of the model as it is loaded: under one name, or in one folder, its weights may be replaced."""
+        return f"{self._config.model} {self._model().digest}"
 
     def since(self, before: str) -> str:
         return "came from a model with other weights, and as it is now the model of that name"
@@ -101,7 +89,7 @@ class SentenceTransformersProvider:
     def close(self) -> None:
         """Gives the model's memory back; it would be loaded again."""
         with self._loading:
-            self._loaded = self._origin = None
+            self._loaded = None
 
     def _encode(self, texts: Sequence[str], *, is_query: bool) -> NDArray[np.float32]:
         loaded = self._model()

@@ -823,19 +823,22 @@ class Ledger(Protocol):
         """The cached ones of those texts (hash: SHA-256 hex of the prepared text)."""
         ...
 
-    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Committed before the vectors are written anywhere: a text is paid for once."""
-        ...
-
-    def forget_vectors(self, space: Space) -> int:
-        """All cached vectors of a space. Returns how many."""
+    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], origin: str | None = None) -> None:
+        """Committed before the vectors are written anywhere: a text is paid for once. `origin`: where they come from;
+        raises SpaceMismatch, and keeps none, where those of the space have come from elsewhere since."""
         ...
 
     def origin_of(self, space: Space) -> str | None:
         """Where the vectors of the space came from when one was last made; None where that is not known."""
         ...
 
-    def keep_origin(self, space: Space, origin: str) -> None: ...
+    def require_origin(self, space: Space, origin: str) -> None:
+        """Raises SpaceMismatch where the vectors of the space have come from elsewhere since."""
+        ...
+
+    def keep_origin(self, space: Space, origin: str, *, anew: bool = False) -> None:
+        """`anew`: and forget the cached vectors of the space, at once."""
+        ...
 
     def check(self) -> str:
         """Try the connection and the schema's version. Raises LedgerUnavailable / LedgerRejected."""

@@ -113,6 +113,7 @@ class Documents(LedgerPart):
             "vector_version": 0,
         }
         statement = statements.fail(self.database.dialect)
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             for some in chunks(_in_order(failures)):
                 connection.execute(statement, [common | _failed(failure) for failure in some])
@@ -141,6 +142,7 @@ class Documents(LedgerPart):
     ) -> None:
         values = {**place(entity, collection, tenant), "seen_at": seen_at, "now": self._now()}
         statement = statements.touch(self.database.dialect)
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             for some in chunks(list(record_hashes.items())):
                 connection.execute(statement, {**values, "hashes": dict(some)})
@@ -152,6 +154,7 @@ class Documents(LedgerPart):
     ) -> None:
         values = {**place(entity, collection, tenant), "of_space": str(space)}
         statement = statements.keep_texts(self.database.dialect)
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             for cut in (False, True):
                 hashes = [(identity, text) for identity, (text, truncated) in texts.items() if truncated is cut]
@@ -169,6 +172,7 @@ class Documents(LedgerPart):
             "now": self._now(),
         }
         unique = list(dict.fromkeys(ids))
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             return _write(connection, statements.mark_stale(self.database.dialect), unique, values)
 
@@ -179,6 +183,7 @@ class Documents(LedgerPart):
             return
         told = {"code": FORMER, "error": clean(error), "seen_at": seen_at, "now": self._now()}
         values = {**place(entity, collection, tenant), **told}
+        self._require_held(entity, tenant)
         with self.database.write() as connection:
             for some in chunks(sorted(keys.items())):
                 rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import case, delete, select
+from sqlalchemy import delete, select
 
 from vecsync_dagster.ledger.base import Missing
 from vecsync_dagster.ledger.part import LedgerPart, chunks, insert_into
@@ -21,10 +21,8 @@ class MissingTenants(LedgerPart):
 
     def miss(self, entity: str, tenants: Sequence[str]) -> dict[str, Missing]:
         insert = insert_into(missing_tenant, self.database.dialect)
-        # A clock that was ahead then would make the tenant wait for as long.
-        earlier = case((_M.since > insert.excluded.since, insert.excluded.since), else_=_M.since)
         statement = insert.on_conflict_do_update(
-            index_elements=[_M.entity, _M.tenant_id], set_={"looks": _M.looks + 1, "since": earlier}
+            index_elements=[_M.entity, _M.tenant_id], set_={"looks": _M.looks + 1}
         ).returning(_M.since, _M.looks)
         first = {"entity": entity, "since": self._now(), "looks": 1}
         with self.database.write() as connection:

@@ -30,7 +30,6 @@ from vecsync_dagster.ledger.tables import (
     sync_run,
     unfinished_run,
 )
-from vecsync_dagster.space import Space
 
 __all__ = ["Retention", "forget_unneeded"]
 
@@ -97,10 +96,6 @@ class Retention(LedgerPart):
     def forget_listeners(self, before: datetime) -> int:
         """Those that said before then for the last time that they listen. Returns how many."""
         return self._forget(listener, listener.c.at < before)
-
-    def forget_vectors(self, space: Space) -> int:
-        """All cached vectors of a space. Returns how many."""
-        return self._forget(embedding_cache, _V.space == str(space))
 
     def _forget(self, table: Table, old: ColumnElement[bool]) -> int:
         key = list(table.primary_key.columns)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     ColumnElement,
+    Connection,
     Integer,
     LargeBinary,
     Select,
@@ -22,13 +23,14 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    delete,
     func,
     select,
     true,
     update,
 )
 
-from vecsync_dagster.errors import LedgerRejected
+from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
 from vecsync_dagster.ledger.part import CHUNK, Insert, LedgerPart, chunks, insert_into
 from vecsync_dagster.ledger.tables import Moment, collection_space, embedding_cache, space_origin
 from vecsync_dagster.space import Space
@@ -41,6 +43,7 @@ _FLOAT32: Final = np.dtype("<f4")
 # A cache that is read a thousand times a day is not written a thousand times.
 _USED_AGAIN_AFTER: Final = timedelta(days=1)
 
+_ORIGIN: Final = select(space_origin.c.origin).where(space_origin.c.space == bindparam("of_space"))
 _OF_SPACE: Final = _C.space == bindparam("of_space")
 _LISTED: Final = bindparam("hashes", type_=ARRAY(Text))  # on PostgreSQL
 
@@ -62,13 +65,18 @@ class Vectors(LedgerPart):
             return Space.parse(connection.execute(query).scalar_one())
 
     def origin_of(self, space: Space) -> str | None:
-        query = select(space_origin.c.origin).where(space_origin.c.space == str(space))
         with self.database.read() as connection:
-            return connection.scalar(query)
+            return connection.scalar(_ORIGIN, {"of_space": str(space)})
 
-    def keep_origin(self, space: Space, origin: str) -> None:
+    def require_origin(self, space: Space, origin: str) -> None:
+        with self.database.read() as connection:
+            _require(connection, _ORIGIN, space, origin)
+
+    def keep_origin(self, space: Space, origin: str, *, anew: bool = False) -> None:
         with self.database.write() as connection:
             connection.execute(_keep_origin(self.database.dialect), {"space": str(space), "origin": origin})
+            if anew:
+                connection.execute(delete(embedding_cache).where(_C.space == str(space)))
 
     def vectors(self, space: Space, text_hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Read-only float32 arrays of shape (dimensions,)."""
@@ -85,7 +93,7 @@ class Vectors(LedgerPart):
         self._use(space, used_again)
         return found
 
-    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], origin: str | None = None) -> None:
         """Raises LedgerRejected for a vector that is not one of this space, before any is kept."""
         if not vectors:
             return
@@ -93,6 +101,8 @@ class Vectors(LedgerPart):
         matrix = _matrix(space, [vectors[key] for key in keys])
         values = {"space": str(space), "now": self._now(), "size": matrix.itemsize * space.dimensions}
         with self.database.write(durable=True) as connection:
+            if origin is not None:  # until this is committed nobody changes it
+                _require(connection, _ORIGIN.with_for_update(read=True), space, origin)
             for start in range(0, len(keys), CHUNK):
                 some = slice(start, start + CHUNK)
                 given = {"hashes": keys[some], "vectors": matrix[some].tobytes()}
@@ -105,6 +115,15 @@ class Vectors(LedgerPart):
         with self.database.write() as connection:
             for some in chunks(text_hashes):
                 connection.execute(_use(self.database.dialect), values | {"hashes": some})
+
+
+def _require(connection: Connection, query: Select[str], space: Space, origin: str) -> None:
+    if connection.scalar(query, {"of_space": str(space)}) != origin:
+        raise SpaceMismatch(
+            f"another process has begun to write vectors of {space} that do not come from where this one's do, and "
+            "vectors of two models are never mixed: what this one has not written is due again",
+            space=str(space),
+        )
 
 
 def _matrix(space: Space, vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

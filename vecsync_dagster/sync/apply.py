@@ -23,7 +23,7 @@ from vecsync_dagster.documents.fields import field_hashes, modified_fields
 from vecsync_dagster.documents.hashing import attempt_hash, point_id
 from vecsync_dagster.embedding.base import Limited
 from vecsync_dagster.embedding.cache import Paid, TextUse
-from vecsync_dagster.errors import LedgerRejected, StoreRejected, VecsyncError
+from vecsync_dagster.errors import LedgerRejected, SpaceMismatch, StoreRejected, VecsyncError
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
@@ -300,9 +300,11 @@ class _Batch:
 
     def _confirm_vectors(self, some: Sequence[_Text]) -> None:
         try:
+            self.target.embedder.require_origin()
             self._confirm([one.change for one in some], {one.change.document.document_id: one.use for one in some})
-        except LedgerRejected as error:
-            if "owner" in error.fields:  # another entity's: no row would ever tell of these points
+        except (LedgerRejected, SpaceMismatch) as error:
+            # Another entity's, or another model's: no row would ever tell of these points.
+            if isinstance(error, SpaceMismatch) or "owner" in error.fields:
                 new = [one.change.document.point_id for one in some if one.change.row is None]
                 self.target.store.delete_foreign(self.target.collection, new)
             raise

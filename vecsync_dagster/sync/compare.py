@@ -68,7 +68,7 @@ class Difference:
     tenant: str | None
     stored_tenant: str | None
     payload_only: bool = False
-    """Of both: the text is as confirmed, only the payload is not."""
+    """Of a stale hash, and of a wrong tenant: the text is as confirmed, only the payload is not."""
     entity: str | None = field(default=None, compare=False)
     """Of an orphan: whose it says it is."""
 

@@ -10,7 +10,7 @@ __all__ = ["Figures"]
 
 
 _WORK = (
-    *("removed", "upserted", "repaired", "embedded", "cache_misses"),
+    *("removed", "upserted", "repaired", "taken_in", "lost", "embedded", "cache_misses"),
     *("tokens", "api_calls", "truncated", "price_usd", "seconds"),
 )
 
@@ -53,7 +53,8 @@ class Figures:
     taken_in: int = 0
     """Documents that the store held and the ledger did not know."""
     lost: int = 0
-    """Documents of rejected records whose last good version the store no longer has: nobody has it."""
+    """Documents that cannot be written, as their records are rejected, and of which the store lost the last good
+    version."""
     seconds: float = 0.0
 
     @classmethod
@@ -84,7 +85,7 @@ class Figures:
     def touched(self) -> bool:
         """Whether anything at all happened that people should see."""
         held_back = self.removals_blocked or self.removals_waiting
-        return bool(self.writes or self.new or self.changed or self.retry or self.failed or held_back)
+        return bool(self.writes or self.lost or self.new or self.changed or self.retry or self.failed or held_back)
 
     def as_dict(self) -> dict[str, Any]:
         """All figures and records per second, as plain numbers."""

@@ -46,7 +46,7 @@ def prove_origin(
     known = ledger.origin_of(space)
     if known == origin:
         return None
-    took = None
+    took, anew = None, False
     if known is not None:
         found = _kept(provider, ledger, written(space))
         if found is not None:
@@ -56,10 +56,10 @@ def prove_origin(
         elif _has_documents(ledger, space):
             why = "cannot be compared: no configured source has a text any more that was embedded then"
             raise _mismatch(space, provider, known, why)
-        elif keep:
-            ledger.forget_vectors(space)
+        else:
+            anew = True
     if keep:
-        ledger.keep_origin(space, origin)
+        ledger.keep_origin(space, origin, anew=anew)
     return took
 
 
@@ -96,8 +96,8 @@ def _mismatch(space: Space, provider: HasOrigin, known: str, why: str) -> SpaceM
         f"{provider.way_back}; or, to change the model, give it another `model` name and its collections new names, "
         "or drop them first (`vecsync drop COLLECTION --force`)",
         space=str(space),
-        before=known.partition(" ")[0],
-        now=provider.origin.partition(" ")[0],
+        before=known,
+        now=provider.origin,
     )
 
 

@@ -67,7 +67,7 @@ class PartitionSync:
     `error` is the first error of the whole partition; after it nothing more is taken. `unmet`: ids that a
     tombstone called gone, and that a live record has which this run has not met. `lacking`: the first documents that
     the removal guard kept. `left_over`: how many differences of each kind runs that did not finish had left;
-    `left_named`: the first ones.
+    `left_named`: the first ones; `left_lost`: how many of them nobody can write.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class PartitionSync:
         self.counted: tuple[int, int] | None = None
         self.left_over: Counter[str] = Counter()
         self.left_named: list[Difference] = []
+        self.left_lost = 0
         self._seen = BitMap64()
         self._unstored = BitMap64()  # those of them of which the store held nothing when they were met
         self._run_id = run_id
@@ -870,8 +871,9 @@ class PartitionSync:
             done, self.left_over, self.left_named = repair_unfinished(
                 self.target, source, allow_removals=allow_removals
             )
+            self.left_lost = done.lost
             # Not as documents of the source, which are counted already.
-            done.repaired = done.upserted + done.payload_only + done.removed
+            done.repaired = done.upserted + done.payload_only + done.removed + done.taken_in
             done.upserted = done.payload_only = done.removed = 0
             self.figures.add(done)
 

@@ -700,4 +700,4 @@ def _repaired(
         )
     if full:
         part.compared(found)
-    return told_of_left_over(found, part.left_over, part.left_named, warn=only_report)
+    return told_of_left_over(found, part.left_over, part.left_named, part.left_lost, warn=only_report)

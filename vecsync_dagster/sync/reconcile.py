@@ -284,7 +284,7 @@ def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
     lost = [d.document_id for d in differences if d.kind == "missing" and d.document_id is not None]
     if lost:
         t.ledger.forget(t.entity, t.collection, t.tenant, lost)
-        figures.removed += len(lost)
+        figures.lost += len(lost)
     return figures
 
 
@@ -310,42 +310,36 @@ def _rewrite(
     builder = DocumentBuilder(t.entity, t.config, t.tenant, [t.collection])
     now = datetime.now(UTC)
     ids = [d.db_id for d in wanted.values() if d.db_id is not None]
-    found: set[str] = set()
+    found: dict[str, Document] = {}
     rejected: dict[str, Rejection] = {}
-    written: set[str] = set()
     # They are a few hundred at most: read out before anything is embedded, which may have to wait.
-    for page in list(source.read(Read(t.tenant, ids=ids), t.settings.page)):
+    for page in source.read(Read(t.tenant, ids=ids), t.settings.page):
         batch = builder.build(page.records)[t.collection]
-        rejected |= {r.document_id: r for r in batch.rejections if r.document_id is not None}
-        documents = _firsts(batch.documents, found)
-        rows = t.ledger.rows(t.entity, t.collection, [d.document_id for d in documents], now)
-        changes = [
-            Change(_mending(wanted[d.document_id], rows.get(d.document_id), d.content_hash), d, rows.get(d.document_id))
-            for d in documents
-            if d.document_id in wanted
-        ]
-        found.update(c.document.document_id for c in changes)
-        if unpaid:
-            changes, misses = _without_cost(t, changes)
-            figures.cache_misses += misses
-        for start in range(0, len(changes), t.settings.batch):
-            figures.add(_apply(t, changes[start : start + t.settings.batch], now))
-        figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
-        written.update(c.document.document_id for c in changes)
-    figures.add(_mend_rejected(t, [(wanted[i], r) for i, r in rejected.items() if i in wanted and i not in found], now))
-    found |= rejected.keys()
+        found |= {d.document_id: d for d in _firsts(batch.documents, found) if d.document_id in wanted}
+        rejected |= {
+            r.document_id: r for r in batch.rejections if r.document_id in wanted and r.document_id is not None
+        }
+    rejected = {i: r for i, r in rejected.items() if i not in found}
     # Only what was asked for by its key and did not come back is gone.
-    lost = {i: d for i, d in wanted.items() if i not in found and d.db_id is not None and is_certain(source, d.db_id)}
-    # What cannot be written, and what may not be removed, is still not to be read by another tenant.
-    misplaced = {i: d for i, d in wanted.items() if i not in written and i not in rejected and d.kind == "wrong_tenant"}
-    safe = [d.point_id for i, d in misplaced.items() if d.payload_only or (i in lost and not unpaid)]
-    returned = _return(t, safe)
+    there = found.keys() | rejected.keys()
+    lost = {i: d for i, d in wanted.items() if i not in there and d.db_id is not None and is_certain(source, d.db_id)}
+    # First of all, whatever can be written or removed: what is this tenant's is not to be read by another one.
+    misplaced = {i: d for i, d in wanted.items() if d.kind == "wrong_tenant"}
+    safe = {i: d for i, d in misplaced.items() if i in there or d.payload_only or (i in lost and not unpaid)}
+    _return(t, [d.point_id for d in safe.values()])
+    rows = t.ledger.rows(t.entity, t.collection, list(found), now)
+    changes = [Change(_mending(wanted[i], rows.get(i), d.content_hash), d, rows.get(i)) for i, d in found.items()]
     if unpaid:
-        figures.payload_only += returned
-        return figures
-    if lost and not was_read(t):
-        _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
-        figures.payload_only += returned
+        changes, misses = _without_cost(t, changes)
+        figures.cache_misses += misses
+    for start in range(0, len(changes), t.settings.batch):
+        figures.add(_apply(t, changes[start : start + t.settings.batch], now))
+    figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
+    figures.add(_mend_rejected(t, [(wanted[i], r) for i, r in rejected.items()], now))
+    if unpaid or (lost and not was_read(t)):
+        figures.payload_only += len(safe.keys() - {c.document.document_id for c in changes})
+        if not unpaid:
+            _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
         return figures
     if lost and not allow:
         _refuse_a_broken_source(t, source)
@@ -355,12 +349,11 @@ def _rewrite(
 
 
 def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]], now: datetime) -> Figures:
-    """Of records that are rejected, of which nothing can be written until they are valid again. What lies under a wrong
-    tenant is put right. Another version, if it is whole, is the last good one: a run wrote it and could not tell the
-    ledger, or the store is older. Of what is lost the ledger knows from then on that the store never had it."""
+    """Of records that are rejected, of which nothing can be written until they are valid again. Another version in the
+    store, if it is whole, is the last good one: a run wrote it and could not tell the ledger, or the store is older. Of
+    what is lost the ledger says from then on that the store does not have it."""
     t = target
     figures = Figures()
-    figures.payload_only += _return(t, [d.point_id for d, _ in some if d.kind == "wrong_tenant"])
     if others := {r.document_id: r for d, r in some if d.kind == "stale_hash" and r.document_id is not None}:
         taken = take_in(t, list(others), now, {i: r.db_key for i, r in others.items()})
         rows = t.ledger.rows(t.entity, t.collection, list(taken), now)

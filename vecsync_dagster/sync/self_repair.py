@@ -69,19 +69,22 @@ def repair_found(
 
 
 def told_of_left_over(
-    found: Iterable[CheckOutcome], left_over: Mapping[str, int], named: Sequence[Difference], *, warn: bool
+    found: Iterable[CheckOutcome], left_over: Mapping[str, int], named: Sequence[Difference], lost: int, *, warn: bool
 ) -> list[CheckOutcome]:
     """The outcomes, with what runs that did not finish had left, of each kind, and this one has repaired before it
-    compared. Some of it may be drift, which nobody can tell apart: `warn` where no repair is to go unnoticed."""
+    compared. Some of it may be drift, which nobody can tell apart: `warn` where no repair is to go unnoticed. What is
+    `lost` always warns."""
     outcomes = []
     for one in found:
         of_tenants = one.name == "isolation"
         own = {kind: n for kind, n in left_over.items() if (kind == "wrong_tenant") is of_tenants}
         if one.name in _COMPARED and one.passed and own:
-            facts: Mapping[str, int | str] = {**own, REPAIRED: "all"} if warn else one.facts
-            message = f"repaired: {differences_told(own)}; a run had not finished, or the store had moved"
+            gone = 0 if of_tenants else lost
+            bad = warn or gone > 0
+            facts: Mapping[str, int | str] = {**own, REPAIRED: "all"} if bad else one.facts
+            message = f"{_repair_message(own, gone)}; a run had not finished, or the store had moved"
             some = [d for d in named if d.kind in own]
-            one = replace(one, passed=not warn, warning=warn, message=message, facts=facts, differences=some)
+            one = replace(one, passed=not bad, warning=bad, message=message, facts=facts, differences=some)
         outcomes.append(one)
     return outcomes
 
@@ -125,11 +128,13 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
         had = f"the store had {number_of(store, 'point')}, the ledger said {ledger:,}"
         if store == ledger:
             had = "another entity's points stood in for lost ones"
+        if done.lost:
+            return replace(after, passed=False, warning=True, message=f"{had}, which is told by identity")
         return replace(after, passed=False, warning=True, message=f"repaired: {had}")
     if before.name not in _COMPARED:
         return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:
-        told = _repaired_told(before, done.lost if before.name == "identity" else 0)
+        told = _repair_message(before.facts, done.lost if before.name == "identity" else 0)
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]
@@ -145,9 +150,10 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
     return replace(after, message="; ".join([*reasons, *remedies(after.facts, remedy)]))
 
 
-def _repaired_told(before: CheckOutcome, lost: int) -> str:
-    counted = Counter({kind: n for kind, n in before.facts.items() if isinstance(n, int)})
+def _repair_message(found: Mapping[str, int | str], lost: int) -> str:
+    """`lost`: how many of the missing ones nobody can write."""
+    counted = Counter({kind: n for kind, n in found.items() if isinstance(n, int)})
     counted.subtract({"missing": lost})
-    repaired = differences_told(+counted)
-    versions = f"{number_of(lost, 'point')} of rejected records lost, and nobody has their last good version"
-    return "; ".join([*([f"repaired: {repaired}"] if repaired else []), *([versions] if lost else [])])
+    repaired = [f"repaired: {differences_told(+counted)}"] if +counted else []
+    versions = f"{number_of(lost, 'point')} missing whose records are rejected: their last good version is lost"
+    return "; ".join([*repaired, *([versions] if lost else [])])

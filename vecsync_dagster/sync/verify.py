@@ -373,12 +373,18 @@ def _counts(
 
 
 def is_unexplained(found: Iterable[CheckOutcome], failed: Iterable[CheckResult]) -> bool:
-    """Whether the store of the partition does not have as many points as the ledger says, and none of the `failed`
-    checks, as they were before, tells which: no comparison has seen it."""
-    told = any(one.check in _TELLS_WHICH and REPAIRED not in one.facts for one in failed)
-    return not told and any(
-        one.name == "counts" and (one.facts["store"] != one.facts["ledger"] or "own" in one.facts) for one in found
-    )
+    """Whether the store of the partition does not have as many points as the ledger says, and no comparison has told
+    which: none of the `failed` checks, as they were before, or since then the two differ by another number."""
+    before = {one.check: one for one in failed}
+    told = any(name in before and REPAIRED not in before[name].facts for name in _TELLS_WHICH)
+    known = _surplus(before["counts"].facts) if told and "counts" in before else None
+    return any(one.name == "counts" and _surplus(one.facts) not in ((0, 0), known) for one in found)
+
+
+def _surplus(facts: Mapping[str, int | str]) -> tuple[int, int]:
+    """How many points the store has more than the ledger says: in all, and of the entity."""
+    ledger, stored = int(facts["ledger"]), int(facts["store"])
+    return stored - ledger, int(facts.get("own", stored)) - ledger
 
 
 def guard_again(held: CheckOutcome, tally: Tally, source_rows: int, unidentified: int) -> CheckOutcome:

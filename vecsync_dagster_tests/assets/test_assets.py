@@ -304,7 +304,7 @@ def test_a_run_that_failed_because_of_its_checks_is_named(world: World, instance
         [points] = list(workspace.store("main").scan(ENTITY, "acme"))
         workspace.store("main").delete(ENTITY, "acme", [points[0].point_id])
     assert not run(world, instance, config={"mode": "full"}).success
-    told = "3 partitions, all ended; the last runs of 1 found failed checks: works|acme (counts, identity)"
+    told = "3 partitions, all ended; checks failed in the last run of 1 of them: works|acme (counts, identity)"
     assert (runs().passed, runs().description) == (True, told)
     with world.workspace() as workspace:
         for _ in check_everything(workspace, ENTITY):

@@ -22,6 +22,11 @@ class MemoryCache:
         with self._lock:
             return {key: self.kept[space, key] for key in hashes if (space, key) in self.kept}
 
-    def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], /) -> None:
+    def keep_vectors(
+        self, space: Space, vectors: Mapping[str, NDArray[np.float32]], origin: str | None = None, /
+    ) -> None:
         with self._lock:
             self.kept.update({(space, key): vector for key, vector in vectors.items()})
+
+    def require_origin(self, space: Space, origin: str, /) -> None:
+        """One process has it."""

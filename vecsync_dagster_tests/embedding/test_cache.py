@@ -96,14 +96,16 @@ def test_what_was_paid_is_kept_once_the_ledger_is_back(make_openai: MakeOpenAI, 
     class Restarting(MemoryCache):
         answers = iter((LedgerUnavailable("away"), LedgerUnavailable("away"), None))
 
-        def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        def keep_vectors(
+            self, space: Space, vectors: Mapping[str, NDArray[np.float32]], origin: str | None = None, /
+        ) -> None:
             if (error := next(self.answers, None)) is not None:
                 raise error
-            super().keep_vectors(space, vectors)
+            super().keep_vectors(space, vectors, origin)
 
     cache = Restarting()
     with stamina.set_testing(True, attempts=3, cap=True):
-        assert Embedder(make_openai(), cache).embed(["a", "b"]).embedded == 2
+        assert Embedder(make_openai(), cache, lambda keep: None).embed(["a", "b"]).embedded == 2
     assert Embedder(make_openai(), cache).embed(["a", "b"]).cache_hits == 2
 
 
@@ -140,7 +142,9 @@ def test_vectors_are_kept_before_they_are_returned(openai: OpenAIProvider) -> No
     """If the cache cannot keep a vector nobody gets it."""
 
     class Broken(MemoryCache):
-        def keep_vectors(self, space: Space, vectors: Mapping[str, NDArray[np.float32]], /) -> None:
+        def keep_vectors(
+            self, space: Space, vectors: Mapping[str, NDArray[np.float32]], origin: str | None = None, /
+        ) -> None:
             raise LedgerUnavailable("the database is gone")
 
     with pytest.raises(LedgerUnavailable):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import event, select
 
-from vecsync_dagster.errors import LedgerRejected
+from vecsync_dagster.errors import LedgerRejected, SpaceMismatch
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import embedding_cache
 from vecsync_dagster.space import Space
@@ -44,7 +44,14 @@ class VectorsContract:
         assert (ledger.origin_of(SPACE), ledger.origin_of(OTHER_SPACE)) == ("there", None)
         ledger.keep_vectors(SPACE, {"h1": VECTOR})
         ledger.keep_vectors(OTHER_SPACE, {"h1": VECTOR})
-        assert ledger.forget_vectors(SPACE) == 1
+        ledger.keep_vectors(SPACE, {"h2": VECTOR}, "there")
+        with pytest.raises(SpaceMismatch):
+            ledger.keep_vectors(SPACE, {"h3": VECTOR}, "here")
+        with pytest.raises(SpaceMismatch):
+            ledger.require_origin(SPACE, "here")
+        assert set(ledger.vectors(SPACE, ["h1", "h2", "h3"])) == {"h1", "h2"}
+        ledger.keep_origin(SPACE, "elsewhere", anew=True)
+        ledger.require_origin(SPACE, "elsewhere")
         assert (ledger.vectors(SPACE, ["h1"]), len(ledger.vectors(OTHER_SPACE, ["h1"]))) == ({}, 1)
 
     def test_keeping_twice_changes_nothing(self, ledger: SqlLedger) -> None:

@@ -181,6 +181,8 @@ def test_nothing_is_confirmed_after_a_hold_was_lost(postgres_database: str, open
         confirm(ledger, A, ["after"])
     with pytest.raises(LedgerUnavailable, match="was cut"):
         ledger.forget(*A, ["before"])
+    with pytest.raises(LedgerUnavailable, match="was cut"):
+        ledger.fail(*A, SPACE, [failed("before")], NOON)
     confirm(ledger, B, ["of a tenant that is not held"])
     with pytest.raises(LedgerUnavailable, match="was cut"):
         hold.__exit__(None, None, None)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from vecsync_dagster.ledger.part import utc_now
 from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.stores import GLOBAL
 from vecsync_dagster.sync import PartitionResult
@@ -56,24 +54,6 @@ def test_a_tenant_must_be_missing_for_a_while(world: World) -> None:
     assert one(world.sync("brick", mode="full"), "brick").figures.removed == 3
     world.assert_exact()
     assert missing(world) == {}
-
-
-def test_a_clock_that_was_ahead_makes_nobody_wait(embedded_world: World) -> None:
-    """A tenant is missing since the first look at the latest, whatever time it was then."""
-    world = embedded_world
-    world.insert([{"id": 1, "tenant_id": "acme"}, {"id": 2, "tenant_id": "brick"}, {"id": 3, "tenant_id": "cement"}])
-    world.sync(mode="full")
-    world.delete(2)
-    world.clock = lambda: utc_now() + timedelta(days=365)
-    world.sync(mode="full")
-    for hours in (0, 1):
-        world.clock = partial(later, hours)
-        world.sync(mode="full")
-    world.assert_exact()
-
-
-def later(hours: int) -> datetime:
-    return utc_now() + timedelta(hours=hours)
 
 
 def test_what_waits_is_rejected_as_before(embedded_world: World) -> None:

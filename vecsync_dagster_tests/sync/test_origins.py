@@ -16,7 +16,9 @@ from safetensors.numpy import load_file, save_file
 from vecsync_dagster.cli.probing import probe_all
 from vecsync_dagster.cli.searching import Answer, find
 from vecsync_dagster.errors import SourceRejected, SpaceMismatch
+from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.sync import Workspace
+from vecsync_dagster.sync.apply import _Batch
 from vecsync_dagster_tests.embedding.local_models import local_config, needs_sentence_transformers, with_torch
 from vecsync_dagster_tests.fakes.openai_server import OpenAIServer
 from vecsync_dagster_tests.fakes.qdrant_rest import QdrantRest
@@ -113,28 +115,38 @@ def test_a_text_to_compare_is_looked_for_everywhere(world: World, changed: str) 
     assert kept(world) == before
 
 
-def test_a_server_that_answers_late_mixes_nothing(tmp_path: Path, provider: OpenAIServer) -> None:
-    """While a first run waits for it, another one is configured, which a run of another tenant asks: no document has a
-    vector yet, and that one's count."""
+@pytest.mark.parametrize("moment", ["the answer", "keeping", "writing", "confirming"])
+def test_a_first_run_that_is_late_mixes_nothing(
+    tmp_path: Path, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """While it waits for its server, the ledger or the store, another server is configured, which a run of another
+    tenant asks: no document has a vector yet, and that one's count."""
     world = paid_world(tmp_path, provider)
-    with QdrantRest() as store:
+    with QdrantRest() as store, OpenAIServer(dimensions=16, salt="other") as other:
         in_common = {"main": world.config.stores["main"].model_copy(update={"path": None, "url": store.url})}
         world.config = world.config.model_copy(update={"stores": in_common})
-        _answer_late(world, provider)
-
-
-def _answer_late(world: World, provider: OpenAIServer) -> None:
-    world.insert([{"id": 1, "tenant_id": "acme", "name": "один"}, {"id": 2, "tenant_id": "brick", "name": "два"}])
-    real = provider.handle
-    with OpenAIServer(dimensions=16, salt="other") as other:
+        world.insert([{"id": 1, "tenant_id": "acme", "name": "один"}, {"id": 2, "tenant_id": "brick", "name": "два"}])
         moved = World(world.source_url, at(world, other).config)
 
-        def late(body: dict[str, Any], key: str | None) -> Any:
+        def meanwhile() -> None:
+            patched.undo()
             assert codes(moved.sync("brick")) == set()
-            return real(body, key)
 
-        provider.handle = late  # type: ignore[method-assign]
-        assert codes(world.sync("acme")) == {"SPACE_MISMATCH"}
+        owner, method = {
+            "the answer": (provider, "handle"),
+            "keeping": (SqlLedger, "keep_vectors"),
+            "writing": (_Batch, "_upsert"),
+            "confirming": (_Batch, "_confirm_vectors"),
+        }[moment]
+        real = getattr(owner, method)
+
+        def late(*arguments: Any) -> Any:
+            meanwhile()
+            return real(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, method, late)
+            assert codes(world.sync("acme")) == {"SPACE_MISMATCH"}
         assert codes(moved.sync(mode="full")) == set()
         moved.assert_exact()
         moved.assert_vectors()

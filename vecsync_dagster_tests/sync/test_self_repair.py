@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 from unittest.mock import Mock
@@ -9,8 +10,9 @@ from unittest.mock import Mock
 import pytest
 import sqlalchemy as sa
 
+from vecsync_dagster.embedding import Embedded
 from vecsync_dagster.embedding.hashing import HashProvider
-from vecsync_dagster.errors import EmbeddingUnavailable, LedgerUnavailable
+from vecsync_dagster.errors import EmbeddingRejected, EmbeddingUnavailable, LedgerUnavailable, VecsyncError
 from vecsync_dagster.ledger import SqlLedger
 from vecsync_dagster.ledger.tables import embedding_cache
 from vecsync_dagster.stores import GLOBAL, Point
@@ -23,6 +25,8 @@ from vecsync_dagster_tests.sync.failing_services import befall
 from vecsync_dagster_tests.sync.test_drift import write_as_stranger
 from vecsync_dagster_tests.sync.test_exactness import one, seed
 from vecsync_dagster_tests.world import ENTITY, World
+
+LOST = "1 point missing whose records are rejected: their last good version is lost"
 
 
 def checks(result: PartitionResult) -> dict[str, CheckOutcome]:
@@ -175,11 +179,9 @@ def test_the_lost_last_version_of_a_rejected_record_is_forgotten(embedded_world:
         lost = [p.point_id for page in store.scan(ENTITY, "acme") for p in page if p.payload["dbId"] == "3"]
         store.delete(ENTITY, "acme", lost)
     [result] = world.sync("acme", mode="full")
-    assert checks(result)["identity"].message.startswith("1 point of rejected records lost")
-    assert (checks(result)["counts"].message, result.figures.repaired) == (
-        "repaired: the store had 4 points, the ledger said 5",
-        0,
-    )
+    assert checks(result)["identity"].message == LOST
+    assert checks(result)["counts"].message == "the store had 4 points, the ledger said 5, which is told by identity"
+    assert (result.figures.lost, result.figures.repaired) == (1, 0)
     with world.workspace() as workspace:
         tally = workspace.ledger.tally(ENTITY, ENTITY, "acme")
     assert (tally.rows, tally.held, tally.failures.rejected, tally.stale) == (5, 4, 1, 0)
@@ -212,6 +214,57 @@ def test_the_last_version_of_a_rejected_record_is_the_one_that_the_store_has(
     world.update(3, name="valid again")
     world.sync()
     world.assert_exact()
+
+
+@pytest.mark.parametrize("how", ["a run that was cut short", "a former id"])
+def test_what_is_lost_is_said_whoever_finds_it(embedded_world: World, how: str) -> None:
+    world = embedded_world
+    seed(world, {"acme": 5})
+    world.sync(mode="full")
+    world.update(3, name=None)
+    if how == "a former id":
+        entity = world.config.entities[ENTITY].model_copy(update={"type": "job"})
+        world.config = world.config.model_copy(update={"entities": {ENTITY: entity}})
+    world.sync("acme", mode="full")
+    with world.workspace() as workspace:
+        store = workspace.store("main")
+        lost = [p.point_id for page in store.scan(ENTITY, "acme") for p in page if p.payload["dbId"] == "3"]
+        store.delete(ENTITY, "acme", lost)
+        if how == "a run that was cut short":
+            workspace.ledger.begin_writing(ENTITY, ENTITY, "acme", "dead", "incremental")
+    [result] = world.sync("acme", mode="full")
+    identity = checks(result)["identity"]
+    assert (identity.passed, identity.warning, identity.message.partition(";")[0]) == (False, True, LOST)
+    assert (result.figures.lost, result.figures.repaired) == (1, 0)
+
+
+@pytest.mark.parametrize("refused", ["any text", "one text"])
+def test_what_cannot_be_written_returns_first(
+    embedded_world: World, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Another tenant does not read it until the provider is back, or takes the text."""
+    world = embedded_world
+    seed(world, {"acme": 6, "brick": 6})
+    world.sync(mode="full")
+    [lying, *_] = stored_ids(world)
+    with world.workspace() as workspace:
+        [point] = workspace.store("main").retrieve(ENTITY, [lying])
+    real = HashProvider.embed_documents
+
+    def embed(provider: HashProvider, texts: Sequence[str]) -> Embedded:
+        if refused == "any text":
+            raise EmbeddingUnavailable("away")
+        if any("poison" in text for text in texts):
+            raise EmbeddingRejected("refused")
+        return real(provider, texts)
+
+    monkeypatch.setattr(HashProvider, "embed_documents", embed)
+    world.update(int(point.payload["dbId"]), name="poison")
+    change(world, lying, tenantId="brick")
+    with world.workspace() as workspace:
+        failed: dict[str, VecsyncError] = {}
+        workspace.repair(ENTITY, ENTITY, workspace.differences(ENTITY, ENTITY), failed.__setitem__)
+    assert lying in stored_ids(world)
 
 
 @pytest.mark.parametrize("payload", [{"tenantId": "brick"}, {"tenantId": None, "scope": "global", "isGlobal": True}])
@@ -318,6 +371,10 @@ def test_an_incremental_run_that_counts_other_points_compares_them(world: World)
         whole = {one.check: one.passed for one in workspace.ledger.check_results(ENTITY, "")}
     assert not whole["reconciliation"]
     assert "identity" not in checks(one(world.sync(mode="incremental"), "acme"))
+    with world.workspace() as workspace:
+        workspace.store("main").delete(ENTITY, "acme", [i for i in stored_ids(world) if not i.isdigit()][:2])
+    result = one(world.sync(mode="incremental"), "acme")
+    assert checks(result)["identity"].message.startswith("1 orphan left of 2 missing, 1 orphan")
     world.sync(mode="full")
     world.assert_exact()
     assert all(check.passed for check in one(world.sync(mode="incremental"), "acme").checks)
