@@ -162,10 +162,13 @@ class ValidationFailed(Terminal):
 
 
 class EmbeddingRejected(Terminal):
-    """The provider refuses a text. `index` is its position in the call, where the provider said so."""
+    """The provider refuses a text. `index` is its position in the call, where the provider said so. `answered` and
+    `tokens`: see `EmbeddingUnavailable`."""
 
     default_code = "EMBEDDING_REJECTED"
     api_calls: int = 1
+    answered: Mapping[int, NDArray[np.float32]] = MappingProxyType({})
+    tokens: int = 0
 
 
 class EmbeddingMisconfigured(Terminal):
@@ -225,10 +228,12 @@ class EmbeddingRateLimited(Transient):
 
 
 class EmbeddingUnavailable(Transient):
-    """`answered`: the vectors of those texts, by their positions in the request, of which the answer was sound."""
+    """`answered`: the vectors of those texts, by their positions in the request, of which the answer was sound;
+    `tokens`: what that answer cost."""
 
     default_code = "EMBEDDING_UNAVAILABLE"
     answered: Mapping[int, NDArray[np.float32]] = MappingProxyType({})
+    tokens: int = 0
 
 
 class _OfStore(VecsyncError):

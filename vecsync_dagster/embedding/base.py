@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vecsync_dagster.errors import EmbeddingUnavailable
+from vecsync_dagster.errors import EmbeddingRejected, EmbeddingUnavailable
 from vecsync_dagster.space import Space
 
 __all__ = ["Embedded", "EmbeddingProvider", "EmbedsInParts", "HasOrigin", "Limited", "Prepared", "sound_part"]
@@ -143,6 +143,6 @@ class EmbedsInParts(Protocol):
         ...
 
 
-def sound_part(error: EmbeddingUnavailable) -> Embedded:
-    """What is sound of an answer: at least one vector. What it took, the error says."""
-    return Embedded(np.stack(list(error.answered.values())), tokens=0, api_calls=0)
+def sound_part(error: EmbeddingRejected | EmbeddingUnavailable) -> Embedded:
+    """What is sound of an answer: at least one vector. How many requests it took, the error says."""
+    return Embedded(np.stack(list(error.answered.values())), error.tokens, api_calls=0)

@@ -316,7 +316,7 @@ class Embedder:
             return
         try:
             yield range(len(texts)), self.provider.embed_documents(texts)
-        except EmbeddingUnavailable as error:
+        except (EmbeddingRejected, EmbeddingUnavailable) as error:
             if error.answered:
                 yield list(error.answered), sound_part(error)
             raise

@@ -136,7 +136,7 @@ class OpenAIProvider:
                     part = future.result()
                 except VecsyncError as error:
                     errors.append(error)
-                    if isinstance(error, EmbeddingUnavailable) and error.answered:
+                    if isinstance(error, EmbeddingRejected | EmbeddingUnavailable) and error.answered:
                         yield [positions[row] for row in error.answered], sound_part(error)
                 except CancelledError:
                     errors.append(EmbeddingUnavailable("openai: closed before the answer came", closed=True))

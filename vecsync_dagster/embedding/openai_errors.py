@@ -118,6 +118,8 @@ def retry_wait(error: Exception) -> bool | float:
     """For stamina: whether to try again, and after how many seconds where the server said so."""
     if not isinstance(error, Transient):
         return False
+    if isinstance(error, EmbeddingUnavailable) and error.answered:
+        return False  # the others are asked for once more, and these are paid for
     if error.retry_after_s is None:
         return True
     return error.retry_after_s if error.retry_after_s <= LONGEST_RETRY_AFTER_S else False

@@ -254,7 +254,11 @@ class Remote:
                 status=200,
                 received=size,
             )
-        return check_vectors(np.stack(rows), texts, self._dimensions, name), answer.billed()
+        try:
+            return check_vectors(np.stack(rows), texts, self._dimensions, name), answer.billed()
+        except (EmbeddingRejected, EmbeddingUnavailable) as error:
+            error.tokens = answer.billed() or 0
+            raise
 
     def _answer(self, body: bytes) -> _Answer:
         try:

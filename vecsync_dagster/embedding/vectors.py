@@ -18,7 +18,7 @@ def check_vectors(vectors: NDArray[np.float32], texts: int, dimensions: int, mod
     would ever find.
 
     Raises EmbeddingUnavailable otherwise: nonsense once may be sense the next time; and EmbeddingRejected where it is
-    a text's own doing, as of one without any word that the model knows.
+    a text's own doing, as of one without any word that the model knows. Both have the other texts' vectors.
     """
     if vectors.shape != (texts, dimensions):
         raise EmbeddingUnavailable(
@@ -28,15 +28,18 @@ def check_vectors(vectors: NDArray[np.float32], texts: int, dimensions: int, mod
             expected=(texts, dimensions),
             received=vectors.shape,
         )
+    finite = np.isfinite(vectors).all(axis=1)
+    sound = {int(row): vectors[row] for row in np.flatnonzero(finite & vectors.any(axis=1))}
     zeros = np.flatnonzero(~vectors.any(axis=1))
     if len(zeros) == texts >= _MANY:
         raise EmbeddingUnavailable(f"{model}: all {texts} vectors are zeros", model=model)
     if len(zeros):
-        raise EmbeddingRejected(f"{model}: the vector is all zeros", model=model, index=int(zeros[0]))
-    finite = np.isfinite(vectors).all(axis=1)
+        refused = EmbeddingRejected(f"{model}: the vector is all zeros", model=model, index=int(zeros[0]))
+        refused.answered = sound
+        raise refused
     if not finite.all():
         broken = texts - int(np.count_nonzero(finite))
         error = EmbeddingUnavailable(f"{model}: {broken} of {texts} vectors are not finite", model=model, broken=broken)
-        error.answered = {int(row): vectors[row] for row in np.flatnonzero(finite & vectors.any(axis=1))}
+        error.answered = sound
         raise error
     return vectors

@@ -123,8 +123,8 @@ class VectorStore(Protocol):
 
     def delete_foreign(self, collection: str, point_ids: Sequence[str]) -> None:
         """Delete points by id alone, whatever partition they lie in: the one deletion that no tenant bounds. For points
-        that lie in none, or not in the one that they should: orphans and points under a wrong tenant, which repairs
-        remove, a run's own probe, what it wrote of documents that turned out to be another entity's, and what is left
+        that lie in none, or not in the one that they should: orphans and points under a wrong tenant, a run's own
+        probe, what it wrote of documents that turned out to be another entity's, or of another model, and what is left
         of a dropped collection.
 
         Ids are as `scan` gave them; numbers in text are numeric ids.

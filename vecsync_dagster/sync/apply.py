@@ -27,6 +27,7 @@ from vecsync_dagster.errors import LedgerRejected, SpaceMismatch, StoreRejected,
 from vecsync_dagster.ledger.base import Confirmed, Failed, LedgerRow
 from vecsync_dagster.stores.base import Point
 from vecsync_dagster.sync.changes import Change, Kind
+from vecsync_dagster.sync.compare import as_of
 from vecsync_dagster.sync.figures import Figures
 from vecsync_dagster.sync.suspects import Failure, Refusal, Step, Suspects
 from vecsync_dagster.sync.target import Target
@@ -207,7 +208,11 @@ def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with
     A store that fails keeps the rows, so that the next run tries again.
     """
     if rows:
-        target.store.delete(target.collection, tenant, [point_id for _, point_id in rows])
+        points = [point_id for _, point_id in rows]
+        target.store.delete(target.collection, tenant, points)
+        # What another tenant's run writes meanwhile is its own, and whole. Somebody gave this to another tenant.
+        misplaced = (p.point_id for p in target.store.retrieve(target.collection, points) if as_of(tenant, p))
+        target.store.delete_foreign(target.collection, list(misplaced))
         ids = [identity for identity, _ in rows]
         keys = _keys(target, tenant, ids) if target.config.writeback else []
         target.ledger.forget(target.entity, target.collection, tenant, ids, with_vectors=with_vectors)

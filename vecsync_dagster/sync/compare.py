@@ -21,7 +21,17 @@ from typing import Final, Literal, TypeVar
 from vecsync_dagster.documents.hashing import is_payload_hash, point_id
 from vecsync_dagster.ledger.base import LedgerPoint, LedgerRow
 from vecsync_dagster.ledger.check_results import CheckResult
-from vecsync_dagster.stores.base import CONTENT_HASH, DOCUMENT_ID, ENTITY, GLOBAL, PAYLOAD_HASH, StoredPoint
+from vecsync_dagster.stores.base import (
+    CONTENT_HASH,
+    DOCUMENT_ID,
+    ENTITY,
+    GLOBAL,
+    PAYLOAD_HASH,
+    SCOPE,
+    TENANT_ID,
+    Point,
+    StoredPoint,
+)
 from vecsync_dagster.sync.target import Target
 
 __all__ = [
@@ -29,6 +39,7 @@ __all__ = [
     "NAMED",
     "Difference",
     "DifferenceKind",
+    "as_of",
     "compare",
     "compare_collection",
     "compare_one",
@@ -200,6 +211,16 @@ def maker_of(difference: Difference) -> str | None:
 def is_of(target: Target, difference: Difference, row: LedgerRow) -> bool:
     """Whether the point is really that document's, not a foreign one that carries its id."""
     return point_id(target.entity, row.document_id) == difference.point_id and row.content_hash is not None
+
+
+def as_of(tenant: str, point: StoredPoint) -> Point | None:
+    """The point as it would lie in the tenant's partition, if that is how it was written: somebody else gave it to
+    another tenant. None where it was not."""
+    is_global = tenant == GLOBAL
+    whose = {TENANT_ID: None if is_global else tenant, SCOPE: "global" if is_global else "tenant"}
+    payload = {**point.payload, **whose, "isGlobal": is_global}
+    hashed = payload.get(PAYLOAD_HASH)
+    return Point(point.point_id, payload) if isinstance(hashed, str) and is_payload_hash(payload, hashed) else None
 
 
 def in_chunks(items: Iterable[T]) -> Iterator[list[T]]:

@@ -378,6 +378,7 @@ class PartitionSync:
             for document in documents
             for row in (rows.get(document.document_id),)
             if row is not None and (row.tenant != t.tenant or differ(row.key, document.key))
+            if not (_is_rejected(row) and row.content_hash is None)  # of that record nothing is there
         ]
         new = [d for d in documents if (row := rows.get(d.document_id)) is None or row.content_hash is None]
         others = self._former.elsewhere(d.db_id for d in new)

@@ -19,7 +19,7 @@ from vecsync_dagster.errors import LedgerUnavailable, PartitionBusy, SourceRejec
 from vecsync_dagster.identity import Key
 from vecsync_dagster.ledger.base import LedgerRow
 from vecsync_dagster.sources.base import Read, Source, is_certain
-from vecsync_dagster.stores.base import GLOBAL, SCOPE, TENANT_ID, Point
+from vecsync_dagster.stores.base import GLOBAL
 from vecsync_dagster.sync.absence import is_suspicious
 from vecsync_dagster.sync.apply import BatchFailed, apply_changes, mark_rejected, remove
 from vecsync_dagster.sync.changes import Change, Kind
@@ -27,6 +27,7 @@ from vecsync_dagster.sync.compare import (
     FOREIGN,
     NAMED,
     Difference,
+    as_of,
     compare_partition,
     compare_row,
     in_chunks,
@@ -280,7 +281,7 @@ def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
     until the record is stored under its id of today."""
     t = target
     figures = Figures()
-    figures.payload_only += _return(t, [d.point_id for d in differences if d.kind == "wrong_tenant"])
+    figures.payload_only += len(_return(t, differences))
     lost = [d.document_id for d in differences if d.kind == "missing" and d.document_id is not None]
     if lost:
         t.ledger.forget(t.entity, t.collection, t.tenant, lost)
@@ -288,17 +289,14 @@ def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
     return figures
 
 
-def _return(target: Target, ids: Sequence[str]) -> int:
-    """Puts points that lie under another tenant back under their own. Returns how many."""
+def _return(target: Target, differences: Iterable[Difference]) -> set[str]:
+    """Puts points that somebody gave to another tenant back under their own. Returns their ids: of what was not written
+    so for the tenant nobody knows whose it is."""
     t = target
-    is_global = t.tenant == GLOBAL
-    whose = {TENANT_ID: None if is_global else t.tenant, SCOPE: "global" if is_global else "tenant"}
-    points = [
-        Point(point.point_id, {**point.payload, **whose, "isGlobal": is_global})
-        for point in (t.store.retrieve(t.collection, ids) if ids else ())
-    ]
+    ids = [d.point_id for d in differences if d.kind == "wrong_tenant"]
+    points = [own for p in (t.store.retrieve(t.collection, ids) if ids else ()) if (own := as_of(t.tenant, p))]
     t.store.set_payload(t.collection, points)
-    return len(points)
+    return {point.point_id for point in points}
 
 
 def _rewrite(
@@ -324,9 +322,10 @@ def _rewrite(
     there = found.keys() | rejected.keys()
     lost = {i: d for i, d in wanted.items() if i not in there and d.db_id is not None and is_certain(source, d.db_id)}
     # First of all, whatever can be written or removed: what is this tenant's is not to be read by another one.
-    misplaced = {i: d for i, d in wanted.items() if d.kind == "wrong_tenant"}
-    safe = {i: d for i, d in misplaced.items() if i in there or d.payload_only or (i in lost and not unpaid)}
-    _return(t, [d.point_id for d in safe.values()])
+    returned = _return(t, wanted.values())
+    misplaced = {i: d for i, d in wanted.items() if d.kind == "wrong_tenant" and d.point_id not in returned}
+    wanted |= {i: replace(d, kind="missing", payload_only=False) for i, d in misplaced.items() if i in there}
+    t.store.delete_foreign(t.collection, [d.point_id for i, d in misplaced.items() if i in there])
     rows = t.ledger.rows(t.entity, t.collection, list(found), now)
     changes = [Change(_mending(wanted[i], rows.get(i), d.content_hash), d, rows.get(i)) for i, d in found.items()]
     if unpaid:
@@ -337,7 +336,7 @@ def _rewrite(
     figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
     figures.add(_mend_rejected(t, [(wanted[i], r) for i, r in rejected.items()], now))
     if unpaid or (lost and not was_read(t)):
-        figures.payload_only += len(safe.keys() - {c.document.document_id for c in changes})
+        figures.payload_only += len(returned - {c.document.point_id for c in changes})
         if not unpaid:
             _log.warning("%s: %d records were asked for, not found and kept: %s", t, len(lost), UNREAD)
         return figures
@@ -359,6 +358,10 @@ def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]],
         rows = t.ledger.rows(t.entity, t.collection, list(taken), now)
         mark_rejected(t, [r for i, r in others.items() if i in taken], rows, now)
         figures.taken_in += len(taken)
+    # Not as it was written, and no version of any record that the ledger knows.
+    strays = [d.point_id for d, _ in some if d.kind == "orphan"]
+    t.store.delete_foreign(t.collection, strays)
+    figures.removed += len(strays)
     if lost := [r.document_id for d, r in some if d.kind == "missing" and r.document_id is not None]:
         _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(lost), "record"))
         t.ledger.forget(t.entity, t.collection, t.tenant, lost)

@@ -65,7 +65,12 @@ def repair_found(
     figures.repaired += done.upserted + done.payload_only + done.removed + done.taken_in
     figures.failed += done.failed
     figures.lost += done.lost
-    return [_told(target, before, after, why_kept, done) for before, after in zip(found, look_again(), strict=True)]
+    missing = sum(_count(check, "missing") for check in found if check.name == "identity")
+    lost = {"identity": min(done.lost, missing), "isolation": max(done.lost - missing, 0)}
+    return [
+        _told(target, before, after, why_kept, done, lost.get(before.name, 0))
+        for before, after in zip(found, look_again(), strict=True)
+    ]
 
 
 def told_of_left_over(
@@ -119,7 +124,9 @@ def _why_orphans_stay(
     return too_many_orphans(target, orphans, allow=allow)
 
 
-def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, done: Figures) -> CheckOutcome:
+def _told(
+    target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, done: Figures, lost: int
+) -> CheckOutcome:
     """What is repaired warns, once: the next run finds nothing. What is left is as bad as it was."""
     if before.passed:
         return after
@@ -129,12 +136,12 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
         if store == ledger:
             had = "another entity's points stood in for lost ones"
         if done.lost:
-            return replace(after, passed=False, warning=True, message=f"{had}, which is told by identity")
+            return replace(after, passed=False, warning=True, message=f"{had}; identity or isolation says why")
         return replace(after, passed=False, warning=True, message=f"repaired: {had}")
     if before.name not in _COMPARED:
         return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:
-        told = _repair_message(before.facts, done.lost if before.name == "identity" else 0)
+        told = _repair_message(before.facts, lost)
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]
@@ -151,9 +158,9 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
 
 
 def _repair_message(found: Mapping[str, int | str], lost: int) -> str:
-    """`lost`: how many of the missing ones nobody can write."""
+    """`lost`: how many of those that are missing, or were under a wrong tenant, nobody can write."""
     counted = Counter({kind: n for kind, n in found.items() if isinstance(n, int)})
-    counted.subtract({"missing": lost})
+    counted.subtract({"missing": lost} if "missing" in found else {})
     repaired = [f"repaired: {differences_told(+counted)}"] if +counted else []
     versions = f"{number_of(lost, 'point')} missing whose records are rejected: their last good version is lost"
     return "; ".join([*repaired, *([versions] if lost else [])])

@@ -180,7 +180,9 @@ def test_the_lost_last_version_of_a_rejected_record_is_forgotten(embedded_world:
         store.delete(ENTITY, "acme", lost)
     [result] = world.sync("acme", mode="full")
     assert checks(result)["identity"].message == LOST
-    assert checks(result)["counts"].message == "the store had 4 points, the ledger said 5, which is told by identity"
+    assert (
+        checks(result)["counts"].message == "the store had 4 points, the ledger said 5; identity or isolation says why"
+    )
     assert (result.figures.lost, result.figures.repaired) == (1, 0)
     with world.workspace() as workspace:
         tally = workspace.ledger.tally(ENTITY, ENTITY, "acme")
@@ -305,6 +307,52 @@ def test_what_lies_under_another_tenant_returns_unpaid(world: World, unpaid: Any
     assert set(stored_ids(world)) == set(lying)
     if record == "same":
         world.assert_exact()
+
+
+def test_another_tenants_version_is_nobodys_last_good_one(embedded_world: World) -> None:
+    """The store comes back from a backup in which the record was another tenant's, and it is rejected by now."""
+    world = embedded_world
+    world.insert([{"id": 1, "tenant_id": "brick", "name": "secret"}, {"id": 2, "tenant_id": "acme"}])
+    world.insert([{"id": 3, "tenant_id": "brick"}])
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        [theirs] = [
+            p for page in workspace.store("main").scan(ENTITY, "brick") for p in page if p.payload["dbId"] == "1"
+        ]
+    world.update(1, tenant_id="acme", name="own")
+    world.sync(mode="full")
+    world.update(1, name=None)
+    world.sync()
+    change(world, theirs.point_id, **theirs.payload)
+    result = one(world.sync("acme", mode="full"), "acme")
+    assert LOST in checks(result)["isolation"].message
+    assert "secret" not in {point["name"] for point in world.stored().values()}
+    assert all(check.passed for check in one(world.sync("brick", mode="full"), "brick").checks)
+    world.update(1, name="valid again")
+    world.sync()
+    world.assert_exact()
+
+
+@pytest.mark.parametrize("given", [{"tenantId": "brick"}, {"tenantId": None, "scope": "global", "isGlobal": True}])
+@pytest.mark.parametrize("how", ["deleted", "of another tenant", "rejected there"])
+def test_what_is_removed_is_removed_wherever_it_lies(embedded_world: World, given: dict[str, Any], how: str) -> None:
+    """A record leaves while its point is under a wrong tenant, before anybody has compared."""
+    world = embedded_world
+    seed(world, {"acme": 3, "brick": 3})
+    world.sync(mode="full")
+    with world.workspace() as workspace:
+        [lying] = [p for page in workspace.store("main").scan(ENTITY, "acme") for p in page if p.payload["dbId"] == "1"]
+    change(world, lying.point_id, **given)
+    if how == "deleted":
+        world.delete(1)
+    else:
+        world.update(1, tenant_id="brick", name="theirs" if how == "of another tenant" else None)
+    world.sync(mode="full")
+    if how == "rejected there":
+        assert lying.payload["name"] not in {p["name"] for p in world.stored().values() if p["dbId"] == "1"}
+        world.update(1, name="valid again")
+        world.sync()
+    world.assert_exact()
 
 
 def test_orphans_above_the_removal_guard_stay(world: World) -> None:
