@@ -59,7 +59,6 @@ def evaluation(
         metadata={**place, **name, **{key: _unplotted(value) for key, value in check_metadata(check).items()}},
         severity=severity(check),
         description=check.message,
-        blocking=check.blocking,
         partition=key,
     )
 

@@ -100,8 +100,7 @@ def checks_of(entity: EntityConfig) -> Mapping[str, tuple[str, str]]:
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
     """One check of one partition. `facts` are ids and counts only, `rows` the first ids, `differences` the first
-    `compare.NAMED`; `warning`: bad, but nothing is wrong yet. `blocking`: because of it nothing was written. `over`:
-    it passed, and had failed before."""
+    `compare.NAMED`; `warning`: bad, but nothing is wrong yet. `over`: it passed, and had failed before."""
 
     name: str
     passed: bool
@@ -110,7 +109,6 @@ class CheckOutcome:
     differences: Sequence[Difference] = ()
     warning: bool = False
     rows: Sequence[Mapping[str, str]] = ()
-    blocking: bool = False
     over: bool = False
 
 
@@ -161,7 +159,6 @@ def validation_outcome(figures: Figures, *, stopped: str | None = None) -> Check
         message=_rejected(rejected, figures.fetched) if rejected else "all records are valid",
         facts={"fetched": figures.fetched, "invalid": rejected, **({_STOPPED: stopped} if stopped else {})},
         warning=stopped is None,
-        blocking=stopped is not None,
     )
 
 

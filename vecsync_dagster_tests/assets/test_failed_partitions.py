@@ -18,7 +18,7 @@ from vecsync_dagster.errors import SourceRejected, VecsyncError
 from vecsync_dagster.sources import SqlSource
 from vecsync_dagster.sources.base import Read
 from vecsync_dagster.sync import STAGES, Selection, SyncOptions
-from vecsync_dagster_tests.assets.test_assets import ALL, run
+from vecsync_dagster_tests.assets.test_assets import ALL, checked, run
 from vecsync_dagster_tests.assets.test_purging import red
 from vecsync_dagster_tests.world import ENTITY, World
 
@@ -167,3 +167,18 @@ def test_of_very_many_partitions_the_next_run_shows_the_rest(
     assert len(shown(world, instance)) == 2
     assert not run(world, instance).success
     assert shown(world, instance) == ALL
+
+
+def test_a_partition_that_is_refused_fails_no_run_of_another_one(world: World, instance: dg.DagsterInstance) -> None:
+    """Its check is told once more after what passes, as the last one is what Dagster shows."""
+    assert run(world, instance, config={"mode": "full"}).success
+    data = world.config.model_dump(mode="json", exclude_unset=True)
+    data["checks"] = {"max_invalid_share": 0.2, "min_invalid": 1}
+    world.config = type(world.config).model_validate(data).with_folder(world.config.folder)
+    world.update(*(row["id"] for row in world.rows() if row["tenant_id"] == "acme"), name=None)
+    assert not run(world, instance, config={"mode": "full"}).success
+    world.update(*(row["id"] for row in world.rows() if row["tenant_id"] == "brick"), name="иначе")
+    beside = run(world, instance, partition_key="works|brick", config={"mode": "full"})
+    told = [(one.partition, one.passed) for one in checked(beside) if one.check_name == "validation"]
+    assert told == [("works|brick", True), ("works|acme", False)]
+    assert beside.success

@@ -48,8 +48,9 @@ def test_sound_vectors_beside_nonsense_are_not_paid_for_again(
 ) -> None:
     """After the attempts only the text is asked for whose vector is not finite."""
     openai_server.spoils = ("BAD", "nan")
-    assert failed(Embedder(make_openai(attempts=1), cache), texts(7)) == [7]
-    assert [len(request.texts) for request in openai_server.requests] == [20, 1, 1, 1]
+    assert failed(Embedder(make_openai(attempts=3), cache), texts(7)) == [7]
+    assert [len(request.texts) for request in openai_server.requests][:2] == [20, 1]
+    assert {len(request.texts) for request in openai_server.requests[1:]} == {1}
 
 
 @pytest.mark.parametrize("count", [1, 20])
@@ -62,7 +63,8 @@ def test_an_outage_is_nobodys_failure(
     openai_server.fail(fault, times=1000)
     with pytest.raises(EmbeddingUnavailable):
         Embedder(make_openai(attempts=2), cache).embed(texts(count=count))
-    assert len(openai_server.requests) == 3 + (3 if fault == "server_error" else 0)
+    not_again = fault == "nan" and count > 1  # all but one have their vectors
+    assert len(openai_server.requests) == 3 + (3 if fault == "server_error" else 0) - not_again
 
 
 def test_a_text_alone_that_is_answered_at_last_is_none_that_failed(

@@ -21,3 +21,4 @@ def test_a_vector_of_zeros_is_refused(zeros: list[bool], error: type[VecsyncErro
         check_vectors(vectors, len(zeros), 2, "model")
     if isinstance(refused.value, EmbeddingRejected):
         assert refused.value.fields["index"] == zeros.index(True)
+        assert set(refused.value.answered) == {row for row, zero in enumerate(zeros) if not zero}
