@@ -82,6 +82,10 @@ def look_again(
     before = ledger.missing(entity)
     back = sorted(before.keys() & set(found))
     if back:
+        # Some of it may have gone to others meanwhile, and rows may have the times that they had before.
+        for collection, tenant in ledger.seen(entity):
+            if tenant in back:
+                ledger.doubt(entity, collection, tenant)
         ledger.found(entity, back)
     away = sorted(set(missing))
     looked = ledger.miss(entity, away) if away else {}

@@ -526,6 +526,8 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
     if job.met:
         # An old snapshot had its records: that says nothing of whether they are there now.
         if stream.fresh and job.options.depth == "apply" and any(part.start.missing for part in parts):
+            for part in parts if not stream.complete else ():
+                job.ledger.doubt(job.name, part.target.collection, job.tenant)
             job.ledger.found(job.name, [job.tenant])
         return None
     if not stream.complete or not ended or not any(part.start.held for part in parts):

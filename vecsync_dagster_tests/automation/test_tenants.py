@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from vecsync_dagster.alerts import book_of, sync_failed
 from vecsync_dagster.checks.headlines import runs_outcome
@@ -21,7 +22,7 @@ from vecsync_dagster.sync.rollcall import call_the_roll
 from vecsync_dagster.sync.verify import kept
 from vecsync_dagster_tests.automation.ticks import Automated, config_of_op, keys_of
 from vecsync_dagster_tests.fakes.alert_servers import Inbox
-from vecsync_dagster_tests.world import ENTITY
+from vecsync_dagster_tests.world import ENTITY, WORKS
 
 
 def drop_tenant(automated: Automated, *tenants: str) -> None:
@@ -142,6 +143,24 @@ def test_a_tenant_that_comes_back_is_synced_again(settled: Automated) -> None:
     settled.settle()
     settled.world.assert_exact()
     assert "brick" in settled.partitions()
+
+
+def test_a_missing_tenant_that_is_back_is_due_in_full(settled: Automated) -> None:
+    """Its rows have the times that they had: no watermark finds what went to others meanwhile."""
+    rows = [row for row in settled.world.rows() if row["tenant_id"] == "brick"]
+    drop_tenant(settled, "brick")
+    settled.tick("tenants")
+    with settled.world.engine.begin() as connection:
+        connection.execute(sa.insert(WORKS), rows)
+    settled.tick("tenants")
+    with settled.world.workspace() as workspace:
+        assert workspace.ledger.doubted(ENTITY).keys() == {("works", "brick")}
+    [request] = settled.asked("changes")
+    assert keys_of(request) == ["works|brick"]
+    settled.run([request])
+    with settled.world.workspace() as workspace:
+        assert workspace.ledger.doubted(ENTITY) == {}
+    assert settled.asked("changes") == []
 
 
 def test_a_tenant_that_only_the_ledger_knows_is_found(settled: Automated) -> None:
