@@ -81,7 +81,9 @@ def reconcile(
             written = figures.upserted + figures.payload_only
             taken = f", {figures.taken_in} taken into the ledger" if figures.taken_in else ""
             lost = f", {figures.lost} lost whose records are rejected" if figures.lost else ""
-            output.stdout().print(f"{name}: repaired: {written} written again, {figures.removed} removed{taken}{lost}")
+            stay = f", {figures.altered} left until their records are valid" if figures.altered else ""
+            told = f"{written} written again, {figures.removed} removed{taken}{lost}{stay}"
+            output.stdout().print(f"{name}: repaired: {told}")
         if repaired:
             output.stdout().print("\nAfter the repair:")
             _show(remaining, names)

@@ -55,6 +55,8 @@ class Figures:
     lost: int = 0
     """Documents that cannot be written, as their records are rejected, and of which the store lost the last good
     version."""
+    altered: int = 0
+    """The same, where the store has another payload than was written: it stays until the record is valid."""
     seconds: float = 0.0
 
     @classmethod

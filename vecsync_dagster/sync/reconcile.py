@@ -358,6 +358,7 @@ def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]],
         rows = t.ledger.rows(t.entity, t.collection, list(taken), now)
         mark_rejected(t, [r for i, r in others.items() if i in taken], rows, now)
         figures.taken_in += len(taken)
+        figures.altered += len(others) - len(taken)
     # Not as it was written, and no version of any record that the ledger knows.
     strays = [d.point_id for d, _ in some if d.kind == "orphan"]
     t.store.delete_foreign(t.collection, strays)

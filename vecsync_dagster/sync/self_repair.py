@@ -151,6 +151,8 @@ def _told(
         stored = partial(target.store.count, target.collection, target.tenant)
         way = remedy_of(target.settings, {"orphan": _count(after, "orphan")}, stored)
         remedy = way if why_kept == _LATER or way != BY_RUN else REMEDY
+    if before.name == "identity" and done.altered:
+        reasons.append(f"{done.altered} of them of rejected records, altered in the store: until these are valid")
     reasons += foreign_told(target.ledger, target.entity, target.collection, after.facts, after.differences)
     if before.name == "identity" and done.cache_misses:
         reasons.append(f"vectors that the cache does not have: {done.cache_misses}, which the repair would pay for")

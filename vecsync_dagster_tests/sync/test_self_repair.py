@@ -309,6 +309,25 @@ def test_what_lies_under_another_tenant_returns_unpaid(world: World, unpaid: Any
         world.assert_exact()
 
 
+def test_an_altered_version_of_a_rejected_record_waits_for_it(embedded_world: World) -> None:
+    """Nothing can be put in its place, and the check says so."""
+    world = embedded_world
+    seed(world, {"acme": 5})
+    world.sync(mode="full")
+    world.update(3, name=None)
+    world.sync("acme", mode="full")
+    with world.workspace() as workspace:
+        points = [p for page in workspace.store("main").scan(ENTITY, "acme") for p in page]
+    [rejected] = [p for p in points if p.payload["dbId"] == "3"]
+    change(world, rejected.point_id, unit="other")
+    identity = checks(one(world.sync("acme", mode="full"), "acme"))["identity"]
+    assert (identity.passed, identity.facts) == (False, {"stale_hash": 1})
+    assert "1 of them of rejected records, altered in the store: until these are valid" in identity.message
+    world.update(3, name="valid again")
+    world.sync("acme", mode="full")
+    world.assert_exact()
+
+
 def test_another_tenants_version_is_nobodys_last_good_one(embedded_world: World) -> None:
     """The store comes back from a backup in which the record was another tenant's, and it is rejected by now."""
     world = embedded_world
