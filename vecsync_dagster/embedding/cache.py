@@ -48,6 +48,8 @@ class VectorCache(Protocol):
 
     def require_origin(self, space: Space, origin: str, /) -> None: ...
 
+    def origin_of(self, space: Space, /) -> str | None: ...
+
 
 class TextUse(NamedTuple):
     """Which vector of the cache a text has: SHA-256 of the prepared text, and whether that was cut."""
@@ -119,7 +121,7 @@ class Embedder:
         self.cache = cache
         self._prove = prove
         self._proving = threading.Lock()
-        self._confirmed = False
+        self._confirmed = self._kept = False
         self._refused: SpaceMismatch | None = None
         self._origin: str | None = None
         self._lock = threading.Lock()
@@ -141,6 +143,8 @@ class Embedder:
         hashed = [(one, "" if isinstance(one, InternalError) else _hash(one)) for one in prepared]
         wanted = {key: one.text for one, key in hashed if isinstance(one, Prepared)}
         call = _Call(self.provider.space, Paid() if paid is None else paid)
+        if self._origin is None and self._prove is not None and isinstance(self.provider, HasOrigin):
+            self._origin = self.cache.origin_of(call.space)  # of the vectors that are kept, whoever made them
         call.paid.misses += len(unusable)
         while pending := [key for key in wanted if key not in call.outcomes]:
             with self._claim(pending) as (mine, others):
@@ -170,10 +174,18 @@ class Embedder:
         self._be_proven(Paid(), keep=False)
 
     def require_origin(self) -> None:
-        """Raises SpaceMismatch where another process has proven since that the vectors of the space are not those of
-        this provider any more: none had been written yet."""
+        """Before vectors of this embedder are confirmed: whether they are still those of the space. Where another
+        process has another origin since, that is proven again: the model may be the same one. Raises SpaceMismatch."""
         if self._origin is not None:
-            self.cache.require_origin(self.provider.space, self._origin)
+            try:
+                self.cache.require_origin(self.provider.space, self._origin)
+            except SpaceMismatch:
+                self._prove_again(Paid())
+
+    def _prove_again(self, paid: Paid) -> None:
+        with self._proving:
+            self._kept = False
+        self._be_proven(paid, keep=True)
 
     def plan(self, texts: Sequence[str]) -> Plan:
         """What `embed` would pay for; the provider's model is not called."""
@@ -261,7 +273,7 @@ class Embedder:
         with self._proving:
             if self._refused is not None:
                 raise SpaceMismatch(str(self._refused), **self._refused.fields)
-            if self._prove is None or (self._confirmed and not keep):
+            if self._prove is None or (self._kept if keep else self._confirmed):
                 return
             try:
                 took = self._prove(keep)
@@ -269,9 +281,9 @@ class Embedder:
                 self._refused = error
                 raise
             self._confirmed = True
-            if keep:
-                self._prove = None
-                self._origin = self.provider.origin if isinstance(self.provider, HasOrigin) else None
+            if keep and isinstance(self.provider, HasOrigin):
+                self._origin = self.provider.origin
+            self._kept = self._kept or keep
         if took is not None:
             paid.tokens += took.tokens
             paid.api_calls += took.api_calls
@@ -330,7 +342,11 @@ class Embedder:
                 on=LedgerUnavailable, attempts=None, timeout=_PATIENCE_S, wait_initial=0.2, wait_max=2
             ):
                 with attempt:  # they are paid for, and a database that restarts is back in seconds
-                    self.cache.keep_vectors(call.space, vectors, self._origin)
+                    try:
+                        self.cache.keep_vectors(call.space, vectors, self._origin)
+                    except SpaceMismatch:
+                        self._prove_again(call.paid)
+                        self.cache.keep_vectors(call.space, vectors, self._origin)
         call.outcomes.update(vectors)
         call.paid.embedded += len(vectors)
         call.doubtful = None

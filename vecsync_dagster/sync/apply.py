@@ -310,7 +310,8 @@ class _Batch:
         except (LedgerRejected, SpaceMismatch) as error:
             # Another entity's, or another model's: no row would ever tell of these points.
             if isinstance(error, SpaceMismatch) or "owner" in error.fields:
-                new = [one.change.document.point_id for one in some if one.change.row is None]
+                rows = ((one.change.document.point_id, one.change.row) for one in some)
+                new = [point for point, row in rows if row is None or row.content_hash is None]
                 self.target.store.delete_foreign(self.target.collection, new)
             raise
         self.figures.upserted += len(some)

@@ -10,7 +10,7 @@ __all__ = ["Figures"]
 
 
 _WORK = (
-    *("removed", "upserted", "repaired", "taken_in", "lost", "embedded", "cache_misses"),
+    *("removed", "upserted", "repaired", "taken_in", "lost", "lost_elsewhere", "embedded", "cache_misses"),
     *("tokens", "api_calls", "truncated", "price_usd", "seconds"),
 )
 
@@ -55,6 +55,8 @@ class Figures:
     lost: int = 0
     """Documents that cannot be written, as their records are rejected, and of which the store lost the last good
     version."""
+    lost_elsewhere: int = 0
+    """Of these: those that were under a wrong tenant, as another version."""
     altered: int = 0
     """The same, where the store has another payload than was written: it stays until the record is valid."""
     seconds: float = 0.0

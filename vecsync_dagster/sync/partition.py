@@ -67,7 +67,7 @@ class PartitionSync:
     `error` is the first error of the whole partition; after it nothing more is taken. `unmet`: ids that a
     tombstone called gone, and that a live record has which this run has not met. `lacking`: the first documents that
     the removal guard kept. `left_over`: how many differences of each kind runs that did not finish had left;
-    `left_named`: the first ones; `left_lost`: how many of them nobody can write.
+    `left_named`: the first ones; `left_done`: what was done about them.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PartitionSync:
         self.counted: tuple[int, int] | None = None
         self.left_over: Counter[str] = Counter()
         self.left_named: list[Difference] = []
-        self.left_lost = 0
+        self.left_done = Figures()
         self._seen = BitMap64()
         self._unstored = BitMap64()  # those of them of which the store held nothing when they were met
         self._run_id = run_id
@@ -378,8 +378,12 @@ class PartitionSync:
             for document in documents
             for row in (rows.get(document.document_id),)
             if row is not None and (row.tenant != t.tenant or differ(row.key, document.key))
-            if not (_is_rejected(row) and row.content_hash is None)  # of that record nothing is there
         ]
+        free = [claim for claim in claims if _is_nowhere(rows[claim.document.document_id])]
+        if free and self.depth == "apply":
+            for tenant in {claim.tenant for claim in free} - {t.tenant}:
+                t.ledger.doubt(t.entity, t.collection, tenant)  # its record is rejected still, without a row now
+        claims = [claim for claim in claims if claim not in free]
         new = [d for d in documents if (row := rows.get(d.document_id)) is None or row.content_hash is None]
         others = self._former.elsewhere(d.db_id for d in new)
         if others:
@@ -872,7 +876,7 @@ class PartitionSync:
             done, self.left_over, self.left_named = repair_unfinished(
                 self.target, source, allow_removals=allow_removals
             )
-            self.left_lost = done.lost
+            self.left_done = done
             # Not as documents of the source, which are counted already.
             done.repaired = done.upserted + done.payload_only + done.removed + done.taken_in
             done.upserted = done.payload_only = done.removed = 0
@@ -929,6 +933,11 @@ def _is_stored_as(document: Document, row: LedgerRow | None) -> bool:
 
 def _is_rejected(row: LedgerRow) -> bool:
     return row.status == "stale" or (row.status == "failed" and row.attempt_hash == "")
+
+
+def _is_nowhere(row: LedgerRow) -> bool:
+    """Whether it stands for a record that was never valid: of that nothing is there."""
+    return _is_rejected(row) and row.content_hash is None
 
 
 def _undone(changes: Sequence[Change]) -> Figures:

@@ -526,8 +526,10 @@ def _absence(job: Job, parts: Sequence[PartitionSync], stream: Stream, *, ended:
     if job.met:
         # An old snapshot had its records: that says nothing of whether they are there now.
         if stream.fresh and job.options.depth == "apply" and any(part.start.missing for part in parts):
-            for part in parts if not stream.complete else ():
-                job.ledger.doubt(job.name, part.target.collection, job.tenant)
+            read = {part.target.collection for part in parts} if stream.complete else set()
+            for collection, tenant in job.ledger.seen(job.name):
+                if tenant == job.tenant and collection not in read:
+                    job.ledger.doubt(job.name, collection, tenant)
             job.ledger.found(job.name, [job.tenant])
         return None
     if not stream.complete or not ended or not any(part.start.held for part in parts):
@@ -702,4 +704,4 @@ def _repaired(
         )
     if full:
         part.compared(found)
-    return told_of_left_over(found, part.left_over, part.left_named, part.left_lost, warn=only_report)
+    return told_of_left_over(found, part.left_over, part.left_named, part.left_done, warn=only_report)

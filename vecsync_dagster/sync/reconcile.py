@@ -276,16 +276,20 @@ def _still_different(target: Target, differences: Sequence[Difference]) -> list[
 
 
 def _mend_formers(target: Target, differences: Sequence[Difference]) -> Figures:
-    """Of documents that are kept under former ids, which no record can be written to: no point goes, for it is the last
-    good version. What lies under a wrong tenant is put right, and what is lost is forgotten; the rest stays as it is,
-    until the record is stored under its id of today."""
+    """Of documents that are kept under former ids, which no record can be written to: no good version goes, for it is
+    the last one. What lies under a wrong tenant is put back, or goes if it is not as it was written, and what is lost
+    is forgotten; the rest stays as it is, until the record is stored under its id of today."""
     t = target
     figures = Figures()
-    figures.payload_only += len(_return(t, differences))
-    lost = [d.document_id for d in differences if d.kind == "missing" and d.document_id is not None]
-    if lost:
+    returned = _return(t, differences)
+    figures.payload_only += len(returned)
+    strays = [d for d in differences if d.kind == "wrong_tenant" and d.point_id not in returned]
+    t.store.delete_foreign(t.collection, [d.point_id for d in strays])
+    missing = [d for d in differences if d.kind == "missing"]
+    if lost := [d.document_id for d in [*strays, *missing] if d.document_id is not None]:
         t.ledger.forget(t.entity, t.collection, t.tenant, lost)
         figures.lost += len(lost)
+        figures.lost_elsewhere += len(strays)
     return figures
 
 
@@ -323,18 +327,20 @@ def _rewrite(
     lost = {i: d for i, d in wanted.items() if i not in there and d.db_id is not None and is_certain(source, d.db_id)}
     # First of all, whatever can be written or removed: what is this tenant's is not to be read by another one.
     returned = _return(t, wanted.values())
-    misplaced = {i: d for i, d in wanted.items() if d.kind == "wrong_tenant" and d.point_id not in returned}
-    wanted |= {i: replace(d, kind="missing", payload_only=False) for i, d in misplaced.items() if i in there}
-    t.store.delete_foreign(t.collection, [d.point_id for i, d in misplaced.items() if i in there])
     rows = t.ledger.rows(t.entity, t.collection, list(found), now)
-    changes = [Change(_mending(wanted[i], rows.get(i), d.content_hash), d, rows.get(i)) for i, d in found.items()]
+    kinds = {i: _mending(wanted[i], rows.get(i), d.content_hash) for i, d in found.items()}
+    # What else lies under a wrong tenant may be another one's version, unless its payload alone is written anew.
+    misplaced = [i for i, d in wanted.items() if d.kind == "wrong_tenant" and d.point_id not in returned]
+    strays = {i for i in misplaced if i in there and kinds.get(i) is not Kind.PAYLOAD_ONLY}
+    t.store.delete_foreign(t.collection, [wanted[i].point_id for i in strays])
+    changes = [Change(kinds[i], d, rows.get(i)) for i, d in found.items()]
     if unpaid:
         changes, misses = _without_cost(t, changes)
         figures.cache_misses += misses
     for start in range(0, len(changes), t.settings.batch):
         figures.add(_apply(t, changes[start : start + t.settings.batch], now))
     figures.payload_only += sum(1 for c in changes if c.kind is Kind.PAYLOAD_ONLY)
-    figures.add(_mend_rejected(t, [(wanted[i], r) for i, r in rejected.items()], now))
+    figures.add(_mend_rejected(t, [(wanted[i], r) for i, r in rejected.items()], strays, now))
     if unpaid or (lost and not was_read(t)):
         figures.payload_only += len(returned - {c.document.point_id for c in changes})
         if not unpaid:
@@ -347,10 +353,13 @@ def _rewrite(
     return figures
 
 
-def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]], now: datetime) -> Figures:
+def _mend_rejected(
+    target: Target, some: Sequence[tuple[Difference, Rejection]], strays: Container[str], now: datetime
+) -> Figures:
     """Of records that are rejected, of which nothing can be written until they are valid again. Another version in the
     store, if it is whole, is the last good one: a run wrote it and could not tell the ledger, or the store is older. Of
-    what is lost the ledger says from then on that the store does not have it."""
+    what is lost, as what was under a wrong tenant and not as it was written (`strays`), the ledger says from then on
+    that the store does not have it."""
     t = target
     figures = Figures()
     if others := {r.document_id: r for d, r in some if d.kind == "stale_hash" and r.document_id is not None}:
@@ -360,14 +369,16 @@ def _mend_rejected(target: Target, some: Sequence[tuple[Difference, Rejection]],
         figures.taken_in += len(taken)
         figures.altered += len(others) - len(taken)
     # Not as it was written, and no version of any record that the ledger knows.
-    strays = [d.point_id for d, _ in some if d.kind == "orphan"]
-    t.store.delete_foreign(t.collection, strays)
-    figures.removed += len(strays)
-    if lost := [r.document_id for d, r in some if d.kind == "missing" and r.document_id is not None]:
-        _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(lost), "record"))
-        t.ledger.forget(t.entity, t.collection, t.tenant, lost)
-        mark_rejected(t, [r for d, r in some if d.kind == "missing"], {}, now)
-        figures.lost += len(lost)
+    unknown = [d.point_id for d, _ in some if d.kind == "orphan"]
+    t.store.delete_foreign(t.collection, unknown)
+    figures.removed += len(unknown)
+    gone = {r.document_id: r for d, r in some if r.document_id and (d.kind == "missing" or r.document_id in strays)}
+    if gone:
+        _log.warning("%s: of %s that are rejected the last good version is lost", t, number_of(len(gone), "record"))
+        t.ledger.forget(t.entity, t.collection, t.tenant, list(gone))
+        mark_rejected(t, list(gone.values()), {}, now)
+        figures.lost += len(gone)
+        figures.lost_elsewhere += sum(i in strays for i in gone)
     return figures
 
 

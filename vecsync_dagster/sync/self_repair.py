@@ -65,26 +65,26 @@ def repair_found(
     figures.repaired += done.upserted + done.payload_only + done.removed + done.taken_in
     figures.failed += done.failed
     figures.lost += done.lost
-    missing = sum(_count(check, "missing") for check in found if check.name == "identity")
-    lost = {"identity": min(done.lost, missing), "isolation": max(done.lost - missing, 0)}
-    return [
-        _told(target, before, after, why_kept, done, lost.get(before.name, 0))
-        for before, after in zip(found, look_again(), strict=True)
-    ]
+    return [_told(target, before, after, why_kept, done) for before, after in zip(found, look_again(), strict=True)]
 
 
 def told_of_left_over(
-    found: Iterable[CheckOutcome], left_over: Mapping[str, int], named: Sequence[Difference], lost: int, *, warn: bool
+    found: Iterable[CheckOutcome],
+    left_over: Mapping[str, int],
+    named: Sequence[Difference],
+    done: Figures,
+    *,
+    warn: bool,
 ) -> list[CheckOutcome]:
     """The outcomes, with what runs that did not finish had left, of each kind, and this one has repaired before it
-    compared. Some of it may be drift, which nobody can tell apart: `warn` where no repair is to go unnoticed. What is
-    `lost` always warns."""
+    compared, and what it has `done`. Some of it may be drift, which nobody can tell apart: `warn` where no repair is to
+    go unnoticed. What is lost always warns."""
     outcomes = []
     for one in found:
         of_tenants = one.name == "isolation"
         own = {kind: n for kind, n in left_over.items() if (kind == "wrong_tenant") is of_tenants}
         if one.name in _COMPARED and one.passed and own:
-            gone = 0 if of_tenants else lost
+            gone = _lost(one, done)
             bad = warn or gone > 0
             facts: Mapping[str, int | str] = {**own, REPAIRED: "all"} if bad else one.facts
             message = f"{_repair_message(own, gone)}; a run had not finished, or the store had moved"
@@ -124,9 +124,7 @@ def _why_orphans_stay(
     return too_many_orphans(target, orphans, allow=allow)
 
 
-def _told(
-    target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, done: Figures, lost: int
-) -> CheckOutcome:
+def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: str, done: Figures) -> CheckOutcome:
     """What is repaired warns, once: the next run finds nothing. What is left is as bad as it was."""
     if before.passed:
         return after
@@ -141,7 +139,7 @@ def _told(
     if before.name not in _COMPARED:
         return replace(after, message=after.message.replace(BY_RUN, REMEDY))
     if after.passed:
-        told = _repair_message(before.facts, lost)
+        told = _repair_message(before.facts, _lost(before, done))
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
     reasons = [left if left == found else f"{left} left of {found}"]
@@ -157,6 +155,10 @@ def _told(
     if before.name == "identity" and done.cache_misses:
         reasons.append(f"vectors that the cache does not have: {done.cache_misses}, which the repair would pay for")
     return replace(after, message="; ".join([*reasons, *remedies(after.facts, remedy)]))
+
+
+def _lost(check: CheckOutcome, done: Figures) -> int:
+    return done.lost_elsewhere if check.name == "isolation" else done.lost - done.lost_elsewhere
 
 
 def _repair_message(found: Mapping[str, int | str], lost: int) -> str:

@@ -30,3 +30,6 @@ class MemoryCache:
 
     def require_origin(self, space: Space, origin: str, /) -> None:
         """One process has it."""
+
+    def origin_of(self, space: Space, /) -> str | None:
+        return None
