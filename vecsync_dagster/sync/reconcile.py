@@ -193,8 +193,8 @@ def _mend(
         t.ledger.doubt(t.entity, t.collection, t.tenant)  # nobody knows how old they are
         figures.taken_in += len(taken)
         # Where runs crossed, a point may have another text's vector: what costs nothing is written again.
-        again = _rewrite(t, source, [d for identity, d in there.items() if identity in taken], unpaid=True)
-        figures.add(replace(again, cache_misses=0))
+        known = [replace(d, kind="stale_hash", tenant=t.tenant) for i, d in there.items() if i in taken]
+        figures.add(replace(_rewrite(t, source, known, unpaid=True), cache_misses=0, taken_in=0))
     lost = [d for d in orphans if d.document_id not in there]
     if gone is not None:
         gone += lost
