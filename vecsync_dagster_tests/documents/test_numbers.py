@@ -119,7 +119,7 @@ def test_floats_are_exact(number: float) -> None:
     assert parse_number(number) == number
     read = parse_number(repr(number))
     assert float(read) == number
-    if "e" not in repr(number):  # which only floats are written with
+    if "e" not in repr(number) and not number.is_integer():  # a whole one of 64 bits is an int
         assert isinstance(read, str) is (steady(number) != number)
 
 
