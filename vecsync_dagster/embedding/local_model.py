@@ -38,7 +38,8 @@ class LocalModel:
     own_prefixes: bool
     """Whether the prefixes are those the model itself defines."""
     digest: str
-    """Of its modules, as they describe themselves, and of some of each of its weights: the same on any machine."""
+    """Of its modules, as they describe themselves, and of some of each of its weights: the same on any machine
+    with the same library and dtype, and another one costs a comparison."""
 
     def count(self, text: str) -> int:
         """Tokens, specials included."""

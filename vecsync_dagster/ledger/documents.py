@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -67,6 +68,13 @@ class Documents(LedgerPart):
                 found |= _owned(connection.execute(statement, {**values, "ids": some}).all())
         return found
 
+    @contextmanager
+    def _writing(self, entity: str, tenant: str) -> Iterator[Connection]:
+        """A transaction about the tenant's documents. See `_require_held`."""
+        self._require_held(entity, tenant)
+        with self.database.write() as connection:
+            yield connection
+
     def confirm(
         self,
         entity: str,
@@ -82,8 +90,7 @@ class Documents(LedgerPart):
         common = {**_columns(entity, collection, tenant, space), "seen_at": seen_at, "now": self._now()}
         statement = statements.confirm(self.database.dialect, moved)
         refused: list[str] = []
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             for some in chunks(_in_order(writes)):
                 rows = [_written(write, tenant) for write in some]
                 if connection.execute(statement, {**common, "writes": rows}).rowcount < len(rows):
@@ -113,8 +120,7 @@ class Documents(LedgerPart):
             "vector_version": 0,
         }
         statement = statements.fail(self.database.dialect)
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             for some in chunks(_in_order(failures)):
                 connection.execute(statement, [common | _failed(failure) for failure in some])
 
@@ -142,8 +148,7 @@ class Documents(LedgerPart):
     ) -> None:
         values = {**place(entity, collection, tenant), "seen_at": seen_at, "now": self._now()}
         statement = statements.touch(self.database.dialect)
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             for some in chunks(list(record_hashes.items())):
                 connection.execute(statement, {**values, "hashes": dict(some)})
             if connection.execute(statements.ANY_STALE, values).first():
@@ -154,8 +159,7 @@ class Documents(LedgerPart):
     ) -> None:
         values = {**place(entity, collection, tenant), "of_space": str(space)}
         statement = statements.keep_texts(self.database.dialect)
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             for cut in (False, True):
                 hashes = [(identity, text) for identity, (text, truncated) in texts.items() if truncated is cut]
                 for some in chunks(hashes):
@@ -172,8 +176,7 @@ class Documents(LedgerPart):
             "now": self._now(),
         }
         unique = list(dict.fromkeys(ids))
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             return _write(connection, statements.mark_stale(self.database.dialect), unique, values)
 
     def keep_former(
@@ -183,8 +186,7 @@ class Documents(LedgerPart):
             return
         told = {"code": FORMER, "error": clean(error), "seen_at": seen_at, "now": self._now()}
         values = {**place(entity, collection, tenant), **told}
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             for some in chunks(sorted(keys.items())):
                 rows = [
                     {**values, "of_document": i, "key": str(key), "native": key.native, "rest": _rest(key, tenant)}
@@ -201,8 +203,7 @@ class Documents(LedgerPart):
     ) -> None:
         values = place(entity, collection, tenant)
         dialect = self.database.dialect
-        self._require_held(entity, tenant)
-        with self.database.write() as connection:
+        with self._writing(entity, tenant) as connection:
             for some in chunks(ids):
                 given = {**values, "ids": some}
                 if with_vectors:

@@ -210,9 +210,10 @@ def remove(target: Target, tenant: str, rows: Sequence[tuple[str, str]], *, with
     if rows:
         points = [point_id for _, point_id in rows]
         target.store.delete(target.collection, tenant, points)
-        # What another tenant's run writes meanwhile is its own, and whole. Somebody gave this to another tenant.
-        misplaced = (p.point_id for p in target.store.retrieve(target.collection, points) if as_of(tenant, p))
-        target.store.delete_foreign(target.collection, list(misplaced))
+        # Somebody gave these to another tenant. What that one's run has written is its own, and whole as it lies.
+        left = target.store.retrieve(target.collection, points)
+        misplaced = [p.point_id for p in left if p.tenant is None or as_of(p.tenant, p) is None]
+        target.store.delete_foreign(target.collection, misplaced)
         ids = [identity for identity, _ in rows]
         keys = _keys(target, tenant, ids) if target.config.writeback else []
         target.ledger.forget(target.entity, target.collection, tenant, ids, with_vectors=with_vectors)

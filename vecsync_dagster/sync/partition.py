@@ -379,11 +379,11 @@ class PartitionSync:
             for row in (rows.get(document.document_id),)
             if row is not None and (row.tenant != t.tenant or differ(row.key, document.key))
         ]
-        free = [claim for claim in claims if _is_nowhere(rows[claim.document.document_id])]
-        if free and self.depth == "apply":
-            for tenant in {claim.tenant for claim in free} - {t.tenant}:
+        nowhere = {i for i, row in rows.items() if _is_nowhere(row)}
+        if self.depth == "apply":
+            for tenant in {c.tenant for c in claims if c.document.document_id in nowhere} - {t.tenant}:
                 t.ledger.doubt(t.entity, t.collection, tenant)  # its record is rejected still, without a row now
-        claims = [claim for claim in claims if claim not in free]
+        claims = [claim for claim in claims if claim.document.document_id not in nowhere]
         new = [d for d in documents if (row := rows.get(d.document_id)) is None or row.content_hash is None]
         others = self._former.elsewhere(d.db_id for d in new)
         if others:

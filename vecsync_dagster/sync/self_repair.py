@@ -65,6 +65,8 @@ def repair_found(
     figures.repaired += done.upserted + done.payload_only + done.removed + done.taken_in
     figures.failed += done.failed
     figures.lost += done.lost
+    figures.lost_elsewhere += done.lost_elsewhere
+    figures.altered += done.altered
     return [_told(target, before, after, why_kept, done) for before, after in zip(found, look_again(), strict=True)]
 
 
@@ -142,7 +144,7 @@ def _told(target: Target, before: CheckOutcome, after: CheckOutcome, why_kept: s
         told = _repair_message(before.facts, _lost(before, done))
         return replace(before, warning=True, message=told, facts={**before.facts, REPAIRED: "all"})
     left, found = differences_told(after.facts), differences_told(before.facts)
-    reasons = [left if left == found else f"{left} left of {found}"]
+    reasons = [left if left == found else f"{left} left of {found}", *_lost_told(_lost(before, done))]
     remedy = REMEDY
     if "orphan" in after.facts and why_kept:
         reasons.append(why_kept)
@@ -166,5 +168,9 @@ def _repair_message(found: Mapping[str, int | str], lost: int) -> str:
     counted = Counter({kind: n for kind, n in found.items() if isinstance(n, int)})
     counted.subtract({"missing": lost} if "missing" in found else {})
     repaired = [f"repaired: {differences_told(+counted)}"] if +counted else []
-    versions = f"{number_of(lost, 'point')} missing whose records are rejected: their last good version is lost"
-    return "; ".join([*repaired, *([versions] if lost else [])])
+    return "; ".join([*repaired, *_lost_told(lost)])
+
+
+def _lost_told(lost: int) -> list[str]:
+    told = f"{number_of(lost, 'point')} missing whose records are rejected: their last good version is lost"
+    return [told] if lost else []

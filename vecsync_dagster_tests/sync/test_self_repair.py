@@ -352,7 +352,14 @@ def test_another_tenants_version_is_nobodys_last_good_one(embedded_world: World)
     world.assert_exact()
 
 
-@pytest.mark.parametrize("given", [{"tenantId": "brick"}, {"tenantId": None, "scope": "global", "isGlobal": True}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tenantId": "brick"},
+        {"tenantId": "brick", "unit": "altered too"},
+        {"tenantId": None, "scope": "global", "isGlobal": True},
+    ],
+)
 @pytest.mark.parametrize("how", ["deleted", "of another tenant", "rejected there"])
 def test_what_is_removed_is_removed_wherever_it_lies(embedded_world: World, given: dict[str, Any], how: str) -> None:
     """A record leaves while its point is under a wrong tenant, before anybody has compared."""
