@@ -373,6 +373,9 @@ def test_what_is_removed_is_removed_wherever_it_lies(embedded_world: World, give
         world.delete(1)
     else:
         world.update(1, tenant_id="brick", name="theirs" if how == "of another tenant" else None)
+    world.sync("acme", mode="full")
+    with world.workspace() as workspace:
+        assert workspace.store("main").retrieve(ENTITY, [lying.point_id]) == []
     world.sync(mode="full")
     if how == "rejected there":
         assert lying.payload["name"] not in {p["name"] for p in world.stored().values() if p["dbId"] == "1"}
